@@ -1,0 +1,102 @@
+"""What every engine takes and gives: `Request` in, `Completion` out."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from pydantic import Field
+from torch import Tensor
+
+from esamp.options import Options
+
+Progress: TypeAlias = Callable[[int, int], None]
+"""Called with (samples finished, tokens generated) since the last call."""
+
+
+class Sampling(Options):
+    """The ordinary sampler: what is filtered, how hot, how long. Order: temperature, top-k, top-p, min-p."""
+
+    temperature: float = Field(1.0, ge=0, le=100)
+    """softmax temperature; 0 decodes greedily"""
+    top_k: int = Field(0, ge=0)
+    """keep the k most likely tokens; 0 keeps all"""
+    top_p: float = Field(1.0, gt=0, le=1)
+    """keep the most likely tokens whose probabilities sum to p"""
+    min_p: float = Field(0.0, ge=0, le=1)
+    """keep tokens with at least this share of the top token's probability"""
+    repetition_penalty: float = Field(1.0, gt=0, le=10)
+    """divide the logits of tokens already in the text by this"""
+    max_tokens: int = Field(512, ge=1)
+    """generate at most this many tokens a sample"""
+    stop: tuple[str, ...] = Field((), strict=False)
+    """end a sample at the first of these texts"""
+
+
+@dataclass(frozen=True)
+class Request:
+    """`n` samples of one prompt, decoded by one method.
+
+    `prompt` is a text, or a sequence of chat messages (mappings with ``role`` and ``content``) for the model's chat
+    template. All n samples form one group: they share what the method learns, and no other request does.
+    """
+
+    id: str
+    prompt: str | tuple[Mapping[str, str], ...]
+    n: int = 1
+    sampling: Sampling = field(default_factory=Sampling)
+    method: str = "esamp"
+    options: Options | None = None
+    """the method's options; None means its defaults"""
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class TokenTrace:
+    """What the method saw at each generated token of one sample, each `[tokens]` float32 on the CPU.
+
+    NaN where a value was not measured (the first token of a sample comes from prefill and is never steered).
+    """
+
+    novelty: Tensor
+    """norm of the steering error e"""
+    kl: Tensor
+    """KL(steered || reference) in nats"""
+    surprisal: Tensor
+    """-log p of the token under the reference distribution, in nats"""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One of the n answers."""
+
+    index: int
+    text: str
+    token_ids: tuple[int, ...]
+    finish_reason: Literal["stop", "length"]
+    trace: TokenTrace | None = None
+
+
+@dataclass(frozen=True)
+class Completion:
+    """All samples of one request and what its group's telemetry says (see `esamp.explorer.telemetry.Summary`)."""
+
+    request: Request
+    samples: tuple[Sample, ...]
+    prompt_tokens: int
+    seconds: float
+    """wall time of the batch in which the request ran, in seconds"""
+    telemetry: Mapping[str, float] = field(default_factory=dict)
+    """empty for a method that reports nothing"""
+
+
+class Engine(ABC):
+    """Runs requests. An engine owns a model and its tokenizer and knows no method by name."""
+
+    @abstractmethod
+    def generate(self, requests: Iterable[Request], *, progress: Progress | None = None) -> Iterator[Completion]:
+        """Yield one completion per request as soon as it is finished; batches requests as it sees fit.
+
+        Raises:
+            UnsupportedError: a request names a method or an option that this engine cannot carry out.
+        """

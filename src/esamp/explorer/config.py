@@ -1,0 +1,105 @@
+"""`ESampConfig`: every option of Exploratory Sampling, declared once."""
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from esamp.options import Options
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "paper": {"distiller": "mlp", "beta": 0.25, "gate": False, "signal": "state"},
+}
+"""What each preset changes; whatever is given explicitly wins over it."""
+
+
+class ESampConfig(Options):
+    """Options of Exploratory Sampling (arXiv 2604.24927) and of our variants of it.
+
+    `ESampConfig()` is our default, a gated recursive-least-squares distiller; `ESampConfig(preset="paper")` is the
+    method as published. Symbols: h1 the source state, hL the state that the LM head projects, y the prediction of hL,
+    c the confidence of that prediction, e = c (hL - y).
+    """
+
+    preset: Literal["default", "paper"] = "default"
+    """starting values: 'default' (rls, gated, beta 0.5) or 'paper' (mlp, beta 0.25, no gate)"""
+    signal: Literal["state", "action", "both"] = "state"
+    """what is new: the state reached, the action taken there, or both"""
+    beta: float = Field(0.5, ge=0, le=16)
+    """strength of the state signal: h' = hL + beta e"""
+    gain: float = Field(3.0, ge=0, le=1000)
+    """strength of the action signal: h' = hL - gain (predicted action)"""
+    waves: int | None = Field(None, ge=1, le=4096)
+    """waves in which a group's samples start; by default 1 for the state signal and 4 with the action signal"""
+    distiller: Literal["rls", "mlp", "mean"] = "rls"
+    """how hL is predicted: recursive least squares, the paper's network, or the group's running mean"""
+    gate: bool = True
+    """scale e by the confidence of the prediction, so that what was never seen is left alone"""
+    scope: Literal["prompt", "batch"] = "prompt"
+    """who shares a distiller: the samples of one prompt, or everything in flight"""
+    candidates: Literal["fused", "reference"] = "fused"
+    """which logits the top-k, top-p and min-p filters see"""
+    features: int = Field(64, ge=0, le=8192)
+    """rls: size m of the fixed random projection of the source state; 0 uses the state itself"""
+    ridge: float = Field(1.0, gt=0, le=1e6)
+    """rls: ridge penalty lambda of the state signal"""
+    action_ridge: float = Field(0.01, gt=0, le=1e6)
+    """ridge penalty lambda of the action memory"""
+    forgetting: float = Field(1.0, gt=0, le=1)
+    """rls and mean: weight that past steps keep at each step; 1 forgets nothing"""
+    centre: bool = False
+    """rls: predict what is left after the group's running mean"""
+    width: int = Field(384, ge=1, le=65536)
+    """mlp: inner width"""
+    depth: int = Field(2, ge=1, le=64)
+    """mlp: number of residual blocks"""
+    block: Literal["swiglu", "mlp"] = "swiglu"
+    """mlp: x + Down(silu(Gate x) * Up x), or x + Down(silu(Up x))"""
+    lr: float = Field(4e-4, gt=0, le=10)
+    """mlp: Adam's learning rate"""
+    eps: float = Field(1e-4, gt=0, le=1)
+    """mlp: Adam's epsilon"""
+    clip: float = Field(0.5, ge=0, le=1e6)
+    """mlp: largest gradient norm of a slot; 0 does not clip"""
+    loss: Literal["sum", "mean"] = "sum"
+    """mlp: squared error summed (the paper's Eq. 10) or averaged over dimensions; always averaged over rows"""
+    update_every: int = Field(1, ge=1, le=1_000_000)
+    """learn from every k-th decode step"""
+    warmup: int = Field(0, ge=0, le=1_000_000)
+    """updates that a group makes before it is steered"""
+    seed: int = Field(0, ge=0, lt=2**63)
+    """seed of the random projection and of the network's initial weights"""
+    source_layer: int = Field(1, ge=0, le=100_000)
+    """h1: the residual stream after this many transformer layers; 0 is the token embedding"""
+    target_layer: int | None = Field(None, ge=1, le=100_000)
+    """what is predicted: the residual stream after this many layers; by default the input of the LM head"""
+    dtype: Literal["float32", "float64", "bfloat16"] = "float32"
+    """storage type of the bank's wide tensors"""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand_preset(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("preset") in PRESETS:
+            return PRESETS[data["preset"]] | data
+        return data
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        if self.target_layer is not None and self.target_layer <= self.source_layer:
+            raise ValueError(f"target_layer = {self.target_layer} must lie above source_layer = {self.source_layer}")
+        return self
+
+    @property
+    def steers_state(self) -> bool:
+        """Whether the state signal moves the logits at all."""
+        return self.signal != "action" and self.beta > 0
+
+    @property
+    def steers_action(self) -> bool:
+        """Whether the action signal moves the logits at all."""
+        return self.signal != "state" and self.gain > 0
+
+    @property
+    def wave_count(self) -> int:
+        """`waves`, or its default for this signal."""
+        return self.waves or (1 if self.signal == "state" else 4)

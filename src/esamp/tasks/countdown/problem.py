@@ -1,0 +1,138 @@
+"""Countdown problems: what one is, how it is written as a prompt, how random ones are drawn, and the fixed test split.
+
+A problem is a list of numbers and a target. A solution combines all the numbers, each once, with + - * / so that the
+result is the target and every intermediate result is a positive integer. Random problems are built forwards (combine
+the numbers at random, call the outcome the target), so each one is solvable and comes with a path that solves it.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import NamedTuple
+
+OPERATORS = "+-*/"
+
+
+class Step(NamedTuple):
+    """One line of arithmetic, `left op right = result`, with left >= right and a positive integer result."""
+
+    left: int
+    op: str
+    right: int
+    result: int
+
+
+@dataclass(frozen=True)
+class Problem:
+    """The numbers in the order in which the prompt lists them, and the target."""
+
+    numbers: tuple[int, ...]
+    target: int
+
+    @property
+    def key(self) -> tuple[tuple[int, ...], int]:
+        """What makes two problems the same one: the sorted numbers and the target."""
+        return tuple(sorted(self.numbers)), self.target
+
+    def prompt(self) -> str:
+        """The text that the embedded model was trained to continue."""
+        return f"Numbers {' '.join(map(str, self.numbers))} target {self.target}"
+
+
+@dataclass(frozen=True)
+class TestProblem:
+    """A held-out problem with the number of its canonical solutions."""
+
+    __test__ = False  # not a pytest class
+
+    problem: Problem
+    solutions: int
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The family of problems drawn. `ceiling` bounds every intermediate result, and so the vocabulary of integers."""
+
+    sizes: tuple[int, ...] = (4, 5, 6)
+    largest_number: int = 20
+    smallest_target: int = 10
+    largest_target: int = 60
+    ceiling: int = 120
+
+
+def combine(a: int, b: int, op: str) -> int | None:
+    """`a op b` for a >= b, or None where the result is no positive integer."""
+    if op == "+":
+        return a + b
+    if op == "*":
+        return a * b
+    if op == "-":
+        return a - b if a > b else None
+    return a // b if b and a % b == 0 else None
+
+
+def moves(numbers: tuple[int, ...], ceiling: int) -> list[Step]:
+    """Every distinct step possible on these numbers whose result is at most the ceiling."""
+    found: dict[Step, None] = {}
+    for i, x in enumerate(numbers):
+        for y in numbers[i + 1 :]:
+            a, b = (x, y) if x >= y else (y, x)
+            for op in OPERATORS:
+                result = combine(a, b, op)
+                if result is not None and result <= ceiling:
+                    found[Step(a, op, b, result)] = None
+    return list(found)
+
+
+def apply(numbers: tuple[int, ...], step: Step) -> tuple[int, ...]:
+    """The numbers left after a step: both operands taken out, the result put at the end."""
+    left = list(numbers)
+    left.remove(step.left)
+    left.remove(step.right)
+    return (*left, step.result)
+
+
+def random_step(numbers: tuple[int, ...], rng: random.Random, ceiling: int) -> Step:
+    """A step on a random pair with a random operator; a difference is always possible unless the pair is equal."""
+    while True:
+        i = rng.randrange(len(numbers))
+        j = rng.randrange(len(numbers) - 1)
+        x, y = numbers[i], numbers[j + (j >= i)]
+        a, b = (x, y) if x >= y else (y, x)
+        op = OPERATORS[rng.randrange(4)]
+        result = combine(a, b, op)
+        if result is not None and result <= ceiling:
+            return Step(a, op, b, result)
+
+
+def random_problem(rng: random.Random, rules: Rules) -> tuple[Problem, list[Step]]:
+    """A solvable problem and one path of steps that solves it."""
+    size = rng.choice(rules.sizes)
+    while True:
+        numbers = tuple(rng.randint(1, rules.largest_number) for _ in range(size))
+        left, path = numbers, []
+        while len(left) > 1:
+            if not any(a != b for a in left for b in left) and len(left) == 2 and 2 * left[0] > rules.ceiling:
+                break
+            path.append(random_step(left, rng, rules.ceiling))
+            left = apply(left, path[-1])
+        if len(left) == 1 and rules.smallest_target <= left[0] <= rules.largest_target:
+            return Problem(numbers, left[0]), path
+
+
+def random_problems(seed: int, rules: Rules | None = None) -> Iterator[Problem]:
+    """An endless, seeded stream of solvable problems (repeats and test problems are not filtered out)."""
+    rng = random.Random(seed)
+    while True:
+        yield random_problem(rng, rules or Rules())[0]
+
+
+def test_problems() -> list[TestProblem]:
+    """The committed test split, in file order; training leaves out every problem with the key of one of these."""
+    text = files(__package__).joinpath("test.jsonl").read_text(encoding="utf-8")
+    rows = [json.loads(line) for line in text.splitlines()]
+    return [TestProblem(Problem(tuple(row["numbers"]), row["target"]), row["solutions"]) for row in rows]
