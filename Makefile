@@ -1,0 +1,63 @@
+# `make help` lists the targets. Each sets up what it needs in .venv by itself and needs Python 3.11 or later.
+
+# The torch build. The default takes what your package index offers for this platform: on Linux that is usually the CUDA
+# build, several gigabytes. Any arguments of `pip install` are fine, so a CPU build needs only the index address that
+# pytorch.org gives for it:   make demo TORCH_SPEC="torch==2.13.0 --index-url ADDRESS"
+TORCH_SPEC ?= torch==2.13.0
+# The interpreter that creates .venv; by default the first one found that is new enough.
+PYTHON ?=
+# Arguments for `esamp demo`, `python -m esamp.models.train` and pytest: make test ARGS="-k bank"
+ARGS ?=
+# Processes that run the tests: one per core, at most 8.
+WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 1); [ $$n -gt 8 ] && n=8; echo $$n)
+
+BIN := .venv/bin
+SOURCES := $(wildcard src tests benchmarks)
+
+export TORCH_SPEC PYTHON
+.DEFAULT_GOAL := help
+.PHONY: help demo test model format format-check lint types tests setup setup-test browser clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
+
+demo: setup ## compare plain sampling and ESamp on the embedded model; writes demo.html
+	@$(BIN)/esamp demo $(ARGS)
+
+test: format-check lint types browser tests ## everything that the CI checks, in the order of what fails fastest
+
+model: setup ## train the embedded model again
+	@$(BIN)/python -m esamp.models.train $(ARGS)
+
+setup: ## install the package into .venv
+	@scripts/setup.sh
+
+setup-test: setup
+	@scripts/setup.sh test
+
+format: setup-test ## format the code and apply the linter's safe fixes
+	@$(BIN)/ruff format $(SOURCES)
+	@$(BIN)/ruff check --fix $(SOURCES)
+
+format-check: setup-test
+	@echo "== format"
+	@$(BIN)/ruff format --check $(SOURCES)
+
+lint: setup-test ## run the linter
+	@echo "== lint"
+	@$(BIN)/ruff check $(SOURCES)
+
+types: setup-test ## run the type checker
+	@echo "== types"
+	@$(BIN)/mypy
+
+browser:
+	@scripts/browser.sh
+
+tests: setup-test ## run the tests alone: make tests ARGS="-k bank"
+	@echo "== tests"
+	@$(BIN)/python -m pytest --numprocesses=$(WORKERS) --cov --cov-report=term $(ARGS)
+
+clean: ## remove everything that was built here
+	rm -rf .venv .cache .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist demo.html
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
