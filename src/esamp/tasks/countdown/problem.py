@@ -58,10 +58,10 @@ class Rules:
     """The family of problems drawn. `ceiling` bounds every intermediate result, and so the vocabulary of integers."""
 
     sizes: tuple[int, ...] = (4, 5, 6)
-    largest_number: int = 20
+    largest_number: int = 25
     smallest_target: int = 10
-    largest_target: int = 60
-    ceiling: int = 120
+    largest_target: int = 99
+    ceiling: int = 150
 
 
 def combine(a: int, b: int, op: str) -> int | None:
@@ -97,7 +97,7 @@ def apply(numbers: tuple[int, ...], step: Step) -> tuple[int, ...]:
 
 
 def random_step(numbers: tuple[int, ...], rng: random.Random, ceiling: int) -> Step:
-    """A step on a random pair with a random operator; a difference is always possible unless the pair is equal."""
+    """A step on a random pair with a random operator (there always is one: a - b if a > b, else a / a)."""
     while True:
         i = rng.randrange(len(numbers))
         j = rng.randrange(len(numbers) - 1)
@@ -116,8 +116,6 @@ def random_problem(rng: random.Random, rules: Rules) -> tuple[Problem, list[Step
         numbers = tuple(rng.randint(1, rules.largest_number) for _ in range(size))
         left, path = numbers, []
         while len(left) > 1:
-            if not any(a != b for a in left for b in left) and len(left) == 2 and 2 * left[0] > rules.ceiling:
-                break
             path.append(random_step(left, rng, rules.ceiling))
             left = apply(left, path[-1])
         if len(left) == 1 and rules.smallest_target <= left[0] <= rules.largest_target:

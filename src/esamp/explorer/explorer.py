@@ -1,0 +1,246 @@
+"""`Explorer`: one step of Exploratory Sampling on tensors, for any mix of groups."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from esamp.explorer.bank import Bank, all_finite, choose
+from esamp.explorer.config import ESampConfig
+from esamp.explorer.distiller import Distiller, State
+from esamp.explorer.layout import RowLayout
+from esamp.explorer.mean import RunningMean
+from esamp.explorer.mlp import ResidualNetwork
+from esamp.explorer.rls import RecursiveLeastSquares
+from esamp.explorer.telemetry import Telemetry
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
+
+
+@dataclass
+class Proposal:
+    """What the explorer found at one step. R rows, d the size of the deep state; everything in float32 or better."""
+
+    layout: RowLayout
+    source: Tensor
+    """`[R, s]` h1, as the engine gave it"""
+    target: Tensor
+    """`[R, d]` what the distiller is to predict"""
+    deep: Tensor
+    """`[R, d]` hL"""
+    residual: Tensor
+    """`[R, d]` target - y, before the gate"""
+    error: Tensor
+    """`[R, d]` e, the gated error in the space of the deep state"""
+    delta: Tensor
+    """`[R, d]` beta e - gain a"""
+    live: Tensor
+    """`[R]` bool: rows that take part and are finite"""
+    broken: Tensor
+    """`[R]` bool: rows that take part and are not finite"""
+    steered: Tensor
+    """`[R]` bool: rows whose distribution changes"""
+
+
+class Explorer:
+    """Distiller, action memory, bank and telemetry of one model's groups.
+
+    At each decode step: `propose` (what to change), then `learn` (from what was then sampled). Slots come from `claim`.
+    """
+
+    def __init__(self, config: ESampConfig, source_size: int, deep_size: int, *, slots: int, device: torch.device | str) -> None:
+        """Allocate a bank of `slots` slots for source states of size s and deep states of size d on `device`."""
+        self.config = config
+        dtype = DTYPES[config.dtype]
+        self.distiller = build_distiller(config, source_size, deep_size, dtype, device)
+        self.memory: RecursiveLeastSquares | None = None
+        if config.signal != "state":
+            self.memory = RecursiveLeastSquares(
+                deep_size,
+                deep_size,
+                features=config.features,
+                ridge=config.action_ridge,
+                forgetting=config.forgetting,
+                dtype=dtype,
+                device=device,
+                seed=config.seed + 1,
+            )
+        exact = torch.float64 if dtype == torch.float64 else torch.float32
+        own: State = {
+            "clock": torch.zeros(2, dtype=torch.int64, device=device),  # steps seen, updates made
+            "centre": torch.zeros(deep_size, dtype=exact, device=device),
+            "count": torch.zeros(1, dtype=exact, device=device),
+        }
+        template = _prefixed("own", own) | _prefixed("state", self.distiller.template())
+        if self.memory is not None:
+            template |= _prefixed("action", self.memory.template())
+        self.bank = Bank(template, slots)
+        self.telemetry = Telemetry(slots, device)
+
+    def claim(self) -> int | None:
+        """A fresh slot for a new group, or None when the bank is full."""
+        slot = self.bank.claim()
+        if slot is not None:
+            self.telemetry.clear(slot)
+        return slot
+
+    def release(self, slot: int) -> None:
+        """Give a group's slot back."""
+        self.bank.release(slot)
+
+    def grow(self, slots: int) -> None:
+        """Make room for at least `slots` groups."""
+        self.bank.grow(slots)
+        self.telemetry.grow(slots)
+
+    def propose(self, source: Tensor, target: Tensor, deep: Tensor, layout: RowLayout, live: Tensor) -> Proposal:
+        """Predict every row and say how its deep state should change.
+
+        Args:
+            source: h1 `[R, s]`, any float dtype.
+            target: what is predicted, `[R, d]`; usually `deep` itself.
+            deep: hL `[R, d]`.
+            layout: the slot of each row.
+            live: `[R]` bool; other rows are neither steered nor learned from.
+        """
+        exact = self.bank.template["own.count"].dtype
+        source, target, deep = source.to(exact), target.to(exact), deep.to(exact)
+        taking_part = live & layout.placed
+        state = self.bank.read(layout.slots)
+        predicted = self.distiller.predict(_part("state", state), layout.to_grid(source, taking_part))
+        residual = target - layout.to_rows(predicted.value)
+        confidence = layout.to_rows(predicted.confidence) if self.config.gate else torch.ones_like(source[:, 0])
+        error = confidence.unsqueeze(-1) * residual * _scale_to(target, deep, self.config)
+        delta = self.config.beta * error if self.config.steers_state else torch.zeros_like(deep)
+        if self.memory is not None:
+            action = self.memory.predict(_part("action", state), layout.to_grid(deep, taking_part)).value
+            delta = delta - self.config.gain * layout.to_rows(action)
+        finite = (delta.isfinite() & residual.isfinite()).all(-1) & source.isfinite().all(-1) & deep.isfinite().all(-1)
+        ready = layout.spread(state["own.clock"][:, 1]) >= self.config.warmup
+        moved = (delta != 0).any(-1)
+        return Proposal(
+            layout=layout,
+            source=source,
+            target=target,
+            deep=deep,
+            residual=residual,
+            error=error,
+            delta=delta,
+            live=taking_part & finite,
+            broken=taking_part & ~finite,
+            steered=taking_part & finite & ready & moved,
+        )
+
+    def learn(self, proposal: Proposal, action: Tensor | None, live: Tensor) -> None:
+        """Learn from the rows that were live and still count, and reset the slots of rows that were not finite.
+
+        Args:
+            proposal: of this step.
+            action: w_z - sum_v p_v w_v of the sampled tokens, `[R, d]`; needed with the action signal.
+            live: `[R]` bool; rows to learn from, further restricted to those of the proposal.
+        """
+        layout = proposal.layout
+        rows = proposal.live & live
+        if action is not None:
+            rows = rows & action.isfinite().all(-1)
+        old = self.bank.read(layout.slots)
+        new = self._updated(old, proposal, action, rows)
+        present = layout.to_grid(rows, rows).any(-1)
+        due = present & (old["own.clock"][:, 0] % self.config.update_every == 0)
+        broken = layout.to_grid(proposal.broken, proposal.broken).any(-1)
+        reset = broken | (due & ~all_finite(new))
+        own = self._bookkeeping(old, proposal, rows, torch.stack([present, due], dim=-1))
+        learned = {name: choose(due, tensor, old[name]) for name, tensor in new.items()}
+        self.bank.store(layout.slots, old | learned | own, reset=reset)
+        self._record(proposal, rows, old, steps=present, updates=due & ~reset, resets=reset)
+
+    def measure(self, proposal: Proposal, reference: Tensor, fused: Tensor) -> Tensor:
+        """KL(fused || reference) of each row `[R]` in nats, from logits `[R, V]`; added to the telemetry."""
+        log_new, log_old = fused.float().log_softmax(-1), reference.float().log_softmax(-1)
+        gap = torch.where(log_new.isneginf(), 0.0, log_new - log_old)
+        kl = (log_new.exp() * gap).sum(-1)
+        measured = proposal.live & kl.isfinite()
+        grid = proposal.layout.to_grid(torch.stack([kl, torch.ones_like(kl)], -1), measured).sum(1)
+        self.telemetry.add(proposal.layout.slots, kl=grid[:, 0], kl_rows=grid[:, 1])
+        return kl
+
+    def measure_tokens(self, proposal: Proposal, token_rows: Tensor, live: Tensor) -> None:
+        """Add cos(e, w_z) of the rows in `live` to the telemetry; `token_rows` `[R, d]` are w_z of the sampled tokens."""
+        cosine = torch.cosine_similarity(proposal.error, token_rows.to(proposal.error.dtype), dim=-1)
+        measured = proposal.live & live & (proposal.error != 0).any(-1)
+        grid = proposal.layout.to_grid(torch.stack([cosine, torch.ones_like(cosine)], -1), measured).sum(1)
+        self.telemetry.add(proposal.layout.slots, cos_token=grid[:, 0], cos_rows=grid[:, 1])
+
+    def _updated(self, old: State, proposal: Proposal, action: Tensor | None, rows: Tensor) -> State:
+        layout = proposal.layout
+        live = layout.to_grid(rows, rows)
+        source, target = layout.to_grid(proposal.source, rows), layout.to_grid(proposal.target, rows)
+        new = _prefixed("state", self.distiller.update(_part("state", old), source, target, live))
+        if self.memory is not None and action is not None:
+            deep, taken = layout.to_grid(proposal.deep, rows), layout.to_grid(action, rows)
+            new |= _prefixed("action", self.memory.update(_part("action", old), deep, taken, live))
+        return new
+
+    def _bookkeeping(self, old: State, proposal: Proposal, rows: Tensor, ticks: Tensor) -> State:
+        """The clocks, and the running mean of the targets against which explained variance is measured."""
+        live = proposal.layout.to_grid(rows, rows)
+        count = old["own.count"] + live.sum(-1, keepdim=True)
+        distance = proposal.layout.to_grid(proposal.target, rows) - old["own.centre"].unsqueeze(1)
+        centre = old["own.centre"] + (distance * live.unsqueeze(-1)).sum(1) / count.clamp_min(1)
+        return _prefixed("own", {"clock": old["own.clock"] + ticks, "centre": centre, "count": count})
+
+    def _record(self, proposal: Proposal, rows: Tensor, old: State, **counts: Tensor) -> None:
+        layout = proposal.layout
+        centre, seen = layout.spread(old["own.centre"]), layout.spread(old["own.count"]).squeeze(-1) > 0
+        per_row = torch.stack(
+            [
+                rows.to(proposal.deep.dtype),
+                (rows & proposal.steered).to(proposal.deep.dtype),
+                proposal.residual.square().sum(-1) * seen,
+                (proposal.target - centre).square().sum(-1) * seen,
+                proposal.error.norm(dim=-1),
+            ],
+            dim=-1,
+        )
+        sums = layout.to_grid(per_row, rows).sum(1)
+        self.telemetry.add(
+            layout.slots,
+            **counts,
+            **dict(zip(("rows", "rows_steered", "residual", "variance", "error_norm"), sums.unbind(-1), strict=True)),
+        )
+
+
+def build_distiller(
+    config: ESampConfig, source_size: int, target_size: int, dtype: torch.dtype, device: torch.device | str
+) -> Distiller:
+    """The distiller that `config` names."""
+    if config.distiller == "mlp":
+        return ResidualNetwork(target_size, config, dtype=dtype, device=device)
+    if config.distiller == "mean":
+        return RunningMean(target_size, ridge=config.ridge, forgetting=config.forgetting, dtype=dtype, device=device)
+    return RecursiveLeastSquares(
+        source_size,
+        target_size,
+        features=config.features,
+        ridge=config.ridge,
+        forgetting=config.forgetting,
+        centre=config.centre,
+        dtype=dtype,
+        device=device,
+        seed=config.seed,
+    )
+
+
+def _scale_to(target: Tensor, deep: Tensor, config: ESampConfig) -> Tensor | float:
+    """Brings an error measured at an inner layer to the length scale of the deep state, row by row."""
+    if config.target_layer is None:
+        return 1.0
+    return deep.norm(dim=-1, keepdim=True) / target.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+
+
+def _prefixed(prefix: str, state: State) -> State:
+    return {f"{prefix}.{name}": tensor for name, tensor in state.items()}
+
+
+def _part(prefix: str, state: State) -> State:
+    return {name.removeprefix(f"{prefix}."): tensor for name, tensor in state.items() if name.startswith(f"{prefix}.")}

@@ -1,0 +1,97 @@
+"""What exploration did, per group: sums kept on the device, read once at the end."""
+
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+FIELDS = (
+    "steps",
+    "rows",
+    "rows_steered",
+    "updates",
+    "resets",
+    "residual",
+    "variance",
+    "error_norm",
+    "cos_token",
+    "cos_rows",
+    "kl",
+    "kl_rows",
+)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Telemetry of one group, or of several added up. NaN where nothing was measured."""
+
+    steps: float
+    """decode steps in which the group had a live row"""
+    rows: float
+    """live rows over all steps, i.e. tokens decoded after each sample's first"""
+    rows_steered: float
+    """rows whose distribution was changed"""
+    updates: float
+    """learning steps"""
+    resets: float
+    """times a non-finite number wiped the group's slot"""
+    explained_variance: float
+    """1 - sum ||hL - y||^2 / sum ||hL - running mean||^2, predictions made before learning from the row"""
+    error_norm: float
+    """mean ||e|| of the live rows"""
+    cos_token: float
+    """mean cosine of e with the LM-head row of the sampled token"""
+    kl: float
+    """mean KL(steered || reference) of the live rows, in nats, at temperature 1 and before filters"""
+
+    def as_dict(self) -> dict[str, float]:
+        """Field name to value."""
+        return asdict(self)
+
+
+class Telemetry:
+    """Sums `[S, F]` per slot, updated on the device without synchronisation."""
+
+    def __init__(self, slots: int, device: torch.device | str) -> None:
+        """Zero sums for `slots` slots, in float64 where the device has it."""
+        self._dtype = torch.float32 if torch.device(device).type == "mps" else torch.float64
+        self.sums = torch.zeros(slots, len(FIELDS), dtype=self._dtype, device=device)
+
+    def grow(self, slots: int) -> None:
+        """Make room for `slots` slots."""
+        extra = slots - self.sums.shape[0]
+        if extra > 0:
+            self.sums = torch.cat([self.sums, self.sums.new_zeros(extra, len(FIELDS))])
+
+    def clear(self, slot: int) -> None:
+        """Forget a slot's sums, when it is claimed."""
+        self.sums[slot] = 0
+
+    def add(self, slots: Tensor, **values: Tensor) -> None:
+        """Add one value `[G]` per named field to the sums of `slots` `[G]` (distinct)."""
+        for name, value in values.items():
+            self.sums[:, FIELDS.index(name)].index_add_(0, slots, value.to(self._dtype))
+
+    def summary(self, slots: list[int] | None = None) -> Summary:
+        """Read the sums of `slots` (default: all) and add them up. Synchronises with the device."""
+        chosen = self.sums if slots is None else self.sums[slots]
+        return summarise(dict(zip(FIELDS, chosen.sum(0).tolist(), strict=True)))
+
+
+def summarise(sums: dict[str, float]) -> Summary:
+    """Turn summed fields into the means and ratios of a `Summary`."""
+
+    def ratio(top: float, bottom: float) -> float:
+        return top / bottom if bottom > 0 else float("nan")
+
+    return Summary(
+        steps=sums["steps"],
+        rows=sums["rows"],
+        rows_steered=sums["rows_steered"],
+        updates=sums["updates"],
+        resets=sums["resets"],
+        explained_variance=1 - ratio(sums["residual"], sums["variance"]),
+        error_norm=ratio(sums["error_norm"], sums["rows"]),
+        cos_token=ratio(sums["cos_token"], sums["cos_rows"]),
+        kl=ratio(sums["kl"], sums["kl_rows"]),
+    )

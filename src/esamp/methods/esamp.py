@@ -1,0 +1,159 @@
+"""Exploratory Sampling as a decoding method: joins the engine's decode step with the `Explorer`."""
+
+from collections.abc import Mapping
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from esamp.errors import OptionError
+from esamp.explorer import fusion
+from esamp.explorer.config import ESampConfig
+from esamp.explorer.explorer import Explorer, Proposal
+from esamp.methods.base import DecodeMethod, Detail, ModelShape
+from esamp.options import Options
+from esamp.step import Combined, DecodeStep, Steering
+
+
+class ESamp(DecodeMethod):
+    """Predicts each row's deep state and tilts its logits toward what the prediction missed.
+
+    `full` telemetry projects the reference states beside the steered ones, which gives the KL divergence; the action
+    signal, a head that is not linear and ``candidates = "reference"`` need those logits anyway.
+    """
+
+    name = "esamp"
+    summary = "Exploratory Sampling: tilt the logits toward what a tiny network cannot predict"
+    citation = "Zeng et al. 2026, Large Language Models Explore by Latent Distilling, arXiv 2604.24927"
+    options = ESampConfig
+
+    def __init__(self, config: ESampConfig, explorer: Explorer, *, full: bool) -> None:
+        """Use `build`."""
+        self.config, self.explorer, self.full = config, explorer, full
+        self._proposal: Proposal | None = None
+        self._expected: Tensor | None = None
+        self._kl: Tensor | None = None
+
+    @classmethod
+    def layers(cls, options: Options) -> tuple[int, ...]:
+        """The source layer, and the target layer if it is not the head's input."""
+        config = _config(options)
+        return (config.source_layer,) + ((config.target_layer,) if config.target_layer is not None else ())
+
+    @classmethod
+    def build(cls, options: Options, shape: ModelShape, *, slots: int, full: bool) -> Self:
+        """Allocate the bank.
+
+        Raises:
+            OptionError: the options do not fit the model (layers it does not have, states of unequal size).
+        """
+        config = _config(options)
+        source = shape.layer_sizes[config.source_layer]
+        if config.distiller == "mlp" and source != shape.hidden_size:
+            raise OptionError(
+                f"distiller = 'mlp' maps states of one size, but layer {config.source_layer} of this model has "
+                f"{source} dimensions and its head {shape.hidden_size}: use distiller = 'rls'"
+            )
+        if config.target_layer is not None and shape.layer_sizes[config.target_layer] != shape.hidden_size:
+            raise OptionError(f"target_layer = {config.target_layer} has another size than the head: leave it out")
+        explorer = Explorer(config, source, shape.hidden_size, slots=slots, device=shape.device)
+        return cls(config, explorer, full=full)
+
+    @classmethod
+    def waves(cls, options: Options, n: int) -> tuple[int, ...]:
+        """n samples in ``wave_count`` waves, as even as can be, larger ones first."""
+        count = min(_config(options).wave_count, n)
+        return tuple(n // count + (wave < n % count) for wave in range(count))
+
+    @classmethod
+    def steers(cls, options: Options) -> bool:
+        """False at ``beta = 0`` (or ``gain = 0``): everything is predicted, learned and reported, nothing is changed."""
+        config = _config(options)
+        return config.steers_state or config.steers_action
+
+    def admit(self) -> int | None:
+        """With ``scope = "batch"`` everybody gets slot 0."""
+        if self.config.scope == "batch" and self.explorer.bank.in_use:
+            return 0
+        return self.explorer.claim()
+
+    def grow(self, slots: int) -> None:
+        """Make room for at least this many groups."""
+        self.explorer.grow(1 if self.config.scope == "batch" else slots)
+
+    def release(self, slot: int) -> None:
+        """Free a group's slot; the shared one of ``scope = "batch"`` stays."""
+        if self.config.scope == "prompt":
+            self.explorer.release(slot)
+
+    def steer(self, step: DecodeStep) -> Steering:
+        """Propose a change and pick the cheapest exact way to carry it out."""
+        config = self.config
+        target = step.deep if config.target_layer is None else step.hidden[config.target_layer]
+        proposal = self.explorer.propose(step.hidden[config.source_layer], target, step.deep, step.layout, step.live)
+        self._proposal, self._expected, self._kl = proposal, None, None
+        if not self.steers(config):
+            return Steering((step.deep,), lambda logits: self._unchanged(step, logits))
+        if step.head.is_linear:
+            moved = fusion.mixed_states(step.deep, proposal.delta, proposal.steered)
+            if not (self.full or self.explorer.memory or config.candidates == "reference"):
+                return Steering((moved,), Combined)
+            return Steering((step.deep, moved), lambda reference, fused: self._combine(step, reference, fused))
+        strength = config.beta if config.steers_state else 1.0
+        counter = fusion.counter_states(step.deep, proposal.delta, proposal.steered, strength)
+
+        def mix(reference: Tensor, subtracted: Tensor) -> Combined:
+            fused = fusion.mixed_logits(reference, subtracted, proposal.steered, strength)
+            return self._combine(step, reference, fused)
+
+        return Steering((step.deep, counter), mix)
+
+    def observe(self, step: DecodeStep, tokens: Tensor, live: Tensor) -> None:
+        """One learning step on the rows that were live."""
+        if self._proposal is None:
+            return
+        action = None
+        if self.full or self.explorer.memory is not None:
+            rows = step.head.rows(tokens)
+            self.explorer.measure_tokens(self._proposal, rows, live)
+            if self.explorer.memory is not None and self._expected is not None:
+                action = rows - self._expected
+        self.explorer.learn(self._proposal, action, live)
+        self._proposal = None
+
+    def detail(self) -> Detail:
+        """Novelty ||e|| and KL of the latest step."""
+        if self._proposal is None:
+            raise OptionError("detail() belongs between steer() and observe()")
+        novelty = self._proposal.error.norm(dim=-1).float()
+        kl = torch.full_like(novelty, float("nan")) if self._kl is None else self._kl
+        missing = ~self._proposal.live
+        return Detail(novelty.masked_fill(missing, float("nan")), kl.masked_fill(missing, float("nan")))
+
+    def telemetry(self, slot: int | None = None) -> Mapping[str, float]:
+        """`esamp.explorer.telemetry.Summary` as a mapping."""
+        return self.explorer.telemetry.summary(None if slot is None else [slot]).as_dict()
+
+    def _unchanged(self, step: DecodeStep, logits: Tensor) -> Combined:
+        self._expect(step, logits)
+        return Combined(logits)
+
+    def _combine(self, step: DecodeStep, reference: Tensor, fused: Tensor) -> Combined:
+        if self._proposal is None:
+            raise OptionError("combine() belongs between steer() and observe()")
+        self._kl = self.explorer.measure(self._proposal, reference, fused)
+        self._expect(step, reference)
+        if self.config.candidates == "reference":
+            return Combined(reference, fused.float() - reference.float())
+        return Combined(fused)
+
+    def _expect(self, step: DecodeStep, reference: Tensor) -> None:
+        """Keep sum_v p_v w_v under the reference distribution for the action memory."""
+        if self.explorer.memory is not None:
+            self._expected = step.head.mean_rows(reference.float().softmax(-1))
+
+
+def _config(options: Options) -> ESampConfig:
+    if not isinstance(options, ESampConfig):
+        raise OptionError(f"esamp takes an ESampConfig, not {type(options).__name__}")
+    return options

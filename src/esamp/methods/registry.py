@@ -1,0 +1,33 @@
+"""Decoding methods by name. Any installed package can add one through the entry point group ``esamp.methods``."""
+
+from importlib.metadata import entry_points
+
+from esamp.errors import OptionError
+from esamp.methods.base import Method
+
+GROUP = "esamp.methods"
+
+
+def names() -> tuple[str, ...]:
+    """Names of all installed methods, sorted, without importing them."""
+    return tuple(sorted({point.name for point in entry_points(group=GROUP)}))
+
+
+def get(name: str) -> type[Method]:
+    """The method called `name`.
+
+    Raises:
+        OptionError: no such method is installed, or the entry point does not lead to a `Method`.
+    """
+    found = [point for point in entry_points(group=GROUP) if point.name == name]
+    if not found:
+        raise OptionError(f"unknown method {name!r}: choose from {', '.join(names())}")
+    loaded = found[0].load()
+    if not (isinstance(loaded, type) and issubclass(loaded, Method)):
+        raise OptionError(f"method {name!r}: {found[0].value} is no esamp Method; ask the package that installed it")
+    return loaded
+
+
+def available() -> dict[str, type[Method]]:
+    """All installed methods by name."""
+    return {name: get(name) for name in names()}

@@ -1,0 +1,1 @@
+"""What is measured: pure functions of arrays or texts. They know no engine, task, file or model."""

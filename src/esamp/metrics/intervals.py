@@ -1,0 +1,133 @@
+"""How sure a comparison is: bootstrap intervals, paired permutation tests, Holm's correction.
+
+The unit that is resampled is the problem, because problems differ far more than samples of one problem do. Every
+function that draws takes its generator: the same generator state gives the same numbers.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from esamp.errors import InputError
+
+EXACT_UP_TO = 16
+"""Non-zero differences up to which all 2**m sign flips are tried."""
+
+_CHUNK = 4_000_000  # numbers held at once while drawing
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate and its confidence interval; `low` and `high` are NaN where the data cannot give one."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+def bootstrap_mean(
+    values: ArrayLike, rng: np.random.Generator, *, level: float = 0.95, resamples: int = 10_000
+) -> Interval:
+    """Percentile bootstrap interval of the mean, over problems and over the seeds within each.
+
+    Each replicate draws problems with replacement, then for every drawn problem seeds with replacement. For a
+    difference of two methods pass the differences, paired by problem and seed.
+
+    Args:
+        values: one finite number per problem `[problems]`, or per problem and seed `[problems, seeds]`.
+        level: coverage, in (0, 1).
+        resamples: replicates, at least 1.
+
+    Returns:
+        The mean and its interval. Fewer than two problems say nothing about other problems: NaN bounds. When all
+        values are equal the interval has no width, although the truth may differ: with few problems say so.
+
+    Raises:
+        InputError: another shape, no values, NaN or infinity, a level outside (0, 1).
+    """
+    table = _table(values)
+    if not 0 < level < 1:
+        raise InputError(f"level = {level}: give a coverage between 0 and 1, such as 0.95")
+    if resamples < 1:
+        raise InputError(f"resamples = {resamples}: give at least 1")
+    problems, seeds = table.shape
+    estimate = float(table.mean())
+    if problems < 2:
+        return Interval(estimate, float("nan"), float("nan"))
+    means = np.empty(resamples)
+    step = max(1, _CHUNK // table.size)
+    for start in range(0, resamples, step):
+        count = min(step, resamples - start)
+        rows = rng.integers(problems, size=(count, problems, 1))
+        columns = rng.integers(seeds, size=(count, problems, seeds)) if seeds > 1 else np.zeros((1, 1, 1), np.int64)
+        means[start : start + count] = table[rows, columns].mean(axis=(1, 2))
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(estimate, float(low), float(high))
+
+
+def paired_permutation(a: ArrayLike, b: ArrayLike, rng: np.random.Generator, *, resamples: int = 10_000) -> float:
+    """Two-sided p-value of "a and b are exchangeable within each problem", by flipping the signs of differences.
+
+    The statistic is the absolute mean difference; seeds are averaged within their problem first. Exact (all flips)
+    for up to `EXACT_UP_TO` problems with a difference; otherwise `resamples` random flips, and the observed one is
+    counted among them, so p is never 0.
+
+    Args:
+        a, b: `[problems]` or `[problems, seeds]`, the same problems in the same order.
+        resamples: random flips, at least 1, where not exact.
+
+    Raises:
+        InputError: different shapes, no values, NaN or infinity.
+    """
+    first, second = _table(a), _table(b)
+    if first.shape != second.shape:
+        raise InputError(f"shapes {first.shape} and {second.shape} differ: pair the same problems and seeds")
+    if resamples < 1:
+        raise InputError(f"resamples = {resamples}: give at least 1")
+    differences = (first - second).mean(axis=1)
+    # Differences of equal means may differ in their last bits: those are zeros, and ties count as at least as large.
+    tolerance = 1e-12 * max(float(np.abs(first).max()), float(np.abs(second).max()))
+    differences = differences[np.abs(differences) > tolerance]
+    count = len(differences)
+    if count == 0:
+        return 1.0
+    least = abs(float(differences.sum())) - tolerance * count
+    if count <= EXACT_UP_TO:
+        signs = 1 - 2 * ((np.arange(2**count)[:, None] >> np.arange(count)) & 1)  # [2**count, count]
+        return float(np.mean(np.abs(signs @ differences) >= least))
+    extreme = 0
+    step = max(1, _CHUNK // count)
+    for start in range(0, resamples, step):
+        signs = 1 - 2 * rng.integers(2, size=(min(step, resamples - start), count))
+        extreme += int(np.sum(np.abs(signs @ differences) >= least))
+    return (extreme + 1) / (resamples + 1)
+
+
+def holm(p_values: ArrayLike) -> NDArray[np.float64]:
+    """Holm's step-down correction: adjusted p-values, in the order given, for all comparisons made together.
+
+    Reject where the adjusted value is at most alpha; the chance of any false rejection is then at most alpha.
+
+    Raises:
+        InputError: not one-dimensional, or a value outside 0..1 or NaN.
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    if p.ndim != 1 or not ((p >= 0) & (p <= 1)).all():
+        raise InputError("p-values must be a list of numbers from 0 to 1: leave out comparisons that have none")
+    order = np.argsort(p, kind="stable")
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))
+    return adjusted
+
+
+def _table(values: ArrayLike) -> NDArray[np.float64]:
+    """`[problems, seeds]`, finite and not empty."""
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim == 1:
+        array = array[:, None]
+    if array.ndim != 2 or array.size == 0:
+        raise InputError(f"values have shape {array.shape}: give [problems] or [problems, seeds], not empty")
+    if not np.isfinite(array).all():
+        raise InputError("values hold NaN or infinity: leave those problems out of both methods, and say so")
+    return array

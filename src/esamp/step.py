@@ -1,0 +1,68 @@
+"""`DecodeStep`: the one moment that engines and decoding methods share.
+
+An engine stops between "final hidden states" and "sample", describes that moment as a `DecodeStep`, asks the method
+which states to project, projects them all with one call of its own LM head, and hands the logits back to be combined:
+
+    steering = method.steer(step)                       # which states need logits
+    logits = engine.project(stack(steering.states))     # one projection, the engine's own post-processing
+    combined = steering.combine(*logits)                # what the sampler gets
+    tokens = engine.sample(combined)
+    method.observe(step, tokens, live)                  # learn, off the critical path
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from esamp.explorer.layout import RowLayout
+
+
+class Head(Protocol):
+    """The LM head as a method may use it outside the engine's own projection. V is the vocabulary size."""
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether logits are a linear (affine) function of the state, so that mixing states mixes logits exactly."""
+
+    def rows(self, tokens: Tensor) -> Tensor:
+        """LM-head rows w_z of `tokens` `[R]` int64, as `[R, d]` float32."""
+
+    def mean_rows(self, probabilities: Tensor) -> Tensor:
+        """Expected LM-head rows sum_v p_v w_v of `probabilities` `[R, V]`, as `[R, d]` float32."""
+
+
+@dataclass(frozen=True)
+class DecodeStep:
+    """R rows, one per sample that decodes a token now, in the engine's order."""
+
+    deep: Tensor
+    """`[R, d]`: the vectors that the LM head projects"""
+    hidden: Mapping[int, Tensor]
+    """`[R, d]` per layer the method asked for: the residual stream after that many transformer layers"""
+    layout: RowLayout
+    """which of the method's slots each row belongs to"""
+    live: Tensor
+    """`[R]` bool: False for rows that are finished or do not take part"""
+    head: Head
+
+
+@dataclass(frozen=True)
+class Combined:
+    """What the sampler gets: `logits` `[R, V]`, to which the engine applies the request's own processors and filters.
+
+    With `rescore` `[R, V]` those logits only decide which tokens survive; survivors then get ``rescore / T`` added.
+    """
+
+    logits: Tensor
+    rescore: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Steering:
+    """A method's answer to a step: the states to project, `[R, d]` each, and how to combine their logits."""
+
+    states: tuple[Tensor, ...]
+    combine: Callable[..., Combined]
+    """takes one `[R, V]` tensor per state, in order"""
