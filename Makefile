@@ -16,6 +16,7 @@ SOURCES := $(wildcard src tests benchmarks)
 
 export TORCH_SPEC PYTHON
 .DEFAULT_GOAL := help
+.NOTPARALLEL:
 .PHONY: help demo test model format format-check lint types tests setup setup-test browser clean
 
 help: ## show this list
@@ -32,7 +33,7 @@ model: setup ## train the embedded model again
 setup: ## install the package into .venv
 	@scripts/setup.sh
 
-setup-test: setup
+setup-test:
 	@scripts/setup.sh test
 
 format: setup-test ## format the code and apply the linter's safe fixes

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Set up .venv with the package and the extras named in $1 ("" or "test"). Instant when nothing has changed.
+# Set up .venv with the package, in editable mode, and the extras named in $1. Instant when nothing has changed.
 #
 #   scripts/setup.sh [EXTRAS]
 #
@@ -8,10 +8,9 @@
 set -eu
 cd "$(dirname "$0")/.."
 extras=${1:-}
-venv=.venv
 torch_spec=${TORCH_SPEC:-torch}
-package=${extras:+.[$extras]}
-package=${package:-.}
+here=$(pwd -P)
+venv=$here/.venv
 
 say() { printf '%s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
@@ -29,38 +28,43 @@ find_python() {
             return
         fi
     done
-    die "no Python of version 3.11 or later found: install one, or name it: make PYTHON=/path/to/python3"
+    die "no Python of version 3.11 or later found: install one, or name it: make PYTHON=/path/to/python3 ..."
 }
 
 make_venv() {
     python=$(find_python)
     if ! "$python" -c 'import venv, ensurepip' >/dev/null 2>&1; then
         version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-        die "$python cannot create virtual environments (its modules venv or ensurepip are missing).
+        die "$python cannot create virtual environments: its module venv or ensurepip is missing.
   Debian, Ubuntu: sudo apt-get install python$version-venv
-  otherwise name another interpreter: make PYTHON=/path/to/python3"
+  or name another interpreter: make PYTHON=/path/to/python3 ..."
     fi
-    say "Creating $venv with $("$python" --version)"
+    say "Creating .venv with $("$python" --version)"
     "$python" -m venv --clear "$venv"
 }
 
-pip_install() { "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input "$@"; }
+# On a terminal pip shows what it downloads; in a log only what goes wrong.
+[ -t 2 ] && quiet= || quiet=--quiet
+pip_install() { "$venv/bin/python" -m pip install $quiet --disable-pip-version-check --no-input "$@"; }
 
 # A virtual environment holds absolute paths, so the clone's own path is part of what must not have changed.
-wanted=$({ pwd -P; echo "$torch_spec"; cat pyproject.toml constraints.txt scripts/setup.sh; } | cksum)
-stamp="$venv/.esamp-installed${extras:+-$extras}"
-if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
+wanted=$({ echo "$here $torch_spec"; cat pyproject.toml constraints.txt scripts/setup.sh; } | cksum)
+installed() { [ -f "$venv/.installed$1" ] && [ "$(cat "$venv/.installed$1")" = "$wanted" ]; }
+if installed "-$extras"; then
     exit 0
 fi
 
-home=$("$venv/bin/python" -c 'import sys; print(sys.prefix)' 2>/dev/null || true)
-[ "$home" = "$(pwd -P)/$venv" ] && "$venv/bin/python" -m pip --version >/dev/null 2>&1 || make_venv
+prefix=$("$venv/bin/python" -c 'import pip, sys; print(sys.prefix)' 2>/dev/null || true)
+[ "$prefix" = "$venv" ] || make_venv
 
 # torch comes first and stays as it is: the rest is resolved around the build that was chosen here.
 say "Installing $torch_spec"
+if [ "$(uname -s)" = Linux ] && [ ! -e /dev/nvidiactl ] && ! "$venv/bin/python" -c 'import torch' 2>/dev/null; then
+    say "  (no NVIDIA GPU here: if this downloads CUDA packages, a CPU build is smaller, see TORCH_SPEC in the Makefile)"
+fi
 # shellcheck disable=SC2086  # the options in TORCH_SPEC are words of their own
 pip_install $torch_spec
 "$venv/bin/python" -c 'from importlib.metadata import version; print("torch==" + version("torch"))' >"$venv/torch.txt"
 say "Installing esamp${extras:+[$extras]} and its dependencies"
-pip_install --constraint constraints.txt --constraint "$venv/torch.txt" --editable "$package"
-printf '%s\n' "$wanted" >"$stamp"
+pip_install --constraint constraints.txt --constraint "$venv/torch.txt" --editable ".${extras:+[$extras]}"
+printf '%s\n' "$wanted" | tee "$venv/.installed-" >"$venv/.installed-$extras"

@@ -1,0 +1,62 @@
+"""What is installed is what the repository says: version, entry points, pinned dependencies, files in the wheel."""
+
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from importlib.metadata import EntryPoint, distribution, version
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+WHEEL_LIMIT = 20_000_000
+"""bytes; the embedded model takes most of it"""
+
+
+@pytest.fixture(scope="session")
+def project(root: Path) -> dict[str, Any]:
+    return tomllib.loads((root / "pyproject.toml").read_text())["project"]
+
+
+def pins(root: Path) -> dict[str, str]:
+    """Package to exact version: the constraints, and the torch that the Makefile installs by default."""
+    lines = (root / "constraints.txt").read_text().splitlines()
+    torch = re.search(r"^TORCH_SPEC \?= (\S+)$", (root / "Makefile").read_text(), re.MULTILINE)
+    assert torch is not None
+    pairs = (line.split("==") for line in [*lines, torch.group(1)] if not line.startswith("#"))
+    return {canonicalize_name(name): pinned for name, pinned in pairs}
+
+
+def test_one_version_everywhere(root: Path, project: dict[str, Any]) -> None:
+    citation = re.search(r"^version: (\S+)$", (root / "CITATION.cff").read_text(), re.MULTILINE)
+    change = re.search(r"^## \[(\d\S*)\]", (root / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert citation is not None
+    assert change is not None
+    assert version("esamp") == project["version"] == citation.group(1) == change.group(1)
+
+
+def test_pinned_versions_are_allowed_versions(root: Path, project: dict[str, Any]) -> None:
+    pinned = pins(root)
+    for line in project["dependencies"] + project["optional-dependencies"]["test"]:
+        requirement = Requirement(line)
+        assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)]), line
+
+
+@pytest.mark.parametrize("entry", distribution("esamp").entry_points, ids=lambda entry: f"{entry.group}:{entry.name}")
+def test_entry_points_resolve(entry: EntryPoint) -> None:
+    assert callable(entry.load())
+
+
+def test_wheel_holds_every_file_of_the_package(root: Path, tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)]
+    subprocess.run(build, cwd=root, check=True, capture_output=True, timeout=120)
+    (wheel,) = tmp_path.glob("*.whl")
+    packed = set(zipfile.ZipFile(wheel).namelist())
+    source = root / "src"
+    files = {str(path.relative_to(source)) for path in source.rglob("*") if path.is_file()}
+    assert {name for name in files if "__pycache__" not in name} - packed == set()
+    assert wheel.stat().st_size < WHEEL_LIMIT

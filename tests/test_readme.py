@@ -1,0 +1,81 @@
+"""Everything that the README tells a reader to type works as it stands there.
+
+Shell and Python blocks run from top to bottom in one empty folder, so that a later block may use an earlier one's
+files. What would set up the clone that the tests run in is checked but not carried out (`PRELUDE`). A block that cannot
+run here is preceded by a line ``<!-- not run: REASON -->``.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+FENCE = re.compile(
+    r"^(?:<!-- not run: (?P<reason>.+?) -->\n)?```(?P<language>\w+)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
+)
+PRELUDE = """
+set -euo pipefail
+make() { command make --no-print-directory --directory "$ROOT" --dry-run "$@" >/dev/null; }
+git() { :; }
+cd() { :; }
+pip() { :; }
+source() { :; }
+"""
+SHELL = ("bash", "console", "sh", "shell")
+
+
+@dataclass(frozen=True)
+class Block:
+    """One fenced block of code."""
+
+    line: int
+    language: str
+    code: str
+    reason: str | None
+    """why it is not run"""
+
+    @property
+    def command(self) -> list[str]:
+        """The process that runs the block."""
+        if self.language == "python":
+            return [sys.executable, "-c", self.code]
+        return ["bash", "-c", PRELUDE + re.sub(r"^\$ ", "", self.code, flags=re.MULTILINE)]
+
+
+def blocks(text: str) -> list[Block]:
+    """The shell and Python blocks of a Markdown text in their order."""
+    return [
+        Block(text[: found.start("code")].count("\n") + 1, found["language"], found["code"], found["reason"])
+        for found in FENCE.finditer(text)
+        if found["language"] in (*SHELL, "python")
+    ]
+
+
+@pytest.fixture(scope="module")
+def readme(root: Path) -> str:
+    return (root / "README.md").read_text()
+
+
+def test_the_two_commands_come_first(readme: str) -> None:
+    shown = "\n".join(block.code for block in blocks(readme) if block.language in SHELL)
+    assert "make demo" in shown
+    assert "make test" in shown
+
+
+@pytest.mark.timeout(900)
+def test_every_block_runs(readme: str, root: Path, tmp_path: Path) -> None:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"ROOT": str(root), "PATH": path, "COLUMNS": "100"}
+    ran = 0
+    for block in blocks(readme):
+        if block.reason is None:
+            result = subprocess.run(
+                block.command, cwd=tmp_path, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL
+            )
+            assert result.returncode == 0, f"README.md:{block.line}\n{result.stdout}\n{result.stderr}"
+            ran += 1
+    assert ran > 0
