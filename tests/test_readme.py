@@ -14,9 +14,7 @@ from pathlib import Path
 
 import pytest
 
-FENCE = re.compile(
-    r"^(?:<!-- not run: (?P<reason>.+?) -->\n)?```(?P<language>\w+)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
-)
+FENCE = re.compile(r"(?ms)^(?:<!-- not run: (?P<reason>.+?) -->\n)?```(?P<language>\w+)\n(?P<code>.*?)^```$")
 PRELUDE = """
 set -euo pipefail
 make() { command make --no-print-directory --directory "$ROOT" --dry-run "$@" >/dev/null; }
