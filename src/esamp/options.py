@@ -8,7 +8,7 @@ and infinity are never numbers.
 from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from esamp.errors import OptionError
@@ -17,15 +17,22 @@ from esamp.errors import OptionError
 class Options(BaseModel):
     """Base of all option classes: frozen, strict, and raising `OptionError` instead of pydantic's own error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
-    @model_validator(mode="wrap")
-    @classmethod
-    def _raise_option_error(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+    def __init__(self, /, **values: Any) -> None:
+        """Check `values` as the fields declare them; pydantic calls this however the options are built.
+
+        Raises:
+            OptionError: naming the first offending option, its value and the allowed range.
+        """
         try:
-            return handler(data)
+            super().__init__(**values)
         except ValidationError as error:
-            raise OptionError(_explain(cls, error)) from None
+            raise OptionError(_explain(type(self), error)) from None
+        # What a preset filled in was not set explicitly: another preset may still change it.
+        self.model_fields_set.intersection_update(values)
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> Self:
@@ -34,21 +41,27 @@ class Options(BaseModel):
         Raises:
             OptionError: naming the first offending option, its value and the allowed range.
         """
-        return cls.model_validate(dict(values))
+        return cls(**{str(name): value for name, value in values.items()})
 
     def replace(self, **changes: Any) -> Self:
         """A validated copy with `changes` applied on top of the values that were set explicitly."""
-        return self.parse(self.model_dump(exclude_unset=True) | changes)
+        explicit = {name: value for name, value in self if name in self.model_fields_set}
+        return self.parse(explicit | changes)
 
 
 def allowed(field: FieldInfo) -> str:
-    """What a field accepts, in words: ``number from 0 to 16``, ``one of 'rls', 'mlp'``."""
+    """What a field accepts, in words: ``a number from 0 to 16``, ``one of 'rls', 'mlp'``.
+
+    That an optional field also accepts None goes without saying.
+    """
     schema = _field_schema(field)
-    return " or ".join(_describe(part) for part in schema.get("anyOf", [schema]))
+    parts = [part for part in schema.get("anyOf", [schema]) if part.get("type") != "null"]
+    return " or ".join(_describe(part) for part in parts)
 
 
 def _field_schema(field: FieldInfo) -> dict[str, Any]:
-    return TypeAdapter(Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation).json_schema()
+    annotation: Any = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+    return TypeAdapter(annotation).json_schema()
 
 
 def _describe(schema: dict[str, Any]) -> str:
@@ -56,29 +69,50 @@ def _describe(schema: dict[str, Any]) -> str:
         return "one of " + ", ".join(repr(choice) for choice in schema["enum"])
     if "const" in schema:
         return repr(schema["const"])
-    if schema.get("type") == "null":
-        return "nothing"
-    word = {"number": "a number", "integer": "a whole number", "boolean": "true or false", "string": "a text"}
-    text = word.get(schema.get("type", ""), schema.get("type", "a value"))
-    for key, phrase in (
-        ("minimum", "at least"),
-        ("exclusiveMinimum", "above"),
-        ("maximum", "at most"),
-        ("exclusiveMaximum", "below"),
-    ):
-        if key in schema:
-            text += f", {phrase} {schema[key]:g}"
-    return text
+    if schema.get("type") == "array":
+        item = schema.get("items", schema.get("prefixItems", [{}])[0])
+        return f"a list, each {_describe(item)}"
+    kind = str(schema.get("type", "a value"))
+    words = {"number": "a number", "integer": "a whole number", "boolean": "true or false", "string": "a text"}
+    return words.get(kind, kind) + _describe_range(schema)
+
+
+def _describe_range(schema: dict[str, Any]) -> str:
+    if "minimum" in schema and "maximum" in schema:
+        return f" from {_digits(schema['minimum'])} to {_digits(schema['maximum'])}"
+    phrases = {
+        "minimum": "at least",
+        "exclusiveMinimum": "above",
+        "maximum": "at most",
+        "exclusiveMaximum": "below",
+        "minLength": "of length at least",
+        "maxLength": "of length at most",
+    }
+    given = [f"{phrase} {_digits(schema[key])}" for key, phrase in phrases.items() if key in schema]
+    return "".join(f", {phrase}" for phrase in given)
+
+
+def _digits(bound: float) -> str:
+    """``1000000`` and ``0.25``, never ``1e+06``: bounds are there to be read."""
+    return str(int(bound)) if bound == int(bound) else repr(bound)
 
 
 def _explain(cls: type[Options], error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
-    name = ".".join(str(part) for part in first["loc"][:1]) or cls.__name__
+    name = str(first["loc"][0]) if first["loc"] else ""
+    reason = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
-        return f"unknown option '{name}' of {cls.__name__}: choose from {', '.join(sorted(cls.model_fields))}"
+        return f"unknown option {name!r} of {cls.__name__}: choose from {', '.join(sorted(cls.model_fields)) or 'none'}"
     if name not in cls.model_fields:
-        return f"{cls.__name__}: {first['msg']}"
-    value = first["input"]
+        return f"{cls.__name__}: {reason}"
+    if first["type"] == "missing":
+        return f"option {name!r} is missing: expected {allowed(cls.model_fields[name])}"
     if first["type"] == "value_error":
-        return f"option '{name}' = {value!r}: {first['msg'].removeprefix('Value error, ')}"
-    return f"option '{name}' = {value!r}: expected {allowed(cls.model_fields[name])}"
+        return f"option {name!r} = {_shown(first['input'])}: {reason}"
+    return f"option {name!r} = {_shown(first['input'])}: expected {allowed(cls.model_fields[name])}"
+
+
+def _shown(value: Any) -> str:
+    """The value as one short line, whatever was sent."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

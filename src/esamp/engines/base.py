@@ -3,11 +3,14 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
 from torch import Tensor
 
+from esamp.errors import InactiveMethodError
+from esamp.methods import registry
+from esamp.methods.base import DecodeMethod
 from esamp.options import Options
 
 Progress: TypeAlias = Callable[[int, int], None]
@@ -29,7 +32,7 @@ class Sampling(Options):
     """divide the logits of tokens already in the text by this"""
     max_tokens: int = Field(512, ge=1)
     """generate at most this many tokens a sample"""
-    stop: tuple[str, ...] = Field((), strict=False)
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = Field((), strict=False)
     """end a sample at the first of these texts"""
 
 
@@ -100,3 +103,24 @@ class Engine(ABC):
         Raises:
             UnsupportedError: a request names a method or an option that this engine cannot carry out.
         """
+
+
+def check_active(completion: Completion) -> None:
+    """Refuse a completion whose method was asked to act and never did.
+
+    Needs a sample of three tokens or more: the first comes from prefill, and nothing was learnt before the second.
+
+    Raises:
+        InactiveMethodError: the options ask for steering, there was room for it, and no row was steered.
+    """
+    request = completion.request
+    method = registry.get(request.method)
+    if not issubclass(method, DecodeMethod) or not method.steers(request.options or method.options()):
+        return
+    longest = max((len(sample.token_ids) for sample in completion.samples), default=0)
+    if longest >= 3 and not completion.telemetry.get("rows_steered", 0):
+        told = ", ".join(f"{name} = {value:g}" for name, value in completion.telemetry.items()) or "nothing"
+        raise InactiveMethodError(
+            f"method {request.method!r} should have acted on request {request.id!r} and never did, so its samples are "
+            f"those of plain sampling. Is warm-up longer than the samples? Its telemetry says: {told}"
+        )

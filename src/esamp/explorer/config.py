@@ -79,9 +79,8 @@ class ESampConfig(Options):
     @model_validator(mode="before")
     @classmethod
     def _expand_preset(cls, data: Any) -> Any:
-        if isinstance(data, dict) and data.get("preset") in PRESETS:
-            return PRESETS[data["preset"]] | data
-        return data
+        preset = data.get("preset") if isinstance(data, dict) else None
+        return PRESETS[preset] | data if isinstance(preset, str) and preset in PRESETS else data
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
