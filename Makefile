@@ -55,9 +55,9 @@ types: setup-test ## run the type checker
 browser:
 	@scripts/browser.sh
 
-tests: setup-test ## run the tests alone: make tests ARGS="-k bank"
+tests: setup-test ## run the tests alone, or some of them: make tests ARGS="-k bank"
 	@echo "== tests"
-	@$(BIN)/python -m pytest --numprocesses=$(WORKERS) --cov --cov-report=term $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses=$(WORKERS) $(or $(ARGS),--cov --cov-report=term)
 
 clean: ## remove everything that was built here
 	rm -rf .venv .cache .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist demo.html
