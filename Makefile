@@ -15,6 +15,7 @@ BIN := .venv/bin
 SOURCES := $(wildcard src tests benchmarks)
 
 export TORCH_SPEC PYTHON
+export TORCHINDUCTOR_CACHE_DIR := $(CURDIR)/.cache/inductor
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help demo test model format format-check lint types tests setup setup-test browser clean

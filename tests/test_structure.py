@@ -1,0 +1,76 @@
+"""The shape of the house: imports go one way, and files and functions stay small enough to be read."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import esamp
+
+PACKAGE = Path(esamp.__path__[0])
+FLOORS = (
+    {"errors"},
+    {"options"},
+    {"explorer"},
+    {"step"},
+    {"methods"},
+    {"metrics", "sandbox"},
+    {"tasks"},
+    {"models"},
+    {"engines"},
+    {"search"},
+    {"study"},
+    {"cli"},
+)
+"""The rooms of the package from the ground up: none imports one of a higher floor or another one of its own."""
+
+FILE_LINES = 300
+FUNCTION_LINES = 60
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def floor(room: str) -> int:
+    """On which floor a room is."""
+    floors = [level for level, rooms in enumerate(FLOORS) if room in rooms]
+    assert floors, f"'{room}' is on no floor: add it to FLOORS"
+    return floors[0]
+
+
+def room_of(file: Path) -> str:
+    """The room that a file belongs to."""
+    return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_rooms(file: Path, tree: ast.Module) -> Iterator[str]:
+    """Every room that a file imports from, at its top or inside a function; relative imports stay in their folder."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module == "esamp":
+            names = [f"esamp.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            names = [node.module]
+        else:
+            continue
+        yield from (name.split(".")[1] for name in names if name.startswith("esamp."))
+
+
+def lines_of_code(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Lines from the signature to the end, without the docstring."""
+    docstring = ast.get_docstring(function, clean=False)
+    return (function.end_lineno or 0) - function.lineno + 1 - (docstring.count("\n") + 1 if docstring else 0)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_a_file_is_small_and_imports_downwards(file: Path) -> None:
+    text = file.read_text()
+    tree = ast.parse(text)
+    assert text.count("\n") <= FILE_LINES
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert lines_of_code(node) <= FUNCTION_LINES, node.name
+    room = room_of(file)
+    if room not in ("__init__", "__main__"):
+        for imported in set(imported_rooms(file, tree)) - {room}:
+            assert floor(imported) < floor(room), f"{room} imports {imported}"
