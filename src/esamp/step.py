@@ -26,6 +26,10 @@ class Head(Protocol):
     def is_linear(self) -> bool:
         """Whether logits are a linear (affine) function of the state, so that mixing states mixes logits exactly."""
 
+    @property
+    def has_rows(self) -> bool:
+        """Whether the rows of the head can be read; a quantised head may not offer them."""
+
     def rows(self, tokens: Tensor) -> Tensor:
         """LM-head rows w_z of `tokens` `[R]` int64, as `[R, d]` float32."""
 

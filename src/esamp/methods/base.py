@@ -24,6 +24,8 @@ class ModelShape:
     """number of transformer layers"""
     device: torch.device
     """where the LM head's input lives"""
+    head_rows: bool = True
+    """whether the rows of the LM head can be read"""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ class Detail:
     """norm of the steering error"""
     kl: Tensor
     """KL(steered || reference) in nats"""
+    reference: Tensor | None
+    """`[R, V]` reference logits, if the method had them formed"""
 
 
 class Method:

@@ -33,6 +33,7 @@ class ESamp(DecodeMethod):
         self._proposal: Proposal | None = None
         self._expected: Tensor | None = None
         self._kl: Tensor | None = None
+        self._reference: Tensor | None = None
 
     @classmethod
     def layers(cls, options: Options) -> tuple[int, ...]:
@@ -56,6 +57,8 @@ class ESamp(DecodeMethod):
             )
         if config.target_layer is not None and shape.layer_sizes[config.target_layer] != shape.hidden_size:
             raise OptionError(f"target_layer = {config.target_layer} has another size than the head: leave it out")
+        if config.signal != "state" and not shape.head_rows:
+            raise OptionError(f"signal = {config.signal!r} reads the rows of the LM head, which this model keeps quantised")
         explorer = Explorer(config, source, shape.hidden_size, slots=slots, device=shape.device)
         return cls(config, explorer, full=full)
 
@@ -91,7 +94,7 @@ class ESamp(DecodeMethod):
         config = self.config
         target = step.deep if config.target_layer is None else step.hidden[config.target_layer]
         proposal = self.explorer.propose(step.hidden[config.source_layer], target, step.deep, step.layout, step.live)
-        self._proposal, self._expected, self._kl = proposal, None, None
+        self._proposal, self._expected, self._kl, self._reference = proposal, None, None, None
         if not self.steers(config):
             return Steering((step.deep,), lambda logits: self._unchanged(step, logits))
         if step.head.is_linear:
@@ -113,13 +116,13 @@ class ESamp(DecodeMethod):
         if self._proposal is None:
             return
         action = None
-        if self.full or self.explorer.memory is not None:
+        if step.head.has_rows and (self.full or self.explorer.memory is not None):
             rows = step.head.rows(tokens)
             self.explorer.measure_tokens(self._proposal, rows, live)
             if self.explorer.memory is not None and self._expected is not None:
                 action = rows - self._expected
         self.explorer.learn(self._proposal, action, live)
-        self._proposal = None
+        self._proposal, self._reference = None, None
 
     def detail(self) -> Detail:
         """Novelty ||e|| and KL of the latest step."""
@@ -128,27 +131,30 @@ class ESamp(DecodeMethod):
         novelty = self._proposal.error.norm(dim=-1).float()
         kl = torch.full_like(novelty, float("nan")) if self._kl is None else self._kl
         missing = ~self._proposal.live
-        return Detail(novelty.masked_fill(missing, float("nan")), kl.masked_fill(missing, float("nan")))
+        nan = float("nan")
+        return Detail(novelty.masked_fill(missing, nan), kl.masked_fill(missing, nan), self._reference)
 
     def telemetry(self, slot: int | None = None) -> Mapping[str, float]:
         """`esamp.explorer.telemetry.Summary` as a mapping."""
         return self.explorer.telemetry.summary(None if slot is None else [slot]).as_dict()
 
     def _unchanged(self, step: DecodeStep, logits: Tensor) -> Combined:
-        self._expect(step, logits)
+        self._kl = torch.zeros_like(step.deep[:, 0], dtype=torch.float32)
+        self._keep(step, logits)
         return Combined(logits)
 
     def _combine(self, step: DecodeStep, reference: Tensor, fused: Tensor) -> Combined:
         if self._proposal is None:
             raise OptionError("combine() belongs between steer() and observe()")
         self._kl = self.explorer.measure(self._proposal, reference, fused)
-        self._expect(step, reference)
+        self._keep(step, reference)
         if self.config.candidates == "reference":
             return Combined(reference, fused.float() - reference.float())
         return Combined(fused)
 
-    def _expect(self, step: DecodeStep, reference: Tensor) -> None:
-        """Keep sum_v p_v w_v under the reference distribution for the action memory."""
+    def _keep(self, step: DecodeStep, reference: Tensor) -> None:
+        """Keep what `observe` and `detail` need: reference logits, and sum_v p_v w_v for the action memory."""
+        self._reference = reference
         if self.explorer.memory is not None:
             self._expected = step.head.mean_rows(reference.float().softmax(-1))
 

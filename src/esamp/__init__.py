@@ -1,0 +1,55 @@
+"""Exploratory Sampling for large language models.
+
+    import esamp
+
+    with esamp.explore(model, esamp.ESampConfig(), samples_per_prompt=16) as run:
+        model.generate(**inputs, do_sample=True, num_return_sequences=16)
+    print(run.telemetry())
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from esamp.engines.base import Completion, Engine, Request, Sample, Sampling, TokenTrace
+    from esamp.engines.hf import HFEngine, Run, explore
+    from esamp.errors import EsampError
+    from esamp.explorer.config import ESampConfig
+
+__version__ = version("esamp")
+
+__all__ = [
+    "Completion",
+    "ESampConfig",
+    "Engine",
+    "EsampError",
+    "HFEngine",
+    "Request",
+    "Run",
+    "Sample",
+    "Sampling",
+    "TokenTrace",
+    "explore",
+]
+
+_HOME = {
+    "Completion": "esamp.engines.base",
+    "ESampConfig": "esamp.explorer.config",
+    "Engine": "esamp.engines.base",
+    "EsampError": "esamp.errors",
+    "HFEngine": "esamp.engines.hf",
+    "Request": "esamp.engines.base",
+    "Run": "esamp.engines.hf",
+    "Sample": "esamp.engines.base",
+    "Sampling": "esamp.engines.base",
+    "TokenTrace": "esamp.engines.base",
+    "explore": "esamp.engines.hf",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import public names when they are first used: ``import esamp`` alone does not load torch."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'esamp' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)

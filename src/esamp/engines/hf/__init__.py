@@ -1,0 +1,7 @@
+"""The transformers engine: `explore` around one's own generate call, `HFEngine` for requests."""
+
+from esamp.engines.hf.engine import HFEngine
+from esamp.engines.hf.explore import InactiveMethodWarning, explore
+from esamp.engines.hf.run import Run, Trace
+
+__all__ = ["HFEngine", "InactiveMethodWarning", "Run", "Trace", "explore"]

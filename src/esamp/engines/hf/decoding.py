@@ -1,0 +1,83 @@
+"""One generate call with something added at its very end: processors behind all others, an ear at the stopping criteria."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
+from transformers import StopStringCriteria
+from transformers.generation.configuration_utils import GenerationMode
+
+from esamp.engines.hf.processors import WatchedCriteria
+from esamp.errors import OptionError, UnsupportedError
+
+
+def generate(
+    model: PreTrainedModel,
+    *args: Any,
+    on_prompt: Callable[[Tensor], None],
+    on_sampled: Callable[[Tensor, Tensor], None],
+    last: Callable[[GenerationConfig], list[LogitsProcessor]],
+    streamer: Any = None,
+    **kwargs: Any,
+) -> Any:
+    """``model.generate(*args, **kwargs)`` through transformers' own ``custom_generate``.
+
+    Args:
+        model: the model.
+        *args: passed on.
+        on_prompt: called with the prompt's token ids `[B, L]` before the first forward pass.
+        on_sampled: called at each step with the sampled tokens `[B]` and which rows `[B]` are finished by them.
+        last: gives the processors to run behind all others, for the prepared configuration.
+        streamer: as in ``generate``, which does not pass it on by itself.
+        **kwargs: passed on.
+
+    Raises:
+        UnsupportedError: beam search or assisted decoding was asked for.
+    """
+    if kwargs.get("custom_generate") is not None:
+        raise UnsupportedError("this call brings its own custom_generate: leave that argument out")
+    if kwargs.get("assistant_model") is not None or kwargs.get("prompt_lookup_num_tokens"):
+        raise UnsupportedError("assisted decoding proposes tokens that no method steered: leave the assistant out")
+
+    def decode(
+        model: PreTrainedModel,
+        input_ids: Tensor,
+        logits_processor: LogitsProcessorList,
+        stopping_criteria: StoppingCriteriaList,
+        generation_config: GenerationConfig,
+        **model_kwargs: Any,
+    ) -> Any:
+        _refuse_modes(generation_config)
+        on_prompt(input_ids)
+        return model._sample(  # what transformers' documentation has a custom_generate call
+            input_ids,
+            logits_processor=LogitsProcessorList([*logits_processor, *last(generation_config)]),
+            stopping_criteria=WatchedCriteria(stopping_criteria, on_sampled),
+            generation_config=generation_config,
+            streamer=streamer,
+            **model_kwargs,
+        )
+
+    return model.generate(*args, streamer=streamer, custom_generate=decode, **_with_stop_strings(kwargs))
+
+
+def _refuse_modes(config: GenerationConfig) -> None:
+    mode = config.get_generation_mode()
+    if mode not in (GenerationMode.SAMPLE, GenerationMode.GREEDY_SEARCH):
+        raise UnsupportedError(
+            f"{mode.value.replace('_', ' ')} keeps several hypotheses a row, which no method can follow: "
+            "use sampling or greedy decoding (num_beams=1)"
+        )
+
+
+def _with_stop_strings(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Turn ``stop_strings`` into a criterion: transformers does not hand the tokenizer on to a custom_generate."""
+    stop_strings, tokenizer = kwargs.pop("stop_strings", None), kwargs.pop("tokenizer", None)
+    if stop_strings is None:
+        return kwargs
+    if tokenizer is None:
+        raise OptionError("stop_strings needs tokenizer=... as well")
+    criteria = StoppingCriteriaList(kwargs.pop("stopping_criteria", None) or [])
+    criteria.append(StopStringCriteria(tokenizer, stop_strings))
+    return {**kwargs, "stopping_criteria": criteria}

@@ -1,0 +1,314 @@
+"""`HFEngine`: requests in, completions out, on any transformers model."""
+
+import hashlib
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from esamp.engines.base import Completion, Engine, Progress, Request, Sample, Sampling, TokenTrace
+from esamp.engines.hf import decoding
+from esamp.engines.hf.explore import explore
+from esamp.engines.hf.processors import SeededSampler
+from esamp.engines.hf.run import Run, Trace
+from esamp.errors import InputError, OptionError
+from esamp.methods import registry
+from esamp.methods.base import DecodeMethod, Method
+from esamp.models import embedded_path
+from esamp.options import Options
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass
+class _Job:
+    """A request on its way: its prompt and the samples it has so far."""
+
+    request: Request
+    prompt: list[int]
+    uniforms: Tensor
+    """`[n, max_tokens]` float64: the random numbers of its samples"""
+    samples: list[Sample] = field(default_factory=list)
+
+
+class HFEngine(Engine):
+    """Runs requests through ``model.generate``, many prompts at a time, each request's samples in its method's waves.
+
+    A sample depends on its request's seed, its prompt and its index alone, up to the rounding of a batch's matrix products.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        batch_rows: int = 64,
+        trace: bool = False,
+    ) -> None:
+        """Use a loaded model; `load` loads one.
+
+        Args:
+            model: decoder-only model, on its device, in evaluation mode.
+            tokenizer: its tokenizer.
+            batch_rows: most samples decoded side by side.
+            trace: keep per-token measurements in `Sample.trace`.
+        """
+        if batch_rows < 1:
+            raise OptionError(f"batch_rows = {batch_rows} must be at least 1")
+        self.model, self.tokenizer = model, tokenizer
+        self._batch_rows, self._trace = batch_rows, trace
+
+    @classmethod
+    def load(
+        cls, model: str | Path | None = None, *, device: str = "auto", dtype: str = "auto", batch_rows: int = 64, trace: bool = False
+    ) -> Self:
+        """Load a model by hub name or folder; None is the embedded one.
+
+        Args:
+            model: what ``AutoModelForCausalLM.from_pretrained`` takes.
+            device: "auto" (CUDA if there is one), or a torch device such as "cuda:1" or "cpu".
+            dtype: "auto" (float32 on a CPU, else the model's own), "float32", "bfloat16" or "float16".
+            batch_rows: most samples decoded side by side.
+            trace: keep per-token measurements.
+
+        Raises:
+            InputError: the model cannot be found or loaded.
+            OptionError: no such dtype or device.
+        """
+        source = embedded_path() if model is None else model
+        place = _device(device)
+        if dtype not in ("auto", *DTYPES):
+            raise OptionError(f"dtype = {dtype!r}: choose from auto, {', '.join(DTYPES)}")
+        precision = DTYPES.get(dtype, torch.float32 if place.type == "cpu" else "auto")
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(source)
+            loaded = AutoModelForCausalLM.from_pretrained(source, dtype=precision)
+        except (OSError, ValueError) as error:
+            first = str(error).strip().splitlines()[0]
+            raise InputError(
+                f"model {str(source)!r} cannot be loaded: {first} -- give a folder with config.json and weights, or a hub "
+                "name on a machine that reaches the hub"
+            ) from error
+        return cls(loaded.to(place).eval(), tokenizer, batch_rows=batch_rows, trace=trace)
+
+    def generate(self, requests: Iterable[Request], *, progress: Progress | None = None) -> Iterator[Completion]:
+        """Yield completions batch by batch, in the order of the requests."""
+        for batch in self._batches(requests):
+            started = time.perf_counter()
+            jobs = [self._job(request) for request in batch]
+            telemetry = self._run_batch(jobs, progress)
+            seconds = time.perf_counter() - started
+            for job, numbers in zip(jobs, telemetry, strict=True):
+                yield Completion(job.request, tuple(job.samples), len(job.prompt), seconds, numbers)
+
+    # ---- batches
+
+    def _batches(self, requests: Iterable[Request]) -> Iterator[list[Request]]:
+        """Neighbouring requests that can be decoded together."""
+        batch: list[Request] = []
+        for request in requests:
+            if request.n < 1:
+                raise OptionError(f"request {request.id!r}: n = {request.n} must be at least 1")
+            widest = max(self._waves(request))
+            if batch and (_kind(request) != _kind(batch[0]) or (len(batch) + 1) * widest > self._batch_rows):
+                yield batch
+                batch = []
+            batch.append(request)
+        if batch:
+            yield batch
+
+    def _waves(self, request: Request) -> list[int]:
+        """Sizes of the generate calls that a request's samples take, none above `batch_rows`."""
+        method = registry.get(request.method)
+        sizes = method.waves(_options(method, request), request.n)
+        limit = self._batch_rows
+        return [part for size in sizes for part in [limit] * (size // limit) + [size % limit] if part]
+
+    def _run_batch(self, jobs: Sequence[_Job], progress: Progress | None) -> list[Mapping[str, float]]:
+        request = jobs[0].request
+        method = registry.get(request.method)
+        with ExitStack() as stack:
+            run: Run | None = None
+            if issubclass(method, DecodeMethod):
+                run = stack.enter_context(
+                    explore(
+                        self.model,
+                        _options(method, request),
+                        method=request.method,
+                        slots=len(jobs),
+                        trace=self._trace,
+                        pad_token_id=self._pad,
+                    )
+                )
+            start = 0
+            for size in self._waves(request):
+                self._run_wave(jobs, run, start, size, progress)
+                start += size
+            return [run.telemetry(group) if run is not None else {} for group in range(len(jobs))]
+
+    def _run_wave(self, jobs: Sequence[_Job], run: Run | None, start: int, size: int, progress: Progress | None) -> None:
+        sampling = jobs[0].request.sampling
+        length = max(len(job.prompt) for job in jobs)
+        padded = torch.tensor([[self._pad] * (length - len(job.prompt)) + job.prompt for job in jobs])
+        mask = torch.tensor([[0] * (length - len(job.prompt)) + [1] * len(job.prompt) for job in jobs])
+        uniforms = torch.cat([job.uniforms[start : start + size] for job in jobs]).to(self.model.device)
+        last = [SeededSampler(uniforms)] if sampling.temperature > 0 else []
+        arguments: dict[str, Any] = dict(
+            inputs=padded.to(self.model.device),
+            attention_mask=mask.to(self.model.device),
+            num_return_sequences=size,
+            **self._settings(sampling),
+        )
+        count = _Counter(progress)
+        if run is not None:
+            run.samples_per_prompt = size
+            rows = run.generate(**arguments, last=last, on_sampled=count.step)
+        else:
+            rows = decoding.generate(
+                self.model, **arguments, on_prompt=_ignore, on_sampled=count.step, last=lambda config: list(last)
+            )
+        trace = run.trace if run is not None and self._trace else None
+        for row, tokens in enumerate(rows[:, length:].tolist()):
+            job = jobs[row // size]
+            job.samples.append(self._sample(job, start + row % size, tokens, trace, row))
+        count.finish(len(jobs) * size)
+
+    # ---- one request
+
+    def _job(self, request: Request) -> _Job:
+        generator = torch.Generator().manual_seed(_seed(request))
+        uniforms = torch.rand(request.n, request.sampling.max_tokens, generator=generator, dtype=torch.float64)
+        return _Job(request, self._encode(request), uniforms)
+
+    def _encode(self, request: Request) -> list[int]:
+        if isinstance(request.prompt, str):
+            ids = self.tokenizer(request.prompt)["input_ids"]
+        elif self.tokenizer.chat_template is None:
+            raise InputError(f"request {request.id!r} is a chat, but this model has no chat template: give a plain prompt")
+        else:
+            text = self.tokenizer.apply_chat_template(list(request.prompt), add_generation_prompt=True, tokenize=False)
+            ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        if not ids:
+            raise InputError(f"request {request.id!r}: the prompt is empty")
+        room = self.model.config.get_text_config(decoder=True).max_position_embeddings
+        if len(ids) + request.sampling.max_tokens > room:
+            raise InputError(
+                f"request {request.id!r}: {len(ids)} prompt tokens and max_tokens = {request.sampling.max_tokens} exceed the "
+                f"model's context of {room}: set max_tokens to at most {room - len(ids)}"
+            )
+        return list(ids)
+
+    def _sample(self, job: _Job, index: int, tokens: list[int], trace: Trace | None, row: int) -> Sample:
+        ends = [place for place, token in enumerate(tokens) if token in self._eos]
+        tokens = tokens[: ends[0] + 1] if ends else tokens
+        text = self.tokenizer.decode(tokens, skip_special_tokens=True)
+        stops = [place for stop in job.request.sampling.stop if (place := text.find(stop)) >= 0]
+        if stops:
+            text = text[: min(stops)]
+            tokens = _until_text(self.tokenizer, tokens, job.request.sampling.stop)
+        kept = None
+        if trace is not None:
+            kept = TokenTrace(*(x[row, : len(tokens)].clone() for x in (trace.novelty, trace.kl, trace.surprisal)))
+        return Sample(index, text, tuple(tokens), "stop" if ends or stops else "length", kept)
+
+    def _settings(self, sampling: Sampling) -> dict[str, Any]:
+        """The arguments of ``generate``; every sampler setting is given, so that no default of the model interferes."""
+        settings: dict[str, Any] = dict(
+            max_new_tokens=sampling.max_tokens,
+            repetition_penalty=sampling.repetition_penalty,
+            pad_token_id=self._pad,
+            num_beams=1,
+        )
+        if sampling.stop:
+            settings |= dict(stop_strings=list(sampling.stop), tokenizer=self.tokenizer)
+        if sampling.temperature == 0:
+            return settings | dict(do_sample=False, temperature=None, top_k=None, top_p=None, min_p=None)
+        return settings | dict(
+            do_sample=True,
+            temperature=sampling.temperature,
+            top_k=sampling.top_k,
+            top_p=sampling.top_p,
+            min_p=sampling.min_p,
+        )
+
+    @property
+    def _eos(self) -> tuple[int, ...]:
+        eos = self.model.generation_config.eos_token_id
+        return tuple(eos) if isinstance(eos, list) else () if eos is None else (eos,)
+
+    @property
+    def _pad(self) -> int:
+        pad = self.tokenizer.pad_token_id
+        if pad is None:
+            pad = self.model.generation_config.pad_token_id
+        return pad if pad is not None else (self._eos or (0,))[0]
+
+
+class _Counter:
+    """Counts tokens for the progress bar as they are sampled."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self._progress = progress
+        self._running: Tensor | None = None
+
+    def step(self, tokens: Tensor, finished: Tensor) -> None:
+        if self._progress is None:
+            return
+        running = torch.ones_like(finished) if self._running is None else self._running
+        self._progress(0, int(running.sum()))
+        self._running = running & ~finished
+
+    def finish(self, samples: int) -> None:
+        if self._progress is not None:
+            self._progress(samples, 0)
+
+
+def _ignore(prompt: Tensor) -> None:
+    """A plain engine call has nothing to do with the prompt."""
+
+
+def _kind(request: Request) -> tuple[object, ...]:
+    """Requests of one kind can share a generate call."""
+    return request.sampling, request.method, request.options, request.n
+
+
+def _options(method: type[Method], request: Request) -> Options:
+    options = method.options() if request.options is None else request.options
+    if not isinstance(options, method.options):
+        raise OptionError(f"method {request.method!r} takes {method.options.__name__}, not {type(options).__name__}")
+    return options
+
+
+def _seed(request: Request) -> int:
+    """A seed of the request's own, so that neighbours in a study do not share random numbers."""
+    prompt = request.prompt if isinstance(request.prompt, str) else repr([sorted(turn.items()) for turn in request.prompt])
+    digest = hashlib.blake2b(f"{request.seed}\n{prompt}".encode(errors="surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def _until_text(tokenizer: PreTrainedTokenizerBase, tokens: list[int], stops: Sequence[str]) -> list[int]:
+    """The shortest prefix of `tokens` whose text holds one of `stops`."""
+    low, high = 1, len(tokens)
+    while low < high:
+        middle = (low + high) // 2
+        text = tokenizer.decode(tokens[:middle], skip_special_tokens=True)
+        low, high = (low, middle) if any(stop in text for stop in stops) else (middle + 1, high)
+    return tokens[:low]
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise OptionError(f"device = {name!r} cannot be used: {first} -- try cpu, cuda or auto") from error
+    return device

@@ -1,0 +1,93 @@
+"""`explore`: exploration around the user's own ``model.generate(...)`` calls."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+from transformers import PreTrainedModel
+
+from esamp.engines.hf.groups import Groups
+from esamp.engines.hf.head import probe
+from esamp.engines.hf.run import Run
+from esamp.engines.hf.taps import Taps
+from esamp.errors import OptionError, UnsupportedError
+from esamp.methods import registry
+from esamp.methods.base import DecodeMethod
+from esamp.options import Options
+
+
+class InactiveMethodWarning(UserWarning):
+    """`explore` saw prompts but not one decode step."""
+
+
+@contextmanager
+def explore(
+    model: PreTrainedModel,
+    options: Options | None = None,
+    *,
+    samples_per_prompt: int = 1,
+    method: str = "esamp",
+    slots: int = 64,
+    telemetry: Literal["full", "basic"] = "full",
+    trace: bool = False,
+    eos_token_id: int | list[int] | None = None,
+    pad_token_id: int | None = None,
+) -> Iterator[Run]:
+    """Explore in every ``model.generate(...)`` call inside the block.
+
+    Rows of a batch must come in blocks of `samples_per_prompt` samples of one prompt, as ``num_return_sequences`` lays them
+    out. Calls with the same prompt share a group, so that later waves of samples profit from earlier ones.
+
+    Args:
+        model: any decoder-only transformers model, on any device, in any precision.
+        options: the method's options, `ESampConfig` by default.
+        samples_per_prompt: rows per group within one call.
+        method: name of a decoding method (``esamp methods`` lists them).
+        slots: most groups remembered at a time; memory grows with the groups that come, up to this many.
+        telemetry: "basic" leaves out KL and the cosine with the sampled token, and projects no second set of states.
+        trace: keep novelty, KL and surprisal of every token (`Run.trace`).
+        eos_token_id: end of sequence, by default the model's; tells plain ``model.generate`` which rows are finished.
+        pad_token_id: fed to finished rows, by default the model's.
+
+    Raises:
+        UnsupportedError: encoder-decoder models, beam search, assisted decoding, models without an LM head.
+        OptionError: options that do not exist or do not fit the model.
+    """
+    chosen = registry.get(method)
+    if not issubclass(chosen, DecodeMethod):
+        raise OptionError(f"method {method!r} only sets the sampler: pass its settings to generate() instead")
+    if samples_per_prompt < 1 or slots < 1:
+        raise OptionError(f"samples_per_prompt = {samples_per_prompt} and slots = {slots} must both be at least 1")
+    options = chosen.options() if options is None else options
+    config = model.generation_config
+    if config is not None and (config.num_beams or 1) > 1:
+        raise UnsupportedError("the model's generation_config asks for beam search: set num_beams=1")
+    layers = chosen.layers(options)
+    shape, head = probe(model, layers)
+    built = chosen.build(options, shape, slots=1, full=telemetry == "full")
+    eos = eos_token_id if eos_token_id is not None else (config.eos_token_id if config is not None else None)
+    pad = pad_token_id if pad_token_id is not None else (config.pad_token_id if config is not None else None)
+    run = Run(
+        model,
+        built,
+        Groups(built, samples_per_prompt, slots),
+        head,
+        trace=trace,
+        eos=tuple(eos) if isinstance(eos, list) else () if eos is None else (eos,),
+        pad=pad,
+    )
+    if "_compiled_call" in vars(model):
+        torch.compiler.reset()  # code compiled without the hooks would run on without them
+    taps = Taps(model, layers, run)
+    try:
+        yield run
+    finally:
+        taps.remove()
+    if run.prompts_seen and not run.decode_steps:
+        warnings.warn(
+            "explore() saw prompts but no decode step: nothing was explored (was only one token generated?)",
+            InactiveMethodWarning,
+            stacklevel=3,
+        )

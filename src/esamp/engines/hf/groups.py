@@ -1,0 +1,94 @@
+"""Which rows of a generate call belong together, and which bank slot each group has."""
+
+from collections.abc import Hashable
+
+from torch import Tensor
+
+from esamp.errors import InputError
+from esamp.methods.base import DecodeMethod
+
+GroupKey = tuple[Hashable, int]
+
+
+class Groups:
+    """Groups by prompt: the samples of one prompt, also over successive calls, share a slot, and nobody else does.
+
+    Rows come in blocks of `samples_per_prompt`, as ``num_return_sequences`` lays them out. Two blocks with the same prompt
+    in one call are two groups. When all slots are taken, the group unused for longest makes room; a call with more
+    groups than slots runs the rest without exploration and counts them in `refused`.
+    """
+
+    def __init__(self, method: DecodeMethod, samples_per_prompt: int, slots: int) -> None:
+        """`slots` is the most groups kept at a time; memory is taken as they come."""
+        self._method, self._limit = method, slots
+        self.block = samples_per_prompt
+        self._slots: dict[GroupKey, int] = {}  # least recently used first
+        self._size = 1
+        self.refused = 0
+        self.latest: list[int | None] = []
+
+    def assign(self, prompt: Tensor, pad: int | None) -> list[int | None]:
+        """The slot of every row of `prompt` `[B, L]` (L may be 0 when only embeddings are known).
+
+        Raises:
+            InputError: rows do not come in blocks of equal prompts.
+        """
+        keys = self._keys(prompt, pad)
+        current = set(keys)
+        self.latest = [self._slot(key, current) for key in keys]
+        return [slot for slot in self.latest for _ in range(self.block)]
+
+    def clear(self) -> None:
+        """Release every slot."""
+        for slot in self._slots.values():
+            self._method.release(slot)
+        self._slots.clear()
+
+    def _keys(self, prompt: Tensor, pad: int | None) -> list[GroupKey]:
+        rows = prompt.tolist()
+        if len(rows) % self.block:
+            raise InputError(
+                f"{len(rows)} rows do not divide into groups of samples_per_prompt = {self.block}: "
+                "set it to num_return_sequences, or to 1 if every row is a prompt of its own"
+            )
+        seen: dict[Hashable, int] = {}
+        keys = []
+        for start in range(0, len(rows), self.block):
+            block = rows[start : start + self.block]
+            if any(row != block[0] for row in block):
+                raise InputError(
+                    f"rows {start} to {start + self.block - 1} should be samples of one prompt, but their prompts differ: "
+                    f"samples_per_prompt = {self.block} must match num_return_sequences"
+                )
+            content = tuple(_strip(block[0], pad)) if block[0] else start
+            keys.append((content, seen.setdefault(content, 0)))
+            seen[content] += 1
+        return keys
+
+    def _slot(self, key: GroupKey, current: set[GroupKey]) -> int | None:
+        if key in self._slots:
+            self._slots[key] = self._slots.pop(key)  # now the most recently used
+            return self._slots[key]
+        slot = self._method.admit()
+        if slot is None and self._size < self._limit:
+            self._size = min(2 * self._size, self._limit)
+            self._method.grow(self._size)
+            slot = self._method.admit()
+        if slot is None:
+            idle = next((other for other in self._slots if other not in current), None)
+            if idle is None:
+                self.refused += 1
+                return None
+            self._method.release(self._slots.pop(idle))
+            slot = self._method.admit()
+        if slot is not None:
+            self._slots[key] = slot
+        return slot
+
+
+def _strip(row: list[int], pad: int | None) -> list[int]:
+    """Without the padding on the left, which depends on the other prompts of the batch."""
+    start = 0
+    while pad is not None and start < len(row) - 1 and row[start] == pad:
+        start += 1
+    return row[start:]

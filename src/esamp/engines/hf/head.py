@@ -1,0 +1,102 @@
+"""The LM head of a transformers model, as methods see it, and what one forward pass tells about the model."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from esamp.engines.hf.taps import Taps, layer_stack, output_head
+from esamp.errors import UnsupportedError
+from esamp.methods.base import ModelShape
+
+
+@dataclass(frozen=True)
+class HFHead:
+    """Implements `esamp.step.Head` by the head module's weight."""
+
+    is_linear: bool
+    weight: Tensor | None
+    """`[V, d]` in a float dtype; None when the head is quantised"""
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether the weight can be read."""
+        return self.weight is not None
+
+    def rows(self, tokens: Tensor) -> Tensor:
+        """w_z of `tokens` `[R]`, as `[R, d]` float32."""
+        return nn.functional.embedding(tokens.to(self._readable.device), self._readable).float()
+
+    def mean_rows(self, probabilities: Tensor) -> Tensor:
+        """sum_v p_v w_v of `probabilities` `[R, V]`, as `[R, d]` float32."""
+        weight = self._readable
+        return (probabilities.to(weight.device, weight.dtype) @ weight).float()
+
+    @property
+    def _readable(self) -> Tensor:
+        if self.weight is None:
+            raise UnsupportedError("the rows of this LM head cannot be read: it is quantised")
+        return self.weight
+
+
+class _Probe:
+    """A listener that sends three states through the head: 0, x and k x."""
+
+    def __init__(self, scale: float) -> None:
+        self.scale = scale
+        self.hidden: dict[int, int] = {}
+        self.deep: Tensor | None = None
+        self.linear = True
+
+    def on_forward(self, inputs: dict[str, Any]) -> bool:
+        return True
+
+    def on_hidden(self, layer: int, states: Tensor) -> None:
+        self.hidden[layer] = states.shape[-1]
+
+    def on_head(self, states: Tensor) -> Tensor:
+        self.deep = states[:1, -1]
+        generator = torch.Generator().manual_seed(0)
+        x = torch.randn(states.shape[-1], generator=generator).to(states)
+        return torch.stack([torch.zeros_like(x), x, self.scale * x]).unsqueeze(1)
+
+    def on_logits(self, logits: Tensor) -> Tensor:
+        zero, one, scaled = logits[:, -1].float()
+        expected = self.scale * (one - zero)
+        self.linear = bool((scaled - zero - expected).norm() <= 0.01 * expected.norm())
+        return logits[:1]
+
+
+def probe(model: PreTrainedModel, layers: tuple[int, ...]) -> tuple[ModelShape, HFHead]:
+    """Run one token through `model` to learn its sizes, its device, and whether its head is linear.
+
+    Measuring linearity (does scaling the state scale the logits?) needs no list of architectures with a soft cap.
+
+    Raises:
+        UnsupportedError: the model is no decoder that we can read.
+    """
+    if model.config.is_encoder_decoder:
+        raise UnsupportedError(
+            f"{type(model).__name__} is an encoder-decoder: exploration needs a decoder-only model (AutoModelForCausalLM)"
+        )
+    listener = _Probe(scale=100.0 if model.dtype == torch.float16 else 1000.0)
+    taps = Taps(model, layers, listener)
+    try:
+        with torch.no_grad():
+            model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device), use_cache=False, return_dict=True)
+    finally:
+        taps.remove()
+    if listener.deep is None or set(listener.hidden) != set(layers):
+        raise UnsupportedError(f"{type(model).__name__} does not pass its hidden states through its layers and its LM head")
+    weight = output_head(model).weight
+    readable = isinstance(weight, Tensor) and weight.is_floating_point() and weight.shape[-1:] == listener.deep.shape[-1:]
+    shape = ModelShape(
+        hidden_size=listener.deep.shape[-1],
+        layer_sizes=listener.hidden,
+        layers=len(layer_stack(model)),
+        device=listener.deep.device,
+        head_rows=readable,
+    )
+    return shape, HFHead(listener.linear, weight.detach() if readable and isinstance(weight, Tensor) else None)

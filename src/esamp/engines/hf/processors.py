@@ -1,0 +1,59 @@
+"""Logits processors and stopping criteria that `Run.generate` adds to the user's own."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import LogitsProcessor, StoppingCriteriaList
+
+from esamp.explorer.fusion import rescore_survivors
+
+
+class Rescore(LogitsProcessor):
+    """Runs last: tokens that survived every filter on the reference logits get the fused score."""
+
+    def __init__(self, take: Callable[[], Tensor | None], temperature: float) -> None:
+        """`take` gives ``fused - reference`` `[B, V]` of this step, or None when there is nothing to change."""
+        self._take, self._temperature = take, temperature
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Filtered scores `[B, V]` in, re-scored out."""
+        change = self._take()
+        return scores if change is None else rescore_survivors(scores, change.to(scores.device), self._temperature)
+
+
+class WatchedCriteria(StoppingCriteriaList):
+    """The user's stopping criteria, reporting each step's tokens and which rows they finish."""
+
+    def __init__(self, criteria: StoppingCriteriaList, report: Callable[[Tensor, Tensor], None]) -> None:
+        """`report` gets the newest tokens `[B]` and a mask `[B]` of the rows that are done with them."""
+        super().__init__(criteria)
+        self._report = report
+
+    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
+        """Ask all criteria, report, and pass the answer on."""
+        done: Tensor = super().__call__(input_ids, scores, **kwargs)
+        self._report(input_ids[:, -1], done)
+        return done
+
+
+class SeededSampler(LogitsProcessor):
+    """Runs last and picks each row's token by inverse transform sampling from that row's own random numbers.
+
+    A sample then depends on its request's seed and its index in the group alone, not on what else is in the batch.
+    All other tokens are dropped, so that the sampler behind has no choice left.
+    """
+
+    def __init__(self, uniforms: Tensor) -> None:
+        """`uniforms` `[B, T]` in [0, 1): one number per row and step."""
+        self._uniforms, self._step = uniforms, 0
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Scores `[B, V]` in; 0 at the chosen token and minus infinity elsewhere out."""
+        u = self._uniforms[:, self._step].unsqueeze(1)
+        self._step += 1
+        cumulative = scores.softmax(-1).double().cumsum(-1)
+        token = torch.searchsorted(cumulative, u * cumulative[:, -1:], right=True)
+        token = token.clamp_max(scores.shape[-1] - 1)
+        return torch.full_like(scores, -torch.inf).scatter_(1, token, 0.0)

@@ -1,0 +1,119 @@
+"""Taps: module hooks that read hidden states on their way and let a method replace what the LM head projects."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+from transformers import PreTrainedModel
+
+from esamp.errors import UnsupportedError
+
+
+class Listener(Protocol):
+    """What a `Taps` reports to, in the order of one forward pass of the model."""
+
+    def on_forward(self, inputs: dict[str, Any]) -> bool:
+        """The model is called with these keyword arguments. True asks for the rest of the calls of this pass."""
+
+    def on_hidden(self, layer: int, states: Tensor) -> None:
+        """The residual stream `[B, T, s]` after `layer` transformer layers."""
+
+    def on_head(self, states: Tensor) -> Tensor:
+        """The head's input `[B, T, d]`; returns what to project instead, `[K * B, 1, d]`."""
+
+    def on_logits(self, logits: Tensor) -> Tensor:
+        """The model's logits `[K * B, 1, V]`, post-processing done; returns `[B, 1, V]`."""
+
+
+class Taps:
+    """Hooks on a causal language model: its input, some of its layers, its LM head and its output.
+
+    Nothing in the model is replaced: the hooks are PyTorch's own and `remove` takes them away again. By the time
+    `on_logits` is called, the model's own post-processing (soft cap, scale, bias) has been applied to every row.
+    """
+
+    def __init__(self, model: PreTrainedModel, layers: tuple[int, ...], listener: Listener) -> None:
+        """Install the hooks.
+
+        Raises:
+            UnsupportedError: the model has no such layer, or no LM head that can be hooked.
+        """
+        self._listener: Listener | None = listener
+        self._watching = False
+        stack = layer_stack(model)
+        if max(layers, default=0) > len(stack):
+            raise UnsupportedError(f"layer {max(layers)} was asked for, but {type(model).__name__} has {len(stack)} layers")
+        # dynamo must not trace the bookkeeping: a compiled decode step breaks its graph here and goes on behind it
+        outside = torch.compiler.disable
+        self._handles: list[RemovableHandle] = [
+            model.register_forward_pre_hook(outside(self._before_model), with_kwargs=True),
+            output_head(model).register_forward_pre_hook(outside(self._before_head)),
+            model.register_forward_hook(outside(self._after_model)),
+        ]
+        for layer in layers:
+            if layer == 0:
+                handle = stack[0].register_forward_pre_hook(outside(self._before_first_layer), with_kwargs=True)
+            else:
+                handle = stack[layer - 1].register_forward_hook(outside(self._after_layer(layer)))
+            self._handles.append(handle)
+
+    def remove(self) -> None:
+        """Take the hooks away. Compiled code that still holds them finds them inert."""
+        for handle in self._handles:
+            handle.remove()
+        self._listener = None
+        self._watching = False
+
+    def _before_model(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._listener is not None:
+            inputs = {"input_ids": args[0], **kwargs} if args else kwargs
+            self._watching = self._listener.on_forward(inputs)
+
+    def _before_first_layer(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._watching and self._listener is not None:
+            self._listener.on_hidden(0, args[0] if args else kwargs["hidden_states"])
+
+    def _after_layer(self, layer: int) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            if self._watching and self._listener is not None:
+                self._listener.on_hidden(layer, output if isinstance(output, Tensor) else output[0])
+
+        return hook
+
+    def _before_head(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Tensor] | None:
+        if self._watching and self._listener is not None:
+            return (self._listener.on_head(args[0]),)
+        return None
+
+    def _after_model(self, module: nn.Module, args: Any, output: Any) -> Any:
+        if self._watching and self._listener is not None:
+            self._watching = False
+            output.logits = self._listener.on_logits(output.logits)
+        return output
+
+
+def layer_stack(model: PreTrainedModel) -> nn.ModuleList:
+    """The list of transformer layers of a decoder.
+
+    Raises:
+        UnsupportedError: no list of ``num_hidden_layers`` modules was found.
+    """
+    depth = model.config.get_text_config(decoder=True).num_hidden_layers
+    for module in model.get_decoder().modules():
+        if isinstance(module, nn.ModuleList) and len(module) == depth:
+            return module
+    raise UnsupportedError(f"no list of {depth} layers was found in {type(model).__name__}: its hidden states are out of reach")
+
+
+def output_head(model: PreTrainedModel) -> nn.Module:
+    """The LM head.
+
+    Raises:
+        UnsupportedError: the model has none, or it is no module.
+    """
+    head = model.get_output_embeddings()
+    if not isinstance(head, nn.Module):
+        raise UnsupportedError(f"{type(model).__name__} has no LM head: load it with AutoModelForCausalLM")
+    return head
