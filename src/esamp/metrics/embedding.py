@@ -32,7 +32,7 @@ class SentenceEmbedder:
             InputError: another model cannot be loaded.
         """
         try:
-            from sentence_transformers import SentenceTransformer
+            from sentence_transformers import SentenceTransformer  # type: ignore[import-not-found, unused-ignore]
         except ImportError:
             raise MissingDependencyError(f"sentence embeddings need sentence-transformers: {_INSTALL}") from None
         source = _packaged_model() if model == DEFAULT_MODEL else None
@@ -52,9 +52,13 @@ class SentenceEmbedder:
         return None if length is None else int(length)
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Embeddings `[texts, d]` with rows of norm 1."""
+        """Embeddings `[texts, d]` with rows of norm 1.
+
+        Raises:
+            InputError: no texts.
+        """
         if not texts:
-            return np.zeros((0, self._model.get_sentence_embedding_dimension() or 0), dtype=np.float32)
+            raise InputError("no texts to embed: give at least one")
         vectors = self._model.encode(
             list(texts), convert_to_numpy=True, normalize_embeddings=True, show_progress_bar=False
         )

@@ -36,6 +36,7 @@ def bootstrap_mean(
 
     Args:
         values: one finite number per problem `[problems]`, or per problem and seed `[problems, seeds]`.
+        rng: the generator to draw from.
         level: coverage, in (0, 1).
         resamples: replicates, at least 1.
 
@@ -74,7 +75,9 @@ def paired_permutation(a: ArrayLike, b: ArrayLike, rng: np.random.Generator, *, 
     counted among them, so p is never 0.
 
     Args:
-        a, b: `[problems]` or `[problems, seeds]`, the same problems in the same order.
+        a: `[problems]` or `[problems, seeds]`.
+        b: the same problems and seeds, in the same order.
+        rng: the generator to draw from, unused where exact.
         resamples: random flips, at least 1, where not exact.
 
     Raises:

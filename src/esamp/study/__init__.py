@@ -1,0 +1,1 @@
+"""Studies: grids of runs, their records, their statistics and their report."""

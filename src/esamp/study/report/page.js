@@ -1,0 +1,160 @@
+"use strict";
+// Shows the samples of one problem for two arms. Texts come from models: they reach the document as text nodes alone,
+// and the page's policy forbids every other way in.
+(() => {
+  const GRADES = { all: "All", correct: "Correct", wrong: "Wrong" };
+
+  const find = (id) => document.getElementById(id);
+  const data = JSON.parse(find("data").textContent);
+  const heat = new Heat(data.problems);
+  const tokens = new Tokens(heat, find("arms"), find("tip"));
+  const shown = { problem: 0, arms: data.arms.length > 1 ? [0, 1] : [0], metric: "novelty", grade: "all" };
+  const columns = [];
+
+  const samplesOf = (side) => data.problems[shown.problem].arms[shown.arms[side]];
+  const several = (count, noun) => count + " " + noun + (count === 1 ? "" : "s");
+
+  function sampleItem(sample, number) {
+    const item = make("li", "sample");
+    const head = make("p", "head");
+    const word = sample.correct === null ? "not graded" : sample.correct ? "\u2713 correct" : "\u2717 wrong";
+    const grade = sample.correct === null ? "ungraded" : sample.correct ? "correct" : "wrong";
+    head.append(make("span", "number", "#" + number), make("span", "grade " + grade, word));
+    if (sample.answer) head.append(make("bdi", "answer", sample.answer));
+    if (sample.reason) head.append(make("bdi", "reason", sample.reason));
+    item.append(head, ...tokens.elements(sample, number));
+    return item;
+  }
+
+  function tally(samples) {
+    const graded = samples.filter((sample) => sample.correct !== null);
+    const correct = graded.filter((sample) => sample.correct);
+    const answers = new Set(correct.map((sample) => sample.answer).filter(Boolean)).size;
+    let text = graded.length ? correct.length + " of " + graded.length + " correct" : several(samples.length, "sample");
+    if (answers) text += ", " + several(answers, "distinct correct answer");
+    const measured = samples.some((sample) => sample[shown.metric].some((value) => value !== null));
+    return measured || !samples.length ? text : text + ". " + METRICS[shown.metric].name + " was not measured here";
+  }
+
+  function showArm(side) {
+    const { list, none } = columns[side];
+    const kept = samplesOf(side)
+      .map((sample, index) => ({ sample, number: index + 1 }))
+      .filter(({ sample }) => shown.grade === "all" || sample.correct === (shown.grade === "correct"));
+    list.replaceChildren(...kept.map(({ sample, number }) => sampleItem(sample, number)));
+    list.hidden = kept.length === 0;
+    none.hidden = kept.length > 0;
+    none.textContent = "No " + (shown.grade === "all" ? "" : shown.grade + " ") + "samples in this arm.";
+  }
+
+  function showTallies() {
+    columns.forEach((column, side) => { column.tally.textContent = tally(samplesOf(side)) + "."; });
+    const parts = columns.map((column, side) => data.arms[shown.arms[side]] + ": " + column.tally.textContent);
+    find("status").textContent = find("problem-head").textContent + ". " + parts.join(" ");
+  }
+
+  function showArms() {
+    tokens.clear();
+    columns.forEach((_, side) => showArm(side));
+    showTallies();
+  }
+
+  function showProblem(index) {
+    const count = data.problems.length;
+    shown.problem = (index + count) % count;
+    const problem = data.problems[shown.problem];
+    find("problem").value = String(shown.problem);
+    find("problem-head").textContent = "Problem " + (shown.problem + 1) + " of " + count + " (" + problem.id + ")";
+    find("prompt").textContent = problem.prompt;
+    find("reference").textContent = problem.reference;
+    find("reference-line").hidden = problem.reference === "";
+    showArms();
+  }
+
+  function showMetric(metric) {
+    shown.metric = metric;
+    find("meaning").textContent = METRICS[metric].meaning + " Tokens without a colour were not measured.";
+    find("scale-name").textContent = METRICS[metric].name + (METRICS[metric].unit && "," + METRICS[metric].unit);
+    find("scale").replaceChildren(...heat.bounds(metric).map((bound, step) => {
+      const item = make("li", "h" + step);
+      item.append(make("i"), make("span", "", bound));
+      return item;
+    }));
+    tokens.recolour(metric);
+    showTallies();
+  }
+
+  function addRadios(box, name, labels, enabled, choose) {
+    for (const [value, label] of Object.entries(labels)) {
+      const input = make("input");
+      Object.assign(input, { type: "radio", name, value, checked: value === shown[name], disabled: !enabled(value) });
+      input.addEventListener("change", () => choose(value));
+      const holder = make("label");
+      holder.append(input, make("span", "", label));
+      box.append(holder);
+    }
+  }
+
+  function addColumn(side) {
+    const name = data.arms.length === 1 ? "Arm" : side ? "Right arm" : "Left arm";
+    const field = make("div", "field");
+    const label = make("label", "", name);
+    const select = make("select");
+    label.htmlFor = select.id = "arm-" + side;
+    data.arms.forEach((arm, index) => select.append(new Option(arm, index, false, index === shown.arms[side])));
+    select.addEventListener("change", () => {
+      shown.arms[side] = Number(select.value);
+      showArms();
+    });
+    field.append(label, select);
+    const column = { tally: make("p", "tally"), list: make("ol", "samples"), none: make("p", "empty") };
+    const box = make("section", "arm");
+    box.setAttribute("aria-label", name);
+    box.append(field, column.tally, column.list, column.none);
+    columns.push(column);
+    find("arms").append(box);
+  }
+
+  function onKey(event) {
+    if (event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) return;
+    if (event.key === "Escape") return tokens.point(null);
+    const span = Tokens.at(event.target);
+    if (span) {
+      if (tokens.move(span, event.key)) event.preventDefault();
+      return;
+    }
+    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (step && !event.target.closest("select, input, .scroll")) showProblem(shown.problem + step);
+  }
+
+  function addControls() {
+    data.problems.forEach((problem, index) => {
+      const start = Array.from(problem.prompt.replace(/\s+/g, " ").trim()).slice(0, 80).join("");
+      find("problem").append(new Option(index + 1 + ". " + start, index));
+    });
+    find("problem").addEventListener("change", (event) => showProblem(Number(event.target.value)));
+    for (const [id, step] of [["previous", -1], ["next", 1]]) {
+      find(id).disabled = data.problems.length < 2;
+      find(id).addEventListener("click", () => showProblem(shown.problem + step));
+    }
+    const names = Object.fromEntries(Object.entries(METRICS).map(([metric, { name }]) => [metric, name]));
+    addRadios(find("metrics"), "metric", names, (metric) => heat.measured(metric), showMetric);
+    const graded = data.problems.some((problem) => problem.arms.flat().some((sample) => sample.correct !== null));
+    addRadios(find("grades"), "grade", GRADES, (grade) => grade === "all" || graded, (grade) => {
+      shown.grade = grade;
+      showArms();
+    });
+    document.addEventListener("keydown", onKey);
+  }
+
+  if (!data.problems.length || !data.arms.length) {
+    find("nothing").hidden = false;
+    return;
+  }
+  find("view").hidden = false;
+  shown.metric = Object.keys(METRICS).find((metric) => heat.measured(metric)) || "novelty";
+  addControls();
+  shown.arms.forEach((_, side) => addColumn(side));
+  showProblem(0);
+  showMetric(shown.metric);
+})();
