@@ -1,6 +1,7 @@
 """Diversity on the surface: n-grams of token ids or words, no model needed.
 
-A sample is a sequence of tokens of any hashable type. Compare only numbers made with the same tokenizer.
+A sample is a sequence of tokens of any hashable type; a plain string is the sequence of its characters, so split it
+first. Compare only numbers made with the same tokenizer.
 """
 
 from collections import Counter

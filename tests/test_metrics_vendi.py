@@ -1,0 +1,88 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
+
+from esamp.errors import InputError
+from esamp.metrics.vendi import mean_cosine, vendi_score
+
+MATRICES = hnp.arrays(
+    np.float64,
+    hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=9),
+    elements=st.floats(-1e6, 1e6, allow_nan=False),
+)
+
+
+def from_definition(rows: NDArray[np.float64]) -> float:
+    """exp(H(eig(K / n))), on the full kernel and without any shortcut."""
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    shares = np.clip(np.linalg.eigvalsh(unit @ unit.T / len(rows)), 1e-300, None)
+    return float(np.exp(-np.sum(shares * np.log(shares))))
+
+
+def test_copies_count_once_and_orthogonal_samples_each() -> None:
+    assert vendi_score(np.ones((5, 3))) == pytest.approx(1)
+    assert vendi_score(np.eye(4)) == pytest.approx(4)
+    assert vendi_score([[1, 0], [2, 0], [0, 1], [0, 5]]) == pytest.approx(2)
+    assert vendi_score([[3.0, 4.0]]) == 1
+
+
+def test_hand_computed_pair() -> None:
+    # cos = 0.6: the eigenvalues of K / 2 are 0.8 and 0.2
+    assert vendi_score([[1.0, 0.0], [0.6, 0.8]]) == pytest.approx(np.exp(-0.8 * np.log(0.8) - 0.2 * np.log(0.2)))
+    assert mean_cosine([[1.0, 0.0], [0.6, 0.8]]) == pytest.approx(0.6)
+    assert mean_cosine([[1, 0], [-2, 0], [0, 1]]) == pytest.approx(-1 / 3)
+
+
+def test_rows_without_features_are_copies_of_each_other_and_of_nothing_else() -> None:
+    rows = np.array([[0, 0], [0, 0], [1, 0], [2, 0]])
+    assert vendi_score(rows) == pytest.approx(2)
+    assert mean_cosine(rows) == pytest.approx(2 / 6)
+
+
+@pytest.mark.parametrize("shape", [(7, 3), (3, 7), (6, 6)])
+def test_either_gram_matrix_gives_the_definition(shape: tuple[int, int]) -> None:
+    rows = np.random.default_rng(1).normal(size=shape)
+    assert vendi_score(rows) == pytest.approx(from_definition(rows))
+
+
+@given(MATRICES)
+def test_lies_between_one_and_the_number_of_samples(rows: NDArray[np.float64]) -> None:
+    score = vendi_score(rows)
+    assert 1 <= score <= len(rows) + 1e-6
+    assert vendi_score(rows[::-1]) == pytest.approx(score, rel=1e-6)
+    assert vendi_score(np.vstack([rows, rows])) == pytest.approx(score, rel=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e200])
+def test_does_not_depend_on_the_length_of_rows(scale: float) -> None:
+    rows = np.random.default_rng(3).normal(size=(6, 4))
+    assert vendi_score(rows * scale) == pytest.approx(vendi_score(rows))
+    assert mean_cosine(rows * scale) == pytest.approx(mean_cosine(rows))
+
+
+@given(MATRICES)
+def test_mean_cosine_is_the_mean_over_pairs(rows: NDArray[np.float64]) -> None:
+    rows = rows + np.where(np.abs(rows).max(axis=1, keepdims=True) < 1e-3, 1.0, 0.0)
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    pairs = (unit @ unit.T)[np.triu_indices(len(rows), k=1)]
+    if len(rows) < 2:
+        assert np.isnan(mean_cosine(rows))
+    else:
+        assert mean_cosine(rows) == pytest.approx(pairs.mean(), abs=1e-9)
+
+
+def test_agrees_with_the_authors_package() -> None:
+    vendi = pytest.importorskip("vendi_score.vendi", reason="pip install vendi-score to compare with it")
+    rows = np.random.default_rng(2).normal(size=(12, 5))
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    assert vendi_score(rows) == pytest.approx(vendi.score_K(unit @ unit.T), rel=1e-6)
+
+
+@pytest.mark.parametrize("bad", [np.zeros((0, 3)), np.zeros(3), [[np.nan, 1.0]], [[np.inf, 1.0]]])
+def test_refuses_what_is_no_set_of_embeddings(bad: NDArray[np.float64]) -> None:
+    for metric in (vendi_score, mean_cosine):
+        with pytest.raises(InputError):
+            metric(bad)
