@@ -21,7 +21,7 @@ class Bank:
 
     @property
     def size(self) -> int:
-        """S"""
+        """S."""
         return self._size
 
     @property
@@ -59,7 +59,9 @@ class Bank:
         if extra <= 0:
             return
         for name, value in self.template.items():
-            self.tensors[name] = torch.cat([self.tensors[name], _repeat(value, extra)])
+            more = _repeat(value, extra)
+            with torch.inference_mode(False):
+                self.tensors[name] = torch.cat([self.tensors[name], more])
         self._free = list(range(slots - 1, self._size - 1, -1)) + self._free
         self._size = slots
 
@@ -85,4 +87,5 @@ def all_finite(state: State) -> Tensor:
 
 
 def _repeat(value: Tensor, slots: int) -> Tensor:
-    return value.unsqueeze(0).repeat(slots, *[1] * value.dim())
+    with torch.inference_mode(False):  # an inference tensor could never be written to outside of that mode
+        return value.unsqueeze(0).repeat(slots, *[1] * value.dim())

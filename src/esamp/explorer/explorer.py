@@ -37,7 +37,7 @@ class Proposal:
     live: Tensor
     """`[R]` bool: rows that take part and are finite"""
     broken: Tensor
-    """`[R]` bool: rows that take part and are not finite"""
+    """`[R]` bool: rows that take part and are not finite, or would not be when steered"""
     steered: Tensor
     """`[R]` bool: rows whose distribution changes"""
 
@@ -48,7 +48,9 @@ class Explorer:
     At each decode step: `propose` (what to change), then `learn` (from what was then sampled). Slots come from `claim`.
     """
 
-    def __init__(self, config: ESampConfig, source_size: int, deep_size: int, *, slots: int, device: torch.device | str) -> None:
+    def __init__(
+        self, config: ESampConfig, source_size: int, deep_size: int, *, slots: int, device: torch.device | str
+    ) -> None:
         """Allocate a bank of `slots` slots for source states of size s and deep states of size d on `device`."""
         self.config = config
         dtype = DTYPES[config.dtype]
@@ -61,6 +63,7 @@ class Explorer:
                 features=config.features,
                 ridge=config.action_ridge,
                 forgetting=config.forgetting,
+                gate=False,
                 dtype=dtype,
                 device=device,
                 seed=config.seed + 1,
@@ -93,6 +96,7 @@ class Explorer:
         self.bank.grow(slots)
         self.telemetry.grow(slots)
 
+    @torch.no_grad()
     def propose(self, source: Tensor, target: Tensor, deep: Tensor, layout: RowLayout, live: Tensor) -> Proposal:
         """Predict every row and say how its deep state should change.
 
@@ -103,7 +107,7 @@ class Explorer:
             layout: the slot of each row.
             live: `[R]` bool; other rows are neither steered nor learned from.
         """
-        exact = self.bank.template["own.count"].dtype
+        exact, given = self.bank.template["own.count"].dtype, deep.dtype
         source, target, deep = source.to(exact), target.to(exact), deep.to(exact)
         taking_part = live & layout.placed
         state = self.bank.read(layout.slots)
@@ -115,7 +119,8 @@ class Explorer:
         if self.memory is not None:
             action = self.memory.predict(_part("action", state), layout.to_grid(deep, taking_part)).value
             delta = delta - self.config.gain * layout.to_rows(action)
-        finite = (delta.isfinite() & residual.isfinite()).all(-1) & source.isfinite().all(-1) & deep.isfinite().all(-1)
+        in_range = (deep + delta).to(given).isfinite() & residual.isfinite()  # float16 ends at 65504
+        finite = in_range.all(-1) & source.isfinite().all(-1)
         ready = layout.spread(state["own.clock"][:, 1]) >= self.config.warmup
         moved = (delta != 0).any(-1)
         return Proposal(
@@ -131,6 +136,7 @@ class Explorer:
             steered=taking_part & finite & ready & moved,
         )
 
+    @torch.no_grad()
     def learn(self, proposal: Proposal, action: Tensor | None, live: Tensor) -> None:
         """Learn from the rows that were live and still count, and reset the slots of rows that were not finite.
 
@@ -140,20 +146,23 @@ class Explorer:
             live: `[R]` bool; rows to learn from, further restricted to those of the proposal.
         """
         layout = proposal.layout
-        rows = proposal.live & live
+        rows, broken = proposal.live & live, proposal.broken
         if action is not None:
-            rows = rows & action.isfinite().all(-1)
+            sound = action.isfinite().all(-1)
+            rows, broken = rows & sound, broken | (rows & ~sound)
         old = self.bank.read(layout.slots)
-        new = self._updated(old, proposal, action, rows)
-        present = layout.to_grid(rows, rows).any(-1)
+        taught = layout.to_grid(rows, rows)
+        target = layout.to_grid(proposal.target, rows)
+        new = self._updated(old, proposal, target, action, rows, taught)
+        present = taught.any(-1)
         due = present & (old["own.clock"][:, 0] % self.config.update_every == 0)
-        broken = layout.to_grid(proposal.broken, proposal.broken).any(-1)
-        reset = broken | (due & ~all_finite(new))
-        own = self._bookkeeping(old, proposal, rows, torch.stack([present, due], dim=-1))
+        reset = layout.to_grid(broken, broken).any(-1) | (due & ~all_finite(new))
+        own = self._bookkeeping(old, target, taught, torch.stack([present, due], dim=-1))
         learned = {name: choose(due, tensor, old[name]) for name, tensor in new.items()}
         self.bank.store(layout.slots, old | learned | own, reset=reset)
         self._record(proposal, rows, old, steps=present, updates=due & ~reset, resets=reset)
 
+    @torch.no_grad()
     def measure(self, proposal: Proposal, reference: Tensor, fused: Tensor) -> Tensor:
         """KL(fused || reference) of each row `[R]` in nats, from logits `[R, V]`; added to the telemetry."""
         log_new, log_old = fused.float().log_softmax(-1), reference.float().log_softmax(-1)
@@ -164,28 +173,29 @@ class Explorer:
         self.telemetry.add(proposal.layout.slots, kl=grid[:, 0], kl_rows=grid[:, 1])
         return kl
 
+    @torch.no_grad()
     def measure_tokens(self, proposal: Proposal, token_rows: Tensor, live: Tensor) -> None:
-        """Add cos(e, w_z) of the rows in `live` to the telemetry; `token_rows` `[R, d]` are w_z of the sampled tokens."""
+        """Add cos(e, w_z) of the rows in `live` to the telemetry, w_z `[R, d]` being those of the sampled tokens."""
         cosine = torch.cosine_similarity(proposal.error, token_rows.to(proposal.error.dtype), dim=-1)
         measured = proposal.live & live & (proposal.error != 0).any(-1)
         grid = proposal.layout.to_grid(torch.stack([cosine, torch.ones_like(cosine)], -1), measured).sum(1)
         self.telemetry.add(proposal.layout.slots, cos_token=grid[:, 0], cos_rows=grid[:, 1])
 
-    def _updated(self, old: State, proposal: Proposal, action: Tensor | None, rows: Tensor) -> State:
+    def _updated(
+        self, old: State, proposal: Proposal, target: Tensor, action: Tensor | None, rows: Tensor, live: Tensor
+    ) -> State:
         layout = proposal.layout
-        live = layout.to_grid(rows, rows)
-        source, target = layout.to_grid(proposal.source, rows), layout.to_grid(proposal.target, rows)
+        source = layout.to_grid(proposal.source, rows)
         new = _prefixed("state", self.distiller.update(_part("state", old), source, target, live))
         if self.memory is not None and action is not None:
             deep, taken = layout.to_grid(proposal.deep, rows), layout.to_grid(action, rows)
             new |= _prefixed("action", self.memory.update(_part("action", old), deep, taken, live))
         return new
 
-    def _bookkeeping(self, old: State, proposal: Proposal, rows: Tensor, ticks: Tensor) -> State:
+    def _bookkeeping(self, old: State, target: Tensor, live: Tensor, ticks: Tensor) -> State:
         """The clocks, and the running mean of the targets against which explained variance is measured."""
-        live = proposal.layout.to_grid(rows, rows)
         count = old["own.count"] + live.sum(-1, keepdim=True)
-        distance = proposal.layout.to_grid(proposal.target, rows) - old["own.centre"].unsqueeze(1)
+        distance = target - old["own.centre"].unsqueeze(1)
         centre = old["own.centre"] + (distance * live.unsqueeze(-1)).sum(1) / count.clamp_min(1)
         return _prefixed("own", {"clock": old["own.clock"] + ticks, "centre": centre, "count": count})
 
@@ -225,6 +235,7 @@ def build_distiller(
         ridge=config.ridge,
         forgetting=config.forgetting,
         centre=config.centre,
+        gate=config.gate,
         dtype=dtype,
         device=device,
         seed=config.seed,
@@ -235,7 +246,8 @@ def _scale_to(target: Tensor, deep: Tensor, config: ESampConfig) -> Tensor | flo
     """Brings an error measured at an inner layer to the length scale of the deep state, row by row."""
     if config.target_layer is None:
         return 1.0
-    return deep.norm(dim=-1, keepdim=True) / target.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+    squares = deep.square().sum(-1, keepdim=True) / target.square().sum(-1, keepdim=True).clamp_min(1e-24)
+    return squares.sqrt()
 
 
 def _prefixed(prefix: str, state: State) -> State:

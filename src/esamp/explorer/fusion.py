@@ -16,7 +16,7 @@ from torch import Tensor
 
 
 def mixed_states(deep: Tensor, delta: Tensor, steered: Tensor) -> Tensor:
-    """``hL + delta`` on the rows in `steered` `[R]` bool, in the dtype of `deep` `[R, d]`; other rows keep their bits."""
+    """``hL + delta`` on the rows in `steered` `[R]` bool, in the dtype of `deep` `[R, d]`; others keep their bits."""
     return torch.where(steered.unsqueeze(-1), (deep.to(delta.dtype) + delta).to(deep.dtype), deep)
 
 
@@ -26,17 +26,21 @@ def counter_states(deep: Tensor, delta: Tensor, steered: Tensor, strength: float
 
 
 def mixed_logits(reference: Tensor, counter: Tensor, steered: Tensor, strength: float) -> Tensor:
-    """``(1 + s) reference - s counter`` in float32, both `[R, V]`; rows not in `steered` are the reference itself."""
-    fused = torch.lerp(counter.float(), reference.float(), 1 + strength)
-    return torch.where(steered.unsqueeze(-1), fused, reference.float())
+    """``(1 + s) reference - s counter`` in float32, both `[R, V]`.
+
+    Rows not in `steered` `[R]` bool, and tokens that the head itself rules out (minus infinity), are the reference.
+    """
+    reference = reference.float()
+    fused = torch.lerp(counter.float(), reference, 1 + strength)
+    return torch.where(steered.unsqueeze(-1) & ~reference.isneginf(), fused, reference)
 
 
 def rescore_survivors(filtered: Tensor, change: Tensor, temperature: float) -> Tensor:
     """The `reference` candidate rule: tokens that survived filtering on the reference get the fused score.
 
     `filtered` `[R, V]` are the reference logits after temperature and filters, minus infinity where a token was
-    dropped; `change` `[R, V]` is ``fused - reference``, zero on rows that are not steered. Returns ``filtered + change / T``
-    on the survivors, so that penalties and biases among the processors keep their effect. The best token of the
-    reference is the last that any filter drops, so it is always among them.
+    dropped; `change` `[R, V]` is ``fused - reference``, zero on rows that are not steered. Returns
+    ``filtered + change / T`` on the survivors, so that penalties and biases among the processors keep their effect.
+    The best token of the reference is the last that any filter drops, so it is always among them.
     """
     return torch.where(filtered.isneginf(), filtered, filtered + change.to(filtered.dtype) / temperature)

@@ -1,4 +1,4 @@
-"""Rows of a batch belong to groups in any mix; batched linear algebra wants a rectangle. `RowLayout` maps between them."""
+"""`RowLayout`: rows of a batch belong to groups in any mix, and batched linear algebra wants a rectangle."""
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ class RowLayout:
 
     @property
     def groups(self) -> int:
-        """G"""
+        """G."""
         return self.slots.shape[0]
 
     @property
@@ -57,7 +57,7 @@ class RowLayout:
         return self.place < self.groups * self.lanes
 
     def to_grid(self, rows: Tensor, live: Tensor) -> Tensor:
-        """Rows `[R, ...]` onto the grid `[G, C, ...]`; cells without a row in `live` `[R]` are zero, even for NaN rows."""
+        """Rows `[R, ...]` onto the grid `[G, C, ...]`; cells without a row in `live` `[R]` are zero, NaN rows too."""
         mask = live.view(-1, *[1] * (rows.dim() - 1))
         flat = rows.new_zeros(self.groups * self.lanes + 1, *rows.shape[1:])
         flat.index_copy_(0, self.place, torch.where(mask, rows, torch.zeros_like(rows)))

@@ -10,7 +10,8 @@ from esamp.explorer.rls import CONSTANT
 class RunningMean(Distiller):
     """Predicts the (exponentially forgotten) mean of the group's past targets, whatever the source.
 
-    Confidence is that of `RecursiveLeastSquares` on the constant feature alone, ``n / (n + lambda / 0.25)`` after n rows.
+    Confidence is that of `RecursiveLeastSquares` on the constant feature alone: ``n / (n + lambda / 0.25)`` after n
+    rows.
     """
 
     def __init__(

@@ -24,17 +24,19 @@ class ResidualNetwork(Distiller):
     (arXiv 2604.24927, Eq. 10), its gradient is clipped to the norm `clip` per group, and Adam takes one step.
     """
 
-    def __init__(self, size: int, config: ESampConfig, *, dtype: torch.dtype, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, size: int, config: ESampConfig, *, dtype: torch.dtype, device: torch.device | str = "cpu"
+    ) -> None:
         """`size` d of source and target; width, depth, block, lr, eps, clip, loss and seed come from `config`."""
         self.size, self.config, self.dtype, self.device = size, config, dtype, device
+        self.exact = torch.float64 if dtype == torch.float64 else torch.float32
         self.names = WEIGHTS[config.block]
 
     def template(self) -> State:
         """Weights `[depth, in, out]` drawn uniformly from +-1/sqrt(in), Adam's moments, and the number of steps."""
         generator = torch.Generator().manual_seed(self.config.seed)
         d, w = self.size, self.config.width
-        exact = torch.float64 if self.dtype == torch.float64 else torch.float32
-        state: State = {"steps": torch.zeros(1, dtype=exact, device=self.device)}
+        state: State = {"steps": torch.zeros(1, dtype=self.exact, device=self.device)}
         for name in self.names:
             fan_in, fan_out = (w, d) if name == "down" else (d, w)
             uniform = torch.rand(self.config.depth, fan_in, fan_out, generator=generator) * 2 - 1
@@ -45,9 +47,8 @@ class ResidualNetwork(Distiller):
 
     def predict(self, state: State, source: Tensor) -> Prediction:
         """The network's output; it never doubts itself, so confidence is 1."""
-        value = self._forward(state, source.to(self.dtype))[-1]
-        exact = value if value.dtype == torch.float64 else value.float()
-        return Prediction(exact, torch.ones(exact.shape[:2], dtype=exact.dtype, device=exact.device))
+        value = self._forward(state, source.to(self.dtype))[-1].to(self.exact)
+        return Prediction(value, torch.ones_like(value[..., 0]))
 
     def update(self, state: State, source: Tensor, target: Tensor, live: Tensor) -> State:
         """One clipped Adam step on the live rows."""
@@ -91,12 +92,13 @@ class ResidualNetwork(Distiller):
         return {name: torch.stack(blocks[::-1], dim=1) for name, blocks in gradients.items()}
 
     def _clip(self, gradients: State) -> State:
-        """Scale each group's gradient to the norm `clip` if it is longer, as ``torch.nn.utils.clip_grad_norm_`` does."""
+        """Scale each group's gradient to the norm `clip` if it is longer, like ``torch.nn.utils.clip_grad_norm_``."""
+        exact = {name: g.to(self.exact) for name, g in gradients.items()}
         if self.config.clip == 0:
-            return gradients
-        squares = sum(g.float().square().flatten(1).sum(1) for g in gradients.values())
-        factor = (self.config.clip / (torch.as_tensor(squares).sqrt() + 1e-6)).clamp_max(1).view(-1, 1, 1, 1)
-        return {name: g * factor.to(g.dtype) for name, g in gradients.items()}
+            return exact
+        squares = torch.stack([g.square().flatten(1).sum(1) for g in exact.values()]).sum(0)
+        factor = (self.config.clip / (squares.sqrt() + 1e-6)).clamp_max(1).view(-1, 1, 1, 1)
+        return {name: g * factor for name, g in exact.items()}
 
     def _adam(self, state: State, gradients: State) -> State:
         """Adam with bias correction (Kingma & Ba 2015), epsilon outside the root."""
@@ -105,8 +107,8 @@ class ResidualNetwork(Distiller):
         correction1 = (1 - BETA1**steps).view(-1, 1, 1, 1)
         correction2 = (1 - BETA2**steps).view(-1, 1, 1, 1)
         for name, gradient in gradients.items():
-            m = BETA1 * state[f"{name}.m"] + (1 - BETA1) * gradient
-            v = BETA2 * state[f"{name}.v"] + (1 - BETA2) * gradient.square()
+            m = BETA1 * state[f"{name}.m"].to(self.exact) + (1 - BETA1) * gradient
+            v = BETA2 * state[f"{name}.v"].to(self.exact) + (1 - BETA2) * gradient.square()
             move = self.config.lr * (m / correction1) / ((v / correction2).sqrt() + self.config.eps)
             new[name] = (state[name] - move).to(self.dtype)
             new[f"{name}.m"], new[f"{name}.v"] = m.to(self.dtype), v.to(self.dtype)

@@ -16,16 +16,20 @@ class RecursiveLeastSquares(Distiller):
     (Gaussian, entries N(0, 1/m), so that lengths are kept on average). With all past rows F, Y of the group and the
     penalty lambda::
 
-        A = lambda I + F' F         B = F' Y
-        y = phi A^-1 B              leverage = phi A^-1 phi'
+        A = lambda I + F' F         W = A^-1 F' Y
+        y = phi W                   leverage = phi A^-1 phi'
         c = 1 - lambda leverage / (phi phi')
 
-    c is the share of the feature's direction already seen. A^-1 and W = A^-1 B are the P and W of the usual recursion
-    ``P -= P F' (I + F P F')^-1 F P``; keeping the sums A and B instead of P costs one Cholesky factorisation of an
-    m x m matrix per step and cannot drift, however long a group lives.
+    c is the share of the feature's direction already seen. A step on the rows F, Y is the usual recursion::
 
-    With forgetting gamma, A - lambda I and B are multiplied by gamma at each step. With `centre`, the ridge penalty
-    applies to what is left after the group's mean: ``y = mean + phi A^-1 (B - sum(phi)' mean)``.
+        A += F' F                   W += A^-1 F' (Y - F W)
+
+    which corrects its own rounding errors in W, so that W may be stored in bfloat16. A is a sum that never shrinks:
+    it is kept instead of its inverse, in float64 where the device has it, because a group that repeats itself leaves
+    directions at lambda while others grow without bound, and float32 loses those (or the factorisation) in time.
+
+    With forgetting gamma, A - lambda I and F' Y are multiplied by gamma at each step. With `centre`, the ridge penalty
+    applies to what is left after the group's mean: ``y = mean + phi A^-1 (F' Y - sum(phi)' mean)``.
     """
 
     def __init__(
@@ -37,69 +41,94 @@ class RecursiveLeastSquares(Distiller):
         ridge: float = 1.0,
         forgetting: float = 1.0,
         centre: bool = False,
+        gate: bool = True,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
         seed: int = 0,
     ) -> None:
         """Draw the projection. `source_size` s and `target_size` d; `features` m, 0 or m >= s for no projection.
 
-        `dtype` is that of B, the wide part; A and its factor are float32, or float64 with a float64 bank.
+        `dtype` is that of W, the wide part. Without `gate`, confidence is not computed and 1 everywhere.
         """
+        self.exact = torch.float64 if dtype == torch.float64 else torch.float32
+        self.sums = torch.float32 if torch.device(device).type == "mps" else torch.float64
         self.projection: Tensor | None = None
         if 0 < features < source_size:
             generator = torch.Generator().manual_seed(seed)
             gaussian = torch.randn(source_size, features, generator=generator) / features**0.5
-            self.projection = gaussian.to(device)
+            self.projection = gaussian.to(device, self.exact)
         self.size = (source_size if self.projection is None else features) + 1
         self.target_size = target_size
-        self.ridge, self.forgetting, self.centre = ridge, forgetting, centre
-        self.wide = dtype
-        self.exact = torch.float64 if dtype == torch.float64 else torch.float32
-        self.device = device
+        self.ridge, self.forgetting, self.centre, self.gate = ridge, forgetting, centre, gate
+        self.wide, self.device = dtype, device
 
     def template(self) -> State:
-        """``gram`` A and its Cholesky ``factor``, `[m+1, m+1]`; ``cross`` B, `[m+1, d]`."""
-        eye = torch.eye(self.size, dtype=self.exact, device=self.device)
-        cross = torch.zeros(self.size, self.target_size, dtype=self.wide, device=self.device)
-        return {"gram": eye * self.ridge, "factor": eye * self.ridge**0.5, "cross": cross}
+        """``gram`` A `[m+1, m+1]`, ``weights`` W `[m+1, d]`; gated also A's ``factor``, centred also ``mean`` `[d]`."""
+        eye = torch.eye(self.size, dtype=self.sums, device=self.device)
+        weights = torch.zeros(self.size, self.target_size, dtype=self.wide, device=self.device)
+        state: State = {"gram": eye * self.ridge, "weights": weights}
+        if self.gate:
+            state["factor"] = eye * self.ridge**0.5
+        if self.centre:
+            state["mean"] = torch.zeros(self.target_size, dtype=self.exact, device=self.device)
+        return state
 
     def phi(self, source: Tensor) -> Tensor:
         """Features `[..., m+1]` of source states `[..., s]`."""
         x = source.to(self.exact)
         x = x * torch.rsqrt(x.square().sum(-1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny))
         if self.projection is not None:
-            x = x @ self.projection.to(x.dtype)
+            x = x @ self.projection
         return torch.cat([x, torch.full_like(x[..., :1], CONSTANT)], dim=-1)
 
     def predict(self, state: State, source: Tensor) -> Prediction:
         """Ridge prediction `[G, C, d]` and confidence `[G, C]`."""
         phi = self.phi(source)
-        solved = torch.cholesky_solve(phi.mT, state["factor"]).mT  # (G, C, m+1), phi A^-1
-        cross = state["cross"].to(self.exact)
+        value = phi @ state["weights"].to(self.exact)
         if self.centre:
-            mean, total = self._moments(state)
-            value = mean.unsqueeze(1) + solved @ (cross - total.unsqueeze(2) * mean.unsqueeze(1))
-        else:
-            value = solved @ cross
-        leverage = (phi * solved).sum(-1)
+            value = value + state["mean"].unsqueeze(1)
+        if not self.gate:
+            return Prediction(value, torch.ones_like(value[..., 0]))
+        whitened = torch.linalg.solve_triangular(state["factor"], phi.mT.to(self.sums), upper=False)
+        leverage = whitened.square().sum(1).to(self.exact)
         confidence = 1 - self.ridge * leverage / phi.square().sum(-1)
         return Prediction(value, confidence.clamp(0, 1))
 
     def update(self, state: State, source: Tensor, target: Tensor, live: Tensor) -> State:
-        """Add the live rows to A and B and factorise A. A failed factorisation is marked by NaN."""
-        phi = self.phi(source) * live.unsqueeze(-1)
-        keep, eye = self.forgetting, torch.eye(self.size, dtype=self.exact, device=phi.device)
-        gram = keep * state["gram"] + (1 - keep) * self.ridge * eye + phi.mT @ phi
-        cross = keep * state["cross"].to(self.exact) + phi.mT @ target.to(self.exact)
+        """One step of the recursion on the live rows. A failed factorisation is marked by NaN."""
+        phi, target = self.phi(source) * live.unsqueeze(-1), target.to(self.exact)
+        weights, wide_phi = state["weights"].to(self.exact), phi.to(self.sums)
+        eye = torch.eye(self.size, dtype=self.sums, device=phi.device)
+        gram = self.forgetting * state["gram"] + (1 - self.forgetting) * self.ridge * eye + wide_phi.mT @ wide_phi
         factor, info = torch.linalg.cholesky_ex(gram)
         factor = torch.where(info.view(-1, 1, 1) == 0, factor, torch.nan)
-        return {"gram": gram, "factor": factor, "cross": cross.to(self.wide)}
+        new: State = {"gram": gram}
+        if self.centre:
+            new["mean"] = self._moved_mean(state, gram, target, live)
+            target = target - new["mean"].unsqueeze(1)
+        step = self._solve(factor, phi.mT) @ (target - phi @ weights)
+        if self.centre:
+            total = self.forgetting * self._total(state["gram"]).to(self.exact)
+            step = step - self._solve(factor, total.unsqueeze(2)) * (new["mean"] - state["mean"]).unsqueeze(1)
+        if self.forgetting < 1:
+            step = step - (1 - self.forgetting) * self.ridge * self._solve(factor, weights)
+        new["weights"] = (weights + step).to(self.wide)
+        return new | ({"factor": factor} if self.gate else {})
 
-    def _moments(self, state: State) -> tuple[Tensor, Tensor]:
-        """The (weighted) mean of the targets `[G, d]` and the sum of the features `[G, m+1]`, read off A and B."""
-        constant_column = state["gram"][..., -1].clone()
-        constant_column[..., -1] -= self.ridge
-        total = constant_column / CONSTANT
-        count = total[..., -1:] / CONSTANT
-        mean = state["cross"][..., -1, :].to(self.exact) / CONSTANT / count.clamp_min(1e-6)
-        return mean, total
+    def _solve(self, factor: Tensor, right: Tensor) -> Tensor:
+        """A^-1 `right` `[G, m+1, k]`."""
+        half = torch.linalg.solve_triangular(factor, right.to(self.sums), upper=False)
+        whole: Tensor = torch.linalg.solve_triangular(factor.mT, half, upper=True)
+        return whole.to(self.exact)
+
+    def _total(self, gram: Tensor) -> Tensor:
+        """The (weighted) sum of the features `[G, m+1]`, read off A: its last entry is the row count times 0.5."""
+        column = gram[..., -1].clone()
+        column[..., -1] -= self.ridge
+        return column / CONSTANT
+
+    def _moved_mean(self, state: State, gram: Tensor, target: Tensor, live: Tensor) -> Tensor:
+        """The (weighted) mean of the targets `[G, d]` after the live rows: ``mean += sum(y - mean) / count``."""
+        count = self._total(gram)[..., -1:].to(self.exact) / CONSTANT
+        distance = (target - state["mean"].unsqueeze(1)) * live.unsqueeze(-1)
+        return torch.addcdiv(state["mean"], distance.sum(1), count.clamp_min(1e-6))

@@ -55,22 +55,27 @@ class Telemetry:
     def __init__(self, slots: int, device: torch.device | str) -> None:
         """Zero sums for `slots` slots, in float64 where the device has it."""
         self._dtype = torch.float32 if torch.device(device).type == "mps" else torch.float64
-        self.sums = torch.zeros(slots, len(FIELDS), dtype=self._dtype, device=device)
+        with torch.inference_mode(False):  # as in `Bank`
+            self.sums = torch.zeros(slots, len(FIELDS), dtype=self._dtype, device=device)
 
     def grow(self, slots: int) -> None:
         """Make room for `slots` slots."""
         extra = slots - self.sums.shape[0]
         if extra > 0:
-            self.sums = torch.cat([self.sums, self.sums.new_zeros(extra, len(FIELDS))])
+            with torch.inference_mode(False):
+                self.sums = torch.cat([self.sums, self.sums.new_zeros(extra, len(FIELDS))])
 
     def clear(self, slot: int) -> None:
         """Forget a slot's sums, when it is claimed."""
         self.sums[slot] = 0
 
     def add(self, slots: Tensor, **values: Tensor) -> None:
-        """Add one value `[G]` per named field to the sums of `slots` `[G]` (distinct)."""
-        for name, value in values.items():
-            self.sums[:, FIELDS.index(name)].index_add_(0, slots, value.to(self._dtype))
+        """Add one value `[G]` per named field of `FIELDS` to the sums of `slots` `[G]` (distinct)."""
+        nothing = self.sums.new_zeros(slots.shape)
+        columns = [values.pop(name).to(self._dtype) if name in values else nothing for name in FIELDS]
+        if values:
+            raise ValueError(f"no telemetry fields: {', '.join(values)}")
+        self.sums.index_add_(0, slots, torch.stack(columns, dim=-1))
 
     def summary(self, slots: list[int] | None = None) -> Summary:
         """Read the sums of `slots` (default: all) and add them up. Synchronises with the device."""
