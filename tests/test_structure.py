@@ -19,7 +19,7 @@ FLOORS = (
     {"tasks"},
     {"models"},
     {"engines"},
-    {"search"},
+    {"search", "runs", "doctor"},
     {"study"},
     {"cli"},
 )

@@ -93,8 +93,11 @@ def _describe_range(schema: dict[str, Any]) -> str:
 
 
 def _digits(bound: float) -> str:
-    """``1000000`` and ``0.25``, never ``1e+06``: bounds are there to be read."""
-    return str(int(bound)) if bound == int(bound) else repr(bound)
+    """``1000000`` and ``0.25``, never ``1e+06``: bounds are there to be read. Those of machine numbers as ``2**63``."""
+    if bound != int(bound):
+        return repr(bound)
+    exponent = int(bound).bit_length() - 1
+    return f"2**{exponent}" if exponent > 30 and bound == 2**exponent else str(int(bound))
 
 
 def _explain(cls: type[Options], error: ValidationError) -> str:

@@ -1,6 +1,6 @@
 """Engines by name: what each needs and how to start it, without importing any before it is asked for."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 from importlib.util import find_spec
@@ -15,7 +15,7 @@ class EngineEntry:
 
     name: str
     target: str
-    """``module:class`` of an `Engine`"""
+    """``module:function`` that loads a model by name (None: the embedded one) into an `Engine`"""
     summary: str
     packages: tuple[str, ...]
     """modules that must be importable"""
@@ -32,7 +32,7 @@ ENTRIES: Mapping[str, EngineEntry] = {
     for entry in (
         EngineEntry(
             "hf",
-            "esamp.engines.hf:HFEngine",
+            "esamp.engines.hf:HFEngine.load",
             "Hugging Face transformers, on any device that torch has",
             ("torch", "transformers"),
             "pip install esamp",
@@ -42,8 +42,8 @@ ENTRIES: Mapping[str, EngineEntry] = {
 """A new engine is one entry here and one module."""
 
 
-def start(name: str, model: str, *, device: str, dtype: str, batch_rows: int) -> Engine:
-    """Load `model` into the engine called `name`.
+def start(name: str, model: str | None, *, device: str, dtype: str, batch_rows: int) -> Engine:
+    """Load `model` into the engine called `name`; None is the embedded model.
 
     Raises:
         OptionError: no such engine, device or dtype.
@@ -54,8 +54,5 @@ def start(name: str, model: str, *, device: str, dtype: str, batch_rows: int) ->
     entry = ENTRIES[name]
     if missing := entry.missing():
         raise MissingDependencyError(f"engine {name!r} needs {' and '.join(missing)}: {entry.install}")
-    engine = EntryPoint(name, entry.target, "esamp.engines").load()
-    started = engine(model, device=device, dtype=dtype, batch_rows=batch_rows)
-    if not isinstance(started, Engine):
-        raise OptionError(f"engine {name!r}: {entry.target} is no Engine")
-    return started
+    load: Callable[..., Engine] = EntryPoint(name, entry.target, "esamp.engines").load()
+    return load(model, device=device, dtype=dtype, batch_rows=batch_rows)

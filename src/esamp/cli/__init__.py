@@ -1,0 +1,94 @@
+"""The `esamp` command: one file a command, each imported only when it is called.
+
+A new command is a line in `COMMANDS` and a file of that name whose function `command` has Typer's annotations.
+"""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from esamp.cli.terminal import message
+from esamp.errors import EsampError, InputError, OptionError
+
+COMMANDS: Mapping[str, str] = {
+    "generate": "Sample answers to prompts, explored by ESamp.",
+    "doctor": "Say what is installed and what works on this machine.",
+}
+"""Name and summary of each command, in the order of the help page."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    0 is success, also when the reader of a pipe went away; 1 a failure; 2 a wrong option or input; 130 an interruption.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")  # read when the libraries under us are imported
+    try:
+        _call(given)
+        sys.stdout.flush()
+    except typer.Exit as exit:
+        return exit.exit_code
+    except EsampError as error:
+        message(f"error: {error}")
+        return 2 if isinstance(error, OptionError | InputError) else 1
+    except typer.TyperException as error:
+        message(f"error: {error.format_message().rstrip('.')} (--help lists what there is)")
+        return error.exit_code
+    except BrokenPipeError:
+        # Nobody reads on. What is still buffered must not fail again when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (KeyboardInterrupt, typer.Abort):
+        message("interrupted")
+        return 130
+    return 0
+
+
+def _call(arguments: list[str]) -> None:
+    asked = next((argument for argument in arguments if not argument.startswith("-")), None)
+    command = typer.main.get_command(_app(asked))
+    with command.make_context("esamp", arguments) as context:
+        command.invoke(context)
+
+
+def _app(asked: str | None) -> typer.Typer:
+    """The application with one real command, the one that is called; of the others it knows name and summary."""
+    app = typer.Typer(
+        help="Exploratory Sampling: semantically diverse answers from language models at the price of plain sampling.",
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_options)
+    for name, summary in COMMANDS.items():
+        if name == asked:
+            app.command(name, short_help=summary)(import_module(f"esamp.cli.{name}").command)
+        else:
+            app.command(name, help=summary)(_not_loaded)
+    return app
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"esamp {version('esamp')}")
+        raise typer.Exit
+
+
+def _options(
+    show_version: Annotated[
+        bool, typer.Option("--version", help="print the version and exit", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Options before the command."""
+
+
+def _not_loaded() -> None:
+    """Stands for a command that was not called."""

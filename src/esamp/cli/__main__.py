@@ -1,0 +1,7 @@
+"""``python -m esamp.cli`` is ``esamp``."""
+
+import sys
+
+from esamp.cli import main
+
+sys.exit(main())

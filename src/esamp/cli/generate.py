@@ -1,0 +1,123 @@
+"""`esamp generate`: prompts in, samples out."""
+
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from esamp.cli import show
+from esamp.cli.flags import FlagGroup, with_flags
+from esamp.cli.terminal import Bar, message
+from esamp.engines import registry as engines
+from esamp.engines.base import Engine, Sampling
+from esamp.errors import OptionError
+from esamp.methods import registry as methods
+from esamp.models import EMBEDDED
+from esamp.options import Options
+from esamp.runs import job as jobs
+from esamp.runs import prompts as sources
+from esamp.runs.job import Job, RunOptions
+from esamp.runs.output import OutputFile
+from esamp.runs.prompts import Prompt
+
+METHODS = {name: method.options for name, method in methods.available().items()}
+
+
+@with_flags(
+    run=FlagGroup("Run", RunOptions),
+    sampling=FlagGroup("Sampler", Sampling),
+    options=FlagGroup(
+        "Method options", METHODS, choose=lambda parsed: str(dict(parsed["run"])["method"]), kind="method"
+    ),
+)
+def command(
+    run: RunOptions,
+    sampling: Sampling,
+    options: Options,
+    prompts: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="texts to continue; without any, standard input is one prompt",
+            metavar="[PROMPTS]...",
+            show_default=False,
+        ),
+    ] = None,
+    input: Annotated[
+        Path | None,
+        typer.Option(
+            help='JSONL file with {"prompt": ...} or {"messages": ...} and an optional "id" a line; - is standard input',
+            metavar="FILE",
+            show_default=False,
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="append a JSON line per prompt to this file; the same command continues it after an interruption",
+            metavar="FILE",
+            show_default=False,
+        ),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="print a JSON line per prompt", show_default=False)] = False,
+) -> None:
+    """Sample answers to prompts, explored by ESamp unless --method says otherwise.
+
+    Examples: esamp generate "Numbers 3 5 8 9 target 24" -n 8;
+    esamp generate --input prompts.jsonl --output samples.jsonl --preset paper
+    """
+    job = Job(run, sampling, options)
+    asked = _prompts(prompts or [], input, chat=run.chat)
+    with OutputFile(output, job.settings()) if output else nullcontext() as file:
+        if file is not None and file.torn:
+            message(f"warning: the last line of {output} was cut off by an interruption, its prompt is done again")
+        todo = jobs.remaining(job, asked, file)
+        try:
+            _generate(job, todo, file, as_json=json)
+        except KeyboardInterrupt:
+            done = len(asked) - len(jobs.remaining(job, asked, file))
+            message(_interrupted(done, len(asked), output))
+            raise typer.Exit(130) from None
+    if output is not None:
+        message(f"{_prompt_count(len(asked))} done in {output}, {len(asked) - len(todo)} of them before this run")
+
+
+def _prompts(texts: list[str], input: Path | None, *, chat: bool) -> list[Prompt]:
+    if texts and input is not None:
+        raise OptionError("give prompts as arguments or by --input, not both")
+    if input is not None:
+        if str(input) == "-":
+            return sources.parse_jsonl(sys.stdin.buffer, name="standard input", chat=chat)
+        return sources.read_jsonl(input, chat=chat)
+    if texts:
+        return sources.from_texts(texts, chat=chat)
+    if sys.stdin.isatty():
+        raise OptionError("no prompt: give one as an argument, on standard input, or a file with --input FILE.jsonl")
+    return sources.read_text(sys.stdin.buffer, name="standard input", chat=chat)
+
+
+def _generate(job: Job, prompts: list[Prompt], file: OutputFile | None, *, as_json: bool) -> None:
+    with Bar(len(prompts) * job.run.n) as bar:
+
+        def start() -> Engine:
+            run = job.run
+            model = None if run.model == EMBEDDED else run.model
+            engine = engines.start(run.engine, model, device=run.device, dtype=run.dtype, batch_rows=run.batch_rows)
+            bar.generating()
+            return engine
+
+        for completion in jobs.run(job, prompts, start, output=file, progress=bar.advance):
+            if as_json or file is None:
+                with bar.hidden():
+                    show.as_json(job, completion) if as_json else show.as_text(completion)
+
+
+def _interrupted(done: int, asked: int, output: Path | None) -> str:
+    if output is None:
+        return "interrupted; with --output FILE.jsonl a run can be continued"
+    return f"interrupted; {done} of {_prompt_count(asked)} are in {output}: the same command continues it"
+
+
+def _prompt_count(count: int) -> str:
+    return f"{count} prompt{'s' * (count != 1)}"

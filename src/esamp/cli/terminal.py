@@ -1,0 +1,91 @@
+"""What reaches the terminal: messages on standard error, text that cannot act on it, a bar for whoever is looking."""
+
+import sys
+import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""Marks that reorder what is shown after them."""
+
+
+def printable(text: str) -> str:
+    r"""`text` with everything that could control a terminal spelled out: ``\x1b`` for escape, and so on.
+
+    Newlines and tabs stay. What a model writes, and what a file holds, is never trusted.
+    """
+    return "".join(_spelled(character) for character in text)
+
+
+def _spelled(character: str) -> str:
+    if character in "\n\t":
+        return character
+    unsafe = character in BIDI or unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
+    return character.encode("unicode_escape").decode() if unsafe else character
+
+
+def one_line(text: str) -> str:
+    """`text` without line breaks and without control characters."""
+    return printable(" ".join(text.split("\n")))
+
+
+def message(text: str) -> None:
+    """``esamp: text`` on standard error, as one line."""
+    print(f"esamp: {one_line(text)}", file=sys.stderr)
+
+
+class Bar:
+    """A progress bar on standard error: samples done, tokens a second, time left. Silent when that is no terminal."""
+
+    def __init__(self, samples: int) -> None:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            _Rate(),
+            TimeRemainingColumn(),
+        )
+        self._progress = Progress(
+            *columns,
+            console=Console(stderr=True),
+            transient=True,
+            redirect_stdout=False,
+            disable=not sys.stderr.isatty(),
+            speed_estimate_period=600,
+        )
+        self._task = self._progress.add_task("samples", total=samples, start=False, tokens=0)
+
+    def __enter__(self) -> "Bar":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def generating(self) -> None:
+        """The model is loaded: show the bar, count rate and time left from here."""
+        self._progress.start()
+        self._progress.start_task(self._task)
+
+    def advance(self, samples: int, tokens: int) -> None:
+        """An engine's `Progress`."""
+        told = self._progress.tasks[0].fields["tokens"]
+        self._progress.update(self._task, advance=samples, tokens=told + tokens)
+
+    @contextmanager
+    def hidden(self) -> Iterator[None]:
+        """Take the bar away while something is printed."""
+        self._progress.stop()
+        try:
+            yield
+        finally:
+            self._progress.start()
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        rate = task.fields["tokens"] / task.elapsed if task.elapsed else 0
+        return Text(f"{rate:,.0f} tok/s" if rate else "")

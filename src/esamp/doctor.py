@@ -1,0 +1,115 @@
+"""What is installed and what works on this machine. Imports torch for its devices, everything else is looked up."""
+
+import os
+import platform
+import re
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, metadata, requires, version
+from importlib.util import find_spec
+from typing import Any
+
+from esamp.engines.registry import ENTRIES
+from esamp.models import EMBEDDED, embedded_path
+
+PACKAGES = ("esamp", "torch", "transformers", "vllm")
+EXTRA = re.compile(r"^(?P<package>[\w.-]+).*;.*\bextra\s*==\s*['\"](?P<extra>[\w-]+)['\"]")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that works or not."""
+
+    name: str
+    works: bool
+    detail: str
+    """what it is, or what to do where it does not work"""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """All that `esamp doctor` says."""
+
+    versions: dict[str, str | None]
+    """None for what is not installed"""
+    devices: tuple[Check, ...]
+    engines: tuple[Check, ...]
+    models: tuple[Check, ...]
+    extras: tuple[Check, ...]
+
+    @property
+    def healthy(self) -> bool:
+        """Whether samples can be generated: an engine works and the embedded model is there."""
+        return any(check.works for check in self.engines) and all(check.works for check in self.models)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self) | {"healthy": self.healthy}
+
+
+def diagnose() -> Diagnosis:
+    """Look at this machine."""
+    return Diagnosis(
+        versions={"python": platform.python_version(), **{name: installed(name) for name in PACKAGES}},
+        devices=_devices(),
+        engines=tuple(
+            Check(entry.name, True, entry.summary)
+            if not (missing := entry.missing())
+            else Check(entry.name, False, f"needs {' and '.join(missing)}: {entry.install}")
+            for entry in ENTRIES.values()
+        ),
+        models=(_embedded(),),
+        extras=_extras(),
+    )
+
+
+def installed(package: str) -> str | None:
+    """The version of a package, None if it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _devices() -> tuple[Check, ...]:
+    cores = os.cpu_count() or 1
+    if find_spec("torch") is None:
+        return (Check("cpu", False, f"{cores} cores; torch is not installed: pip install esamp"),)
+    import torch
+
+    checks = [Check("cpu", True, f"{cores} cores, torch uses {torch.get_num_threads()} threads")]
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            properties = torch.cuda.get_device_properties(index)
+            checks.append(Check(f"cuda:{index}", True, f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"))
+    else:
+        built = torch.version.cuda or torch.version.hip
+        checks.append(Check("cuda", False, "no GPU found" if built else "this build of torch is for the CPU only"))
+    if torch.backends.mps.is_available():
+        checks.append(Check("mps", True, "Apple GPU"))
+    return tuple(checks)
+
+
+def _embedded() -> Check:
+    folder = embedded_path()
+    weights = list(folder.glob("*.safetensors"))
+    if not weights or not (folder / "config.json").is_file():
+        return Check(EMBEDDED, False, f"no weights in {folder}: install esamp again, or `make model` in a clone")
+    return Check(EMBEDDED, True, f"{sum(file.stat().st_size for file in weights) / 1e6:.1f} MB, {folder}")
+
+
+def _extras() -> tuple[Check, ...]:
+    """The package's optional extras, as its own metadata declares them."""
+    if installed("esamp") is None:
+        return ()
+    needs: dict[str, list[str]] = {name: [] for name in metadata("esamp").get_all("Provides-Extra") or []}
+    for requirement in requires("esamp") or []:
+        if found := EXTRA.match(requirement):
+            needs.setdefault(found["extra"], []).append(found["package"])
+    return tuple(_extra(name, packages) for name, packages in needs.items())
+
+
+def _extra(name: str, packages: list[str]) -> Check:
+    missing = [package for package in packages if installed(package) is None]
+    if missing:
+        return Check(name, False, f"lacks {', '.join(missing)}: pip install 'esamp[{name}]'")
+    return Check(name, True, ", ".join(packages))

@@ -1,0 +1,134 @@
+"""`Job`: everything that decides what a run generates, and the run itself."""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import Field
+
+from esamp.engines.base import Completion, Engine, Progress, Request, Sampling, check_active
+from esamp.models import EMBEDDED
+from esamp.options import Options
+from esamp.runs.output import OutputFile
+from esamp.runs.prompts import Prompt
+
+PLACEMENT = frozenset({"device", "batch_rows"})
+"""Options that say where and in what portions a run is computed. A run may continue with others."""
+
+
+class RunOptions(Options):
+    """What is run on which model, apart from the sampler's and the method's own options."""
+
+    model: str = EMBEDDED
+    """a folder or a Hugging Face name; 'countdown' is the embedded model"""
+    n: int = Field(4, ge=1, le=1_000_000)
+    """samples of each prompt"""
+    method: str = "esamp"
+    """how to decode"""
+    seed: int = Field(0, ge=0, lt=2**63)
+    """seed of the sampling"""
+    chat: bool = False
+    """pass each prompt as a user's message through the model's chat template"""
+    engine: str = "hf"
+    """what runs the model"""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps"""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """number format of the model's weights"""
+    batch_rows: int = Field(64, ge=1, le=1_000_000)
+    """decode at most this many samples at once; lower it when memory runs out"""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run's options."""
+
+    run: RunOptions
+    sampling: Sampling
+    options: Options
+    """the method's"""
+
+    def settings(self) -> dict[str, Any]:
+        """Everything that the samples depend on beside the prompt, as JSON."""
+        return {
+            **self.run.model_dump(mode="json", exclude=set(PLACEMENT)),
+            "sampling": self.sampling.model_dump(mode="json"),
+            "options": self.options.model_dump(mode="json"),
+        }
+
+    def key(self, prompt: Prompt) -> str:
+        """Identity of a prompt's line in an output file: a hash of id, prompt and settings."""
+        identity = {"id": prompt.id, "prompt": prompt.content, "settings": self.settings()}
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
+
+    def request(self, prompt: Prompt) -> Request:
+        """What the engine gets."""
+        return Request(
+            id=prompt.id,
+            prompt=prompt.content,
+            n=self.run.n,
+            sampling=self.sampling,
+            method=self.run.method,
+            options=self.options,
+            seed=self._seed(prompt),
+        )
+
+    def _seed(self, prompt: Prompt) -> int:
+        """The run's seed; for the second prompt with the same content another one, lest it get the same samples."""
+        if not prompt.repeat:
+            return self.run.seed
+        digest = hashlib.sha256(f"{self.run.seed}/{prompt.repeat}".encode()).digest()
+        return int.from_bytes(digest[:8], "big") >> 1
+
+    def record(self, completion: Completion) -> dict[str, Any]:
+        """A completion as it is written and printed. Numbers that were not measured are null."""
+        request = completion.request
+        return {
+            "id": request.id,
+            "prompt": request.prompt,
+            "samples": [
+                {"text": sample.text, "tokens": len(sample.token_ids), "finish_reason": sample.finish_reason}
+                for sample in completion.samples
+            ],
+            "telemetry": finite(completion.telemetry),
+            "prompt_tokens": completion.prompt_tokens,
+            "seconds": round(completion.seconds, 3),
+        }
+
+
+def finite(values: Mapping[str, float]) -> dict[str, float | None]:
+    """JSON has no NaN and no infinity."""
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+
+def remaining(job: Job, prompts: Sequence[Prompt], output: OutputFile | None) -> list[Prompt]:
+    """The prompts that are not in the output file yet."""
+    return [prompt for prompt in prompts if output is None or job.key(prompt) not in output.done]
+
+
+def run(
+    job: Job,
+    prompts: Sequence[Prompt],
+    start: Callable[[], Engine],
+    *,
+    output: OutputFile | None = None,
+    progress: Progress | None = None,
+) -> Iterator[Completion]:
+    """Yield a completion per prompt, in the engine's order, each on disk before it is yielded.
+
+    The engine is started only if something is to be done.
+
+    Raises:
+        InactiveMethodError: the method should have acted on a prompt and did not; that prompt is not written.
+    """
+    if not prompts:
+        return
+    by_id = {prompt.id: prompt for prompt in prompts}
+    for completion in start().generate([job.request(prompt) for prompt in prompts], progress=progress):
+        check_active(completion)
+        if output is not None:
+            output.append(job.key(by_id[completion.request.id]), job.record(completion))
+        yield completion

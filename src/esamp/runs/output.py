@@ -1,0 +1,152 @@
+"""`OutputFile`: an append-only JSONL file that survives whatever ends the process, and that the next run continues."""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from esamp.errors import EsampError, InputError
+
+START = b'{"key": "'
+"""How every line begins. What does not begin so was not written here and is never touched."""
+
+
+class OutputFile:
+    """One line per finished prompt: its key, id, prompt, samples, telemetry and the settings of the run.
+
+    A line is on disk (fsync) when `append` returns. A last line without its end is what a killed process left behind;
+    it is dropped on opening and `torn` says so. An advisory lock keeps a second process out while the file is open.
+    """
+
+    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
+        """Open `path` to continue it, or create it.
+
+        Raises:
+            InputError: it cannot be opened, is in use, holds something else, or holds lines of other settings.
+        """
+        self.path, self.settings = path, dict(settings)
+        self.done: set[str] = set()
+        self.torn = False
+        if path.exists() and not path.is_file():
+            raise InputError(f"cannot write to {path}: it is not a regular file (--json prints to standard output)")
+        try:
+            self._file = path.open("ab", buffering=0)
+        except OSError as error:
+            raise InputError(f"cannot open {path}: {error.strerror}") from None
+        try:
+            self._lock()
+            self._continue()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def append(self, key: str, record: Mapping[str, Any]) -> None:
+        """Add a line and wait until it is on disk.
+
+        Raises:
+            EsampError: the disk is full or gone.
+        """
+        line = {"key": key, **record, "settings": self.settings, "esamp": version("esamp")}
+        text = json.dumps(line, ensure_ascii=False, allow_nan=False)
+        rest = memoryview(text.encode(errors="backslashreplace") + b"\n")
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise EsampError(f"cannot write to {self.path}: {error.strerror}") from None
+        self.done.add(key)
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"{self.path} is being written by another process: wait for it, or give another file"
+            ) from None
+        except OSError as error:
+            raise InputError(f"cannot lock {self.path}: {error.strerror}") from None
+
+    def _continue(self) -> None:
+        """Collect what is done, refuse what is not ours, cut off a torn end."""
+        end = 0
+        for number, line in enumerate(self._lines(), 1):
+            where = f"{self.path}:{number}"
+            if line.endswith(b"\n"):
+                self.done.add(_key(where, line, self.settings))
+                end += len(line)
+                continue
+            begun = line.rstrip(b"\0")
+            if not (begun.startswith(START) or START.startswith(begun)):
+                raise _foreign(where)
+            self.torn = True
+        if self.torn:
+            self._file.truncate(end)
+        os.fsync(self._file.fileno())
+        _sync_folder(self.path)
+
+    def _lines(self) -> Iterator[bytes]:
+        with self.path.open("rb") as file:
+            yield from file
+
+
+def _key(where: str, line: bytes, settings: Mapping[str, Any]) -> str:
+    """The key of a line of ours, written with the same settings."""
+    try:
+        found = json.loads(line)
+    except ValueError:
+        raise _foreign(where) from None
+    if not isinstance(found, dict) or not isinstance(found.get("key"), str) or "settings" not in found:
+        raise _foreign(where)
+    if differences := _differences(found["settings"], settings):
+        raise InputError(
+            f"{where} was written with other settings ({'; '.join(differences)}): "
+            "give the same ones to continue it, or another output file"
+        )
+    key: str = found["key"]
+    return key
+
+
+def _sync_folder(path: Path) -> None:
+    """Make a new file's name as durable as its content."""
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _foreign(where: str) -> InputError:
+    return InputError(f"{where} is not a line of such a run, and nothing else is overwritten: give another output file")
+
+
+def _differences(there: object, here: Mapping[str, Any]) -> list[str]:
+    """``n = 4 there, 8 here`` for every setting that differs, at most six."""
+    old, new = dict(_flat("", there)), dict(_flat("", here))
+    words = [
+        f"{name} = {json.dumps(old[name]) if name in old else 'not set'} there, "
+        f"{json.dumps(new[name]) if name in new else 'not set'} here"
+        for name in {**old, **new}
+        if name not in old or name not in new or old[name] != new[name]
+    ]
+    return words if len(words) <= 6 else [*words[:6], f"and {len(words) - 6} more"]
+
+
+def _flat(name: str, value: object) -> Iterator[tuple[str, object]]:
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from _flat(f"{name}.{key}" if name else str(key), inner)
+    else:
+        yield name, value

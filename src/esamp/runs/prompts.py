@@ -1,0 +1,162 @@
+"""Prompts from arguments, standard input or a JSONL file, checked before a model is loaded."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, TypeAlias
+
+from esamp.errors import InputError
+
+Content: TypeAlias = str | tuple[Mapping[str, str], ...]
+"""A text, or chat messages with ``role`` and ``content``."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One prompt of a run."""
+
+    id: str
+    """the file's own, or derived from the content"""
+    content: Content
+    repeat: int = 0
+    """how many prompts before it have the same content"""
+
+
+def from_texts(texts: Sequence[str], *, chat: bool = False) -> list[Prompt]:
+    """One prompt per text; with `chat` each is the message of a user.
+
+    Raises:
+        InputError: a text is not valid Unicode.
+    """
+    entries = []
+    for number, text in enumerate(texts, 1):
+        entries.append((f"prompt {number}", None, _content(f"prompt {number}", text, chat)))
+    return _identified(entries)
+
+
+def read_text(stream: BinaryIO, *, name: str, chat: bool = False) -> list[Prompt]:
+    """All of `stream`, without its last line break, as one prompt.
+
+    Raises:
+        InputError: it is empty or not UTF-8.
+    """
+    try:
+        text = stream.read().decode().removesuffix("\n")
+    except UnicodeDecodeError:
+        raise InputError(f"{name} is not valid UTF-8") from None
+    if not text:
+        raise InputError(f"{name} is empty: it should hold one prompt")
+    return from_texts([text], chat=chat)
+
+
+def read_jsonl(path: Path, *, chat: bool = False) -> list[Prompt]:
+    """The prompts of a JSONL file; see `parse_jsonl`."""
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from None
+    return parse_jsonl(lines, name=str(path), chat=chat)
+
+
+def parse_jsonl(lines: Iterable[bytes], *, name: str, chat: bool = False) -> list[Prompt]:
+    """One prompt per line: ``{"prompt": text}`` or ``{"messages": [{"role": ..., "content": ...}]}``.
+
+    An ``"id"`` (text or whole number, unique in the file) is optional, blank lines and other keys are ignored. With
+    `chat` a text is the message of a user.
+
+    Raises:
+        InputError: naming file and line of the first line that cannot be used, or there is none at all.
+    """
+    entries = []
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            where = f"{name}:{number}"
+            values = _object(where, line)
+            entries.append((where, _id(where, values), _line_content(where, values, chat)))
+    if not entries:
+        raise InputError(f'{name} has no prompts: each line should be an object such as {{"prompt": "Once upon"}}')
+    return _identified(entries)
+
+
+def _object(where: str, line: bytes) -> dict[str, Any]:
+    try:
+        values = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{where}: not valid JSON ({error.msg} at column {error.colno})") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{where}: not valid UTF-8") from None
+    except (RecursionError, ValueError) as error:
+        raise InputError(f"{where}: not usable as JSON ({error})") from None
+    if not isinstance(values, dict):
+        raise InputError(f'{where}: expected an object such as {{"prompt": "Once upon"}}, not {_shown(values)}')
+    return values
+
+
+def _id(where: str, values: dict[str, Any]) -> str | None:
+    value = values.get("id")
+    if value is None or (isinstance(value, str) and value):
+        return None if value is None else _unicode(where, value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    raise InputError(f'{where}: "id" should be a text or a whole number, not {_shown(value)}')
+
+
+def _line_content(where: str, values: dict[str, Any], chat: bool) -> Content:
+    if ("prompt" in values) == ("messages" in values):
+        found = ", ".join(repr(key) for key in values) or "none"
+        raise InputError(f'{where}: expected either "prompt" or "messages"; its keys: {found}')
+    if "prompt" in values:
+        return _content(where, values["prompt"], chat)
+    messages = values["messages"]
+    if not isinstance(messages, list) or not messages:
+        raise InputError(f'{where}: "messages" should be a list with at least one message, not {_shown(messages)}')
+    return tuple(_message(where, message) for message in messages)
+
+
+def _message(where: str, message: Any) -> Mapping[str, str]:
+    if not isinstance(message, dict) or not all(isinstance(message.get(key), str) for key in ("role", "content")):
+        raise InputError(f'{where}: a message needs "role" and "content", both texts, not {_shown(message)}')
+    return {key: _unicode(where, message[key]) for key in ("role", "content")}
+
+
+def _content(where: str, text: Any, chat: bool) -> Content:
+    if not isinstance(text, str):
+        raise InputError(f'{where}: "prompt" should be a text, not {_shown(text)}')
+    checked = _unicode(where, text)
+    return ({"role": "user", "content": checked},) if chat else checked
+
+
+def _unicode(where: str, text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{where}: holds half a surrogate pair, or bytes that are not UTF-8") from None
+    return text
+
+
+def _identified(entries: Iterable[tuple[str, str | None, Content]]) -> list[Prompt]:
+    """Give every (where, id, content) its id: its own, or a hash of the content and how often that came before.
+
+    So a line keeps its id when lines are added around it.
+    """
+    prompts: list[Prompt] = []
+    places: dict[str, str] = {}
+    repeats: Counter[str] = Counter()
+    for where, given, content in entries:
+        digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
+        repeat = repeats[digest]
+        name = given or (f"{digest}-{repeat + 1}" if repeat else digest)
+        if name in places:
+            raise InputError(f"{where}: the id {name!r} was already used at {places[name]}")
+        prompts.append(Prompt(name, content, repeat))
+        places[name] = where
+        repeats[digest] += 1
+    return prompts
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
