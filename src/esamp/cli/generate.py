@@ -47,7 +47,7 @@ def command(
     input: Annotated[
         Path | None,
         typer.Option(
-            help='JSONL file with {"prompt": ...} or {"messages": ...} and an optional "id" a line; - is standard input',
+            help='JSONL file with {"prompt": ...} or {"messages": ...} and an optional "id" per line; - is stdin',
             metavar="FILE",
             show_default=False,
         ),

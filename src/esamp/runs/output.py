@@ -40,6 +40,9 @@ class OutputFile:
         try:
             self._lock()
             self._continue()
+        except OSError as error:
+            self._file.close()
+            raise InputError(f"cannot continue {path}: {error.strerror}") from None
         except BaseException:
             self._file.close()
             raise
@@ -76,8 +79,6 @@ class OutputFile:
             raise InputError(
                 f"{self.path} is being written by another process: wait for it, or give another file"
             ) from None
-        except OSError as error:
-            raise InputError(f"cannot lock {self.path}: {error.strerror}") from None
 
     def _continue(self) -> None:
         """Collect what is done, refuse what is not ours, cut off a torn end."""
