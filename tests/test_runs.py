@@ -319,7 +319,7 @@ def test_a_file_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
 def test_a_full_disk_is_an_error_that_says_so(tmp_path: Path) -> None:
     output = OutputFile(tmp_path / "out.jsonl", JOB.settings())
     output._file.close()
-    output._file = Path("/dev/full").open("ab", buffering=0)
+    output._file = io.FileIO("/dev/full", "ab")
     with output, pytest.raises(EsampError, match=r"cannot write .*No space left"):
         output.append("key", {})
     assert output.done == set()
