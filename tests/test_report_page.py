@@ -22,6 +22,7 @@ HOSTILE = (
     "</script><script>window.hit = 1; alert(1)</script>",
     "<img src=x onerror='window.hit = 1'>",
     "<!--<script>",
+    "</SCRIPT\t/ ends a script without a closing bracket, <!--<script hides its end",
     "\"'`><svg onload=alert(1)>&lt;b&gt;&amp;",
     "javascript:alert(1)//{{script}}{{data}}",
     "]]></style><style>*{display:none}",
@@ -80,10 +81,15 @@ def texts(tab: "Tab", selector: str) -> list[str]:
     return tab.locator(selector).all_text_contents()
 
 
+def block(document: str) -> str:
+    """The JSON of the page: all up to the last script, whatever stands in it."""
+    found = re.search(r'<script type="application/json" id="data">(.*)</script>\n<script>', document, re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
 def embedded(document: str) -> Any:
-    block = re.search(r'<script type="application/json" id="data">(.*?)</script>', document, re.DOTALL)
-    assert block is not None
-    return json.loads(block[1])
+    return json.loads(block(document))
 
 
 # Without a browser
@@ -113,6 +119,7 @@ def test_any_text_stays_inside_its_block(tokens: list[str]) -> None:
     document = render(page([view], title="".join(tokens)))
     document.encode("utf-8")  # no lone surrogate is left
     assert document.count("<script") == document.count("</script>") == 2
+    assert not set("<>&\u2028\u2029") & set(block(document))
     shown = embedded(document)["problems"][0]["arms"][0][0]["tokens"]
     assert [len(token) for token in shown] == [len(token) for token in tokens]
 
@@ -207,7 +214,8 @@ def test_works_by_keyboard_alone(show: Callable[[Page], "Tab"]) -> None:
     for _ in range(8):
         tab.keyboard.press("Tab")
         order.append(focused())
-    # Each sample of an arm is one stop, however many tokens it has.
+    # Each sample is one stop, however many tokens it has.
+    assert tab.locator('.token[tabindex="0"]').count() == tab.locator(".sample").count() == 5
     assert order == ["previous", "problem", "next", "novelty", "all", "arm-0", "token", "token"]
     tab.keyboard.press("Shift+Tab")
     tab.keyboard.press("ArrowRight")

@@ -23,9 +23,9 @@ def vendi_score(embeddings: ArrayLike) -> float:
     rows = _unit_rows(embeddings)
     n, d = rows.shape
     gram = rows @ rows.T if n <= d else rows.T @ rows  # both have the same eigenvalues, apart from zeros
-    shares = np.linalg.eigvalsh(gram / n)
-    shares = shares[shares > 0]
-    shares /= shares.sum()
+    eigenvalues = np.linalg.eigvalsh(gram)
+    shares = eigenvalues[eigenvalues > 0]
+    shares /= shares.sum()  # which is the trace of K, n, but for rounding
     return max(1.0, float(np.exp(-np.sum(shares * np.log(shares)))))
 
 
