@@ -8,6 +8,9 @@ from esamp.explorer.distiller import Distiller, Prediction, State
 CONSTANT = 0.5
 """The constant feature beside the unit-length state."""
 
+UNSEEN = 1e-6
+"""Confidence below this is rounding: a group that has seen nothing is left alone, to the bit."""
+
 
 class RecursiveLeastSquares(Distiller):
     """Ridge regression of the target on features of the source, exact after every step.
@@ -89,10 +92,11 @@ class RecursiveLeastSquares(Distiller):
             value = value + state["mean"].unsqueeze(1)
         if not self.gate:
             return Prediction(value, torch.ones_like(value[..., 0]))
-        whitened = torch.linalg.solve_triangular(state["factor"], phi.mT.to(self.sums), upper=False)
-        leverage = whitened.square().sum(1).to(self.exact)
-        confidence = 1 - self.ridge * leverage / phi.square().sum(-1)
-        return Prediction(value, confidence.clamp(0, 1))
+        wide_phi = phi.to(self.sums)
+        whitened = torch.linalg.solve_triangular(state["factor"], wide_phi.mT, upper=False)
+        confidence = 1 - self.ridge * whitened.square().sum(1) / wide_phi.square().sum(-1)
+        known = torch.where(confidence < UNSEEN, 0.0, confidence).clamp_max(1)
+        return Prediction(value, known.to(self.exact))
 
     def update(self, state: State, source: Tensor, target: Tensor, live: Tensor) -> State:
         """One step of the recursion on the live rows. A failed factorisation is marked by NaN."""

@@ -1,0 +1,391 @@
+"""The explorer against groups that are computed one by one with plain loops, and what it does when things break."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+import reference
+import torch
+from torch import Tensor
+
+from esamp.explorer.config import ESampConfig
+from esamp.explorer.explorer import Explorer, Proposal
+from esamp.explorer.layout import RowLayout
+from esamp.explorer.mlp import ResidualNetwork
+from esamp.explorer.rls import RecursiveLeastSquares
+
+S, D, V = 9, 6, 10
+TOLERANCE = {"float64": 1e-9, "float32": 2e-4, "bfloat16": 0.1}
+
+
+@pytest.fixture(autouse=True, params=[torch.no_grad, torch.inference_mode])
+def _both_modes(request: pytest.FixtureRequest) -> Iterator[None]:
+    with request.param():
+        yield
+
+
+def explorer(slots: int = 4, **options: Any) -> Explorer:
+    config = ESampConfig(**({"features": 4, "width": 5, "dtype": "float64"} | options))
+    return Explorer(config, D if config.distiller == "mlp" else S, D, slots=slots, device="cpu")
+
+
+def loops(explored: Explorer) -> reference.Group:
+    """A group of plain loops with the explorer's random numbers."""
+    config, distiller = explored.config, explored.distiller
+    mine: Any
+    if isinstance(distiller, RecursiveLeastSquares):
+        projection = None if distiller.projection is None else distiller.projection.double().numpy()
+        mine = reference.RLS(distiller.size, D, config.ridge, projection)
+    elif isinstance(distiller, ResidualNetwork):
+        template = distiller.template()
+        blocks = [{n: template[n][b].double().numpy() for n in ("up", "gate", "down")} for b in range(config.depth)]
+        mine = reference.Network(blocks, config.lr, config.eps, config.clip, config.loss)
+    else:
+        mine = reference.Mean(D, config.ridge)
+    memory = None
+    if explored.memory is not None:
+        assert explored.memory.projection is not None
+        projection = explored.memory.projection.double().numpy()
+        memory = reference.RLS(explored.memory.size, D, config.action_ridge, projection)
+    beta = config.beta if config.signal != "action" else 0.0
+    return reference.Group(mine, memory, config.gate, beta, config.gain)
+
+
+@dataclass
+class Step:
+    """One step of random rows; the target is a noisy function of the source, so that there is something to learn."""
+
+    slots: list[int | None]
+    size: int = S
+    source: Tensor = field(init=False)
+    deep: Tensor = field(init=False)
+    action: Tensor = field(init=False)
+    live: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        rows = len(self.slots)
+        mix = torch.linspace(0, 5, self.size * D, dtype=torch.float64).view(self.size, D).sin()
+        self.source = torch.randn(rows, self.size, dtype=torch.float64)
+        self.deep = self.source @ mix + 0.2 * torch.randn(rows, D, dtype=torch.float64) + 1
+        self.action = torch.randn(rows, D, dtype=torch.float64)
+        self.live = torch.ones(rows, dtype=torch.bool)
+
+    def propose(self, explored: Explorer, target: Tensor | None = None) -> Proposal:
+        layout = RowLayout.build(self.slots)
+        return explored.propose(self.source, self.deep if target is None else target, self.deep, layout, self.live)
+
+    def run(self, explored: Explorer) -> Proposal:
+        proposal = self.propose(explored)
+        explored.learn(proposal, None if explored.memory is None else self.action, self.live)
+        return proposal
+
+
+def snapshot(explored: Explorer, slot: int) -> dict[str, Tensor]:
+    return {name: tensor[0].clone() for name, tensor in explored.bank.read(torch.tensor([slot])).items()}
+
+
+def is_fresh(explored: Explorer, slot: int) -> bool:
+    return all(torch.equal(value, explored.bank.template[name]) for name, value in snapshot(explored, slot).items())
+
+
+SETTINGS: list[dict[str, Any]] = [
+    {},
+    {"gate": False, "beta": 1.0},
+    {"features": 0, "ridge": 0.3},
+    {"distiller": "mean"},
+    {"preset": "paper"},
+    {"preset": "paper", "loss": "mean", "depth": 1},
+    {"signal": "action", "gain": 2.0, "action_ridge": 0.1},
+    {"signal": "both", "beta": 0.7, "gain": 1.5},
+    {"signal": "both", "distiller": "mean", "gate": False},
+]
+MIXES: list[list[int | None]] = [
+    [0],
+    [0, 1, 1, None, 2],
+    [1, 0, 1, 2, 0, 1],
+    [2, 2, 2, None],
+    [1],
+    [None],
+    [0, 2, 1, 2, 0, 1, 2, 0],
+    [1, 1, 0],
+]
+"""Rows of three groups that come, go, shrink, grow and interleave."""
+
+
+@pytest.mark.parametrize("options", SETTINGS)
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_any_mix_of_groups_gives_what_each_alone_would_give(options: dict[str, Any], dtype: str) -> None:
+    explored = explorer(**options, dtype=dtype)
+    assert {explored.claim() for _ in range(3)} == {0, 1, 2}
+    groups, norms = [loops(explored) for _ in range(3)], []
+    for slots in MIXES * 3:
+        step = Step(slots, D if options.get("preset") == "paper" else S)
+        delta = step.run(explored).delta
+        for slot, group in enumerate(groups):
+            rows = [row for row, owner in enumerate(slots) if owner == slot]
+            if not rows:
+                continue
+            source, deep, action = (part[rows].numpy() for part in (step.source, step.deep, step.action))
+            expected = np.stack(group.step(list(source), list(deep), list(action)))
+            norms.append(float(np.linalg.norm(expected)))
+            error = np.linalg.norm(delta[rows].double().numpy() - expected)
+            assert error <= TOLERANCE[dtype] * max(norms), (slots, slot)
+    for slot, group in enumerate(groups):
+        summary = explored.telemetry.summary([slot])
+        counts = [slots.count(slot) for slots in MIXES * 3]
+        assert summary.rows == sum(counts)
+        assert summary.steps == summary.updates == sum(1 for count in counts if count)
+        assert summary.resets == 0
+        assert summary.explained_variance == pytest.approx(group.explained_variance, abs=10 * TOLERANCE[dtype])
+        assert summary.error_norm == pytest.approx(np.mean(group.norms), rel=TOLERANCE[dtype])
+
+
+def test_batch_scope_is_one_group() -> None:
+    explored = explorer(scope="batch")
+    slot, group = explored.claim(), loops(explored)
+    for _ in range(4):
+        step = Step([slot] * 3)
+        expected = group.step(list(step.source.numpy()), list(step.deep.numpy()))
+        np.testing.assert_allclose(step.run(explored).delta.numpy(), np.stack(expected), atol=1e-9)
+
+
+def test_a_claimed_slot_is_fresh_and_growth_keeps_the_others() -> None:
+    explored = explorer(slots=2, signal="both")
+    first, second = explored.claim(), explored.claim()
+    assert explored.claim() is None
+    assert first is not None
+    assert second is not None
+    for _ in range(3):
+        Step([first, second]).run(explored)
+    kept = snapshot(explored, second)
+    explored.release(first)
+    assert explored.claim() == first
+    assert is_fresh(explored, first)
+    assert explored.telemetry.summary([first]).steps == 0
+    explored.grow(5)
+    assert all(torch.equal(value, kept[name]) for name, value in snapshot(explored, second).items())
+    assert explored.telemetry.summary([second]).steps == 3
+    assert len({first, second, *(explored.claim() for _ in range(3))}) == 5
+    assert explored.claim() is None
+    Step([4, second, 2]).run(explored)
+
+
+POISONS = ("source", "deep", "action", "state.weights", "state.gram", "action.weights")
+
+
+@pytest.mark.parametrize("poison", POISONS)
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_what_is_not_finite_resets_its_slot_and_no_other(poison: str, value: float) -> None:
+    explored, twin = explorer(signal="both"), explorer(signal="both")
+    for e in (explored, twin):
+        assert [e.claim(), e.claim(), e.claim()] == [0, 1, 2]
+    for _ in range(3):
+        step = Step([0, 1, 2, 1])
+        step.run(explored)
+        step.run(twin)
+    bad = Step([1, 0, 1, 2])
+    clean = Step([1, 0, 1, 2])
+    for part in ("source", "deep", "action"):
+        setattr(bad, part, getattr(clean, part).clone())
+    if "." in poison:
+        explored.bank.tensors[poison][1].view(-1)[0] = value
+    else:
+        getattr(bad, poison)[2, 3] = value
+    broken, sound = bad.run(explored), clean.run(twin)
+    assert broken.steered.tolist()[1::2] == [True, True]
+    torch.testing.assert_close(broken.delta[1::2], sound.delta[1::2], atol=0, rtol=0)
+    if poison in ("source", "deep"):
+        assert broken.steered.tolist() == [True, True, False, True]
+        torch.testing.assert_close(broken.delta[0], sound.delta[0], atol=0, rtol=0)
+    if poison.endswith("weights"):
+        assert broken.steered.tolist() == [False, True, False, True]
+    assert is_fresh(explored, 1)
+    for slot in (0, 2):
+        before, after = snapshot(twin, slot), snapshot(explored, slot)
+        assert all(torch.equal(value, after[name]) for name, value in before.items())
+    assert [explored.telemetry.summary([slot]).resets for slot in (0, 1, 2)] == [0, 1, 0]
+    assert all(np.isfinite(explored.telemetry.summary([slot]).explained_variance) for slot in (0, 1, 2))
+    recovered = Step([1, 0, 2])
+    recovered.run(explored)
+    assert explored.telemetry.summary([1]).resets == 1
+    assert not is_fresh(explored, 1)
+
+
+def test_a_target_that_is_not_finite_counts_too() -> None:
+    explored = explorer(target_layer=3)
+    explored.claim()
+    step, target = Step([0, 0]), torch.randn(2, D)
+    target[1, 0] = torch.nan
+    proposal = step.propose(explored, target)
+    assert proposal.broken.tolist() == [False, True]
+    explored.learn(proposal, None, step.live)
+    assert explored.telemetry.summary().resets == 1
+
+
+def test_float16_states_that_would_overflow_fall_back() -> None:
+    explored = explorer(distiller="mean", beta=16.0, gate=False, dtype="float32")
+    explored.claim()
+    step = Step([0, 0])
+    step.deep = torch.tensor([[6e4] * D, [1.0] * D], dtype=torch.float16)
+    assert step.propose(explored).broken.tolist() == [True, False]
+    assert step.propose(explored).steered.tolist() == [False, True]
+
+
+def test_rows_that_are_not_live_may_hold_anything() -> None:
+    explored, twin = explorer(gate=False), explorer(gate=False)
+    for e in (explored, twin):
+        e.claim()
+    step = Step([0, 0, None, 0])
+    step.source[1:3], step.deep[1:3] = torch.nan, torch.inf
+    step.live[1] = False
+    alone = Step([0, 0])
+    alone.source, alone.deep = step.source[[0, 3]], step.deep[[0, 3]]
+    proposal, expected = step.run(explored), alone.run(twin)
+    assert proposal.live.tolist() == proposal.steered.tolist() == [True, False, False, True]
+    assert not proposal.broken.any()
+    torch.testing.assert_close(proposal.delta[[0, 3]], expected.delta)
+    for name, value in snapshot(twin, 0).items():
+        torch.testing.assert_close(snapshot(explored, 0)[name], value)
+
+
+def test_rows_that_end_after_the_proposal_are_not_learned_from() -> None:
+    explored, twin = explorer(signal="both"), explorer(signal="both")
+    for e in (explored, twin):
+        e.claim()
+    step, alone = Step([0, 0, 0]), Step([0])
+    alone.source, alone.deep, alone.action = step.source[1:2], step.deep[1:2], step.action[1:2]
+    explored.learn(step.propose(explored), step.action, torch.tensor([False, True, False]))
+    alone.run(twin)
+    for name, value in snapshot(twin, 0).items():
+        torch.testing.assert_close(snapshot(explored, 0)[name], value)
+    assert explored.telemetry.summary().rows == 1
+
+
+@pytest.mark.parametrize("slots", [[], [None], [None, None]])
+def test_no_row_with_a_slot(slots: list[int | None]) -> None:
+    explored = explorer(signal="both")
+    proposal = Step(slots).run(explored)
+    assert not proposal.steered.any()
+    assert proposal.delta.shape == (len(slots), D)
+    assert explored.telemetry.summary().steps == 0
+
+
+@pytest.mark.parametrize("every", [1, 2, 3])
+def test_update_every(every: int) -> None:
+    explored = explorer(update_every=every)
+    explored.claim()
+    changed = []
+    for _ in range(7):
+        before = snapshot(explored, 0)["state.weights"]
+        Step([0, 0]).run(explored)
+        changed.append(not torch.equal(before, snapshot(explored, 0)["state.weights"]))
+    assert changed == [step % every == 0 for step in range(7)]
+    summary = explored.telemetry.summary()
+    assert (summary.steps, summary.updates) == (7, sum(changed))
+
+
+def test_warmup_counts_updates_of_the_group_and_starts_again_after_a_reset() -> None:
+    explored = explorer(warmup=2, gate=False, update_every=2)
+    explored.claim()
+    explored.claim()
+    assert [bool(Step([0]).run(explored).steered) for _ in range(5)] == [False, False, False, True, True]
+    assert Step([0, 1]).propose(explored).steered.tolist() == [True, False]
+    broken = Step([0])
+    broken.source[0, 0] = torch.nan
+    broken.run(explored)
+    assert [bool(Step([0]).run(explored).steered) for _ in range(4)] == [False, False, False, True]
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("ridge", [0.3, 1.0, 7.0])
+@pytest.mark.parametrize("distiller", ["rls", "mean"])
+def test_with_a_gate_nothing_is_steered_before_anything_was_seen(dtype: str, ridge: float, distiller: str) -> None:
+    explored = explorer(dtype=dtype, ridge=ridge, distiller=distiller)
+    explored.claim()
+    first = Step([0, 0]).run(explored)
+    assert first.steered.tolist() == [False, False]
+    assert not first.delta.any()
+    assert Step([0, 0]).run(explored).steered.tolist() == [True, True]
+
+
+@pytest.mark.parametrize("options", [{"beta": 0.0}, {"signal": "action", "gain": 0.0}])
+def test_strength_zero_learns_and_steers_nothing(options: dict[str, Any]) -> None:
+    explored = explorer(**options)
+    explored.claim()
+    for _ in range(3):
+        proposal = Step([0, 0]).run(explored)
+        assert not proposal.steered.any()
+        assert not proposal.delta.any()
+    summary = explored.telemetry.summary()
+    assert (summary.updates, summary.rows_steered) == (3, 0)
+    assert summary.error_norm > 0
+
+
+def test_an_inner_target_is_scaled_to_the_deep_state() -> None:
+    explored = explorer(target_layer=4, gate=False, beta=1.0)
+    explored.claim()
+    group = loops(explored)
+    for _ in range(3):
+        step = Step([0, 0])
+        target = 5 * step.deep.flip(1) + 1
+        proposal = step.propose(explored, target)
+        expected = np.stack(group.step(list(step.source.numpy()), list(target.numpy())))
+        scale = step.deep.norm(dim=1, keepdim=True) / target.norm(dim=1, keepdim=True)
+        np.testing.assert_allclose(proposal.delta.numpy(), expected * scale.numpy(), atol=1e-9)
+        explored.learn(proposal, None, step.live)
+
+
+def test_kl_and_cosine() -> None:
+    explored = explorer(slots=2)
+    explored.claim()
+    explored.claim()
+    kls: list[list[float]] = [[], []]
+    cosines: list[list[float]] = [[], []]
+    for _ in range(3):
+        step = Step([0, 1, None, 0])
+        step.live[3] = False
+        proposal, (plain, fused), rows = step.propose(explored), torch.randn(2, 4, V), torch.randn(4, D)
+        fused[:, 2], plain[0, 2] = -torch.inf, -torch.inf
+        found = explored.measure(proposal, plain, fused)
+        explored.measure_tokens(proposal, rows, step.live)
+        for row in (0, 1):
+            keep = [v for v in range(V) if v != 2]
+            expected = reference.kl(fused[row, keep].double().numpy(), plain[row].double().numpy()[keep])
+            if row == 1:  # token 2 has probability under the reference alone: it adds 0 to the sum, and weight to p_ref
+                expected -= float(torch.log1p(-plain[row].softmax(-1)[2]))
+            assert float(found[row]) == pytest.approx(expected, abs=1e-5)
+            kls[row].append(expected)
+            error, w = proposal.error[row].numpy(), rows[row].double().numpy()
+            if error.any():
+                cosines[row].append(float(error @ w / np.linalg.norm(error) / np.linalg.norm(w)))
+        explored.learn(proposal, None, step.live)
+    for slot in (0, 1):
+        summary = explored.telemetry.summary([slot])
+        assert summary.kl == pytest.approx(np.mean(kls[slot]), abs=1e-5)
+        assert len(cosines[slot]) == 2
+        assert summary.cos_token == pytest.approx(np.mean(cosines[slot]), abs=1e-6)
+
+
+def test_a_model_run_with_gradients_leaves_no_graph_behind() -> None:
+    with torch.inference_mode(False), torch.enable_grad():
+        explored = explorer(signal="both")
+        explored.claim()
+        step = Step([0, 0])
+        step.source.requires_grad_()
+        step.deep.requires_grad_()
+        assert not step.run(explored).delta.requires_grad
+        assert not any(tensor.requires_grad for tensor in explored.bank.tensors.values())
+
+
+def test_claims_and_growth_may_happen_in_another_mode_than_steps() -> None:
+    with torch.inference_mode():
+        explored = explorer(slots=1)
+        explored.claim()
+        explored.grow(2)
+        Step([0]).run(explored)
+    with torch.inference_mode(False), torch.no_grad():
+        explored.claim()
+        Step([0, 1]).run(explored)
+    assert explored.telemetry.summary().updates == 3

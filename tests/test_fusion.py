@@ -1,0 +1,130 @@
+"""Fusion and candidate rules against the paper's formulas, token by token."""
+
+import math
+
+import numpy as np
+import pytest
+import reference
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from esamp.explorer import fusion
+
+R, D, V = 5, 6, 11
+STEERED = torch.tensor([True, False, True, True, False])
+
+
+def head() -> Tensor:
+    return torch.randn(V, D, dtype=torch.float64)
+
+
+def states() -> tuple[Tensor, Tensor, Tensor]:
+    """hL, y and a confidence per row."""
+    deep, predicted = torch.randn(2, R, D, dtype=torch.float64)
+    return deep, predicted, torch.rand(R, 1, dtype=torch.float64)
+
+
+def same_bits(found: Tensor, expected: Tensor) -> bool:
+    kind = {2: torch.int16, 4: torch.int32, 8: torch.int64}[found.element_size()]
+    return torch.equal(found.view(kind), expected.view(kind))
+
+
+@pytest.mark.parametrize("beta", [0.1, 0.25, 0.5, 4.0])
+def test_mixing_states_is_the_papers_formula(beta: float) -> None:
+    W, (deep, predicted, _) = head(), states()
+    moved = fusion.mixed_states(deep, beta * (deep - predicted), STEERED)
+    for row in range(R):
+        expected = W.numpy() @ deep[row].numpy()
+        if STEERED[row]:
+            expected = reference.fused_logits(lambda h: W.numpy() @ h, deep[row].numpy(), predicted[row].numpy(), beta)
+        np.testing.assert_allclose(W.numpy() @ moved[row].numpy(), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("beta", [0.1, 0.25, 0.5, 4.0])
+@pytest.mark.parametrize("gated", [False, True])
+def test_a_capped_head_mixes_its_own_logits(beta: float, gated: bool) -> None:
+    W, (deep, predicted, confidence) = head().numpy(), states()
+
+    def capped(h: reference.Vector) -> reference.Vector:
+        return 3.0 * np.tanh(W @ h / 3.0)
+
+    error = (confidence if gated else 1.0) * (deep - predicted)
+    counter = fusion.counter_states(deep, beta * error, STEERED, beta)
+    logits = [torch.tensor(np.stack([capped(h) for h in part.numpy()])) for part in (deep, counter)]
+    fused = fusion.mixed_logits(logits[0], logits[1], STEERED, beta)
+    assert fused.dtype == torch.float32
+    for row in range(R):
+        expected = capped(deep[row].numpy())
+        if STEERED[row]:  # a gated error is that of the prediction hL - c (hL - y)
+            expected = reference.fused_logits(capped, deep[row].numpy(), (deep - error)[row].numpy(), beta)
+        np.testing.assert_allclose(fused[row].numpy(), expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_rows_that_are_not_steered_keep_their_bits(dtype: torch.dtype) -> None:
+    deep, delta = torch.randn(R, D).to(dtype), torch.randn(R, D)
+    deep[1, 0], delta[1, 1], deep[4, 2], delta[4, 0] = torch.nan, torch.nan, -0.0, torch.inf
+    moved = fusion.mixed_states(deep, delta, STEERED)
+    assert moved.dtype == dtype
+    assert same_bits(moved[~STEERED], deep[~STEERED])
+    torch.testing.assert_close(moved[STEERED], (deep.to(delta.dtype) + delta).to(dtype)[STEERED])
+    logits = torch.randn(R, V).to(dtype)
+    fused = fusion.mixed_logits(logits, torch.full_like(logits, torch.nan), STEERED, 0.5)
+    assert same_bits(fused[~STEERED].to(dtype), logits[~STEERED])
+
+
+def test_tokens_that_the_head_rules_out_stay_out() -> None:
+    reference_logits, counter = torch.randn(2, R, V)
+    reference_logits[:, 3], counter[:, 3] = -torch.inf, -torch.inf
+    fused = fusion.mixed_logits(reference_logits, counter, STEERED, 0.5)
+    assert fused[:, 3].isneginf().all()
+    assert fused[:, :3].isfinite().all()
+    torch.testing.assert_close(fused[0, 0], 1.5 * reference_logits[0, 0] - 0.5 * counter[0, 0])
+
+
+def filtered(logits: Tensor, temperature: float, top_k: int, top_p: float, min_p: float) -> Tensor:
+    result = torch.full_like(logits, -torch.inf)
+    for row in range(len(logits)):
+        keep = reference.survivors(logits[row].numpy(), temperature, top_k, top_p, min_p)
+        result[row, keep] = logits[row, keep] / temperature
+    return result
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    scale=st.sampled_from([0.1, 1.0, 10.0]),
+    beta=st.sampled_from([0.0, 0.5, 16.0]),
+    temperature=st.floats(0.1, 5),
+    top_k=st.integers(0, V),
+    top_p=st.floats(0.01, 1),
+    min_p=st.floats(0, 1),
+)
+def test_candidate_rules(
+    seed: int, scale: float, beta: float, temperature: float, top_k: int, top_p: float, min_p: float
+) -> None:
+    """Never empty, the reference's argmax kept, survivors those of the reference, their odds those of the fused logits."""
+    random = torch.Generator().manual_seed(seed)
+    plain, error = torch.randn(2, 2, V, generator=random, dtype=torch.float64) * scale
+    fused = plain + beta * error
+    settings = (temperature, top_k, top_p, min_p)
+    found = fusion.rescore_survivors(filtered(plain, *settings), fused - plain, temperature)
+    on_fused = filtered(fused, *settings)
+    for row in range(2):
+        alive = found[row].isfinite()
+        assert alive.nonzero().flatten().tolist() == sorted(reference.survivors(plain[row].numpy(), *settings))
+        assert alive[plain[row].argmax()]
+        for rule, logits in (("reference", found[row]), ("fused", on_fused[row])):
+            expected = reference.candidate_distribution(rule, plain[row].numpy(), fused[row].numpy(), *settings)
+            np.testing.assert_allclose(logits.softmax(-1).numpy(), expected, atol=1e-9)
+            assert math.isclose(expected.sum(), 1)
+
+
+def test_rescoring_keeps_biases_and_rules_out_what_was_ruled_out() -> None:
+    """A processor's +2 on token 1 survives; a NaN change of a dropped token does no harm; dtype is kept."""
+    plain = torch.tensor([[1.0, 0.0, -1.0]])
+    scores = torch.tensor([[1.0 / 0.5, (0.0 + 2.0) / 0.5, -torch.inf]])
+    found = fusion.rescore_survivors(scores, torch.tensor([[0.5, -0.25, torch.nan]]), 0.5)
+    assert found.tolist() == [[3.0, 3.5, -torch.inf]]
+    assert fusion.rescore_survivors(scores.bfloat16(), plain, 1.0).dtype == torch.bfloat16
