@@ -17,6 +17,8 @@ from esamp.errors import EsampError, InputError, OptionError
 
 COMMANDS: Mapping[str, str] = {
     "generate": "Sample answers to prompts, explored by ESamp.",
+    "demo": "Compare plain sampling, ESamp as published and ours on the embedded model.",
+    "bench": "Measure what exploring costs and what it brings.",
     "doctor": "Say what is installed and what works on this machine.",
 }
 """Name and summary of each command, in the order of the help page."""

@@ -67,6 +67,8 @@ class TokenTrace:
     """KL(steered || reference) in nats"""
     surprisal: Tensor
     """-log p of the token under the reference distribution, in nats"""
+    pieces: tuple[str, ...]
+    """the text that each token adds; joined, they are the sample's text before stop texts are cut off"""
 
 
 @dataclass(frozen=True)

@@ -99,6 +99,11 @@ class ESampConfig(Options):
         return self.signal != "state" and self.gain > 0
 
     @property
+    def steers(self) -> bool:
+        """Whether any signal moves the logits."""
+        return self.steers_state or self.steers_action
+
+    @property
     def wave_count(self) -> int:
         """`waves`, or its default for this signal."""
         return self.waves or (1 if self.signal == "state" else 4)

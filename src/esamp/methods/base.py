@@ -41,7 +41,7 @@ class Detail:
 
 
 class Method:
-    """A named way to decode, with its options. Engines run one that is no `DecodeMethod` with their own sampler alone."""
+    """A named way to decode, with its options. Engines run one that is no `DecodeMethod` with their sampler alone."""
 
     name: ClassVar[str]
     summary: ClassVar[str]
@@ -82,6 +82,11 @@ class DecodeMethod(Method, ABC):
     @abstractmethod
     def release(self, slot: int) -> None:
         """The group is gone: free its slot."""
+
+    @property
+    @abstractmethod
+    def nbytes(self) -> int:
+        """Bytes of the memory that the method's slots take."""
 
     @abstractmethod
     def steer(self, step: DecodeStep) -> Steering:

@@ -58,7 +58,9 @@ class ESamp(DecodeMethod):
         if config.target_layer is not None and shape.layer_sizes[config.target_layer] != shape.hidden_size:
             raise OptionError(f"target_layer = {config.target_layer} has another size than the head: leave it out")
         if config.signal != "state" and not shape.head_rows:
-            raise OptionError(f"signal = {config.signal!r} reads the rows of the LM head, which this model keeps quantised")
+            raise OptionError(
+                f"signal = {config.signal!r} reads the rows of the LM head, which this model keeps quantised"
+            )
         explorer = Explorer(config, source, shape.hidden_size, slots=slots, device=shape.device)
         return cls(config, explorer, full=full)
 
@@ -70,9 +72,8 @@ class ESamp(DecodeMethod):
 
     @classmethod
     def steers(cls, options: Options) -> bool:
-        """False at ``beta = 0`` (or ``gain = 0``): everything is predicted, learned and reported, nothing is changed."""
-        config = _config(options)
-        return config.steers_state or config.steers_action
+        """False at ``beta = 0`` (or ``gain = 0``): all is predicted, learned and reported, nothing is changed."""
+        return _config(options).steers
 
     def admit(self) -> int | None:
         """With ``scope = "batch"`` everybody gets slot 0."""
@@ -89,6 +90,11 @@ class ESamp(DecodeMethod):
         if self.config.scope == "prompt":
             self.explorer.release(slot)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the bank."""
+        return self.explorer.bank.nbytes
+
     def steer(self, step: DecodeStep) -> Steering:
         """Propose a change and pick the cheapest exact way to carry it out."""
         config = self.config
@@ -99,7 +105,7 @@ class ESamp(DecodeMethod):
             return Steering((step.deep,), lambda logits: self._unchanged(step, logits))
         if step.head.is_linear:
             moved = fusion.mixed_states(step.deep, proposal.delta, proposal.steered)
-            if not (self.full or self.explorer.memory or config.candidates == "reference"):
+            if not (self.full or self.explorer.memory is not None or config.candidates == "reference"):
                 return Steering((moved,), Combined)
             return Steering((step.deep, moved), lambda reference, fused: self._combine(step, reference, fused))
         strength = config.beta if config.steers_state else 1.0
@@ -144,9 +150,12 @@ class ESamp(DecodeMethod):
         return Combined(logits)
 
     def _combine(self, step: DecodeStep, reference: Tensor, fused: Tensor) -> Combined:
-        if self._proposal is None:
+        proposal = self._proposal
+        if proposal is None:
             raise OptionError("combine() belongs between steer() and observe()")
-        self._kl = self.explorer.measure(self._proposal, reference, fused)
+        proposal.reject(~fusion.sound_rows(reference, fused))
+        fused = torch.where(proposal.steered.unsqueeze(-1), fused, reference)  # to the bit, whatever the batch's shape
+        self._kl = self.explorer.measure(proposal, reference, fused)
         self._keep(step, reference)
         if self.config.candidates == "reference":
             return Combined(reference, fused.float() - reference.float())
