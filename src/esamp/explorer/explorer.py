@@ -41,6 +41,12 @@ class Proposal:
     steered: Tensor
     """`[R]` bool: rows whose distribution changes"""
 
+    def reject(self, rows: Tensor) -> None:
+        """Leave `rows` `[R]` bool alone after all: their logits came out as no numbers. Their slots are reset."""
+        self.broken |= self.live & rows
+        self.live &= ~rows
+        self.steered &= ~rows
+
 
 class Explorer:
     """Distiller, action memory, bank and telemetry of one model's groups.

@@ -35,6 +35,11 @@ def mixed_logits(reference: Tensor, counter: Tensor, steered: Tensor, strength: 
     return torch.where(steered.unsqueeze(-1) & ~reference.isneginf(), fused, reference)
 
 
+def sound_rows(reference: Tensor, fused: Tensor) -> Tensor:
+    """`[R]` bool: rows of `fused` `[R, V]` that can be sampled from: finite but where the head rules a token out."""
+    return (fused.isfinite() | reference.isneginf()).all(-1)
+
+
 def rescore_survivors(filtered: Tensor, change: Tensor, temperature: float) -> Tensor:
     """The `reference` candidate rule: tokens that survived filtering on the reference get the fused score.
 
