@@ -147,7 +147,9 @@ class Network:
                 block[name] = block[name] - self.lr * m_hat / (np.sqrt(v_hat) + self.eps)
 
 
-def torch_adam(network: Network, batches: Sequence[tuple[Sequence[Vector], Sequence[Vector]]]) -> list[dict[str, Vector]]:
+def torch_adam(
+    network: Network, batches: Sequence[tuple[Sequence[Vector], Sequence[Vector]]]
+) -> list[dict[str, Vector]]:
     """The same training by `torch.optim.Adam` and `clip_grad_norm_`: a second opinion. Returns the weights."""
     with torch.inference_mode(False), torch.enable_grad():
         held = [{n: torch.tensor(w, requires_grad=True) for n, w in b.items()} for b in network.weights]

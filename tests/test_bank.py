@@ -58,7 +58,9 @@ class BankMachine(RuleBasedStateMachine):
         reset = data.draw(st.lists(st.booleans(), min_size=len(slots), max_size=len(slots)))
         number = torch.tensor(values, dtype=torch.float32)
         state = {
-            "weights": torch.where(torch.tensor(reset, dtype=torch.bool), torch.nan, number).view(-1, 1, 1).repeat(1, 1, 2),
+            "weights": torch.where(torch.tensor(reset, dtype=torch.bool), torch.nan, number)
+            .view(-1, 1, 1)
+            .repeat(1, 1, 2),
             "clock": torch.tensor(values, dtype=torch.int64).view(-1, 1),
         }
         index = torch.tensor(slots, dtype=torch.int64)

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import reference
 import torch
 from torch import Tensor
 
+import reference
 from esamp.explorer.config import ESampConfig
 from esamp.explorer.distiller import Distiller, State
 from esamp.explorer.mean import RunningMean

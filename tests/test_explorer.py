@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import reference
 import torch
 from torch import Tensor
 
+import reference
 from esamp.explorer.config import ESampConfig
 from esamp.explorer.explorer import Explorer, Proposal
 from esamp.explorer.layout import RowLayout

@@ -4,12 +4,12 @@ import math
 
 import numpy as np
 import pytest
-import reference
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+import reference
 from esamp.explorer import fusion
 
 R, D, V = 5, 6, 11
