@@ -1,21 +1,29 @@
-"""One generate call with something added at its very end: processors behind all others, an ear at the stopping criteria."""
+"""One generate call with processors behind all others and an ear at the stopping criteria."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
-from transformers import StopStringCriteria
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedModel,
+    StoppingCriteriaList,
+    StopStringCriteria,
+)
 from transformers.generation.configuration_utils import GenerationMode
 
 from esamp.engines.hf.processors import WatchedCriteria
 from esamp.errors import OptionError, UnsupportedError
 
+ASSISTED = "assisted decoding proposes tokens that no method steered: no assistant_model, no prompt_lookup_num_tokens"
+
 
 def generate(
     model: PreTrainedModel,
     *args: Any,
-    on_prompt: Callable[[Tensor], None],
+    on_prompt: Callable[[Tensor, Mapping[str, Any]], None],
     on_sampled: Callable[[Tensor, Tensor], None],
     last: Callable[[GenerationConfig], list[LogitsProcessor]],
     streamer: Any = None,
@@ -26,7 +34,7 @@ def generate(
     Args:
         model: the model.
         *args: passed on.
-        on_prompt: called with the prompt's token ids `[B, L]` before the first forward pass.
+        on_prompt: called with the prompt's token ids `[B, L]` and the model's other inputs before all else.
         on_sampled: called at each step with the sampled tokens `[B]` and which rows `[B]` are finished by them.
         last: gives the processors to run behind all others, for the prepared configuration.
         streamer: as in ``generate``, which does not pass it on by itself.
@@ -37,8 +45,8 @@ def generate(
     """
     if kwargs.get("custom_generate") is not None:
         raise UnsupportedError("this call brings its own custom_generate: leave that argument out")
-    if kwargs.get("assistant_model") is not None or kwargs.get("prompt_lookup_num_tokens"):
-        raise UnsupportedError("assisted decoding proposes tokens that no method steered: leave the assistant out")
+    if kwargs.get("assistant_model") is not None:
+        raise UnsupportedError(ASSISTED)
 
     def decode(
         model: PreTrainedModel,
@@ -49,8 +57,9 @@ def generate(
         **model_kwargs: Any,
     ) -> Any:
         _refuse_modes(generation_config)
-        on_prompt(input_ids)
-        return model._sample(  # what transformers' documentation has a custom_generate call
+        on_prompt(input_ids, model_kwargs)
+        sample: Any = model._sample  # what transformers' documentation has a custom_generate call
+        return sample(
             input_ids,
             logits_processor=LogitsProcessorList([*logits_processor, *last(generation_config)]),
             stopping_criteria=WatchedCriteria(stopping_criteria, on_sampled),
@@ -59,11 +68,14 @@ def generate(
             **model_kwargs,
         )
 
-    return model.generate(*args, streamer=streamer, custom_generate=decode, **_with_stop_strings(kwargs))
+    generative: Any = model
+    return generative.generate(*args, streamer=streamer, custom_generate=decode, **_with_stop_strings(kwargs))
 
 
 def _refuse_modes(config: GenerationConfig) -> None:
     mode = config.get_generation_mode()
+    if mode == GenerationMode.ASSISTED_GENERATION:
+        raise UnsupportedError(ASSISTED)
     if mode not in (GenerationMode.SAMPLE, GenerationMode.GREEDY_SEARCH):
         raise UnsupportedError(
             f"{mode.value.replace('_', ' ')} keeps several hypotheses a row, which no method can follow: "

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from esamp.engines.base import Completion, Engine, Progress, Request, Sample, Sampling, TokenTrace
-from esamp.engines.hf import decoding
+from esamp.engines.hf import decoding, text
 from esamp.engines.hf.explore import explore
-from esamp.engines.hf.processors import SeededSampler
+from esamp.engines.hf.processors import SeededSampler, TokenCounter
 from esamp.engines.hf.run import Run, Trace
 from esamp.errors import InputError, OptionError
 from esamp.methods import registry
@@ -40,7 +40,7 @@ class _Job:
 class HFEngine(Engine):
     """Runs requests through ``model.generate``, many prompts at a time, each request's samples in its method's waves.
 
-    A sample depends on its request's seed, its prompt and its index alone, up to the rounding of a batch's matrix products.
+    A sample depends on its request's seed, prompt and index alone, up to the rounding of a batch's matrix products.
     """
 
     def __init__(
@@ -66,7 +66,13 @@ class HFEngine(Engine):
 
     @classmethod
     def load(
-        cls, model: str | Path | None = None, *, device: str = "auto", dtype: str = "auto", batch_rows: int = 64, trace: bool = False
+        cls,
+        model: str | Path | None = None,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        batch_rows: int = 64,
+        trace: bool = False,
     ) -> Self:
         """Load a model by hub name or folder; None is the embedded one.
 
@@ -92,10 +98,12 @@ class HFEngine(Engine):
         except (OSError, ValueError) as error:
             first = str(error).strip().splitlines()[0]
             raise InputError(
-                f"model {str(source)!r} cannot be loaded: {first} -- give a folder with config.json and weights, or a hub "
-                "name on a machine that reaches the hub"
+                f"model {str(source)!r} cannot be loaded: {first} -- give a folder with config.json and weights, or "
+                "a hub name on a machine that reaches the hub"
             ) from error
-        return cls(loaded.to(place).eval(), tokenizer, batch_rows=batch_rows, trace=trace)
+        module: nn.Module = loaded
+        module.to(place)
+        return cls(loaded.eval(), tokenizer, batch_rows=batch_rows, trace=trace)
 
     def generate(self, requests: Iterable[Request], *, progress: Progress | None = None) -> Iterator[Completion]:
         """Yield completions batch by batch, in the order of the requests."""
@@ -152,7 +160,9 @@ class HFEngine(Engine):
                 start += size
             return [run.telemetry(group) if run is not None else {} for group in range(len(jobs))]
 
-    def _run_wave(self, jobs: Sequence[_Job], run: Run | None, start: int, size: int, progress: Progress | None) -> None:
+    def _run_wave(
+        self, jobs: Sequence[_Job], run: Run | None, start: int, size: int, progress: Progress | None
+    ) -> None:
         sampling = jobs[0].request.sampling
         length = max(len(job.prompt) for job in jobs)
         padded = torch.tensor([[self._pad] * (length - len(job.prompt)) + job.prompt for job in jobs])
@@ -165,7 +175,7 @@ class HFEngine(Engine):
             num_return_sequences=size,
             **self._settings(sampling),
         )
-        count = _Counter(progress)
+        count = TokenCounter(progress)
         if run is not None:
             run.samples_per_prompt = size
             rows = run.generate(**arguments, last=last, on_sampled=count.step)
@@ -174,9 +184,9 @@ class HFEngine(Engine):
                 self.model, **arguments, on_prompt=_ignore, on_sampled=count.step, last=lambda config: list(last)
             )
         trace = run.trace if run is not None and self._trace else None
-        for row, tokens in enumerate(rows[:, length:].tolist()):
+        for row, (tokens, kept) in enumerate(zip(rows[:, length:].tolist(), count.lengths(), strict=True)):
             job = jobs[row // size]
-            job.samples.append(self._sample(job, start + row % size, tokens, trace, row))
+            job.samples.append(self._sample(job, start + row % size, tokens[:kept], trace, row))
         count.finish(len(jobs) * size)
 
     # ---- one request
@@ -184,38 +194,18 @@ class HFEngine(Engine):
     def _job(self, request: Request) -> _Job:
         generator = torch.Generator().manual_seed(_seed(request))
         uniforms = torch.rand(request.n, request.sampling.max_tokens, generator=generator, dtype=torch.float64)
-        return _Job(request, self._encode(request), uniforms)
-
-    def _encode(self, request: Request) -> list[int]:
-        if isinstance(request.prompt, str):
-            ids = self.tokenizer(request.prompt)["input_ids"]
-        elif self.tokenizer.chat_template is None:
-            raise InputError(f"request {request.id!r} is a chat, but this model has no chat template: give a plain prompt")
-        else:
-            text = self.tokenizer.apply_chat_template(list(request.prompt), add_generation_prompt=True, tokenize=False)
-            ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        if not ids:
-            raise InputError(f"request {request.id!r}: the prompt is empty")
-        room = self.model.config.get_text_config(decoder=True).max_position_embeddings
-        if len(ids) + request.sampling.max_tokens > room:
-            raise InputError(
-                f"request {request.id!r}: {len(ids)} prompt tokens and max_tokens = {request.sampling.max_tokens} exceed the "
-                f"model's context of {room}: set max_tokens to at most {room - len(ids)}"
-            )
-        return list(ids)
+        return _Job(request, text.encode(self.tokenizer, request, self._context), uniforms)
 
     def _sample(self, job: _Job, index: int, tokens: list[int], trace: Trace | None, row: int) -> Sample:
-        ends = [place for place, token in enumerate(tokens) if token in self._eos]
-        tokens = tokens[: ends[0] + 1] if ends else tokens
-        text = self.tokenizer.decode(tokens, skip_special_tokens=True)
-        stops = [place for stop in job.request.sampling.stop if (place := text.find(stop)) >= 0]
-        if stops:
-            text = text[: min(stops)]
-            tokens = _until_text(self.tokenizer, tokens, job.request.sampling.stop)
+        request = job.request
+        ending = text.end(self.tokenizer, tokens, request.sampling.max_tokens, request, self._eos)
         kept = None
         if trace is not None:
-            kept = TokenTrace(*(x[row, : len(tokens)].clone() for x in (trace.novelty, trace.kl, trace.surprisal)))
-        return Sample(index, text, tuple(tokens), "stop" if ends or stops else "length", kept)
+            novelty, kl, surprisal = (
+                series[row, : len(ending.tokens)].clone() for series in (trace.novelty, trace.kl, trace.surprisal)
+            )
+            kept = TokenTrace(novelty, kl, surprisal, text.pieces(self.tokenizer, ending.tokens))
+        return Sample(index, ending.text, ending.tokens, "stop" if ending.stopped else "length", kept)
 
     def _settings(self, sampling: Sampling) -> dict[str, Any]:
         """The arguments of ``generate``; every sampler setting is given, so that no default of the model interferes."""
@@ -243,6 +233,14 @@ class HFEngine(Engine):
         return tuple(eos) if isinstance(eos, list) else () if eos is None else (eos,)
 
     @property
+    def _context(self) -> int | None:
+        """Tokens that prompt and sample may have together; None for models without such a limit."""
+        try:
+            return int(self.model.config.get_text_config(decoder=True).max_position_embeddings)
+        except AttributeError:
+            return None
+
+    @property
     def _pad(self) -> int:
         pad = self.tokenizer.pad_token_id
         if pad is None:
@@ -250,26 +248,7 @@ class HFEngine(Engine):
         return pad if pad is not None else (self._eos or (0,))[0]
 
 
-class _Counter:
-    """Counts tokens for the progress bar as they are sampled."""
-
-    def __init__(self, progress: Progress | None) -> None:
-        self._progress = progress
-        self._running: Tensor | None = None
-
-    def step(self, tokens: Tensor, finished: Tensor) -> None:
-        if self._progress is None:
-            return
-        running = torch.ones_like(finished) if self._running is None else self._running
-        self._progress(0, int(running.sum()))
-        self._running = running & ~finished
-
-    def finish(self, samples: int) -> None:
-        if self._progress is not None:
-            self._progress(samples, 0)
-
-
-def _ignore(prompt: Tensor) -> None:
+def _ignore(prompt: Tensor, inputs: Mapping[str, Any]) -> None:
     """A plain engine call has nothing to do with the prompt."""
 
 
@@ -287,19 +266,11 @@ def _options(method: type[Method], request: Request) -> Options:
 
 def _seed(request: Request) -> int:
     """A seed of the request's own, so that neighbours in a study do not share random numbers."""
-    prompt = request.prompt if isinstance(request.prompt, str) else repr([sorted(turn.items()) for turn in request.prompt])
+    prompt = (
+        request.prompt if isinstance(request.prompt, str) else repr([sorted(turn.items()) for turn in request.prompt])
+    )
     digest = hashlib.blake2b(f"{request.seed}\n{prompt}".encode(errors="surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
-
-
-def _until_text(tokenizer: PreTrainedTokenizerBase, tokens: list[int], stops: Sequence[str]) -> list[int]:
-    """The shortest prefix of `tokens` whose text holds one of `stops`."""
-    low, high = 1, len(tokens)
-    while low < high:
-        middle = (low + high) // 2
-        text = tokenizer.decode(tokens[:middle], skip_special_tokens=True)
-        low, high = (low, middle) if any(stop in text for stop in stops) else (middle + 1, high)
-    return tokens[:low]
 
 
 def _device(name: str) -> torch.device:

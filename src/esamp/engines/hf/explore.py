@@ -37,8 +37,8 @@ def explore(
 ) -> Iterator[Run]:
     """Explore in every ``model.generate(...)`` call inside the block.
 
-    Rows of a batch must come in blocks of `samples_per_prompt` samples of one prompt, as ``num_return_sequences`` lays them
-    out. Calls with the same prompt share a group, so that later waves of samples profit from earlier ones.
+    Rows of a batch must come in blocks of `samples_per_prompt` samples of one prompt, as ``num_return_sequences`` lays
+    them out. Calls with the same prompt share a group, so that later waves of samples profit from earlier ones.
 
     Args:
         model: any decoder-only transformers model, on any device, in any precision.
@@ -61,14 +61,21 @@ def explore(
     if samples_per_prompt < 1 or slots < 1:
         raise OptionError(f"samples_per_prompt = {samples_per_prompt} and slots = {slots} must both be at least 1")
     options = chosen.options() if options is None else options
+    if not isinstance(model, PreTrainedModel):
+        raise UnsupportedError(
+            f"{type(model).__name__} wraps a model: pass the transformers model inside "
+            "(PEFT: model.get_base_model(); torch.compile: the model as it was), and generate with either"
+        )
+    if not model.can_generate():
+        raise UnsupportedError(f"{type(model).__name__} has no LM head: load it with AutoModelForCausalLM")
     config = model.generation_config
-    if config is not None and (config.num_beams or 1) > 1:
+    if (config.num_beams or 1) > 1:
         raise UnsupportedError("the model's generation_config asks for beam search: set num_beams=1")
     layers = chosen.layers(options)
     shape, head = probe(model, layers)
     built = chosen.build(options, shape, slots=1, full=telemetry == "full")
-    eos = eos_token_id if eos_token_id is not None else (config.eos_token_id if config is not None else None)
-    pad = pad_token_id if pad_token_id is not None else (config.pad_token_id if config is not None else None)
+    eos = eos_token_id if eos_token_id is not None else config.eos_token_id
+    pad = pad_token_id if pad_token_id is not None else config.pad_token_id
     run = Run(
         model,
         built,
@@ -78,16 +85,25 @@ def explore(
         eos=tuple(eos) if isinstance(eos, list) else () if eos is None else (eos,),
         pad=pad,
     )
-    if "_compiled_call" in vars(model):
+    if _has_compiled_code(model):
         torch.compiler.reset()  # code compiled without the hooks would run on without them
     taps = Taps(model, layers, run)
     try:
         yield run
     finally:
         taps.remove()
+        if _has_compiled_code(model):
+            torch.compiler.reset()  # and code compiled with them would keep their graph breaks
     if run.prompts_seen and not run.decode_steps:
         warnings.warn(
             "explore() saw prompts but no decode step: nothing was explored (was only one token generated?)",
             InactiveMethodWarning,
             stacklevel=3,
         )
+
+
+def _has_compiled_code(model: PreTrainedModel) -> bool:
+    """Whether ``generate`` compiled the model's decode step, or the user its forward passes or any of its modules'."""
+    return "_compiled_call" in vars(model) or any(
+        "forward" in vars(module) or module._compiled_call_impl is not None for module in model.modules()
+    )

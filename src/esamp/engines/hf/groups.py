@@ -2,8 +2,7 @@
 
 from collections.abc import Hashable
 
-from torch import Tensor
-
+from esamp.engines.hf.prompt import Prompt
 from esamp.errors import InputError
 from esamp.methods.base import DecodeMethod
 
@@ -13,9 +12,9 @@ GroupKey = tuple[Hashable, int]
 class Groups:
     """Groups by prompt: the samples of one prompt, also over successive calls, share a slot, and nobody else does.
 
-    Rows come in blocks of `samples_per_prompt`, as ``num_return_sequences`` lays them out. Two blocks with the same prompt
-    in one call are two groups. When all slots are taken, the group unused for longest makes room; a call with more
-    groups than slots runs the rest without exploration and counts them in `refused`.
+    Rows come in blocks of `samples_per_prompt`, as ``num_return_sequences`` lays them out. Two blocks with the same
+    prompt in one call are two groups. When all slots are taken, the group unused for longest makes room; a call with
+    more groups than slots runs the rest without exploration and counts them in `refused`.
     """
 
     def __init__(self, method: DecodeMethod, samples_per_prompt: int, slots: int) -> None:
@@ -24,15 +23,17 @@ class Groups:
         self.block = samples_per_prompt
         self._slots: dict[GroupKey, int] = {}  # least recently used first
         self._size = 1
+        self._calls = 0
         self.refused = 0
         self.latest: list[int | None] = []
 
-    def assign(self, prompt: Tensor, pad: int | None) -> list[int | None]:
-        """The slot of every row of `prompt` `[B, L]` (L may be 0 when only embeddings are known).
+    def assign(self, prompt: Prompt, pad: int | None) -> list[int | None]:
+        """The slot of every row of `prompt`. A prompt that is not known as a whole shares with no other call.
 
         Raises:
             InputError: rows do not come in blocks of equal prompts.
         """
+        self._calls += 1
         keys = self._keys(prompt, pad)
         current = set(keys)
         self.latest = [self._slot(key, current) for key in keys]
@@ -44,8 +45,8 @@ class Groups:
             self._method.release(slot)
         self._slots.clear()
 
-    def _keys(self, prompt: Tensor, pad: int | None) -> list[GroupKey]:
-        rows = prompt.tolist()
+    def _keys(self, prompt: Prompt, pad: int | None) -> list[GroupKey]:
+        rows = prompt.contents(pad)
         if len(rows) % self.block:
             raise InputError(
                 f"{len(rows)} rows do not divide into groups of samples_per_prompt = {self.block}: "
@@ -57,10 +58,10 @@ class Groups:
             block = rows[start : start + self.block]
             if any(row != block[0] for row in block):
                 raise InputError(
-                    f"rows {start} to {start + self.block - 1} should be samples of one prompt, but their prompts differ: "
+                    f"rows {start} to {start + self.block - 1} should be samples of one prompt, but they differ: "
                     f"samples_per_prompt = {self.block} must match num_return_sequences"
                 )
-            content = tuple(_strip(block[0], pad)) if block[0] else start
+            content = block[0] if prompt.whole else (self._calls, block[0])
             keys.append((content, seen.setdefault(content, 0)))
             seen[content] += 1
         return keys
@@ -84,11 +85,3 @@ class Groups:
         if slot is not None:
             self._slots[key] = slot
         return slot
-
-
-def _strip(row: list[int], pad: int | None) -> list[int]:
-    """Without the padding on the left, which depends on the other prompts of the batch."""
-    start = 0
-    while pad is not None and start < len(row) - 1 and row[start] == pad:
-        start += 1
-    return row[start:]

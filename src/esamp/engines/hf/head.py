@@ -11,6 +11,10 @@ from esamp.engines.hf.taps import Taps, layer_stack, output_head
 from esamp.errors import UnsupportedError
 from esamp.methods.base import ModelShape
 
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+SCALES = (10.0, 1e3, 1e4, 1e5, 1e7)
+"""Whatever the size of a head's weights, one of these drives its logits into a soft cap; overflow is left out."""
+
 
 @dataclass(frozen=True)
 class HFHead:
@@ -42,10 +46,9 @@ class HFHead:
 
 
 class _Probe:
-    """A listener that sends three states through the head: 0, x and k x."""
+    """A listener that sends the states 0, x and k x through the head, for several scales k."""
 
-    def __init__(self, scale: float) -> None:
-        self.scale = scale
+    def __init__(self) -> None:
         self.hidden: dict[int, int] = {}
         self.deep: Tensor | None = None
         self.linear = True
@@ -60,12 +63,14 @@ class _Probe:
         self.deep = states[:1, -1]
         generator = torch.Generator().manual_seed(0)
         x = torch.randn(states.shape[-1], generator=generator).to(states)
-        return torch.stack([torch.zeros_like(x), x, self.scale * x]).unsqueeze(1)
+        return torch.stack([torch.zeros_like(x), x, *(scale * x for scale in SCALES)]).unsqueeze(1)
 
     def on_logits(self, logits: Tensor) -> Tensor:
-        zero, one, scaled = logits[:, -1].float()
-        expected = self.scale * (one - zero)
-        self.linear = bool((scaled - zero - expected).norm() <= 0.01 * expected.norm())
+        zero, one, *scaled = logits[:, -1].double()
+        for scale, found in zip(SCALES, scaled, strict=True):
+            expected = scale * (one - zero)
+            if found.isfinite().all() and (found - zero - expected).norm() > 0.01 * expected.norm():
+                self.linear = False
         return logits[:1]
 
 
@@ -79,9 +84,9 @@ def probe(model: PreTrainedModel, layers: tuple[int, ...]) -> tuple[ModelShape, 
     """
     if model.config.is_encoder_decoder:
         raise UnsupportedError(
-            f"{type(model).__name__} is an encoder-decoder: exploration needs a decoder-only model (AutoModelForCausalLM)"
+            f"{type(model).__name__} is an encoder-decoder: esamp needs a decoder-only model (AutoModelForCausalLM)"
         )
-    listener = _Probe(scale=100.0 if model.dtype == torch.float16 else 1000.0)
+    listener = _Probe()
     taps = Taps(model, layers, listener)
     try:
         with torch.no_grad():
@@ -89,14 +94,20 @@ def probe(model: PreTrainedModel, layers: tuple[int, ...]) -> tuple[ModelShape, 
     finally:
         taps.remove()
     if listener.deep is None or set(listener.hidden) != set(layers):
-        raise UnsupportedError(f"{type(model).__name__} does not pass its hidden states through its layers and its LM head")
-    weight = output_head(model).weight
-    readable = isinstance(weight, Tensor) and weight.is_floating_point() and weight.shape[-1:] == listener.deep.shape[-1:]
+        raise UnsupportedError(f"{type(model).__name__} does not pass its states through its layers and its LM head")
+    weight = _readable_weight(output_head(model), listener.deep.shape[-1])
     shape = ModelShape(
         hidden_size=listener.deep.shape[-1],
         layer_sizes=listener.hidden,
         layers=len(layer_stack(model)),
         device=listener.deep.device,
-        head_rows=readable,
+        head_rows=weight is not None,
     )
-    return shape, HFHead(listener.linear, weight.detach() if readable and isinstance(weight, Tensor) else None)
+    return shape, HFHead(listener.linear, weight)
+
+
+def _readable_weight(head: nn.Module, size: int) -> Tensor | None:
+    """The weight `[V, size]` if it is an ordinary tensor of numbers: not packed, scaled, sharded or adapted."""
+    weight = dict(head.named_parameters(recurse=False)).get("weight")
+    plain = type(weight) in (Tensor, nn.Parameter) and weight is not None and weight.dtype in DTYPES
+    return weight.detach() if plain and weight is not None and weight.shape[-1] == size else None

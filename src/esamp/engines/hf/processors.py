@@ -1,4 +1,4 @@
-"""Logits processors and stopping criteria that `Run.generate` adds to the user's own."""
+"""What this engine adds to a generate call: logits processors, an ear at the stopping criteria, a counter."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor, StoppingCriteriaList
 
+from esamp.engines.base import Progress
 from esamp.explorer.fusion import rescore_survivors
 
 
@@ -57,3 +58,30 @@ class SeededSampler(LogitsProcessor):
         token = torch.searchsorted(cumulative, u * cumulative[:, -1:], right=True)
         token = token.clamp_max(scores.shape[-1] - 1)
         return torch.full_like(scores, -torch.inf).scatter_(1, token, 0.0)
+
+
+class TokenCounter:
+    """Counts each row's tokens as they are sampled, and tells the progress bar."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        """`progress` is told of tokens at each step, and of samples by `finish`."""
+        self._progress = progress
+        self._running = self._lengths = torch.empty(0)
+
+    def step(self, tokens: Tensor, finished: Tensor) -> None:
+        """The tokens `[B]` just sampled, and which rows `[B]` they finished."""
+        if not self._lengths.numel():
+            self._running, self._lengths = torch.ones_like(finished), torch.zeros_like(tokens)
+        self._lengths = self._lengths + self._running
+        if self._progress is not None:
+            self._progress(0, int(self._running.sum()))
+        self._running = self._running & ~finished
+
+    def lengths(self) -> list[int]:
+        """Tokens of each row, the one that finished it included."""
+        return [int(length) for length in self._lengths.tolist()]
+
+    def finish(self, samples: int) -> None:
+        """This many samples are done."""
+        if self._progress is not None:
+            self._progress(samples, 0)

@@ -13,6 +13,7 @@ from esamp.engines.hf.groups import Groups
 from esamp.engines.hf.head import HFHead
 from esamp.engines.hf.phase import PhaseTracker
 from esamp.engines.hf.processors import Rescore
+from esamp.engines.hf.prompt import Prompt, find_cache, holds_tokens
 from esamp.errors import OptionError, UnsupportedError
 from esamp.explorer.layout import RowLayout
 from esamp.methods.base import DecodeMethod
@@ -28,6 +29,8 @@ class Batch:
     layout: RowLayout
     live: Tensor
     """`[B]` bool"""
+    ended: Tensor
+    """`[B]` bool: rows that have sampled an end-of-sequence token; plain hooks only"""
     step: DecodeStep | None = None
     """the step whose tokens are not known yet"""
 
@@ -156,7 +159,7 @@ class Run:
                 self._batch = None
             return False
         if self._batch is None:
-            self._begin(self._phase.prompt)
+            self._start(self._phase.prompt)
         if not self._own_call and isinstance(ids, Tensor):
             self._settle_by_token(ids[:, -1])
         self.decode_steps += 1
@@ -183,17 +186,25 @@ class Run:
         combined = self._combine(*logits[:, -1].chunk(self._states))
         self._combine, self._rescore = None, combined.rescore
         if combined.rescore is not None and not self._own_call:
-            raise OptionError("candidates = 'reference' sees the filtered logits: call run.generate(...), not model.generate(...)")
+            raise OptionError(
+                "candidates = 'reference' sees the filtered logits: call run.generate(...), not model.generate(...)"
+            )
         self._phase.leave()
         return combined.logits.unsqueeze(1)
 
     # ---- tokens
 
-    def _begin(self, prompt: Tensor) -> None:
+    def _begin(self, ids: Tensor, inputs: Mapping[str, Any]) -> None:
+        """`run.generate` only: what the call starts from."""
+        embeddings = inputs.get("inputs_embeds")
+        tokens = embeddings if isinstance(embeddings, Tensor) else ids
+        self._start(Prompt.read([tokens], inputs, cached=holds_tokens(find_cache(inputs))))
+
+    def _start(self, prompt: Prompt) -> None:
         slots = self._groups.assign(prompt, self._pad)
         device = self._head_device
         layout = RowLayout.build(slots, device)
-        self._batch = Batch(slots, layout, layout.placed)
+        self._batch = Batch(slots, layout, layout.placed, torch.zeros_like(layout.placed))
         self._eos = self._eos.to(device)
         self._measured = []
         self._phase.begin(own_call=self._own_call)
@@ -206,12 +217,13 @@ class Run:
             self._batch.live = self._batch.live & ~finished.to(self._batch.live.device)
 
     def _settle_by_token(self, tokens: Tensor) -> None:
-        """Plain hooks: a finished row is one that was fed the padding or an end-of-sequence token."""
+        """Plain hooks: a finished row is one that was fed an end-of-sequence token, or is fed the padding now."""
         batch = self._require_batch(tokens.shape[0])
         tokens = tokens.to(batch.live.device)
-        running = batch.live if self._pad is None else batch.live & (tokens != self._pad)
-        self._settle(tokens, running)
-        batch.live = running & ~torch.isin(tokens, self._eos)
+        fed = batch.layout.placed if self._pad is None else batch.layout.placed & (tokens != self._pad)
+        self._settle(tokens, batch.live & fed)
+        batch.ended = batch.ended | torch.isin(tokens, self._eos)
+        batch.live = fed & ~batch.ended
 
     def _settle(self, tokens: Tensor, live: Tensor) -> None:
         batch = self._require_batch(tokens.shape[0])
@@ -224,7 +236,8 @@ class Run:
                 logp = detail.reference.float().log_softmax(-1)
                 surprisal = -logp.gather(1, tokens.unsqueeze(1)).squeeze(1)
             nan = float("nan")
-            self._measured.append(tuple(x.masked_fill(~live, nan) for x in (detail.novelty, detail.kl, surprisal)))
+            novelty, kl, surprisal = (x.masked_fill(~live, nan) for x in (detail.novelty, detail.kl, surprisal))
+            self._measured.append((novelty, kl, surprisal))
         self.method.observe(batch.step, tokens, live)
         batch.step = None
 
@@ -236,10 +249,11 @@ class Run:
         if self._batch is None:
             raise UnsupportedError("a decode step came before any prompt")
         if rows != len(self._batch.slots):
-            raise UnsupportedError(f"the batch went from {len(self._batch.slots)} to {rows} rows within one generate call")
+            raise UnsupportedError(
+                f"the batch went from {len(self._batch.slots)} to {rows} rows within one generate call"
+            )
         return self._batch
 
     @property
     def _head_device(self) -> torch.device:
         return self._head.weight.device if self._head.weight is not None else self.model.device
-

@@ -44,9 +44,11 @@ class Taps:
         self._watching = False
         stack = layer_stack(model)
         if max(layers, default=0) > len(stack):
-            raise UnsupportedError(f"layer {max(layers)} was asked for, but {type(model).__name__} has {len(stack)} layers")
+            raise UnsupportedError(
+                f"layer {max(layers)} was asked for, but {type(model).__name__} has {len(stack)} layers"
+            )
         # dynamo must not trace the bookkeeping: a compiled decode step breaks its graph here and goes on behind it
-        outside = torch.compiler.disable
+        outside = _outside_graphs
         self._handles: list[RemovableHandle] = [
             model.register_forward_pre_hook(outside(self._before_model), with_kwargs=True),
             output_head(model).register_forward_pre_hook(outside(self._before_head)),
@@ -94,6 +96,11 @@ class Taps:
         return output
 
 
+def _outside_graphs(hook: Callable[..., Any]) -> Callable[..., Any]:
+    undisturbed: Callable[..., Any] = torch.compiler.disable(hook)
+    return undisturbed
+
+
 def layer_stack(model: PreTrainedModel) -> nn.ModuleList:
     """The list of transformer layers of a decoder.
 
@@ -104,7 +111,9 @@ def layer_stack(model: PreTrainedModel) -> nn.ModuleList:
     for module in model.get_decoder().modules():
         if isinstance(module, nn.ModuleList) and len(module) == depth:
             return module
-    raise UnsupportedError(f"no list of {depth} layers was found in {type(model).__name__}: its hidden states are out of reach")
+    raise UnsupportedError(
+        f"no list of {depth} layers was found in {type(model).__name__}: its hidden states are out of reach"
+    )
 
 
 def output_head(model: PreTrainedModel) -> nn.Module:

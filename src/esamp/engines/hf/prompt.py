@@ -1,0 +1,104 @@
+"""What a generate call starts from, as far as it can be seen: enough to tell whether two rows have the same prompt."""
+
+import hashlib
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+from transformers import Cache
+from transformers.cache_utils import CacheLayerMixin, LinearAttentionCacheLayerMixin
+
+CACHE_NAMES = ("past_key_values", "cache_params")
+PER_TOKEN = ("inputs_embeds", "attention_mask", "position_ids")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """The prompts of a batch."""
+
+    tokens: Tensor
+    """`[B, L]` token ids, or `[B, L, d]` embeddings"""
+    lengths: tuple[int, ...] | None
+    """tokens of each row without the padding on the left; None if nothing but the padding token can tell"""
+    whole: bool
+    """False when a cache brought tokens that cannot be seen"""
+    extras: bytes
+    """digest of what else the model was given, such as images"""
+
+    @classmethod
+    def read(cls, pieces: Sequence[Tensor], inputs: Mapping[str, Any], *, cached: bool) -> Self:
+        """Describe a prompt.
+
+        Args:
+            pieces: its token ids (or embeddings) as they came, in order.
+            inputs: what the model was given with the last piece, or what ``generate`` prepared for it.
+            cached: whether the cache held tokens before the first piece.
+        """
+        tokens = torch.cat(list(pieces), dim=1)
+        rows, length = tokens.shape[:2]
+        mask, positions = inputs.get("attention_mask"), inputs.get("position_ids")
+        by_position: list[int] | None = None
+        if isinstance(positions, Tensor) and positions.dim() == 2 and positions.shape[1] >= length:
+            by_position = (positions[:, -1] + 1).expand(rows).tolist()
+        lengths: tuple[int, ...] | None = (length,) * rows
+        if isinstance(mask, Tensor) and mask.dim() == 2:
+            lengths = tuple(int(count) for count in mask[:, -length:].sum(1))
+        elif mask is not None:
+            lengths = None if by_position is None else tuple(min(count, length) for count in by_position)
+        whole = not cached or (by_position is not None and max(by_position) == length)
+        return cls(tokens, lengths, whole, _digest_extras(inputs))
+
+    def contents(self, pad: int | None) -> list[Hashable]:
+        """One key per row: equal for equal prompts, however they are padded."""
+        rows = self.tokens.tolist() if self.tokens.dim() == 2 else [_digests(row) for row in self.tokens]
+        keys: list[Hashable] = []
+        for index, row in enumerate(rows):
+            kept = _strip(row, pad) if self.lengths is None else row[len(row) - self.lengths[index] :]
+            keys.append((tuple(kept), self.extras))
+        return keys
+
+
+def find_cache(inputs: Mapping[str, Any]) -> object | None:
+    """The cache that the model is called with, whatever it is called."""
+    return next((inputs[name] for name in CACHE_NAMES if inputs.get(name) is not None), None)
+
+
+def holds_tokens(cache: object | None) -> bool:
+    """Whether `cache` has anything in it; of an unknown kind of cache nothing is known, so the answer is yes."""
+    if not isinstance(cache, Cache):
+        return cache is not None
+    for layer in cache.layers:
+        if isinstance(layer, CacheLayerMixin):
+            return int(layer.get_seq_length()) > 0
+        if isinstance(layer, LinearAttentionCacheLayerMixin):
+            return any(layer.has_previous_state.values())
+    return False
+
+
+def _strip(row: list[Any], pad: int | None) -> list[Any]:
+    start = 0
+    while pad is not None and start < len(row) - 1 and row[start] == pad:
+        start += 1
+    return row[start:]
+
+
+def _digests(embeddings: Tensor) -> list[bytes]:
+    """One digest per token of `embeddings` `[L, d]`."""
+    return [_digest(token) for token in embeddings.detach().cpu()]
+
+
+def _digest_extras(inputs: Mapping[str, Any]) -> bytes:
+    """Digest of the floating-point tensors that are neither embeddings nor masks: pixels, audio features."""
+    extras = [
+        name.encode() + _digest(value.detach().cpu())
+        for name, value in sorted(inputs.items())
+        if name not in PER_TOKEN and isinstance(value, Tensor) and value.is_floating_point()
+    ]
+    return b"".join(extras)
+
+
+def _digest(tensor: Tensor) -> bytes:
+    data = tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes()
+    return hashlib.blake2b(data, digest_size=16).digest()

@@ -1,0 +1,93 @@
+"""Between texts and token ids: prompts in, samples out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
+
+from esamp.engines.base import Request
+from esamp.errors import InputError
+
+
+@dataclass(frozen=True)
+class Ending:
+    """A sample's tokens and text, cut where it ends."""
+
+    tokens: tuple[int, ...]
+    """with the end-of-sequence token, or the tokens that complete a stop text"""
+    text: str
+    """without special tokens, up to the stop text"""
+    stopped: bool
+    """whether it ended by itself, not at the limit"""
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, request: Request, context: int | None) -> list[int]:
+    """The token ids of a request's prompt.
+
+    Raises:
+        InputError: the prompt is empty, does not fit into `context` tokens with what is to be generated, or is a chat
+            that the model's template does not take.
+    """
+    ids = _chat_ids(tokenizer, request) if not isinstance(request.prompt, str) else tokenizer(request.prompt).input_ids
+    if not ids:
+        raise InputError(f"request {request.id!r}: the prompt is empty")
+    tokens = request.sampling.max_tokens
+    if context is not None and len(ids) + tokens > context:
+        raise InputError(
+            f"request {request.id!r}: {len(ids)} prompt tokens and max_tokens = {tokens} exceed the model's context of "
+            f"{context}: " + (f"set max_tokens to at most {context - len(ids)}" if len(ids) < context else "shorten it")
+        )
+    return list(ids)
+
+
+def _chat_ids(tokenizer: PreTrainedTokenizerBase, request: Request) -> list[int]:
+    if tokenizer.chat_template is None:
+        raise InputError(f"request {request.id!r} is a chat, but this model has no chat template: give a plain prompt")
+    turns = [dict(turn) for turn in request.prompt if not isinstance(turn, str)]
+    text = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+    return list(tokenizer(str(text), add_special_tokens=False).input_ids)
+
+
+def end(
+    tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int], limit: int, request: Request, eos: Sequence[int]
+) -> Ending:
+    """Cut a sample at its first stop text.
+
+    Args:
+        tokenizer: the model's.
+        tokens: what was generated, nothing of the padding behind.
+        limit: how many tokens could have been generated.
+        request: names the stop texts.
+        eos: end-of-sequence tokens.
+    """
+    text, stops = decode(tokenizer, tokens), request.sampling.stop
+    found = [place for stop in stops if (place := text.find(stop)) >= 0]
+    if found:
+        return Ending(tuple(_until_text(tokenizer, tokens, stops)), text[: min(found)], True)
+    return Ending(tuple(tokens), text, len(tokens) < limit or tokens[-1] in eos)
+
+
+def decode(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> str:
+    """The text of `tokens`, without special tokens."""
+    return tokenizer.batch_decode([list(tokens)], skip_special_tokens=True)[0]
+
+
+def pieces(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int], window: int = 6) -> tuple[str, ...]:
+    """The text that each token adds to those before it, found within a window of neighbours."""
+    added = []
+    for place in range(len(tokens)):
+        start = max(0, place - window)
+        before = decode(tokenizer, tokens[start:place])
+        after = decode(tokenizer, tokens[start : place + 1])
+        added.append(after.removeprefix(before) if after.startswith(before) else after[len(before) :])
+    return tuple(added)
+
+
+def _until_text(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int], stops: Sequence[str]) -> Sequence[int]:
+    """The shortest prefix of `tokens` whose text holds one of `stops`."""
+    low, high = 1, len(tokens)
+    while low < high:
+        middle = (low + high) // 2
+        text = decode(tokenizer, tokens[:middle])
+        low, high = (low, middle) if any(stop in text for stop in stops) else (middle + 1, high)
+    return tokens[:low]
