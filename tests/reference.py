@@ -6,7 +6,7 @@ hL deep state, h1 source state, y prediction of hL, c confidence, e = c (hL - y)
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -147,9 +147,10 @@ class Network:
                 block[name] = block[name] - self.lr * m_hat / (np.sqrt(v_hat) + self.eps)
 
 
-def torch_adam(
-    network: Network, batches: Sequence[tuple[Sequence[Vector], Sequence[Vector]]]
-) -> list[dict[str, Vector]]:
+Batch: TypeAlias = tuple[Sequence[Vector], Sequence[Vector]]
+
+
+def torch_adam(network: Network, batches: Sequence[Batch]) -> list[dict[str, Vector]]:
     """The same training by `torch.optim.Adam` and `clip_grad_norm_`: a second opinion. Returns the weights."""
     with torch.inference_mode(False), torch.enable_grad():
         held = [{n: torch.tensor(w, requires_grad=True) for n, w in b.items()} for b in network.weights]

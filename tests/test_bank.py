@@ -56,15 +56,13 @@ class BankMachine(RuleBasedStateMachine):
         slots = data.draw(st.lists(st.sampled_from(sorted(self.held)), unique=True))
         values = data.draw(st.lists(st.integers(0, 100), min_size=len(slots), max_size=len(slots)))
         reset = data.draw(st.lists(st.booleans(), min_size=len(slots), max_size=len(slots)))
-        number = torch.tensor(values, dtype=torch.float32)
+        number, wipe = torch.tensor(values, dtype=torch.float32), torch.tensor(reset, dtype=torch.bool)
         state = {
-            "weights": torch.where(torch.tensor(reset, dtype=torch.bool), torch.nan, number)
-            .view(-1, 1, 1)
-            .repeat(1, 1, 2),
+            "weights": torch.where(wipe, torch.nan, number).view(-1, 1, 1).repeat(1, 1, 2),
             "clock": torch.tensor(values, dtype=torch.int64).view(-1, 1),
         }
         index = torch.tensor(slots, dtype=torch.int64)
-        self.bank.store(index, state, reset=torch.tensor(reset, dtype=torch.bool))
+        self.bank.store(index, state, reset=wipe)
         for slot, value, wiped in zip(slots, values, reset, strict=True):
             self.held[slot] = (1.0, 7) if wiped else (float(value), value)
 

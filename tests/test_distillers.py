@@ -96,7 +96,7 @@ def test_rls_follows_the_recursion(dtype: torch.dtype, features: int, ridge: flo
 
 
 def test_rls_by_hand() -> None:
-    """One row of one dimension: phi = (1, .5), A = [[2, .5], [.5, 1.25]], W = A^-1 phi' y, leverage = 1 - 1 / (1 + 1.25)."""
+    """One row of one dimension: phi = (1, .5), A = [[2, .5], [.5, 1.25]], W = A^-1 phi' y, leverage = 1.25 / 2.25."""
     distiller = RecursiveLeastSquares(1, 1, dtype=torch.float64)
     one = torch.ones(1, 1, 1, dtype=torch.float64)
     state = distiller.update(fresh(distiller), 3 * one, 9 * one, torch.ones(1, 1, dtype=torch.bool))
@@ -150,7 +150,7 @@ def test_rls_features_ignore_the_length_of_the_state() -> None:
 
 @pytest.mark.slow
 def test_rls_is_stable_over_32000_steps_in_float32(one_thread: None) -> None:
-    """16 rows a step of two groups; in the second, of rank 2, most directions stay at lambda while A grows and grows."""
+    """16 rows a step of two groups; in the second, of rank 2, most directions stay at lambda while others grow."""
     ridge = 0.01
     distiller = RecursiveLeastSquares(64, 8, features=8, ridge=ridge)
     basis, true = torch.randn(2, 64, 64), torch.randn(64, 8) / 8

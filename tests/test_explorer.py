@@ -27,7 +27,7 @@ def _both_modes(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 def explorer(slots: int = 4, **options: Any) -> Explorer:
-    config = ESampConfig(**({"features": 4, "width": 5, "dtype": "float64"} | options))
+    config = ESampConfig.parse({"features": 4, "width": 5, "dtype": "float64"} | options)
     return Explorer(config, D if config.distiller == "mlp" else S, D, slots=slots, device="cpu")
 
 

@@ -104,7 +104,7 @@ def filtered(logits: Tensor, temperature: float, top_k: int, top_p: float, min_p
 def test_candidate_rules(
     seed: int, scale: float, beta: float, temperature: float, top_k: int, top_p: float, min_p: float
 ) -> None:
-    """Never empty, the reference's argmax kept, survivors those of the reference, their odds those of the fused logits."""
+    """Never empty, the reference's argmax kept, survivors those of the reference, with the odds of the fused logits."""
     random = torch.Generator().manual_seed(seed)
     plain, error = torch.randn(2, 2, V, generator=random, dtype=torch.float64) * scale
     fused = plain + beta * error

@@ -57,7 +57,7 @@ class Head:
 
 def method(full: bool = False, slots: int = 2, **options: Any) -> ESamp:
     settings = {"dtype": "float64", "features": 4, "width": 5, "gate": False} | options
-    return ESamp.build(ESampConfig(**settings), SHAPE, slots=slots, full=full)
+    return ESamp.build(ESampConfig.parse(settings), SHAPE, slots=slots, full=full)
 
 
 def decode_step(head: Head, slots: list[int | None], dtype: torch.dtype = torch.float64) -> DecodeStep:
