@@ -1,4 +1,4 @@
-"""Training batches for the embedded model: random traces, made on the fly in worker processes and packed into rows."""
+"""Training batches for the embedded model: random traces, made on the fly in worker processes, grouped by length."""
 
 from __future__ import annotations
 
@@ -9,67 +9,68 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from ..tasks.countdown.problem import Rules, test_problems
-from ..tasks.countdown.trace import Habits, random_trace
+from esamp.tasks.countdown.problem import Rules, held_out_problems
+from esamp.tasks.countdown.trace import Habits, random_trace
 
-OPEN_ROWS = 64  # rows being filled at a time: with more, less padding
+PAD = 0
+POOL = 32  # batches' worth of traces that are sorted by length together: with more, less padding
 
 
-class PackedTraces(IterableDataset[Tensor]):
-    """Endless batches (2, rows, length) of int64: token ids, and the number of the trace each token belongs to.
+class Traces(IterableDataset[Tensor]):
+    """Endless batches (rows, length) of int64 token ids, padded on the right; rows * length is at most `tokens`.
 
-    A trace is `<bos> words <eos>`, cut at the row's length where it is longer, so that the model also learns to go on
-    searching up to there. Traces share a row only whole; the rest of a row is padding, trace number 0. No trace is
-    about a problem of the test split.
+    A trace is `<bos> words <eos>`, cut at the context length where it is longer, so that the model also learns to go
+    on searching up to there. No trace is about a problem of the test split.
     """
 
-    def __init__(self, vocab: dict[str, int], rows: int, length: int, seed: int, rules: Rules, habits: Habits) -> None:
+    def __init__(
+        self, vocab: dict[str, int], tokens: int, context: int, seed: int, rules: Rules, habits: Habits
+    ) -> None:
         super().__init__()
-        self.vocab, self.rows, self.length, self.seed = vocab, rows, length, seed
+        self.vocab, self.tokens, self.context, self.seed = vocab, tokens, context, seed
         self.rules, self.habits = rules, habits
 
     def traces(self, rng: random.Random) -> Iterator[list[int]]:
         """Token ids of random traces, test problems left out."""
-        held_out = {test.problem.key for test in test_problems()}
+        held_out = {test.problem.key for test in held_out_problems()}
         vocab = self.vocab
         while True:
             problem, words = random_trace(rng, self.rules, self.habits)
             if problem.key not in held_out:
                 ids = [vocab["<bos>"], *(vocab[word] for word in words), vocab["<eos>"]]
-                yield ids[: self.length]
+                yield ids[: self.context]
 
     def __iter__(self) -> Iterator[Tensor]:
+        """The stream of one worker: pools of traces, sorted, cut into batches, the batches in random order."""
         worker = get_worker_info()
         rng = random.Random(f"{self.seed}/{worker.id if worker else 0}")
-        open_rows: list[list[list[int]]] = [[] for _ in range(OPEN_ROWS)]
-        room = [self.length] * OPEN_ROWS
-        batch: list[list[list[int]]] = []
+        pool: list[list[int]] = []
+        size = 0
         for ids in self.traces(rng):
-            fits = [index for index in range(OPEN_ROWS) if room[index] >= len(ids)]
-            if fits:
-                index = min(fits, key=room.__getitem__)
-            else:  # close the fullest row
-                index = min(range(OPEN_ROWS), key=room.__getitem__)
-                batch.append(open_rows[index])
-                open_rows[index], room[index] = [], self.length
-            open_rows[index].append(ids)
-            room[index] -= len(ids)
-            if len(batch) == self.rows:
-                yield self.collate(batch)
-                batch = []
+            pool.append(ids)
+            size += len(ids)
+            if size >= POOL * self.tokens:
+                batches = self.cut(sorted(pool, key=len))
+                rng.shuffle(batches)
+                yield from map(pad, batches)
+                pool, size = [], 0
 
-    def collate(self, batch: list[list[list[int]]]) -> Tensor:
-        """(2, rows, length): ids over trace numbers 1, 2, ...; 0 where padded."""
-        out = torch.zeros(2, self.rows, self.length, dtype=torch.long)
-        for row, traces in enumerate(batch):
-            at = 0
-            for number, ids in enumerate(traces, 1):
-                out[0, row, at : at + len(ids)] = torch.tensor(ids)
-                out[1, row, at : at + len(ids)] = number
-                at += len(ids)
-        return out
+    def cut(self, traces: list[list[int]]) -> list[list[list[int]]]:
+        """Batches of neighbours in a list sorted by length; the last is dropped unless it is the only one."""
+        batches: list[list[list[int]]] = [[]]
+        for ids in traces:
+            if (len(batches[-1]) + 1) * len(ids) > self.tokens:
+                batches.append([])
+            batches[-1].append(ids)
+        return batches[:-1] or batches
 
 
-def batches(dataset: PackedTraces, workers: int) -> Iterator[Tensor]:
+def pad(traces: list[list[int]]) -> Tensor:
+    """(rows, longest) token ids, PAD on the right."""
+    longest = max(map(len, traces))
+    return torch.tensor([ids + [PAD] * (longest - len(ids)) for ids in traces])
+
+
+def stream(dataset: Traces, workers: int) -> Iterator[Tensor]:
     """Batches from `workers` processes, each with its own stream of traces."""
     return iter(DataLoader(dataset, batch_size=None, num_workers=workers, prefetch_factor=8))

@@ -39,7 +39,9 @@ def build_tokenizer(largest: int, max_length: int) -> PreTrainedTokenizerFast:
             pre_tokenizers.Split(Regex(r"[^\S\n]+"), "removed"),
         ]
     )
-    tokenizer.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", vocab["<bos>"])])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<bos> $A", special_tokens=[("<bos>", vocab["<bos>"])]
+    )
     tokenizer.decoder = decoders.Sequence(
         [
             decoders.WordPiece(prefix="##", cleanup=False),  # joins the tokens with spaces

@@ -1,6 +1,6 @@
-"""Train the embedded Countdown model from nothing:
+"""Train the embedded Countdown model from nothing.
 
-    python -m esamp.models.train --out DIR [--minutes 55] [--device auto] [--width 256] [--resume]
+    python -m esamp.models.train --out DIR [--minutes 55] [--device auto] [--width 192] [--resume]
 
 The budget is wall time: the learning rate falls to zero when the minutes are over. Every two minutes the model (usable
 at once) and the state of the training are written to DIR; `--resume` goes on from there, with the minutes already
@@ -12,8 +12,8 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 
 import torch
@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from ..tasks.countdown.problem import Rules
-from ..tasks.countdown.trace import Habits
-from .data import PackedTraces, batches
+from esamp.tasks.countdown.problem import Rules
+from esamp.tasks.countdown.trace import Habits
+
+from .data import PAD, Traces, stream
 from .tokenizer import build_tokenizer
 
 CHECKPOINT = "checkpoint.pt"
@@ -31,22 +32,38 @@ CHECKPOINT = "checkpoint.pt"
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line sets. Learning rates are peaks; `rows` is the batch in rows of `length` tokens."""
+    """The settings; the command line is made from these fields."""
 
-    out: Path
-    minutes: float = 55.0
-    device: str = "auto"
-    width: int = 256
-    layers: int = 4
-    heads: int = 4
-    length: int = 512
-    rows: int = 0
-    matrix_lr: float = 6e-3
-    other_lr: float = 3e-3
-    seed: int = 0
-    save_every: float = 120.0
-    resume: bool = False
-    compile: bool = True
+    out: Path = field(metadata={"help": "folder for the model and the checkpoint"})
+    minutes: float = field(default=55.0, metadata={"help": "wall time of the training, resumes included"})
+    device: str = field(default="auto", metadata={"help": "auto, cpu, cuda, cuda:1, ..."})
+    width: int = field(default=192, metadata={"help": "hidden size"})
+    layers: int = field(default=4, metadata={"help": "decoder layers"})
+    heads: int = field(default=6, metadata={"help": "attention heads; width / heads is best a multiple of 32"})
+    context: int = field(default=512, metadata={"help": "longest trace in tokens"})
+    tokens: int = field(default=0, metadata={"help": "tokens per batch (0: 4096 on the CPU, 65536 on CUDA)"})
+    matrix_lr: float = field(default=6e-3, metadata={"help": "peak learning rate of Muon"})
+    other_lr: float = field(default=3e-3, metadata={"help": "peak learning rate of AdamW"})
+    seed: int = field(default=0, metadata={"help": "seed of the weights and the traces"})
+    save_every: float = field(default=120.0, metadata={"help": "seconds between two checkpoints"})
+    resume: bool = field(default=False, metadata={"help": "go on from the checkpoint in --out"})
+    no_compile: bool = field(default=False, metadata={"help": "without torch.compile: slower, but starts at once"})
+
+
+def parse(arguments: list[str] | None = None) -> Options:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m esamp.models.train", description="Train the Countdown model.")
+    types: dict[object, type] = {"Path": Path, "float": float, "int": int, "str": str}
+    for option in fields(Options):
+        name, text = f"--{option.name.replace('_', '-')}", option.metadata["help"]
+        if option.default is False:
+            parser.add_argument(name, action="store_true", help=text)
+        else:
+            required = option.default is MISSING
+            default = None if required else option.default
+            suffix = "" if required else " (%(default)s)"
+            parser.add_argument(name, type=types[option.type], required=required, default=default, help=text + suffix)
+    return Options(**vars(parser.parse_args(arguments)))
 
 
 def pick_device(name: str) -> torch.device:
@@ -71,7 +88,7 @@ def new_model(options: Options, tokenizer: PreTrainedTokenizerFast, device: torc
         num_hidden_layers=options.layers,
         num_attention_heads=options.heads,
         num_key_value_heads=options.heads,
-        max_position_embeddings=options.length,
+        max_position_embeddings=options.context,
         rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
         tie_word_embeddings=False,
         bos_token_id=tokenizer.bos_token_id,
@@ -80,26 +97,23 @@ def new_model(options: Options, tokenizer: PreTrainedTokenizerFast, device: torc
     )
     # Attention as matmul + softmax: on the CPU the backward pass of the fused kernel is several times slower.
     config._attn_implementation = "sdpa" if device.type == "cuda" else "eager"
-    return LlamaForCausalLM(config).to(device)
+    model = LlamaForCausalLM(config)
+    nn.Module.to(model, device)
+    return model
 
 
-def loss_of(model: nn.Module, batch: Tensor) -> Tensor:
-    """Mean cross-entropy of the next token in packed rows; attention stays within each trace.
-
-    batch: (2, rows, length) token ids and trace numbers, 0 where padded.
-    """
-    ids, trace = batch[0, :, :-1], batch[1]
-    within = trace[:, :-1, None] == trace[:, None, :-1]  # (rows, query, key)
-    causal = torch.ones(within.shape[1:], dtype=torch.bool, device=ids.device).tril()
-    mask = torch.zeros(within.shape, device=ids.device).masked_fill(~(within & causal), -1e9)[:, None]
-    labels = torch.where((trace[:, 1:] == trace[:, :-1]) & (trace[:, 1:] > 0), batch[0, :, 1:], -100)
-    logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
-    return F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=-100)
+def loss_of(model: nn.Module, ids: Tensor) -> Tensor:
+    """Mean cross-entropy of the next token; ids: (rows, length), padded on the right with PAD."""
+    length = ids.shape[1] - 1
+    mask = None if ids.is_cuda else torch.full((1, 1, length, length), -1e9).triu(1)  # the fused kernel knows its own
+    logits = model(input_ids=ids[:, :-1], attention_mask=mask, use_cache=False).logits
+    return F.cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten(), ignore_index=PAD)
 
 
 def optimizers(model: nn.Module, options: Options) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside the layers, AdamW for embedding, head and norms."""
-    matrices, others = [], []
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         inside = ".layers." in name and parameter.ndim == 2
         (matrices if inside else others).append(parameter)
@@ -122,16 +136,16 @@ class Trainer:
         self.device = pick_device(options.device)
         torch.manual_seed(options.seed)
         self.rules, habits = Rules(), Habits()
-        self.tokenizer = build_tokenizer(self.rules.ceiling, options.length)
+        self.tokenizer = build_tokenizer(self.rules.ceiling, options.context)
         self.model = new_model(options, self.tokenizer, self.device)
         self.optimizers = optimizers(self.model, options)
         self.seconds, self.step, self.tokens, self.resumed = 0.0, 0, 0, 0
         if options.resume:
             self.load()
-        rows = options.rows or (64 if self.device.type == "cuda" else 16)
+        tokens = options.tokens or (65536 if self.device.type == "cuda" else 4096)
         vocab = self.tokenizer.get_vocab()
         seed = options.seed + 1000 * self.resumed  # a resumed run draws new traces
-        self.dataset = PackedTraces(vocab, rows, options.length, seed, self.rules, habits)
+        self.dataset = Traces(vocab, tokens, options.context, seed, self.rules, habits)
 
     def save(self) -> None:
         """Write the model as transformers loads it (bfloat16), and the state of the training."""
@@ -142,12 +156,12 @@ class Trainer:
             "progress": (self.seconds, self.step, self.tokens, self.resumed),
         }
         torch.save(state, out / f"{CHECKPOINT}.new")
-        os.replace(out / f"{CHECKPOINT}.new", out / CHECKPOINT)
+        (out / f"{CHECKPOINT}.new").replace(out / CHECKPOINT)
         export = LlamaForCausalLM(self.model.config)
         export.load_state_dict(self.model.state_dict())
-        export.generation_config.do_sample = True
-        export.generation_config.max_length = self.options.length
-        export.to(torch.bfloat16).save_pretrained(out)
+        export.generation_config.update(do_sample=True, temperature=1.0, top_k=0, top_p=1.0)
+        nn.Module.to(export, torch.bfloat16)
+        export.save_pretrained(out)
         self.tokenizer.save_pretrained(out)
 
     def load(self) -> None:
@@ -159,25 +173,25 @@ class Trainer:
         self.seconds, self.step, self.tokens, self.resumed = state["progress"]
         self.resumed += 1
 
-    def stream(self) -> Iterator[Tensor]:
+    def batches(self) -> Iterator[Tensor]:
         """Batches on the device; enough processes that making traces does not hold up the training."""
         workers = min(8, max(1, (os.cpu_count() or 1) - 1)) if self.device.type == "cuda" else 1
-        for batch in batches(self.dataset, workers):
+        for batch in stream(self.dataset, workers):
             yield batch.to(self.device, non_blocking=True)
 
     def train(self) -> None:
         """Train until the minutes are over, reporting and saving on the way."""
         budget = self.options.minutes * 60
-        loss_fn = torch.compile(loss_of) if self.options.compile else loss_of
+        loss_fn = loss_of if self.options.no_compile else torch.compile(loss_of, dynamic=True)
         clock = saved = shown = time.monotonic()
         since, losses = 0, []
-        for batch in self.stream():
+        for batch in self.batches():
             progress = self.seconds / budget
             if progress >= 1:
                 break
             losses.append(self.update(loss_fn, batch, schedule(progress)))
-            count = batch[1].count_nonzero().item()
-            self.tokens, since, self.step = self.tokens + int(count), since + int(count), self.step + 1
+            count = int(batch.count_nonzero().item())
+            self.tokens, since, self.step = self.tokens + count, since + count, self.step + 1
             now = time.monotonic()
             self.seconds, clock = self.seconds + now - clock, now
             if now - shown > 10:
@@ -192,12 +206,11 @@ class Trainer:
                 saved = now
         self.save()
 
-    def update(self, loss_fn: object, batch: Tensor, factor: float) -> Tensor:
+    def update(self, loss_fn: Callable[[nn.Module, Tensor], Tensor], batch: Tensor, factor: float) -> Tensor:
         """One optimizer step; returns the loss, detached."""
-        assert callable(loss_fn)
         with torch.autocast(self.device.type, dtype=torch.bfloat16):
-            loss: Tensor = loss_fn(self.model, batch)
-        loss.backward()  # type: ignore[no-untyped-call]
+            loss = loss_fn(self.model, batch)
+        loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         peaks = (self.options.matrix_lr, self.options.other_lr)
         for optimizer, peak in zip(self.optimizers, peaks, strict=True):
@@ -208,25 +221,8 @@ class Trainer:
         return loss.detach()
 
 
-def parse(arguments: list[str] | None = None) -> Options:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m esamp.models.train", description="Train the Countdown model.")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the model and the checkpoint")
-    parser.add_argument("--minutes", type=float, default=Options.minutes, help="wall time of the training, resumes included")
-    parser.add_argument("--device", default=Options.device, help="auto, cpu, cuda, cuda:1, ...")
-    parser.add_argument("--width", type=int, default=Options.width, help="hidden size")
-    parser.add_argument("--layers", type=int, default=Options.layers)
-    parser.add_argument("--heads", type=int, default=Options.heads, help="width / heads is best a multiple of 32")
-    parser.add_argument("--rows", type=int, default=Options.rows, help="rows per batch (0: 16 on the CPU, 64 on CUDA)")
-    parser.add_argument("--matrix-lr", type=float, default=Options.matrix_lr, help="peak learning rate of Muon")
-    parser.add_argument("--other-lr", type=float, default=Options.other_lr, help="peak learning rate of AdamW")
-    parser.add_argument("--seed", type=int, default=Options.seed)
-    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
-    parser.add_argument("--no-compile", dest="compile", action="store_false", help="without torch.compile")
-    return Options(**vars(parser.parse_args(arguments)))
-
-
 def main() -> None:
+    """The command."""
     options = parse()
     options.out.mkdir(parents=True, exist_ok=True)
     set_threads()

@@ -44,10 +44,8 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class TestProblem:
+class HeldOut:
     """A held-out problem with the number of its canonical solutions."""
-
-    __test__ = False  # not a pytest class
 
     problem: Problem
     solutions: int
@@ -57,11 +55,11 @@ class TestProblem:
 class Rules:
     """The family of problems drawn. `ceiling` bounds every intermediate result, and so the vocabulary of integers."""
 
-    sizes: tuple[int, ...] = (4, 5, 6)
-    largest_number: int = 25
+    sizes: tuple[int, ...] = (4, 4, 5, 5, 6)  # drawn from uniformly
+    largest_number: int = 15
     smallest_target: int = 10
-    largest_target: int = 99
-    ceiling: int = 150
+    largest_target: int = 50
+    ceiling: int = 100
 
 
 def combine(a: int, b: int, op: str) -> int | None:
@@ -129,8 +127,8 @@ def random_problems(seed: int, rules: Rules | None = None) -> Iterator[Problem]:
         yield random_problem(rng, rules or Rules())[0]
 
 
-def test_problems() -> list[TestProblem]:
+def held_out_problems() -> list[HeldOut]:
     """The committed test split, in file order; training leaves out every problem with the key of one of these."""
     text = files(__package__).joinpath("test.jsonl").read_text(encoding="utf-8")
     rows = [json.loads(line) for line in text.splitlines()]
-    return [TestProblem(Problem(tuple(row["numbers"]), row["target"]), row["solutions"]) for row in rows]
+    return [HeldOut(Problem(tuple(row["numbers"]), row["target"]), row["solutions"]) for row in rows]

@@ -23,8 +23,9 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 from functools import lru_cache
+from math import prod
 
-from .problem import Problem, Rules, Step, apply, combine, moves, random_problem, random_step
+from .problem import Problem, Rules, Step, apply, moves, random_problem, random_step
 
 Numbers = tuple[int, ...]
 Path = tuple[Step, ...]
@@ -65,13 +66,8 @@ def finish(left: Numbers, target: int, ceiling: int) -> tuple[Path, ...]:
 
 def out_of_reach(left: Numbers, target: int) -> bool:
     """Whether even the largest value that these numbers can make (ones added, the rest multiplied) is too small."""
-    bound, ones = 1, 0
-    for number in left:
-        if number == 1:
-            ones += 1
-        else:
-            bound *= number
-    return bound * 2**ones < target  # adding a one gains at most a factor of two
+    bound = prod(2 if number == 1 else number for number in left)  # adding a one at most doubles
+    return bound < target
 
 
 def _last_step(left: Numbers, target: int, rng: random.Random, ceiling: int) -> Step:

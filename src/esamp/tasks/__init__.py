@@ -1,0 +1,1 @@
+"""Tasks: problems with prompts, and graders for what a model answers."""

@@ -1,0 +1,68 @@
+"""The Countdown task: held-out or freshly drawn problems, and an exact grader."""
+
+from __future__ import annotations
+
+import re
+from itertools import islice
+
+from esamp.tasks.base import Grade, Item
+
+from .expression import ExpressionError, parse
+from .problem import Problem, Rules, held_out_problems, random_problems
+
+_ANSWER = re.compile(r"answer[ \t]*:", re.IGNORECASE | re.ASCII)
+
+
+class Countdown:
+    """Make the target from all the numbers. Splits: "test" (fixed, 300 problems) and "train" (drawn from a seed)."""
+
+    name = "countdown"
+
+    def __init__(self, seed: int = 0, rules: Rules | None = None) -> None:
+        self.seed, self.rules = seed, rules or Rules()
+
+    def items(self, split: str = "test", limit: int | None = None) -> list[Item]:
+        """Problems of a split. The data of an item: numbers, target, and in the test split the number of solutions."""
+        if split == "test":
+            tests = held_out_problems()[:limit]
+            return [self._item(f"test/{n:03d}", test.problem, solutions=test.solutions) for n, test in enumerate(tests)]
+        if split != "train":
+            raise ValueError(f"split must be 'test' or 'train', got {split!r}")
+        if limit is None:
+            raise ValueError("the train split has no end: give a limit")
+        held_out = {test.problem.key for test in held_out_problems()}
+        drawn = (p for p in random_problems(self.seed, self.rules) if p.key not in held_out)
+        return [self._item(f"train/{self.seed}/{n}", problem) for n, problem in enumerate(islice(drawn, limit))]
+
+    def _item(self, where: str, problem: Problem, **more: object) -> Item:
+        data = {"numbers": problem.numbers, "target": problem.target, **more}
+        return Item(f"{self.name}/{where}", problem.prompt(), data)
+
+    def grade(self, item: Item, text: str) -> Grade:
+        """Grade the expression after the last "Answer:"; fractions on the way are allowed, a closing "= target" too."""
+        numbers, target = item.data["numbers"], item.data["target"]
+        if not isinstance(numbers, tuple) or not isinstance(target, int):
+            raise TypeError(f"{item.id} is no Countdown item: its data needs `numbers` and `target`")
+        return grade_answer(Problem(numbers, target), text)
+
+
+def grade_answer(problem: Problem, text: str) -> Grade:
+    """The grade of a text for a problem: each number used exactly once and the exact value equal to the target."""
+    start = None
+    for match in _ANSWER.finditer(text):
+        start = match.end()
+    if start is None:
+        return Grade(False, None, None, "no answer")
+    answer = text[start:].lstrip(" \t").split("\n", 1)[0].strip()
+    written, equals, result = answer.partition("=")
+    if equals and result.strip() != str(problem.target):
+        return Grade(False, answer, None, "not an expression: it goes on after '='")
+    try:
+        expression = parse(written)
+    except ExpressionError as error:
+        return Grade(False, answer, None, f"not an expression: {error}")
+    if sorted(expression.numbers) != sorted(problem.numbers):
+        return Grade(False, answer, expression.canonical, "does not use each number exactly once")
+    if expression.value != problem.target:
+        return Grade(False, answer, expression.canonical, f"makes {expression.value}, not {problem.target}")
+    return Grade(True, answer, expression.canonical, "correct")
