@@ -1,0 +1,159 @@
+"""The demonstration and the benchmarks, on the embedded model."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from esamp.cli import main
+from esamp.engines.base import Completion, Request, Sample
+from esamp.engines.hf import HFEngine
+from esamp.errors import InactiveMethodError, InputError
+from esamp.explorer.config import ESampConfig
+from esamp.metrics.intervals import Interval
+from esamp.study import demo, diversity, throughput
+from esamp.study.report import render
+from esamp.tasks.base import Grade
+from esamp.tasks.countdown import Countdown
+
+
+@pytest.fixture(scope="module")
+def engine() -> HFEngine:
+    return HFEngine.load(trace=True)
+
+
+@pytest.fixture(scope="module")
+def results(engine: HFEngine) -> list[demo.ArmResult]:
+    return demo.run_demo(engine, Countdown(), Countdown().items(limit=2), samples=3, max_tokens=24)
+
+
+def graded(name: str, distinct: list[int], samples: int = 4) -> demo.ArmResult:
+    """An arm whose problems have the given numbers of distinct correct solutions."""
+    grades, completions = [], []
+    for found in distinct:
+        right = [Grade(True, f"a{n}", f"a{n}", "correct") for n in range(found)]
+        grades.append(tuple(right + [Grade(False, None, None, "no answer")] * (samples - found)))
+        texts = tuple(Sample(n, "x", (n,), "stop") for n in range(samples))
+        completions.append(Completion(Request("p", "p", n=samples), texts, 1, 1.0, {"explained_variance": 0.0}))
+    return demo.ArmResult(replace(demo.ARMS[0], name=name), tuple(completions), tuple(grades))
+
+
+def test_demo_runs_every_arm_on_the_same_budget(results: list[demo.ArmResult]) -> None:
+    assert [result.arm for result in results] == list(demo.ARMS)
+    for result in results:
+        assert result.correct.shape == (2, 3)
+        assert all(len(completion.samples) == 3 for completion in result.completions)
+        steered = sum(completion.telemetry["rows_steered"] for completion in result.completions)
+        assert (steered > 0) == result.arm.options.steers
+
+
+def test_the_observed_vanilla_arm_is_plain_sampling(engine: HFEngine, results: list[demo.ArmResult]) -> None:
+    observed = results[0].completions[0]
+    plain = next(engine.generate([replace(observed.request, method="vanilla", options=None)]))
+    assert [s.token_ids for s in plain.samples] == [s.token_ids for s in observed.samples]
+    trace = observed.samples[0].trace
+    assert trace is not None and trace.novelty[1:].isfinite().all()
+
+
+def test_demo_page_holds_every_sample_and_its_novelty(results: list[demo.ArmResult]) -> None:
+    page = demo.page(results, Countdown().items(limit=2), shown=1, footer="made here")
+    assert [problem.id for problem in page.problems] == ["countdown/test/000"]
+    for result in results:
+        views = page.problems[0].arms[result.arm.name]
+        assert ["".join(view.tokens) for view in views] == [s.text for s in result.completions[0].samples]
+        assert all(len(view.novelty) == len(view.tokens) for view in views)
+    assert "made here" in render(page)
+
+
+def test_distinct_counts_a_solution_once() -> None:
+    same = Grade(True, "2+1", "1+2", "correct")
+    arm = graded("twice", [0])
+    assert replace(arm, grades=((same, same, Grade(False, "1", "1", "wrong")),)).distinct.tolist() == [1]
+
+
+def test_verdict_claims_only_what_differs() -> None:
+    rng = np.random.default_rng(0)
+    base = graded(demo.BASELINE, list(rng.integers(0, 2, 30)))
+    better = graded("better", [int(n) for n in base.distinct + 2])
+    even = graded("even", [int(n) for n in rng.permutation(base.distinct)])
+    both = demo.verdict([base, better, even])[0]
+    assert "better +2.00 [+2.00, +2.00]" in both and "even" not in both
+    assert demo.verdict([base, even])[0].startswith("No arm differs")
+
+
+def test_demo_json_is_complete(results: list[demo.ArmResult]) -> None:
+    document = json.loads(json.dumps(demo.as_json(results)))
+    assert [arm["arm"] for arm in document["arms"]] == [arm.name for arm in demo.ARMS]
+    assert len(document["comparisons"]) == len(demo.ARMS) - 1
+
+
+def test_demo_command_writes_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = tmp_path / "out.html"
+    assert main(["demo", "--problems", "2", "-n", "2", "--max-tokens", "16", "--page", str(page)]) == 0
+    assert "vanilla T 1" in capsys.readouterr().out
+    assert page.read_text().startswith("<!doctype html>")
+
+
+def test_demo_refuses_a_page_in_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--page", str(tmp_path / "missing" / "out.html")]) == 2
+    assert "is no folder" in capsys.readouterr().err
+
+
+def test_score_is_the_models_own_likelihood(engine: HFEngine) -> None:
+    ids = torch.tensor([[1, 20, 30, 25, 40]])
+    logits = engine.model(ids).logits[0].detach().double()
+    logits[:, engine.model.generation_config.eos_token_id] = -math.inf
+    p = logits.softmax(-1)
+    wanted = [-math.log(p[place - 1, ids[0, place]]) for place in (3, 4)]
+    entropy = [-sum(float(x) * math.log(x) for x in p[place - 1] if x > 0) for place in (3, 4)]
+    got = diversity.score(engine.model, ids, 3)
+    assert got == pytest.approx((np.mean(wanted), np.mean(entropy)), rel=1e-4)
+
+
+def test_diversity_measures_every_arm(engine: HFEngine) -> None:
+    arms = [diversity.Arm("cold", 0.1), diversity.Arm("hot", 5.0), diversity.Arm("rls", options=ESampConfig())]
+    setting = diversity.Setting(("Numbers 3 5 8 9 target 24",), samples=4, tokens=12, seeds=(0,))
+    cold, hot, rls = diversity.measure(engine.model, engine.tokenizer, arms, setting)
+    assert cold.vendi.estimate < hot.vendi.estimate <= 4
+    assert cold.perplexity < hot.perplexity
+    assert math.isnan(cold.explained_variance) and math.isfinite(rls.explained_variance) and rls.kl > 0
+    assert cold.as_dict()["kl"] is None
+
+
+def test_diversity_refuses_an_arm_that_never_acted(engine: HFEngine) -> None:
+    idle = diversity.Arm("idle", options=ESampConfig(warmup=1000))
+    setting = diversity.Setting(("Numbers 3 5 8 9 target 24",), samples=2, tokens=4, seeds=(0,))
+    with pytest.raises(InactiveMethodError, match="idle"):
+        diversity.measure(engine.model, engine.tokenizer, [idle], setting)
+    with pytest.raises(InputError):
+        diversity.measure(engine.model, engine.tokenizer, [idle], replace(setting, prompts=()))
+
+
+def test_throughput_times_pairs(engine: HFEngine) -> None:
+    load = throughput.Load(prompts=2, samples=2, tokens=6)
+    result = throughput.measure(engine.model, ESampConfig(), load, pairs=2)
+    assert len(result.on) == len(result.off) == 2
+    assert isinstance(result.ratio, Interval) and result.ratio.estimate > 0
+    assert result.telemetry["updates"] == 2 * (6 - 2)  # per prompt: no first token, and plain hooks miss the last
+    assert result.bank_bytes > 0
+
+
+def test_throughput_refuses_to_time_nothing(engine: HFEngine) -> None:
+    with pytest.raises(InactiveMethodError):
+        throughput.measure(engine.model, ESampConfig(warmup=1000), throughput.Load(samples=2, tokens=4), pairs=1)
+    with pytest.raises(InputError):
+        throughput.measure(engine.model, ESampConfig(), throughput.Load(samples=0), pairs=1)
+
+
+@pytest.mark.parametrize("what", ["throughput", "diversity"])
+def test_bench_command(what: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["bench", what, "-n", "2", "--tokens", "6", "--pairs", "1", "--seeds", "1", "--embedder", "ngram"]
+    assert main([*arguments, "--prompt", "Numbers 3 5 8 9 target 24", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert ("ratio" in document) == (what == "throughput")
+    assert main([*arguments, "--prompt", "Numbers 3 5 8 9 target 24", "--beta", "0.7"]) == 0
+    assert ("as given" in capsys.readouterr().out) == (what == "diversity")
