@@ -5,8 +5,9 @@ from functools import cache
 from typing import Any
 
 import torch
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 VOCAB = 96
 EOS, PAD = 1, 2
@@ -70,3 +71,13 @@ def small(architecture: str, dtype: torch.dtype = torch.float32, **changes: Any)
             if parameter.dim() >= 2 and "mixer" not in name and "mamba" not in name:
                 parameter.mul_(4)
     return model
+
+
+def small_tokenizer() -> PreTrainedTokenizerFast:
+    """One token per printable ASCII character, the first three of which are special."""
+    vocabulary = {chr(32 + index): index for index in range(3, VOCAB)} | {"<s>": 0, "</s>": EOS, "<pad>": PAD}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="~"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    special = dict(bos_token="<s>", eos_token="</s>", pad_token="<pad>")
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="~", **special)

@@ -158,11 +158,11 @@ class Run:
             if not self._own_call:
                 self._batch = None
             return False
+        self.decode_steps += 1
         if self._batch is None:
             self._start(self._phase.prompt)
         if not self._own_call and isinstance(ids, Tensor):
             self._settle_by_token(ids[:, -1])
-        self.decode_steps += 1
         return True
 
     def on_hidden(self, layer: int, states: Tensor) -> None:
