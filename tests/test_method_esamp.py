@@ -136,6 +136,19 @@ def test_states_projected() -> None:
         assert len(esamp.steer(decode_step(head, [0])).states) == count, (full, options)
 
 
+@pytest.mark.parametrize(
+    ("signal", "beta", "strength"), [("state", 0.1, 0.1), ("action", 0.1, 1), ("both", 0.1, 1), ("both", 2.0, 2)]
+)
+def test_capped_heads_mix_at_the_strength_of_the_signal(signal: str, beta: float, strength: float) -> None:
+    """With the action signal the subtracted state stays within reach however small beta is."""
+    head, esamp = Head(torch.randn(V, D), cap=True), method(signal=signal, beta=beta)
+    trained(esamp, head)
+    step = decode_step(head, [0, 0])
+    deep, counter = esamp.steer(step).states
+    assert esamp._proposal is not None
+    torch.testing.assert_close(deep - counter, (esamp._proposal.delta / strength).to(deep.dtype), atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 @pytest.mark.parametrize("options", [{"beta": 0.0}, {"signal": "both", "beta": 0.0, "gain": 0.0}])
 @pytest.mark.parametrize("cap", [False, True])

@@ -104,6 +104,14 @@ class ESampConfig(Options):
         return self.steers_state or self.steers_action
 
     @property
+    def mixing_strength(self) -> float:
+        """s of ``(1 + s) head(hL) - s head(hL - delta / s)``: beta, as the paper has it, and at least 1 with the action
+        signal, whose size has nothing to do with beta."""
+        if not self.steers_action:
+            return self.beta
+        return max(self.beta, 1.0) if self.steers_state else 1.0
+
+    @property
     def wave_count(self) -> int:
         """`waves`, or its default for this signal."""
         return self.waves or (1 if self.signal == "state" else 4)

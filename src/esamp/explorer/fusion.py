@@ -8,7 +8,7 @@ For a linear head ``W (hL + delta)`` is all there is to it, and for the state si
 ``(1 + beta) W hL - beta W y`` with y replaced by ``hL - e``. A head with a soft cap is not linear, so there both logits
 are formed by the head itself and mixed::
 
-    logits = (1 + s) head(hL) - s head(hL - delta / s)       s = beta, or 1 for the action signal alone
+    logits = (1 + s) head(hL) - s head(hL - delta / s)       s = beta, at least 1 with the action signal
 """
 
 import torch

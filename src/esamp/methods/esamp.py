@@ -108,7 +108,7 @@ class ESamp(DecodeMethod):
             if not (self.full or self.explorer.memory is not None or config.candidates == "reference"):
                 return Steering((moved,), Combined)
             return Steering((step.deep, moved), lambda reference, fused: self._combine(step, reference, fused))
-        strength = config.beta if config.steers_state else 1.0
+        strength = config.mixing_strength
         counter = fusion.counter_states(step.deep, proposal.delta, proposal.steered, strength)
 
         def mix(reference: Tensor, subtracted: Tensor) -> Combined:
