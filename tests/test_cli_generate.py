@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +15,8 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from esamp.cli import main
+from esamp.cli import main, show
+from esamp.engines.base import Completion, Request, Sample
 from esamp.models.tokenizer import build_tokenizer
 
 COMMAND = (sys.executable, "-m", "esamp.cli", "generate")
@@ -177,6 +179,25 @@ def test_a_closed_pipe_is_no_error(model: str) -> None:
     assert process.returncode == 0
 
 
+def test_on_a_terminal_samples_are_wrapped_and_not_padded(capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    sample = Sample(0, "\n" + "word " * 20 + "\n\x1b[2Jnext [bold]\n", (1, 2, 3), "length")
+    show.as_text(Completion(Request("id", "a prompt"), (sample,), 2, 1.0, {"updates": 2.0, "kl": float("nan")}))
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
+    assert shown[:3] == ["> a prompt", "[1] " + "word " * 6 + "word", "    " + "word " * 6 + "word"]
+    assert shown[4:6] == ["    \\x1b[2Jnext [bold]", "1 sample, 3 tokens in 1.0 s, 1 cut off,"]
+    assert all(line == line.rstrip() and len(line) <= 40 for line in shown)
+
+
+def test_the_embedded_model_is_the_default(capsys: Output) -> None:
+    code, out, err = here(capsys, PROMPT, "-n", "4", "--max-tokens", "200", "--json")
+    assert code == 0, err
+    [line] = lines(out)
+    assert any("Answer:" in sample["text"] for sample in line["samples"])
+    assert line["telemetry"]["explained_variance"] > 0
+
+
 def test_a_bar_on_a_terminal_only(model: str) -> None:
     leader, follower = pty.openpty()
     command = [*COMMAND, PROMPT, "--model", model, "-n", "2", "--max-tokens", "200", "--json"]
@@ -195,6 +216,7 @@ def test_a_bar_on_a_terminal_only(model: str) -> None:
     os.close(leader)
     assert process.returncode == 0
     assert b"tok/s" in shown
+    assert b"ETA" in shown
     assert b"0/2" in shown
     assert len(lines(out.decode())) == 1
 

@@ -5,7 +5,6 @@ import math
 import sys
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from esamp.cli.terminal import printable
@@ -33,10 +32,13 @@ def as_text(completion: Completion) -> None:
 
 
 def _on_terminal(entries: list[tuple[str, str]], style: str) -> None:
-    table = Table.grid()
+    console = Console(highlight=False)
     for label, text in entries:
-        table.add_row(Text(label, "bold cyan"), Text(_body(text), style))
-    Console(highlight=False).print(table)
+        margin = Text(label, "bold cyan")
+        for line in Text(_body(text), style).wrap(console, max(console.width - len(label), 1)):
+            line.rstrip()
+            console.print(margin + line, no_wrap=True, overflow="ignore", crop=False)
+            margin = Text(" " * len(label))
 
 
 def _on_pipe(entries: list[tuple[str, str]], style: str) -> None:

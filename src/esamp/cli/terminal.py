@@ -47,6 +47,7 @@ class Bar:
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
             _Rate(),
+            TextColumn("ETA"),
             TimeRemainingColumn(),
         )
         self._progress = Progress(
