@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -24,6 +25,18 @@ from esamp.models import embedded_path
 from esamp.options import Options
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+NEUTRAL = dict(
+    num_beams=1,
+    num_return_sequences=1,
+    typical_p=1.0,
+    epsilon_cutoff=0.0,
+    eta_cutoff=0.0,
+    no_repeat_ngram_size=0,
+    min_length=0,
+    min_new_tokens=None,
+)
+"""Settings of ``generate`` that requests do not have, switched off, whatever the model's defaults are."""
 
 
 @dataclass
@@ -95,7 +108,7 @@ class HFEngine(Engine):
         try:
             tokenizer = AutoTokenizer.from_pretrained(source)
             loaded = AutoModelForCausalLM.from_pretrained(source, dtype=precision)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
             first = str(error).strip().splitlines()[0]
             raise InputError(
                 f"model {str(source)!r} cannot be loaded: {first} -- give a folder with config.json and weights, or "
@@ -170,9 +183,8 @@ class HFEngine(Engine):
         uniforms = torch.cat([job.uniforms[start : start + size] for job in jobs]).to(self.model.device)
         last = [SeededSampler(uniforms)] if sampling.temperature > 0 else []
         arguments: dict[str, Any] = dict(
-            inputs=padded.to(self.model.device),
-            attention_mask=mask.to(self.model.device),
-            num_return_sequences=size,
+            inputs=padded.repeat_interleave(size, 0).to(self.model.device),
+            attention_mask=mask.repeat_interleave(size, 0).to(self.model.device),
             **self._settings(sampling),
         )
         count = TokenCounter(progress)
@@ -213,7 +225,7 @@ class HFEngine(Engine):
             max_new_tokens=sampling.max_tokens,
             repetition_penalty=sampling.repetition_penalty,
             pad_token_id=self._pad,
-            num_beams=1,
+            **NEUTRAL,
         )
         if sampling.stop:
             settings |= dict(stop_strings=list(sampling.stop), tokenizer=self.tokenizer)
