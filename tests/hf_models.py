@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 VOCAB = 96
@@ -81,3 +81,8 @@ def small_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer.decoder = decoders.Fuse()
     special = dict(bos_token="<s>", eos_token="</s>", pad_token="<pad>")
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="~", **special)
+
+
+def count_hooks(model: nn.Module) -> int:
+    """All forward hooks on a model; transformers itself leaves some behind when hidden states were asked for."""
+    return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules())

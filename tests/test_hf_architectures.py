@@ -8,13 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import PreTrainedModel
 
 import esamp
 from esamp import ESampConfig, Run
 from esamp.engines.hf.head import probe
 from esamp.step import DecodeStep, Steering
-from hf_models import AFTER_HEAD, ARCHITECTURES, PAD, small
+from hf_models import AFTER_HEAD, ARCHITECTURES, PAD, count_hooks, small
 from hf_reference import Network, Ridge, after_layer, reconstruct, states_alone
 
 PROMPTS = torch.tensor([[5, 6, 7, 8, 9], [10, 11, 12, 13, 14]])
@@ -96,10 +95,6 @@ def test_beta_zero_has_the_bits_of_the_model_alone(architecture: str, own_call: 
     assert run.telemetry()["updates"] > 0
     assert run.telemetry()["rows_steered"] == 0
     assert count_hooks(model) == hooks
-
-
-def count_hooks(model: PreTrainedModel) -> int:
-    return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules())
 
 
 @architectures

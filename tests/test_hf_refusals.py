@@ -13,7 +13,7 @@ import esamp
 from esamp import ESampConfig, Run
 from esamp.errors import EsampError, InputError, OptionError, UnsupportedError
 from esamp.methods.vanilla import VanillaOptions
-from hf_models import AFTER_HEAD, PAD, VOCAB, small
+from hf_models import AFTER_HEAD, PAD, VOCAB, count_hooks, small
 from hf_reference import Ridge, reconstruct
 
 PROMPT = torch.tensor([[5, 6, 7, 8, 9, 5, 6, 7, 8]])
@@ -52,13 +52,14 @@ def test_what_cannot_be_explored_is_refused_at_the_door(
     make: Callable[[], Any], arguments: dict[str, Any], kind: type[EsampError], message: str
 ) -> None:
     model = make()
+    hooks = count_hooks(model)
     try:
         with pytest.raises(kind, match=message), esamp.explore(model, **arguments):
             pass
     finally:
         if isinstance(model, PreTrainedModel) and model.can_generate():
             model.generation_config.num_beams = None
-    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    assert count_hooks(model) == hooks
 
 
 def call(run: Run, own_call: bool, **kwargs: Any) -> Any:
@@ -92,6 +93,7 @@ def test_a_custom_generate_of_the_user_s_own_is_refused() -> None:
 
 def test_after_an_error_the_next_call_explores() -> None:
     model = small("llama")
+    hooks = count_hooks(model)
     with esamp.explore(model, samples_per_prompt=2) as run:
         with pytest.raises(InputError):
             model.generate(PROMPT, max_new_tokens=4)
@@ -100,7 +102,7 @@ def test_after_an_error_the_next_call_explores() -> None:
         for own_call in (False, True):
             call(run, own_call, do_sample=True, num_return_sequences=2, suppress_tokens=[PAD, 1])
         assert run.telemetry()["updates"] == 6 + 7
-    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    assert count_hooks(model) == hooks
 
 
 # ---- heads that are not plain
