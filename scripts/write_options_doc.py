@@ -11,9 +11,9 @@ TARGET = Path(__file__).parents[1] / "docs" / "options.md"
 
 HEAD = """# Options
 
-Every option is declared once, in the class named above its table; flags of the command line (`--top-k`), keyword arguments and
-this page are derived from there. A value that is out of range, NaN or of the wrong type is one error that names
-the option, the value and what is allowed.
+Every option is declared once, in the class named above its table; flags of the command line (`--top-k`), keyword
+arguments and this page are derived from there. A value that is out of range, NaN or of the wrong type is one error that
+names the option, the value and what is allowed.
 """
 
 
@@ -43,7 +43,7 @@ def main() -> int:
     """Write the page, or compare it."""
     if "--check" in sys.argv[1:]:
         fresh = TARGET.is_file() and TARGET.read_text(encoding="utf-8") == document()
-        print("docs/options.md is up to date" if fresh else "docs/options.md is out of date: run scripts/write_options_doc.py")
+        print("docs/options.md is up to date" if fresh else "docs/options.md is out of date: run this without --check")
         return 0 if fresh else 1
     TARGET.write_text(document(), encoding="utf-8")
     return 0

@@ -331,3 +331,24 @@ def test_a_head_without_rows_is_never_asked_for_them() -> None:
     trained(esamp, head)
     assert np.isnan(esamp.telemetry()["cos_token"])
     assert esamp.telemetry()["kl"] > 0
+
+
+def test_the_whole_keeps_what_released_groups_did() -> None:
+    head, esamp = Head(torch.randn(V, D)), method(slots=1)
+    trained(esamp, head)
+    before = esamp.telemetry()
+    esamp.release(0)
+    assert esamp.admit() == 0
+    assert esamp.telemetry(0)["updates"] == 0
+    assert esamp.telemetry()["updates"] == before["updates"] > 0
+
+
+def test_the_shared_slot_is_new_when_its_last_group_left() -> None:
+    head, esamp = Head(torch.randn(V, D)), method(slots=1, scope="batch")
+    trained(esamp, head)
+    assert esamp.admit() == 0
+    esamp.release(0)
+    assert esamp.telemetry(0)["updates"] > 0
+    esamp.release(0)
+    assert esamp.admit() == 0
+    assert esamp.telemetry(0)["updates"] == 0

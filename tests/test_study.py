@@ -56,7 +56,8 @@ def test_the_observed_vanilla_arm_is_plain_sampling(engine: HFEngine, results: l
     plain = next(engine.generate([replace(observed.request, method="vanilla", options=None)]))
     assert [s.token_ids for s in plain.samples] == [s.token_ids for s in observed.samples]
     trace = observed.samples[0].trace
-    assert trace is not None and trace.novelty[1:].isfinite().all()
+    assert trace is not None
+    assert trace.novelty[1:].isfinite().all()
 
 
 def test_demo_page_holds_every_sample_and_its_novelty(results: list[demo.ArmResult]) -> None:
@@ -81,7 +82,8 @@ def test_verdict_claims_only_what_differs() -> None:
     better = graded("better", [int(n) for n in base.distinct + 2])
     even = graded("even", [int(n) for n in rng.permutation(base.distinct)])
     both = demo.verdict([base, better, even])[0]
-    assert "better +2.00 [+2.00, +2.00]" in both and "even" not in both
+    assert "better +2.00 [+2.00, +2.00]" in both
+    assert "even" not in both
     assert demo.verdict([base, even])[0].startswith("No arm differs")
 
 
@@ -120,7 +122,9 @@ def test_diversity_measures_every_arm(engine: HFEngine) -> None:
     cold, hot, rls = diversity.measure(engine.model, engine.tokenizer, arms, setting)
     assert cold.vendi.estimate < hot.vendi.estimate <= 4
     assert cold.perplexity < hot.perplexity
-    assert math.isnan(cold.explained_variance) and math.isfinite(rls.explained_variance) and rls.kl > 0
+    assert math.isnan(cold.explained_variance)
+    assert math.isfinite(rls.explained_variance)
+    assert rls.kl > 0
     assert cold.as_dict()["kl"] is None
 
 
@@ -137,7 +141,8 @@ def test_throughput_times_pairs(engine: HFEngine) -> None:
     load = throughput.Load(prompts=2, samples=2, tokens=6)
     result = throughput.measure(engine.model, ESampConfig(), load, pairs=2)
     assert len(result.on) == len(result.off) == 2
-    assert isinstance(result.ratio, Interval) and result.ratio.estimate > 0
+    assert isinstance(result.ratio, Interval)
+    assert result.ratio.estimate > 0
     assert result.telemetry["updates"] == 2 * (6 - 2)  # per prompt: no first token, and plain hooks miss the last
     assert result.bank_bytes > 0
 

@@ -1,7 +1,6 @@
 """`esamp bench`: what exploring costs, and what it brings in diversity."""
 
 import json as encoder
-from collections.abc import Callable
 from typing import Annotated, Literal
 
 import typer
@@ -11,7 +10,7 @@ from rich.table import Table
 from esamp.cli.flags import FlagGroup, with_flags
 from esamp.cli.terminal import Bar
 from esamp.engines.hf import HFEngine
-from esamp.errors import MissingDependencyError, OptionError
+from esamp.errors import MissingDependencyError
 from esamp.explorer.config import ESampConfig
 from esamp.metrics.embedding import SentenceEmbedder
 from esamp.models import EMBEDDED
@@ -22,7 +21,8 @@ from esamp.study import diversity, throughput
 def command(
     options: ESampConfig,
     what: Annotated[
-        Literal["throughput", "diversity"], typer.Argument(help="cost in tokens a second, or diversity against perplexity")
+        Literal["throughput", "diversity"],
+        typer.Argument(help="cost in tokens a second, or diversity against perplexity"),
     ] = "throughput",
     model: Annotated[str, typer.Option(help="hub name or folder")] = EMBEDDED,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
@@ -42,8 +42,8 @@ def command(
     """Measure what exploring costs (throughput) or what it brings (diversity).
 
     throughput: the same decoding on and off in interleaved pairs of equal length; fails if nothing was explored.
-    diversity: Vendi Score, cosine, perplexity and entropy of vanilla over temperatures, of ESamp as published and of ours; the
-    options given on the command line add an arm of their own.
+    diversity: Vendi Score, cosine, perplexity and entropy of vanilla over temperatures, of ESamp as published and of
+    ours; the options given on the command line add an arm of their own.
     """
     if what == "throughput":
         load = throughput.Load(prompts, samples, tokens=tokens)
@@ -95,7 +95,7 @@ def _diversity(
     engine: HFEngine,
     arms: list[diversity.Arm],
     setting: diversity.Setting,
-    embed: tuple[str, diversity.Embed | None],
+    kernel: tuple[str, diversity.Embed | None],
     *,
     as_json: bool,
 ) -> None:
@@ -106,11 +106,9 @@ def _diversity(
         def done(row: diversity.Row) -> None:
             bar.advance(rows, rows * setting.tokens)
 
-        results = diversity.measure(
-            engine.model, engine.tokenizer, arms, setting, embed=embed[1], on_arm=done
-        )
+        results = diversity.measure(engine.model, engine.tokenizer, arms, setting, embed=kernel[1], on_arm=done)
     if as_json:
-        print(encoder.dumps({"kernel": embed[0], "arms": [row.as_dict() for row in results]}))
+        print(encoder.dumps({"kernel": kernel[0], "arms": [row.as_dict() for row in results]}))
         return
     table = _table("decoding", "Vendi [95 %]", "cosine", "PPL", "H", "expl. var.", "KL")
     for row in results:
@@ -120,8 +118,8 @@ def _diversity(
     console = Console(highlight=False)
     console.print(table)
     console.print(
-        f"{len(setting.prompts)} prompts, {len(setting.seeds)} seeds, {setting.samples} samples of {setting.tokens} tokens; "
-        f"Vendi and cosine over {embed[0]}; PPL and entropy H under the undisturbed model at T = 1",
+        f"{len(setting.prompts)} prompts, {len(setting.seeds)} seeds, {setting.samples} samples of {setting.tokens} "
+        f"tokens; Vendi and cosine over {kernel[0]}; PPL and entropy H under the undisturbed model at T = 1",
         markup=False,
     )
 
@@ -133,7 +131,7 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _embedder(name: str) -> tuple[str, Callable[..., object] | None]:
+def _embedder(name: str) -> tuple[str, diversity.Embed | None]:
     if name == "ngram":
         return "token n-grams", None
     try:

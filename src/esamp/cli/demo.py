@@ -2,6 +2,7 @@
 
 import json as encoder
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,6 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from esamp import __version__
 from esamp.cli.terminal import Bar, message, printable
 from esamp.engines.hf import HFEngine
 from esamp.errors import InputError
@@ -31,8 +31,8 @@ def command(
 ) -> None:
     """Compare plain sampling, ESamp as published and ours on held-out Countdown problems, and write an HTML page.
 
-    Every arm gets the same problems and the same number of samples. The table has 95 % intervals; the sentences below it
-    say what can be told from chance.
+    Every arm gets the same problems and the same number of samples. The table has 95 % intervals; the sentences below
+    it say what can be told from chance.
     """
     if not page.parent.is_dir():
         raise InputError(f"{page.parent} is no folder: create it, or give another --page")
@@ -44,7 +44,8 @@ def command(
         results = demo.run_demo(
             engine, task, items, samples=samples, max_tokens=max_tokens, seed=seed, progress=bar.advance
         )
-    footer = f"esamp {__version__}: esamp demo --problems {problems} -n {samples} --max-tokens {max_tokens} --seed {seed}"
+    settings = f"--problems {problems} -n {samples} --max-tokens {max_tokens} --seed {seed}"
+    footer = f"esamp {version('esamp')}: esamp demo {settings}"
     page.write_text(render(demo.page(results, items, shown=shown, footer=footer)), encoding="utf-8")
     if json:
         print(encoder.dumps({**demo.as_json(results), "page": str(page)}))

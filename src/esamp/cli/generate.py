@@ -76,8 +76,9 @@ def command(
         try:
             _generate(job, todo, file, as_json=json)
         except KeyboardInterrupt:
-            done = len(asked) - len(jobs.remaining(job, asked, file))
-            message(_interrupted(done, len(asked), output))
+            if file is not None:
+                file.recover()
+            message(_interrupted(len(asked) - len(jobs.remaining(job, asked, file)), len(asked), output))
             raise typer.Exit(130) from None
     if output is not None:
         message(f"{_prompt_count(len(asked))} done in {output}, {len(asked) - len(todo)} of them before this run")

@@ -105,8 +105,10 @@ class ESampConfig(Options):
 
     @property
     def mixing_strength(self) -> float:
-        """s of ``(1 + s) head(hL) - s head(hL - delta / s)``: beta, as the paper has it, and at least 1 with the action
-        signal, whose size has nothing to do with beta."""
+        """s of ``(1 + s) head(hL) - s head(hL - delta / s)``: the paper's beta.
+
+        At least 1 with the action signal, whose size has nothing to do with beta.
+        """
         if not self.steers_action:
             return self.beta
         return max(self.beta, 1.0) if self.steers_state else 1.0

@@ -57,6 +57,7 @@ class Telemetry:
         self._dtype = torch.float32 if torch.device(device).type == "mps" else torch.float64
         with torch.inference_mode(False):  # as in `Bank`
             self.sums = torch.zeros(slots, len(FIELDS), dtype=self._dtype, device=device)
+            self.retired = torch.zeros(len(FIELDS), dtype=self._dtype, device=device)
 
     def grow(self, slots: int) -> None:
         """Make room for `slots` slots."""
@@ -66,7 +67,8 @@ class Telemetry:
                 self.sums = torch.cat([self.sums, self.sums.new_zeros(extra, len(FIELDS))])
 
     def clear(self, slot: int) -> None:
-        """Forget a slot's sums, when it is claimed."""
+        """A new group claims the slot: the sums of the last one count in the whole from now on."""
+        self.retired += self.sums[slot]
         self.sums[slot] = 0
 
     def add(self, slots: Tensor, **values: Tensor) -> None:
@@ -78,9 +80,9 @@ class Telemetry:
         self.sums.index_add_(0, slots, torch.stack(columns, dim=-1))
 
     def summary(self, slots: list[int] | None = None) -> Summary:
-        """Read the sums of `slots` (default: all) and add them up. Synchronises with the device."""
-        chosen = self.sums if slots is None else self.sums[slots]
-        return summarise(dict(zip(FIELDS, chosen.sum(0).tolist(), strict=True)))
+        """Add up the sums of `slots`, or of all groups there ever were. Synchronises with the device."""
+        total = self.sums.sum(0) + self.retired if slots is None else self.sums[slots].sum(0)
+        return summarise(dict(zip(FIELDS, total.tolist(), strict=True)))
 
 
 def summarise(sums: dict[str, float]) -> Summary:

@@ -30,6 +30,7 @@ class ESamp(DecodeMethod):
     def __init__(self, config: ESampConfig, explorer: Explorer, *, full: bool) -> None:
         """Use `build`."""
         self.config, self.explorer, self.full = config, explorer, full
+        self._sharing = 0  # groups in the one slot of scope = "batch"
         self._proposal: Proposal | None = None
         self._expected: Tensor | None = None
         self._kl: Tensor | None = None
@@ -77,17 +78,19 @@ class ESamp(DecodeMethod):
 
     def admit(self) -> int | None:
         """With ``scope = "batch"`` everybody gets slot 0."""
-        if self.config.scope == "batch" and self.explorer.bank.in_use:
-            return 0
-        return self.explorer.claim()
+        if self.config.scope == "prompt":
+            return self.explorer.claim()
+        self._sharing += 1
+        return self.explorer.claim() if self._sharing == 1 else 0
 
     def grow(self, slots: int) -> None:
         """Make room for at least this many groups."""
         self.explorer.grow(1 if self.config.scope == "batch" else slots)
 
     def release(self, slot: int) -> None:
-        """Free a group's slot; the shared one of ``scope = "batch"`` stays."""
-        if self.config.scope == "prompt":
+        """Free a group's slot; the shared one of ``scope = "batch"`` when the last group leaves it."""
+        self._sharing -= self.config.scope == "batch"
+        if not self._sharing:
             self.explorer.release(slot)
 
     @property

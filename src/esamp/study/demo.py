@@ -1,7 +1,7 @@
 """The demonstration: the embedded model on held-out Countdown problems, with and without exploration."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,17 +47,17 @@ class ArmResult:
 
     @property
     def correct(self) -> NDArray[np.bool_]:
-        """`[P, n]`"""
+        """Whether each sample is right, `[P, n]`."""
         return np.array([[grade.correct for grade in group] for group in self.grades])
 
     @property
     def distinct(self) -> NDArray[np.float64]:
-        """`[P]`: different correct solutions among the n samples."""
+        """`[P]`, different correct solutions among the n samples."""
         return np.array([len({g.canonical for g in group if g.correct}) for group in self.grades], dtype=np.float64)
 
     @property
     def vendi(self) -> NDArray[np.float64]:
-        """`[P]`: Vendi Score of the n texts under the n-gram kernel of their tokens."""
+        """`[P]`, Vendi Score of the n texts under the n-gram kernel of their tokens."""
         return np.array([vendi_score(ngram_embedding([s.token_ids for s in c.samples])) for c in self.completions])
 
     @property
@@ -101,7 +101,10 @@ def run_demo(
     results = []
     for arm in arms:
         sampling = Sampling(temperature=arm.temperature, max_tokens=max_tokens)
-        requests = [Request(i.id, i.prompt, n=samples, sampling=sampling, options=arm.options, seed=seed) for i in items]
+        requests = [
+            Request(item.id, item.prompt, n=samples, sampling=sampling, options=arm.options, seed=seed)
+            for item in items
+        ]
         completions = tuple(engine.generate(requests, progress=progress))
         for completion in completions:
             check_active(completion)
@@ -145,8 +148,8 @@ def table(results: Sequence[ArmResult]) -> Summary:
         )
     columns = ("decoding", "pass@1 %", f"pass@{samples} %", "distinct correct", "Vendi", "tokens", "expl. var.")
     note = (
-        f"{problems} held-out problems, {samples} samples each; 95 % bootstrap intervals over problems. pass@{samples} is the "
-        f"share of problems solved by a group of exactly {samples}. Vendi: n-gram kernel over tokens."
+        f"{problems} held-out problems, {samples} samples each; 95 % bootstrap intervals over problems. pass@{samples}: "
+        f"the share of problems solved by a group of exactly {samples}. Vendi: n-gram kernel over tokens."
     )
     return Summary(columns, rows, note)
 
@@ -162,25 +165,26 @@ def verdict(results: Sequence[ArmResult]) -> list[str]:
         first = f"Distinct correct solutions per problem differ from {BASELINE} beyond chance for: {'; '.join(parts)}."
     else:
         first = (
-            f"No arm differs from {BASELINE} beyond chance in distinct correct solutions; the largest difference is "
-            f"{best.arm}, {_signed(best.difference)} (p = {best.p:.2f})."
+            f"No arm differs from {BASELINE} beyond chance in distinct correct solutions; the largest difference "
+            f"is {best.arm}, {_signed(best.difference)} (p = {best.p:.2f})."
         )
     second = (
-        f"With {problems} problems of {samples} samples only large differences can be told from chance: this shows how the methods "
-        "behave, it does not rank them. p-values are paired permutation tests over problems, Holm-adjusted."
+        f"With {problems} problems of {samples} samples only large differences can be told from chance: this shows how "
+        "the methods behave, it does not rank them. p-values are paired permutation tests over problems, Holm-adjusted."
     )
     published = next((r for r in results if r.arm.options.preset == "paper"), None)
     if published is None:
         return [first, second]
     third = (
-        f"As published, the distiller explains {published.explained_variance:.0%} of the variance of the hidden states here; "
-        "where that is about zero the method is a lower temperature, which is why vanilla at T / (1 + beta) stands beside it."
+        f"As published, the distiller explains {published.explained_variance:.0%} of the variance of the hidden states "
+        "here; where that is about zero the method is a lower temperature, which is why vanilla at T / (1 + beta) "
+        "stands beside it."
     )
     return [first, second, third]
 
 
 def page(results: Sequence[ArmResult], items: Sequence[Item], *, shown: int, footer: str) -> Page:
-    """The HTML page: the table, and all samples of the first `shown` problems with the novelty of every token."""
+    """The HTML page: the table, and all samples of the first `shown` problems, every token with its novelty."""
     problems = []
     for place, item in enumerate(items[:shown]):
         arms = {
@@ -191,33 +195,32 @@ def page(results: Sequence[ArmResult], items: Sequence[Item], *, shown: int, foo
             for result in results
         }
         solutions = item.data.get("solutions")
-        problems.append(ProblemView(item.id, item.prompt, f"{solutions} different solutions exist" if solutions else "", arms))
+        known = f"{solutions} different solutions exist" if solutions else ""
+        problems.append(ProblemView(item.id, item.prompt, known, arms))
     return Page("Exploratory Sampling on Countdown", verdict(results), table(results), problems, footer)
 
 
 def as_json(results: Sequence[ArmResult]) -> dict[str, object]:
     """All numbers of the table and the comparisons, unformatted."""
-    summary = []
-    for result in results:
-        summary.append(
-            {
-                "arm": result.arm.name,
-                "temperature": result.arm.temperature,
-                "options": result.arm.options.model_dump(exclude_unset=True),
-                "pass@1": result.correct.mean(1).tolist(),
-                "solved": result.correct.any(1).tolist(),
-                "distinct_correct": result.distinct.tolist(),
-                "vendi": result.vendi.tolist(),
-                "mean_tokens": result.mean_tokens,
-                "explained_variance": result.explained_variance,
-                "seconds": sum({c.seconds for c in result.completions}),
-            }
-        )
     comparisons = [
-        {"arm": c.arm, "difference": c.difference.estimate, "low": c.difference.low, "high": c.difference.high, "p": c.p}
-        for c in compare(results)
+        {"arm": c.arm, "difference": asdict(c.difference), "p": c.p, "against": BASELINE} for c in compare(results)
     ]
-    return {"arms": summary, "against": BASELINE, "comparisons": comparisons, "verdict": verdict(results)}
+    return {"arms": [_numbers(result) for result in results], "comparisons": comparisons, "verdict": verdict(results)}
+
+
+def _numbers(result: ArmResult) -> dict[str, object]:
+    return {
+        "arm": result.arm.name,
+        "temperature": result.arm.temperature,
+        "options": result.arm.options.model_dump(exclude_unset=True),
+        "pass@1": result.correct.mean(1).tolist(),
+        "solved": result.correct.any(1).tolist(),
+        "distinct_correct": result.distinct.tolist(),
+        "vendi": result.vendi.tolist(),
+        "mean_tokens": result.mean_tokens,
+        "explained_variance": result.explained_variance,
+        "seconds": sum({completion.seconds for completion in result.completions}),
+    }
 
 
 def _view(sample: Sample, grade: Grade) -> SampleView:

@@ -1,12 +1,13 @@
 """Diversity against quality: how different the samples of one prompt are, and at what perplexity.
 
-Every arm decodes the same prompts to the same length (the end-of-text token is masked), so that length is no confound. The texts
-are then scored by the undisturbed model at temperature 1. A method that only cools or heats the distribution moves along
-the curve of the vanilla temperatures; one that explores leaves it.
+Every arm decodes the same prompts to the same length (the end-of-text token is masked), so that length is no confound.
+The texts are then scored by the undisturbed model at temperature 1. A method that only cools or heats the distribution
+moves along the curve of the vanilla temperatures; one that explores leaves it.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -151,7 +152,7 @@ def _decode(
     model: PreTrainedModel, arm: Arm, prompt: Tensor, setting: Setting, seed: int
 ) -> tuple[Tensor, dict[str, float]]:
     """`samples` texts of one prompt, `[samples, prompt + tokens]`, wave by wave."""
-    arguments = dict(
+    arguments: dict[str, Any] = dict(
         inputs=prompt.to(model.device),
         attention_mask=torch.ones_like(prompt, device=model.device),
         do_sample=True,
@@ -163,7 +164,8 @@ def _decode(
     )
     torch.manual_seed(seed)
     if arm.options is None:
-        return model.generate(**arguments, num_return_sequences=setting.samples), {}
+        generate = cast("Callable[..., Tensor]", model.generate)
+        return generate(**arguments, num_return_sequences=setting.samples), {}
     waves = min(arm.options.wave_count, setting.samples)
     sizes = [setting.samples // waves + (wave < setting.samples % waves) for wave in range(waves)]
     with explore(model, arm.options) as run:

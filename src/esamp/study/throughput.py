@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -43,7 +44,7 @@ class Throughput:
 
     @property
     def ratio(self) -> Interval:
-        """Throughput with exploration relative to without, 95 % bootstrap interval over pairs; 0.97 is 3 % slower."""
+        """Throughput with exploration over that without, 95 % bootstrap interval over pairs; 0.97 is 3 % slower."""
         return bootstrap_mean(np.array(self.off) / np.array(self.on), np.random.default_rng(0))
 
     @property
@@ -79,7 +80,7 @@ def measure(
     full: bool = False,
     on_run: Callable[[int], None] | None = None,
 ) -> Throughput:
-    """Time `pairs` interleaved pairs of runs after one uncounted pair. End-of-text is masked: all runs are equally long.
+    """Time `pairs` interleaved pairs of runs after one uncounted pair, all equally long (end-of-text is masked).
 
     Args:
         model: decoder-only model in evaluation mode.
@@ -121,7 +122,8 @@ def measure(
 def _timed(model: PreTrainedModel, ids: torch.Tensor, load: Load) -> float:
     _synchronise(model)
     started = time.perf_counter()
-    model.generate(
+    generate = cast("Callable[..., torch.Tensor]", model.generate)
+    generate(
         ids,
         attention_mask=torch.ones_like(ids),
         do_sample=True,

@@ -44,7 +44,7 @@ def explore(
         model: any decoder-only transformers model, on any device, in any precision.
         options: the method's options, `ESampConfig` by default.
         samples_per_prompt: rows per group within one call.
-        method: name of a decoding method (``esamp methods`` lists them).
+        method: name of a decoding method, by entry point.
         slots: most groups remembered at a time; memory grows with the groups that come, up to this many.
         telemetry: "basic" leaves out KL and the cosine with the sampled token, and projects no second set of states.
         trace: keep novelty, KL and surprisal of every token (`Run.trace`).
