@@ -223,7 +223,7 @@ def test_a_bar_on_a_terminal_only(model: str) -> None:
 
 # ---- runs that are interrupted
 
-RUN = ("-n", "2", "--max-tokens", "24", "--batch-rows", "2")
+RUN = ("-n", "2", "--max-tokens", "16", "--batch-rows", "2")
 """One prompt after the other, each in the time that a few dozen steps take."""
 INTERRUPTIBLE = """
 import signal, sys
@@ -251,35 +251,35 @@ def without_times(path: Path) -> list[dict[str, Any]]:
 
 
 def test_kill_and_continue(capsys: Output, model: str, tmp_path: Path) -> None:
-    source, output, whole = write_prompts(tmp_path / "in.jsonl", 12), tmp_path / "out.jsonl", tmp_path / "whole.jsonl"
+    source, output, whole = write_prompts(tmp_path / "in.jsonl", 10), tmp_path / "out.jsonl", tmp_path / "whole.jsonl"
     process = started(model, source, output)
     process.kill()
     process.communicate()
     before = output.read_bytes()
-    assert 2 <= before.count(b"\n") < 12
+    assert 2 <= before.count(b"\n") < 10
     output.write_bytes(before[: before.rindex(b"\n", 0, -1) + 40])  # as if it had been killed while it wrote
     flags = ["--input", str(source), "--model", model, *RUN]
     code, out, err = here(capsys, *flags, "--output", str(output))
     assert (code, out) == (0, "")
     assert f"warning: the last line of {output} was cut off" in err
-    assert f"12 prompts done in {output}" in err
+    assert f"10 prompts done in {output}" in err
     assert here(capsys, *flags, "--output", str(whole))[0] == 0
     assert without_times(output) == without_times(whole)
 
 
 def test_ctrl_c_and_continue(capsys: Output, model: str, tmp_path: Path) -> None:
-    source, output = write_prompts(tmp_path / "in.jsonl", 12), tmp_path / "out.jsonl"
+    source, output = write_prompts(tmp_path / "in.jsonl", 10), tmp_path / "out.jsonl"
     process = started(model, source, output)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 130
     assert output.read_bytes().endswith(b"\n")
     done = output.read_bytes().count(b"\n")
-    told = f"esamp: interrupted; {done} of 12 prompts are in {output}: the same command continues it\n"
+    told = f"esamp: interrupted; {done} of 10 prompts are in {output}: the same command continues it\n"
     assert (out, err) == ("", told)
     code, _, err = here(capsys, "--input", str(source), "--output", str(output), "--model", model, *RUN)
     assert code == 0
-    assert f"12 prompts done in {output}, {done} of them before this run\n" in err
+    assert f"10 prompts done in {output}, {done} of them before this run\n" in err
 
 
 def test_two_processes_on_one_file(capsys: Output, model: str, tmp_path: Path) -> None:

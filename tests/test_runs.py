@@ -234,18 +234,31 @@ def test_a_line_torn_at_any_byte_is_dropped_and_redone(tmp_path: Path) -> None:
         assert path.read_bytes() == text
 
 
+def test_an_interrupted_append_is_recovered(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    with OutputFile(path, JOB.settings()) as output:
+        output.append("a", {})
+        second = path.read_bytes().replace(b'"key": "a"', b'"key": "b"')
+        output._file.write(second + second[:30])
+        assert output.done == {"a"}
+        output.recover()
+        assert (output.done, output.torn) == ({"a", "b"}, True)
+        output.append("d", {})
+    assert [line["key"] for line in lines(path)] == ["a", "b", "d"]
+
+
 def test_zeros_after_a_power_cut_are_a_torn_line(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     do(JOB, path, Parrot())
     text = path.read_bytes()
-    path.write_bytes(text + b'{"key": "ab' + b"\0" * 100)
+    path.write_bytes(text + b'{"esamp": "ab' + b"\0" * 100)
     with OutputFile(path, JOB.settings()) as output:
         assert output.torn
     assert path.read_bytes() == text
 
 
 @pytest.mark.parametrize(
-    "content", [b"my diary", b"my diary\n", b'{"a": 1}\n', b'{"prompt": "a"}', b'"key"\n', b"\xff\xfe\n"]
+    "content", [b"my diary", b"my diary\n", b'{"a": 1}\n', b'{"key": "a"}', b'"key"\n', b"\xff\xfe\n"]
 )
 def test_somebody_elses_file_is_left_alone(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "diary.txt"

@@ -11,12 +11,12 @@ from typing import Any, Self
 
 from esamp.errors import EsampError, InputError
 
-START = b'{"key": "'
+START = b'{"esamp": "'
 """How every line begins. What does not begin so was not written here and is never touched."""
 
 
 class OutputFile:
-    """One line per finished prompt: its key, id, prompt, samples, telemetry and the settings of the run.
+    """One line per finished prompt: version, key, id, prompt, samples, telemetry and the settings of the run.
 
     A line is on disk (fsync) when `append` returns. A last line without its end is what a killed process left behind;
     it is dropped on opening and `torn` says so. An advisory lock keeps a second process out while the file is open.
@@ -39,7 +39,7 @@ class OutputFile:
             raise InputError(f"cannot open {path}: {error.strerror}") from None
         try:
             self._lock()
-            self._continue()
+            self.recover()
         except OSError as error:
             self._file.close()
             raise InputError(f"cannot continue {path}: {error.strerror}") from None
@@ -61,7 +61,7 @@ class OutputFile:
         Raises:
             EsampError: the disk is full or gone.
         """
-        line = {"key": key, **record, "settings": self.settings, "esamp": version("esamp")}
+        line = {"esamp": version("esamp"), "key": key, **record, "settings": self.settings}
         text = json.dumps(line, ensure_ascii=False, allow_nan=False)
         rest = memoryview(text.encode(errors="backslashreplace") + b"\n")
         try:
@@ -72,16 +72,12 @@ class OutputFile:
             raise EsampError(f"cannot write to {self.path}: {error.strerror}") from None
         self.done.add(key)
 
-    def _lock(self) -> None:
-        try:
-            fcntl.flock(self._file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"{self.path} is being written by another process: wait for it, or give another file"
-            ) from None
+    def recover(self) -> None:
+        """Read from the file what is done, and cut off a torn end: on opening, or after `append` was interrupted.
 
-    def _continue(self) -> None:
-        """Collect what is done, refuse what is not ours, cut off a torn end."""
+        Raises:
+            InputError: the file holds something else, or lines of other settings.
+        """
         end = 0
         for number, line in enumerate(self._lines(), 1):
             where = f"{self.path}:{number}"
@@ -97,6 +93,14 @@ class OutputFile:
             self._file.truncate(end)
         os.fsync(self._file.fileno())
         _sync_folder(self.path)
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"{self.path} is being written by another process: wait for it, or give another file"
+            ) from None
 
     def _lines(self) -> Iterator[bytes]:
         with self.path.open("rb") as file:
