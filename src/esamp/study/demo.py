@@ -148,8 +148,8 @@ def table(results: Sequence[ArmResult]) -> Summary:
         )
     columns = ("decoding", "pass@1 %", f"pass@{samples} %", "distinct correct", "Vendi", "tokens", "expl. var.")
     note = (
-        f"{problems} held-out problems, {samples} samples each; 95 % bootstrap intervals over problems. pass@{samples}: "
-        f"the share of problems solved by a group of exactly {samples}. Vendi: n-gram kernel over tokens."
+        f"{problems} held-out problems, {samples} samples each; 95 % bootstrap intervals over problems. "
+        f"pass@{samples}: share of problems solved by a group of exactly {samples}. Vendi: n-gram kernel over tokens."
     )
     return Summary(columns, rows, note)
 
