@@ -271,6 +271,34 @@ def test_a_step_does_not_wait_for_the_device(signal: Any) -> None:
         model.to("cpu")
 
 
+def test_stop_texts_with_a_tokenizer_that_cannot_spell() -> None:
+    """The embedded model's tokenizer knows whole words only."""
+    loaded = HFEngine.load(trace=True)
+    free, cut = (
+        next(
+            loaded.generate(
+                [Request("x", "Numbers 3 5 8 9 target 24", n=6, sampling=Sampling(max_tokens=40, stop=stop))]
+            )
+        )
+        for stop in ((), ("try", "left 8"))
+    )
+    assert any("left 8" in sample.text for sample in free.samples)
+    for whole, sample in zip(free.samples, cut.samples, strict=True):
+        ends = [place for stop in ("try", "left 8") if (place := whole.text.find(stop)) >= 0]
+        assert sample.text == whole.text[: min(ends, default=None)]
+        assert (sample.finish_reason == "stop") == (bool(ends) or whole.finish_reason == "stop")
+
+
+def test_without_a_limit_the_context_is_one() -> None:
+    free = [ask(text, sampling=Sampling()) for text in ("x" * 10, "y" * 20, "z" * 250)]
+    completions = list(engine().generate(free))
+    most = [max(len(sample.token_ids) for sample in completion.samples) for completion in completions]
+    assert max(most) <= 192  # 256 - 21 and 256 - 11, in steps of 64
+    assert most[2] <= 6
+    with pytest.raises(InputError, match="shorten it"):
+        next(engine().generate([ask("x" * 300, sampling=Sampling())]))
+
+
 def test_end_of_sequence_counts_as_a_token_and_stops() -> None:
     model = small("llama")
     completion = next(engine().generate([ask(n=16, method="vanilla", sampling=Sampling(max_tokens=60))]))

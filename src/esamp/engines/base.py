@@ -30,8 +30,8 @@ class Sampling(Options):
     """keep tokens with at least this share of the top token's probability"""
     repetition_penalty: float = Field(1.0, gt=0, le=10)
     """divide the logits of tokens already in the text by this"""
-    max_tokens: int = Field(512, ge=1)
-    """generate at most this many tokens a sample"""
+    max_tokens: int | None = Field(None, ge=1)
+    """generate at most this many tokens a sample; by default what the model's context holds, at most 512"""
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = Field((), strict=False)
     """end a sample at the first of these texts"""
 

@@ -14,7 +14,7 @@ from transformers import (
 )
 from transformers.generation.configuration_utils import GenerationMode
 
-from esamp.engines.hf.processors import WatchedCriteria
+from esamp.engines.hf.processors import DecodedStopTexts, WatchedCriteria
 from esamp.errors import OptionError, UnsupportedError
 
 ASSISTED = "assisted decoding proposes tokens that no method steered: no assistant_model, no prompt_lookup_num_tokens"
@@ -91,5 +91,9 @@ def _with_stop_strings(kwargs: dict[str, Any]) -> dict[str, Any]:
     if tokenizer is None:
         raise OptionError("stop_strings needs tokenizer=... as well")
     criteria = StoppingCriteriaList(kwargs.pop("stopping_criteria", None) or [])
-    criteria.append(StopStringCriteria(tokenizer, stop_strings))
+    stops = [stop_strings] if isinstance(stop_strings, str) else list(stop_strings)
+    try:
+        criteria.append(StopStringCriteria(tokenizer, stops))
+    except ValueError:  # it takes the vocabulary apart, which fails for tokenizers that cannot spell any text
+        criteria.append(DecodedStopTexts(tokenizer, stops))
     return {**kwargs, "stopping_criteria": criteria}

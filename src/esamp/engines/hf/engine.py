@@ -45,8 +45,10 @@ class _Job:
 
     request: Request
     prompt: list[int]
+    limit: int
+    """most tokens of a sample"""
     uniforms: Tensor
-    """`[n, max_tokens]` float64: the random numbers of its samples"""
+    """`[n, limit]` float64: the random numbers of its samples"""
     samples: list[Sample] = field(default_factory=list)
 
 
@@ -120,9 +122,8 @@ class HFEngine(Engine):
 
     def generate(self, requests: Iterable[Request], *, progress: Progress | None = None) -> Iterator[Completion]:
         """Yield completions batch by batch, in the order of the requests."""
-        for batch in self._batches(requests):
+        for jobs in self._batches(requests):
             started = time.perf_counter()
-            jobs = [self._job(request) for request in batch]
             telemetry = self._run_batch(jobs, progress)
             seconds = time.perf_counter() - started
             for job, numbers in zip(jobs, telemetry, strict=True):
@@ -130,17 +131,16 @@ class HFEngine(Engine):
 
     # ---- batches
 
-    def _batches(self, requests: Iterable[Request]) -> Iterator[list[Request]]:
+    def _batches(self, requests: Iterable[Request]) -> Iterator[list[_Job]]:
         """Neighbouring requests that can be decoded together."""
-        batch: list[Request] = []
+        batch: list[_Job] = []
         for request in requests:
-            if request.n < 1:
-                raise OptionError(f"request {request.id!r}: n = {request.n} must be at least 1")
+            job = self._job(request)
             widest = max(self._waves(request))
-            if batch and (_kind(request) != _kind(batch[0]) or (len(batch) + 1) * widest > self._batch_rows):
+            if batch and (_kind(job) != _kind(batch[0]) or (len(batch) + 1) * widest > self._batch_rows):
                 yield batch
                 batch = []
-            batch.append(request)
+            batch.append(job)
         if batch:
             yield batch
 
@@ -185,7 +185,7 @@ class HFEngine(Engine):
         arguments: dict[str, Any] = dict(
             inputs=padded.repeat_interleave(size, 0).to(self.model.device),
             attention_mask=mask.repeat_interleave(size, 0).to(self.model.device),
-            **self._settings(sampling),
+            **self._settings(sampling, jobs[0].limit),
         )
         count = TokenCounter(progress)
         if run is not None:
@@ -204,13 +204,16 @@ class HFEngine(Engine):
     # ---- one request
 
     def _job(self, request: Request) -> _Job:
+        if request.n < 1:
+            raise OptionError(f"request {request.id!r}: n = {request.n} must be at least 1")
+        prompt = text.encode(self.tokenizer, request)
+        limit = text.room(prompt, request, self._context)
         generator = torch.Generator().manual_seed(_seed(request))
-        uniforms = torch.rand(request.n, request.sampling.max_tokens, generator=generator, dtype=torch.float64)
-        return _Job(request, text.encode(self.tokenizer, request, self._context), uniforms)
+        return _Job(request, prompt, limit, torch.rand(request.n, limit, generator=generator, dtype=torch.float64))
 
     def _sample(self, job: _Job, index: int, tokens: list[int], trace: Trace | None, row: int) -> Sample:
         request = job.request
-        ending = text.end(self.tokenizer, tokens, request.sampling.max_tokens, request, self._eos)
+        ending = text.end(self.tokenizer, tokens, job.limit, request, self._eos)
         kept = None
         if trace is not None:
             novelty, kl, surprisal = (
@@ -219,10 +222,10 @@ class HFEngine(Engine):
             kept = TokenTrace(novelty, kl, surprisal, text.pieces(self.tokenizer, ending.tokens))
         return Sample(index, ending.text, ending.tokens, "stop" if ending.stopped else "length", kept)
 
-    def _settings(self, sampling: Sampling) -> dict[str, Any]:
+    def _settings(self, sampling: Sampling, limit: int) -> dict[str, Any]:
         """The arguments of ``generate``; every sampler setting is given, so that no default of the model interferes."""
         settings: dict[str, Any] = dict(
-            max_new_tokens=sampling.max_tokens,
+            max_new_tokens=limit,
             repetition_penalty=sampling.repetition_penalty,
             pad_token_id=self._pad,
             **NEUTRAL,
@@ -264,9 +267,10 @@ def _ignore(prompt: Tensor, inputs: Mapping[str, Any]) -> None:
     """A plain engine call has nothing to do with the prompt."""
 
 
-def _kind(request: Request) -> tuple[object, ...]:
+def _kind(job: _Job) -> tuple[object, ...]:
     """Requests of one kind can share a generate call."""
-    return request.sampling, request.method, request.options, request.n
+    request = job.request
+    return request.sampling, request.method, request.options, request.n, job.limit
 
 
 def _options(method: type[Method], request: Request) -> Options:

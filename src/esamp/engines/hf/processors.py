@@ -1,11 +1,11 @@
 """What this engine adds to a generate call: logits processors, an ear at the stopping criteria, a counter."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import LogitsProcessor, StoppingCriteriaList
+from transformers import LogitsProcessor, PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
 
 from esamp.engines.base import Progress
 from esamp.explorer.fusion import rescore_survivors
@@ -22,6 +22,26 @@ class Rescore(LogitsProcessor):
         """Filtered scores `[B, V]` in, re-scored out."""
         change = self._take()
         return scores if change is None else rescore_survivors(scores, change.to(scores.device), self._temperature)
+
+
+class DecodedStopTexts(StoppingCriteria):
+    """Stop texts for tokenizers that `StopStringCriteria` cannot take apart: decodes each row's last tokens."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, stops: Sequence[str]) -> None:
+        """A row ends when its newest token completes one of `stops`."""
+        self._tokenizer, self._stops = tokenizer, tuple(stops)
+        self._window = max(map(len, stops)) + 1  # tokens; each adds a character or more
+
+    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
+        """Which rows `[B]` end here."""
+        tails = input_ids[:, -self._window :].tolist()
+        now = self._tokenizer.batch_decode(tails, skip_special_tokens=False)
+        before = self._tokenizer.batch_decode([tail[:-1] for tail in tails], skip_special_tokens=False)
+        ended = [self._found(text) > self._found(old) for text, old in zip(now, before, strict=True)]
+        return torch.tensor(ended, device=input_ids.device)
+
+    def _found(self, text: str) -> int:
+        return sum(text.count(stop) for stop in self._stops)
 
 
 class WatchedCriteria(StoppingCriteriaList):

@@ -21,23 +21,41 @@ class Ending:
     """whether it ended by itself, not at the limit"""
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, request: Request, context: int | None) -> list[int]:
+DEFAULT_TOKENS, STEP = 512, 64
+"""Longest sample where the request sets no limit, and to what its room in the context is rounded down."""
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, request: Request) -> list[int]:
     """The token ids of a request's prompt.
 
     Raises:
-        InputError: the prompt is empty, does not fit into `context` tokens with what is to be generated, or is a chat
-            that the model's template does not take.
+        InputError: the prompt is empty, or is a chat and the model has no template.
     """
     ids = _chat_ids(tokenizer, request) if not isinstance(request.prompt, str) else tokenizer(request.prompt).input_ids
     if not ids:
         raise InputError(f"request {request.id!r}: the prompt is empty")
-    tokens = request.sampling.max_tokens
-    if context is not None and len(ids) + tokens > context:
-        raise InputError(
-            f"request {request.id!r}: {len(ids)} prompt tokens and max_tokens = {tokens} exceed the model's context of "
-            f"{context}: " + (f"set max_tokens to at most {context - len(ids)}" if len(ids) < context else "shorten it")
-        )
     return list(ids)
+
+
+def room(ids: Sequence[int], request: Request, context: int | None) -> int:
+    """How many tokens to generate at most behind the prompt `ids`, in a model of `context` tokens (None: any number).
+
+    Without a limit of the request's own it is rounded down, so that prompts of about one length can share a batch.
+
+    Raises:
+        InputError: the prompt does not fit, or not with as many tokens as the request asks for.
+    """
+    wanted = request.sampling.max_tokens
+    if context is None:
+        return wanted or DEFAULT_TOKENS
+    left = context - len(ids)
+    if left >= (wanted or 1):
+        return wanted or min(left // STEP * STEP or left, DEFAULT_TOKENS)
+    more = f" and max_tokens = {wanted}" if wanted else ""
+    remedy = f"set max_tokens to at most {left}" if left > 0 else "shorten it"
+    raise InputError(
+        f"request {request.id!r}: {len(ids)} prompt tokens{more} exceed the model's context of {context}: {remedy}"
+    )
 
 
 def _chat_ids(tokenizer: PreTrainedTokenizerBase, request: Request) -> list[int]:
