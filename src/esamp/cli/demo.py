@@ -22,7 +22,7 @@ from esamp.tasks.countdown import Countdown
 def command(
     problems: Annotated[int, typer.Option(min=2, max=300, help="held-out Countdown problems")] = 10,
     samples: Annotated[int, typer.Option("-n", "--samples", min=2, max=1024, help="samples of each problem")] = 16,
-    max_tokens: Annotated[int, typer.Option(min=16, max=480, help="longest sample, in tokens")] = 400,
+    max_tokens: Annotated[int, typer.Option(min=16, help="longest sample, in tokens")] = 480,
     seed: Annotated[int, typer.Option(min=0, help="seed of the sampler")] = 0,
     model: Annotated[str, typer.Option(help="hub name or folder of a model that plays Countdown")] = EMBEDDED,
     shown: Annotated[int, typer.Option(min=1, help="problems on the HTML page")] = 5,

@@ -9,22 +9,20 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from safetensors import SafetensorError
-from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from esamp.engines.base import Completion, Engine, Progress, Request, Sample, Sampling, TokenTrace
 from esamp.engines.hf import decoding, text
 from esamp.engines.hf.explore import explore
+from esamp.engines.hf.loading import load_model
 from esamp.engines.hf.processors import SeededSampler, TokenCounter
 from esamp.engines.hf.run import Run, Trace
-from esamp.errors import InputError, OptionError
+from esamp.errors import OptionError
 from esamp.methods import registry
 from esamp.methods.base import DecodeMethod, Method
 from esamp.models import embedded_path
 from esamp.options import Options
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 NEUTRAL = dict(
     num_beams=1,
@@ -102,23 +100,8 @@ class HFEngine(Engine):
             InputError: the model cannot be found or loaded.
             OptionError: no such dtype or device.
         """
-        source = embedded_path() if model is None else model
-        place = _device(device)
-        if dtype not in ("auto", *DTYPES):
-            raise OptionError(f"dtype = {dtype!r}: choose from auto, {', '.join(DTYPES)}")
-        precision = DTYPES.get(dtype, torch.float32 if place.type == "cpu" else "auto")
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(source)
-            loaded = AutoModelForCausalLM.from_pretrained(source, dtype=precision)
-        except (OSError, ValueError, SafetensorError) as error:
-            first = str(error).strip().splitlines()[0]
-            raise InputError(
-                f"model {str(source)!r} cannot be loaded: {first} -- give a folder with config.json and weights, or "
-                "a hub name on a machine that reaches the hub"
-            ) from error
-        module: nn.Module = loaded
-        module.to(place)
-        return cls(loaded.eval(), tokenizer, batch_rows=batch_rows, trace=trace)
+        loaded, tokenizer = load_model(embedded_path() if model is None else model, device=device, dtype=dtype)
+        return cls(loaded, tokenizer, batch_rows=batch_rows, trace=trace)
 
     def generate(self, requests: Iterable[Request], *, progress: Progress | None = None) -> Iterator[Completion]:
         """Yield completions batch by batch, in the order of the requests."""
@@ -287,15 +270,3 @@ def _seed(request: Request) -> int:
     )
     digest = hashlib.blake2b(f"{request.seed}\n{prompt}".encode(errors="surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise OptionError(f"device = {name!r} cannot be used: {first} -- try cpu, cuda or auto") from error
-    return device

@@ -1,0 +1,49 @@
+"""Models and tokenizers from the hub or a folder, onto a device, with errors that say what to do."""
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from esamp.errors import InputError, OptionError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def load_model(source: str | Path, *, device: str, dtype: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load `source` in evaluation mode, and its tokenizer; see `HFEngine.load`.
+
+    Raises:
+        InputError: the model cannot be found or loaded.
+        OptionError: no such dtype or device.
+    """
+    place = _device(device)
+    if dtype not in ("auto", *DTYPES):
+        raise OptionError(f"dtype = {dtype!r}: choose from auto, {', '.join(DTYPES)}")
+    precision = DTYPES.get(dtype, torch.float32 if place.type == "cpu" else "auto")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source)
+        loaded = AutoModelForCausalLM.from_pretrained(source, dtype=precision)
+    except (OSError, ValueError, SafetensorError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"model {str(source)!r} cannot be loaded: {first} -- give a folder with config.json and weights, or "
+            "a hub name on a machine that reaches the hub"
+        ) from error
+    module: nn.Module = loaded
+    module.to(place)
+    return loaded.eval(), tokenizer
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise OptionError(f"device = {name!r} cannot be used: {first} -- try cpu, cuda or auto") from error
+    return device
