@@ -1,10 +1,10 @@
 """Exploratory Sampling for large language models.
 
-    import esamp
+import esamp
 
-    with esamp.explore(model, esamp.ESampConfig(), samples_per_prompt=16) as run:
-        model.generate(**inputs, do_sample=True, num_return_sequences=16)
-    print(run.telemetry())
+with esamp.explore(model, esamp.ESampConfig(), samples_per_prompt=16) as run:
+    model.generate(**inputs, do_sample=True, num_return_sequences=16)
+print(run.telemetry())
 """
 
 from importlib import import_module
