@@ -28,8 +28,8 @@ demo: setup ## compare plain sampling and ESamp on the embedded model; writes de
 
 test: format-check lint types browser tests ## everything that the CI checks, in the order of what fails fastest
 
-model: setup ## train the embedded model again
-	@$(BIN)/python -m esamp.models.train $(ARGS)
+model: setup ## train the embedded model again, into build/model
+	@$(BIN)/python -m esamp.models.train --out build/model $(ARGS)
 
 setup: ## install the package into .venv
 	@scripts/setup.sh

@@ -191,7 +191,7 @@ def test_on_a_terminal_samples_are_wrapped_and_not_padded(capsys: Output, monkey
 
 
 def test_the_embedded_model_is_the_default(capsys: Output) -> None:
-    code, out, err = here(capsys, PROMPT, "-n", "4", "--max-tokens", "200", "--json")
+    code, out, err = here(capsys, PROMPT, "-n", "8", "--json")
     assert code == 0, err
     [line] = lines(out)
     assert any("Answer:" in sample["text"] for sample in line["samples"])

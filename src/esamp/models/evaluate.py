@@ -8,13 +8,16 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from rich.console import Console
+from rich.progress import Progress
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from esamp.metrics.pass_at_k import mean_pass_at_k, pass_at_k
@@ -74,8 +77,12 @@ def run(
     *,
     batch: int,
     seed: int,
+    progress: Callable[[int], None] = lambda items: None,
 ) -> list[Outcome]:
-    """Sample and grade every item. Prompts of equal length are batched together, so that no row needs padding."""
+    """Sample and grade every item. Prompts of equal length are batched together, so that no row needs padding.
+
+    `progress` is told how many items each batch finished.
+    """
     generator = torch.Generator(model.device).manual_seed(seed)
     length = int(model.config.max_position_embeddings)
     groups: defaultdict[int, list[tuple[Item, torch.Tensor]]] = defaultdict(list)
@@ -91,6 +98,7 @@ def run(
             texts = sample(model, prompts, length, generator)
             for n, (item, _) in enumerate(part):
                 outcomes.append(grade_all(item, texts[n * samples : (n + 1) * samples], tokenizer))
+            progress(len(part))
     return outcomes
 
 
@@ -147,7 +155,17 @@ def main() -> None:
     items = Countdown().items("test", arguments.problems)
     start = time.monotonic()
     batch = arguments.batch or (4096 if device.type == "cuda" else 256)
-    outcomes = run(model, tokenizer, items, arguments.samples, batch=batch, seed=arguments.seed)
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("problems", total=len(items))
+        outcomes = run(
+            model,
+            tokenizer,
+            items,
+            arguments.samples,
+            batch=batch,
+            seed=arguments.seed,
+            progress=lambda done: bar.advance(task, done),
+        )
     report = asdict(summarise(outcomes, time.monotonic() - start))
     if arguments.json:
         print(json.dumps(report))
