@@ -4,44 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
-from transformers.cache_utils import DynamicLayer
+from transformers import PreTrainedModel
 
-
-class GrowingLayer(DynamicLayer):
-    """A KV-cache layer that writes into spare room instead of copying everything for each token."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._room: tuple[Tensor, Tensor] | None = None
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
-    ) -> tuple[Tensor, Tensor]:
-        """Append (rows, heads, new, head size); returns all keys and values."""
-        rows, heads, new, size = key_states.shape
-        old = self.get_seq_length()
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        assert self.keys is not None
-        assert self.values is not None
-        room = self._room
-        if room is None or room[0].data_ptr() != self.keys.data_ptr() or room[0].shape[2] < old + new:
-            shape = (rows, heads, 2 * (old + new), size)
-            room = self._room = (key_states.new_empty(shape), value_states.new_empty(shape))
-            if old:
-                room[0][:, :, :old], room[1][:, :, :old] = self.keys, self.values
-        keys, values = room
-        keys[:, :, old : old + new], values[:, :, old : old + new] = key_states, value_states
-        self.keys, self.values = keys[:, :, : old + new], values[:, :, : old + new]
-        return self.keys, self.values
-
-
-def growing_cache(model: PreTrainedModel) -> DynamicCache:
-    """An empty cache of growing layers."""
-    cache = DynamicCache(config=model.config)
-    cache.layers = [GrowingLayer() for _ in range(model.config.num_hidden_layers)]
-    return cache
+from .cache import growing_cache
 
 
 @torch.inference_mode()
@@ -65,6 +30,7 @@ def sample(model: PreTrainedModel, prompts: Tensor, max_length: int, generator: 
         if going.sum() <= 0.9 * len(rows):
             keep = going.nonzero()[:, 0]
             rows, tokens = rows[keep.cpu()], tokens[keep]
+            assert cache is not None  # ours is a plain Llama
             cache.batch_select_indices(keep)
         if not len(rows):
             break

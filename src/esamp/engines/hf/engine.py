@@ -22,6 +22,7 @@ from esamp.errors import OptionError
 from esamp.methods import registry
 from esamp.methods.base import DecodeMethod, Method
 from esamp.models import embedded_path
+from esamp.models.cache import growing_cache
 from esamp.options import Options
 
 NEUTRAL = dict(
@@ -170,6 +171,8 @@ class HFEngine(Engine):
             attention_mask=mask.repeat_interleave(size, 0).to(self.model.device),
             **self._settings(sampling, jobs[0].limit),
         )
+        if self.model.device.type == "cpu" and (cache := growing_cache(self.model)) is not None:
+            arguments["past_key_values"] = cache
         count = TokenCounter(progress)
         if run is not None:
             run.samples_per_prompt = size
