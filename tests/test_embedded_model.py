@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 from functools import cache
@@ -14,7 +15,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from esamp.models import EMBEDDED, embedded_path
 from esamp.models.evaluate import run, summarise
 from esamp.models.sampling import growing_cache, sample
-from esamp.models.train import CHECKPOINT, Trainer, parse, schedule
+from esamp.models.scale import unit_residual_stream
+from esamp.models.train import CHECKPOINT, TYPICAL, Trainer, parse, schedule
 from esamp.tasks.countdown import Countdown, Rules
 from esamp.tasks.countdown.trace import Habits, random_trace
 
@@ -101,9 +103,31 @@ def test_training_saves_a_usable_model_and_resumes(tmp_path: Path) -> None:
     assert resumed.step > first[1]
     assert resumed.seconds > first[0]
     model = AutoModelForCausalLM.from_pretrained(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    ids = tokenizer(TYPICAL, return_tensors="pt").input_ids
+    unit_residual_stream(resumed.model, ids)
     expected = resumed.model.state_dict()
     assert all(torch.equal(weight, expected[name].bfloat16()) for name, weight in model.state_dict().items())
     assert AutoTokenizer.from_pretrained(tmp_path)("Numbers 3 target 24").input_ids[0] == model.config.bos_token_id
+
+
+def test_the_residual_stream_is_scaled_without_changing_a_bit() -> None:
+    model, tokenizer = load()
+    ids = tokenizer(TYPICAL, return_tensors="pt").input_ids
+    before = model(ids, output_hidden_states=True)
+    assert 0.5 < before.hidden_states[1].square().mean().sqrt() < 2
+    loud = copy.deepcopy(model)
+    for name, weight in loud.named_parameters():
+        if "embed_tokens" in name or "o_proj" in name or "down_proj" in name:
+            weight.data *= 64
+    for name, module in loud.named_modules():
+        if name.endswith("norm"):
+            module.variance_epsilon *= 64**2
+    assert torch.equal(loud(ids).logits, before.logits)
+    assert unit_residual_stream(loud, ids) == 6
+    after = loud(ids, output_hidden_states=True)
+    assert torch.equal(after.logits, before.logits)
+    assert torch.equal(after.hidden_states[1], before.hidden_states[1])
 
 
 def test_learning_rate_schedule() -> None:

@@ -10,6 +10,7 @@ trained counted in.
 from __future__ import annotations
 
 import argparse
+import copy
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -25,9 +26,11 @@ from esamp.tasks.countdown.problem import Rules
 from esamp.tasks.countdown.trace import Habits
 
 from .data import PAD, Traces, stream
+from .scale import unit_residual_stream
 from .tokenizer import build_tokenizer
 
 CHECKPOINT = "checkpoint.pt"
+TYPICAL = "Numbers 3 5 8 9 target 24\ntry 9 - 3 = 6 left 5 8 6\n8 + 5 = 13 left 6 13\n13 - 6 = 7 not 24\n"
 
 
 @dataclass(frozen=True)
@@ -157,8 +160,9 @@ class Trainer:
         }
         torch.save(state, out / f"{CHECKPOINT}.new")
         (out / f"{CHECKPOINT}.new").replace(out / CHECKPOINT)
-        export = LlamaForCausalLM(self.model.config)
+        export = LlamaForCausalLM(copy.deepcopy(self.model.config))
         export.load_state_dict(self.model.state_dict())
+        unit_residual_stream(export, self.tokenizer(TYPICAL, return_tensors="pt").input_ids)
         export.generation_config.update(do_sample=True, temperature=1.0, top_k=0, top_p=1.0)
         nn.Module.to(export, torch.bfloat16)
         export.save_pretrained(out)
