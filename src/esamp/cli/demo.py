@@ -20,7 +20,7 @@ from esamp.tasks.countdown import Countdown
 
 
 def command(
-    problems: Annotated[int, typer.Option(min=2, max=300, help="held-out Countdown problems")] = 6,
+    problems: Annotated[int, typer.Option(min=2, max=300, help="held-out Countdown problems")] = 5,
     samples: Annotated[int, typer.Option("-n", "--samples", min=2, max=1024, help="samples of each problem")] = 16,
     max_tokens: Annotated[int, typer.Option(min=16, help="longest sample, in tokens")] = 480,
     seed: Annotated[int, typer.Option(min=0, help="seed of the sampler")] = 0,

@@ -39,7 +39,7 @@ class ESampConfig(Options):
     """who shares a distiller: the samples of one prompt, or everything in flight"""
     candidates: Literal["fused", "reference"] = "fused"
     """which logits the top-k, top-p and min-p filters see"""
-    features: int = Field(64, ge=0, le=8192)
+    features: int = Field(128, ge=0, le=8192)
     """rls: size m of the fixed random projection of the source state; 0 uses the state itself"""
     ridge: float = Field(1.0, gt=0, le=1e6)
     """rls: ridge penalty lambda of the state signal"""

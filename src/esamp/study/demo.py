@@ -186,16 +186,17 @@ def verdict(results: Sequence[ArmResult]) -> list[str]:
 def page(results: Sequence[ArmResult], items: Sequence[Item], *, shown: int, footer: str) -> Page:
     """The HTML page: the table, and all samples of the first `shown` problems, every token with its novelty."""
     problems = []
+    beside = sorted(results, key=lambda result: (result.arm.name != BASELINE, result.arm.options != ESampConfig()))
     for place, item in enumerate(items[:shown]):
-        arms = {
+        arms = {  # the page opens with the first two: the baseline and our default
             result.arm.name: [
                 _view(sample, grade)
                 for sample, grade in zip(result.completions[place].samples, result.grades[place], strict=True)
             ]
-            for result in results
+            for result in beside
         }
         solutions = item.data.get("solutions")
-        known = f"{solutions} different solutions exist" if solutions else ""
+        known = f"different solutions that exist: {solutions}" if solutions else ""
         problems.append(ProblemView(item.id, item.prompt, known, arms))
     return Page("Exploratory Sampling on Countdown", verdict(results), table(results), problems, footer)
 
