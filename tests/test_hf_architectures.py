@@ -79,13 +79,13 @@ def test_the_states_shown_to_the_method_are_those_of_the_model(
 @pytest.mark.parametrize("own_call", [False, True], ids=["model.generate", "run.generate"])
 def test_beta_zero_has_the_bits_of_the_model_alone(architecture: str, own_call: bool) -> None:
     model = small(architecture)
-    hooks = count_hooks(model)
 
     def generate(call: Callable[..., Any]) -> Any:
         torch.manual_seed(7)
         return call(PROMPTS, **ARGUMENTS, **ALL)
 
     alone = generate(model.generate)
+    hooks = count_hooks(model)
     with esamp.explore(model, ESampConfig(beta=0), samples_per_prompt=SAMPLES) as run:
         same = generate(run.generate if own_call else model.generate)
     after = generate(model.generate)

@@ -15,6 +15,7 @@ from esamp.explorer.config import ESampConfig
 from esamp.metrics.embedding import SentenceEmbedder
 from esamp.models import EMBEDDED
 from esamp.study import diversity, throughput
+from esamp.tasks.countdown import Countdown
 
 
 @with_flags(options=FlagGroup("Method options", ESampConfig))
@@ -36,7 +37,12 @@ def command(
     embedder: Annotated[
         Literal["auto", "ngram", "minilm"], typer.Option(help="diversity: what texts are compared by")
     ] = "auto",
-    prompt: Annotated[list[str] | None, typer.Option(help="diversity: texts to continue, repeatable")] = None,
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="diversity: texts to continue, repeatable; by default stories, or Countdown for the embedded model"
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="print one JSON document", show_default=False)] = False,
 ) -> None:
     """Measure what exploring costs (throughput) or what it brings (diversity).
@@ -49,9 +55,10 @@ def command(
         load = throughput.Load(prompts, samples, tokens=tokens)
         _throughput(_engine(model, device, dtype), options, load, pairs=pairs, full=full, as_json=json)
         return
-    setting = diversity.Setting(
-        tuple(prompt) if prompt else diversity.STORY_PROMPTS, samples, tokens, tuple(range(seeds))
-    )
+    texts = diversity.STORY_PROMPTS
+    if model == EMBEDDED:
+        texts = tuple(item.prompt for item in Countdown().items(limit=len(texts)))
+    setting = diversity.Setting(tuple(prompt) if prompt else texts, samples, tokens, tuple(range(seeds)))
     arms = diversity.default_arms()
     if options != ESampConfig():
         arms.append(diversity.Arm("as given", options=options))
