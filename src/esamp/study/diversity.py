@@ -64,7 +64,7 @@ class Setting:
     seeds: tuple[int, ...] = (0, 1)
 
 
-STORY_PROMPTS = (
+STORY_PROMPTS: tuple[str, ...] = (
     "Once upon a time",
     "One day, a little girl named Lily",
     "There was a big dog",

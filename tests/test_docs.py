@@ -1,4 +1,4 @@
-"""Everything that the README tells a reader to type works as it stands there.
+"""Everything that the README and the guides tell a reader to type works as it stands there.
 
 Shell and Python blocks run from top to bottom in one empty folder, so that a later block may use an earlier one's
 files. What would set up the clone that the tests run in is checked but not carried out (`PRELUDE`). A block that cannot
@@ -64,16 +64,30 @@ def test_the_two_commands_come_first(readme: str) -> None:
     assert "make test" in shown
 
 
+ROOT = Path(__file__).parents[1]
+PAGES = [path.relative_to(ROOT) for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))]
+
+
 @pytest.mark.timeout(900)
-def test_every_block_runs(readme: str, root: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks((ROOT / page).read_text())], ids=str)
+def test_every_block_runs(page: Path, root: Path, tmp_path: Path) -> None:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = os.environ | {"ROOT": str(root), "PATH": path, "COLUMNS": "100"}
-    ran = 0
-    for block in blocks(readme):
+    for block in blocks((root / page).read_text()):
         if block.reason is None:
             result = subprocess.run(
                 block.command, cwd=tmp_path, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL
             )
-            assert result.returncode == 0, f"README.md:{block.line}\n{result.stdout}\n{result.stderr}"
-            ran += 1
-    assert ran > 0
+            assert result.returncode == 0, f"{page}:{block.line}\n{result.stdout}\n{result.stderr}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_links_between_the_pages_lead_somewhere(page: Path, root: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", (root / page).read_text()):
+        assert target.startswith("https://") or (root / page.parent / target).exists(), target
+
+
+def test_the_option_reference_is_the_declarations(root: Path) -> None:
+    check = [sys.executable, str(root / "scripts" / "write_options_doc.py"), "--check"]
+    result = subprocess.run(check, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout
