@@ -30,7 +30,7 @@ ARMS = (
     DemoArm(BASELINE, 1.0, ESampConfig(beta=0.0)),
     DemoArm("vanilla T 0.8", 0.8, ESampConfig(beta=0.0)),  # what beta = .25 is while nothing is predicted: T / 1.25
     DemoArm("vanilla T 0.67", 1 / 1.5, ESampConfig(beta=0.0)),  # and beta = .5: T / 1.5
-    DemoArm("ESamp as published", 1.0, ESampConfig(preset="paper")),
+    DemoArm("ESamp published", 1.0, ESampConfig(preset="paper")),
     DemoArm("ESamp mean", 1.0, ESampConfig(distiller="mean")),
     DemoArm("ESamp rls", 1.0, ESampConfig()),
     DemoArm("ESamp action", 1.0, ESampConfig(signal="action")),
@@ -143,13 +143,15 @@ def table(results: Sequence[ArmResult]) -> Summary:
                 _number(bootstrap_mean(result.distinct, rng)),
                 _number(bootstrap_mean(result.vendi, rng)),
                 f"{result.mean_tokens:.0f}",
-                f"{result.explained_variance:.2f}",
+                f"{100 * result.explained_variance:.0f}",
             )
         )
-    columns = ("decoding", "pass@1 %", f"pass@{samples} %", "distinct correct", "Vendi", "tokens", "expl. var.")
+    columns = ("decoding", "pass@1 %", f"pass@{samples} %", "distinct", "Vendi", "tokens", "EV %")
     note = (
         f"{problems} held-out problems, {samples} samples each; 95 % bootstrap intervals over problems. "
-        f"pass@{samples}: share of problems solved by a group of exactly {samples}. Vendi: n-gram kernel over tokens."
+        f"pass@{samples}: share of problems solved by a group of exactly {samples}. distinct: different correct "
+        "solutions of a problem. Vendi: n-gram kernel over tokens. EV: share of the variance of the hidden states that "
+        "the distiller explains."
     )
     return Summary(columns, rows, note)
 
@@ -240,11 +242,11 @@ def _view(sample: Sample, grade: Grade) -> SampleView:
 
 
 def _percent(interval: Interval) -> str:
-    return f"{100 * interval.estimate:.0f} [{100 * interval.low:.0f}, {100 * interval.high:.0f}]"
+    return f"{100 * interval.estimate:.0f} [{100 * interval.low:.0f},{100 * interval.high:.0f}]"
 
 
 def _number(interval: Interval) -> str:
-    return f"{interval.estimate:.1f} [{interval.low:.1f}, {interval.high:.1f}]"
+    return f"{interval.estimate:.1f} [{interval.low:.1f},{interval.high:.1f}]"
 
 
 def _signed(interval: Interval) -> str:
