@@ -63,7 +63,7 @@ def _call(arguments: list[str]) -> None:
 def _app(asked: str | None) -> typer.Typer:
     """The application with one real command, the one that is called; of the others it knows name and summary."""
     app = typer.Typer(
-        help="Exploratory Sampling: semantically diverse answers from language models at the price of plain sampling.",
+        help="Exploratory Sampling: steer the samples of one prompt toward what the model has not said yet.",
         add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode="rich",
