@@ -9,7 +9,7 @@ if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1; then
 fi
 echo "Installing Chromium for the browser tests" >&2
 export DEBIAN_FRONTEND=noninteractive
-install() { apt-get install -y -qq --no-install-recommends chromium </dev/null >/dev/null 2>&1; }
+install() { apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core </dev/null >/dev/null 2>&1; }
 install || { apt-get update -qq </dev/null >/dev/null 2>&1 && install; } ||
     echo "Chromium could not be installed: the browser tests will be skipped" >&2
 exit 0
