@@ -11,7 +11,7 @@ import esamp
 from esamp import Completion, ESampConfig, HFEngine, Request, Sampling
 from esamp.engines.base import check_active
 from esamp.engines.hf.processors import SeededSampler
-from esamp.errors import EsampError, InputError, OptionError
+from esamp.errors import EsampError, InputError, OptionError, UnsupportedError
 from hf_models import EOS, PAD, small, small_tokenizer
 
 SHORT = Sampling(max_tokens=10)
@@ -287,6 +287,19 @@ def test_stop_texts_with_a_tokenizer_that_cannot_spell() -> None:
         ends = [place for stop in ("try", "left 8") if (place := whole.text.find(stop)) >= 0]
         assert sample.text == whole.text[: min(ends, default=None)]
         assert (sample.finish_reason == "stop") == (bool(ends) or whole.finish_reason == "stop")
+
+
+def test_out_of_memory_says_what_to_lower() -> None:
+    def full(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    crowded = engine(batch_rows=7)
+    hook = crowded.model.register_forward_hook(full)
+    try:
+        with pytest.raises(UnsupportedError, match="7 samples side by side: lower batch_rows"):
+            next(crowded.generate([ask(method="vanilla")]))
+    finally:
+        hook.remove()
 
 
 def test_without_a_limit_the_context_is_one() -> None:

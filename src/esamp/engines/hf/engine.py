@@ -18,7 +18,7 @@ from esamp.engines.hf.explore import explore
 from esamp.engines.hf.loading import load_model
 from esamp.engines.hf.processors import SeededSampler, TokenCounter
 from esamp.engines.hf.run import Run, Trace
-from esamp.errors import OptionError
+from esamp.errors import OptionError, UnsupportedError
 from esamp.methods import registry
 from esamp.methods.base import DecodeMethod, Method
 from esamp.models import embedded_path
@@ -105,10 +105,21 @@ class HFEngine(Engine):
         return cls(loaded, tokenizer, batch_rows=batch_rows, trace=trace)
 
     def generate(self, requests: Iterable[Request], *, progress: Progress | None = None) -> Iterator[Completion]:
-        """Yield completions batch by batch, in the order of the requests."""
+        """Yield completions batch by batch, in the order of the requests.
+
+        Raises:
+            UnsupportedError: a batch does not fit into the device's memory, or a request asks for what cannot be done.
+            InputError: a prompt is empty or too long.
+        """
         for jobs in self._batches(requests):
             started = time.perf_counter()
-            telemetry = self._run_batch(jobs, progress)
+            try:
+                telemetry = self._run_batch(jobs, progress)
+            except torch.OutOfMemoryError as error:
+                raise UnsupportedError(
+                    f"out of memory with {self._batch_rows} samples side by side: lower batch_rows (--batch-rows) or "
+                    "max_tokens, or choose a smaller dtype"
+                ) from error
             seconds = time.perf_counter() - started
             for job, numbers in zip(jobs, telemetry, strict=True):
                 yield Completion(job.request, tuple(job.samples), len(job.prompt), seconds, numbers)
