@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import copy
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, dataclass, field, fields
@@ -79,7 +80,7 @@ def pick_device(name: str) -> torch.device:
 def set_threads() -> None:
     """One thread per core that this process may run on (`OMP_NUM_THREADS` keeps its say)."""
     if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+        torch.set_num_threads(len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1)
 
 
 def new_model(options: Options, tokenizer: PreTrainedTokenizerFast, device: torch.device) -> LlamaForCausalLM:
