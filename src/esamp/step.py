@@ -68,5 +68,10 @@ class Steering:
     """A method's answer to a step: the states to project, `[R, d]` each, and how to combine their logits."""
 
     states: tuple[Tensor, ...]
-    combine: Callable[..., Combined]
-    """takes one `[R, V]` tensor per state, in order"""
+    combine: Callable[..., Combined] = Combined
+    """takes one `[R, V]` tensor per state, in order; by default the only one goes to the sampler as it is"""
+
+    @property
+    def plain(self) -> bool:
+        """Whether the logits of the one state are the answer, so that the engine may project it instead of its own."""
+        return self.combine is Combined

@@ -35,8 +35,12 @@ class Summary:
     """learning steps"""
     resets: float
     """times a non-finite number wiped the group's slot"""
+    residual: float
+    """sum ||hL - y||^2 of predictions made before learning from the row"""
+    variance: float
+    """sum ||hL - running mean||^2 of the same rows"""
     explained_variance: float
-    """1 - sum ||hL - y||^2 / sum ||hL - running mean||^2, predictions made before learning from the row"""
+    """1 - residual / variance, i.e. 1 - sum ||hL - y||^2 / sum ||hL - running mean||^2"""
     error_norm: float
     """mean ||e|| of the live rows"""
     cos_token: float
@@ -79,10 +83,18 @@ class Telemetry:
             raise ValueError(f"no telemetry fields: {', '.join(values)}")
         self.sums.index_add_(0, slots, torch.stack(columns, dim=-1))
 
+    def total(self, slots: list[int] | None = None) -> Tensor:
+        """Sums `[F]` of `slots`, or of all groups there ever were, as they are now."""
+        return self.sums.sum(0) + self.retired if slots is None else self.sums[slots].sum(0)
+
     def summary(self, slots: list[int] | None = None) -> Summary:
         """Add up the sums of `slots`, or of all groups there ever were. Synchronises with the device."""
-        total = self.sums.sum(0) + self.retired if slots is None else self.sums[slots].sum(0)
-        return summarise(dict(zip(FIELDS, total.tolist(), strict=True)))
+        return read(self.total(slots))
+
+
+def read(total: Tensor) -> Summary:
+    """The summary of `Telemetry.total`. Synchronises with the device."""
+    return summarise(dict(zip(FIELDS, total.tolist(), strict=True)))
 
 
 def summarise(sums: dict[str, float]) -> Summary:
@@ -97,6 +109,8 @@ def summarise(sums: dict[str, float]) -> Summary:
         rows_steered=sums["rows_steered"],
         updates=sums["updates"],
         resets=sums["resets"],
+        residual=sums["residual"],
+        variance=sums["variance"],
         explained_variance=1 - ratio(sums["residual"], sums["variance"]),
         error_norm=ratio(sums["error_norm"], sums["rows"]),
         cos_token=ratio(sums["cos_token"], sums["cos_rows"]),

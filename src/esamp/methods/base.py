@@ -1,7 +1,7 @@
 """`DecodeMethod`: what a decoding method promises to every engine."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -105,6 +105,15 @@ class DecodeMethod(Method, ABC):
     def steers(cls, options: Options) -> bool:
         """Whether these options are meant to change anything: ``beta = 0`` is not, and may honestly do nothing."""
 
+    @classmethod
+    def crosses_requests(cls, options: Options) -> bool:
+        """Whether, with these options, requests that are not in one group influence each other."""
+        return False
+
     @abstractmethod
+    def report(self, slot: int | None = None) -> Callable[[], Mapping[str, float]]:
+        """What the method did so far for one group, or for all: taken now, read from the device when called."""
+
     def telemetry(self, slot: int | None = None) -> Mapping[str, float]:
-        """What the method did for one group, or for all."""
+        """What the method did for one group, or for all. Synchronises with the device."""
+        return self.report(slot)()

@@ -1,13 +1,13 @@
 """Exploratory Sampling as a decoding method: joins the engine's decode step with the `Explorer`."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Self
 
 import torch
 from torch import Tensor
 
 from esamp.errors import OptionError
-from esamp.explorer import fusion
+from esamp.explorer import fusion, telemetry
 from esamp.explorer.config import ESampConfig
 from esamp.explorer.explorer import Explorer, Proposal
 from esamp.methods.base import DecodeMethod, Detail, ModelShape
@@ -109,7 +109,7 @@ class ESamp(DecodeMethod):
         if step.head.is_linear:
             moved = fusion.mixed_states(step.deep, proposal.delta, proposal.steered)
             if not (self.full or self.explorer.memory is not None or config.candidates == "reference"):
-                return Steering((moved,), Combined)
+                return Steering((moved,))
             return Steering((step.deep, moved), lambda reference, fused: self._combine(step, reference, fused))
         strength = config.mixing_strength
         counter = fusion.counter_states(step.deep, proposal.delta, proposal.steered, strength)
@@ -143,9 +143,15 @@ class ESamp(DecodeMethod):
         nan = float("nan")
         return Detail(novelty.masked_fill(missing, nan), kl.masked_fill(missing, nan), self._reference)
 
-    def telemetry(self, slot: int | None = None) -> Mapping[str, float]:
+    @classmethod
+    def crosses_requests(cls, options: Options) -> bool:
+        """With ``scope = "batch"`` everybody shares one distiller."""
+        return _config(options).scope == "batch"
+
+    def report(self, slot: int | None = None) -> Callable[[], Mapping[str, float]]:
         """`esamp.explorer.telemetry.Summary` as a mapping."""
-        return self.explorer.telemetry.summary(None if slot is None else [slot]).as_dict()
+        total = self.explorer.telemetry.total(None if slot is None else [slot])
+        return lambda: telemetry.read(total).as_dict()
 
     def _unchanged(self, step: DecodeStep, logits: Tensor) -> Combined:
         self._kl = torch.zeros_like(step.deep[:, 0], dtype=torch.float32)

@@ -8,12 +8,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from esamp.engines.hf.taps import Taps, layer_stack, output_head
+from esamp.engines.linearity import is_linear, probe_states
 from esamp.errors import UnsupportedError
 from esamp.methods.base import ModelShape
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
-SCALES = (10.0, 1e3, 1e4, 1e5, 1e7)
-"""Whatever the size of a head's weights, one of these drives its logits into a soft cap; overflow is left out."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class HFHead:
 
 
 class _Probe:
-    """A listener that sends the states 0, x and k x through the head, for several scales k."""
+    """A listener that sends the states of `probe_states` through the head."""
 
     def __init__(self) -> None:
         self.hidden: dict[int, int] = {}
@@ -61,16 +60,10 @@ class _Probe:
 
     def on_head(self, states: Tensor) -> Tensor:
         self.deep = states[:1, -1]
-        generator = torch.Generator().manual_seed(0)
-        x = torch.randn(states.shape[-1], generator=generator).to(states)
-        return torch.stack([torch.zeros_like(x), x, *(scale * x for scale in SCALES)]).unsqueeze(1)
+        return probe_states(states.shape[-1], states.dtype, states.device).unsqueeze(1)
 
     def on_logits(self, logits: Tensor) -> Tensor:
-        zero, one, *scaled = logits[:, -1].double()
-        for scale, found in zip(SCALES, scaled, strict=True):
-            expected = scale * (one - zero)
-            if found.isfinite().all() and (found - zero - expected).norm() > 0.01 * expected.norm():
-                self.linear = False
+        self.linear = is_linear(logits[:, -1])
         return logits[:1]
 
 

@@ -1,0 +1,184 @@
+"""`Exploration`: what happens to a batch between its hidden states and its tokens. The same for every runner of vLLM.
+
+begin     which rows of the coming step decode, and for which method
+steer     before the LM head: ask the methods, and put the states of theirs that need no comparison into the batch
+combine   behind the LM head: project what else they asked for, and combine it with the batch's own logits
+learn     after sampling
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from esamp.engines.vllm.clock import Clock
+from esamp.engines.vllm.groups import Groups, Installed, Member
+from esamp.explorer.layout import RowLayout
+from esamp.step import DecodeStep, Head, Steering
+
+Project = Callable[[Sequence[tuple[Tensor, Tensor]]], Sequence[Tensor]]
+"""Logits `[r, V]` of each pair of rows `[r]` of the batch and the states `[r, d]` that stand in for them."""
+
+
+@dataclass
+class Part:
+    """The rows of one method within a step."""
+
+    installed: Installed
+    members: list[Member]
+    rows: Tensor
+    """`[r]` int64: places in the batch"""
+    layout: RowLayout
+    stops: Tensor
+    """`[r, k]`: tokens that end the row, filled up with -1"""
+    step: DecodeStep | None = None
+    steering: Steering | None = None
+    extra: tuple[Tensor, ...] = ()
+    """states beside those in the batch"""
+
+
+@dataclass(frozen=True)
+class Change:
+    """Logits that a method wants in place of the model's own."""
+
+    rows: Tensor
+    """`[r]` int64: places in the batch"""
+    logits: Tensor
+    """`[r, V]`"""
+    rescore: Tensor | None = None
+    """`[r, V]`, see `esamp.step.Combined`"""
+
+
+@dataclass
+class _Plan:
+    ids: list[str]
+    decoding: bytes
+    version: int
+    parts: list[Part] = field(default_factory=list)
+
+
+class Exploration:
+    """All methods of one runner, with their groups, applied to one step after the other."""
+
+    def __init__(self, groups: Groups, head: Head, device: torch.device, clock: Clock) -> None:
+        """Nothing is active before the first `begin`."""
+        self.groups, self.head, self.clock = groups, head, clock
+        self._device = device
+        self._plan: _Plan | None = None
+        self._parts: list[Part] = []
+
+    @property
+    def active(self) -> bool:
+        """Whether any row of the step under way is a method's."""
+        return bool(self._parts)
+
+    def begin(self, ids: list[str], decoding: NDArray[np.bool_]) -> None:
+        """The coming step's rows: the engine's request `ids`, and which of them `[R]` decode (others prefill)."""
+        if not self.groups.members:
+            self._parts = []
+            return
+        mask, version, plan = decoding.tobytes(), self.groups.version, self._plan
+        if plan is None or (plan.version, plan.decoding, plan.ids) != (version, mask, ids):
+            plan = _Plan(list(ids), mask, version, self._plan_parts(ids, decoding))
+            self._plan = plan
+        self._parts = plan.parts
+
+    def steer(
+        self,
+        hidden: Tensor,
+        index: Tensor,
+        inner: Mapping[int, Tensor],
+        fed: Tensor | None,
+        *,
+        keep_reference: bool,
+    ) -> None:
+        """Let the methods say what to project; what replaces a row outright is written into `hidden`.
+
+        Args:
+            hidden: `[T, d]`, what the head projects, for all tokens of the pass. Changed in place.
+            index: `[R]`: the token of each row of the batch.
+            inner: `[T, s]` by depth.
+            fed: `[T]` input tokens, if rows may have ended without the engine knowing yet.
+            keep_reference: the engine wants the model's own logits of every row, for log-probabilities.
+        """
+        with self.clock("predict"):
+            for part in self._parts:
+                at = index.index_select(0, part.rows).long()
+                deep = hidden.index_select(0, at)
+                states = {layer: state.index_select(0, at) for layer, state in inner.items()}
+                live = part.layout.placed
+                if fed is not None:
+                    live = live & (fed.index_select(0, at).unsqueeze(1) != part.stops).all(1)
+                part.step = DecodeStep(deep, states, part.layout, live, self.head)
+                part.steering = part.installed.method.steer(part.step)
+                first, *others = part.steering.states
+                stays = first is deep or not keep_reference
+                part.extra = tuple(others) if stays else part.steering.states
+                if stays and first is not deep:
+                    hidden.index_copy_(0, at, first.to(hidden.dtype))
+
+    def combine(self, logits: Tensor, project: Project) -> list[Change]:
+        """The methods' logits, for those that are not in `logits` `[R, V]` already. Nothing in `logits` is changed."""
+        changes = []
+        with self.clock("mix"):
+            wanted = [(part.rows, state) for part in self._parts for state in part.extra]
+            projected = list(project(wanted)) if wanted else []
+            for part in self._parts:
+                if part.steering is None or (part.steering.plain and not part.extra):
+                    continue
+                own = [projected.pop(0) for _ in part.extra]
+                if len(own) < len(part.steering.states):
+                    own.insert(0, logits.index_select(0, part.rows))
+                combined = part.steering.combine(*own)
+                changes.append(Change(part.rows, combined.logits, combined.rescore))
+        return changes
+
+    def learn(self, tokens: Tensor) -> None:
+        """Learn from the sampled `tokens` `[R]`; ends the step."""
+        with self.clock("learn"):
+            for part in self._parts:
+                if part.step is not None:
+                    own = tokens.index_select(0, part.rows)
+                    self._keep_trace(part, own)
+                    part.installed.method.observe(part.step, own, part.step.live)
+                part.step = part.steering = None
+                part.extra = ()
+        self._parts = []
+
+    def _plan_parts(self, ids: Sequence[str], decoding: NDArray[np.bool_]) -> list[Part]:
+        members = self.groups.members
+        by_method: dict[int, tuple[Installed, list[tuple[int, Member]]]] = {}
+        for row in np.flatnonzero(decoding).tolist():
+            member = members.get(ids[row])
+            if member is not None and member.group.installed is not None and member.group.slot is not None:
+                installed = member.group.installed
+                by_method.setdefault(id(installed), (installed, []))[1].append((row, member))
+        return [self._part(installed, found) for installed, found in by_method.values()]
+
+    def _part(self, installed: Installed, found: Sequence[tuple[int, Member]]) -> Part:
+        members = [member for _, member in found]
+        longest = max(1, *(len(member.stops) for member in members))
+        stops = [[*member.stops, *[-1] * (longest - len(member.stops))] for member in members]
+        return Part(
+            installed,
+            members,
+            torch.tensor([row for row, _ in found], device=self._device),
+            RowLayout.build([member.group.slot for member in members], self._device),
+            torch.tensor(stops, device=self._device),
+        )
+
+    def _keep_trace(self, part: Part, tokens: Tensor) -> None:
+        """Measurements of requests that asked for them, left on the device."""
+        if not any(member.group.trace for member in part.members) or part.step is None:
+            return
+        detail = part.installed.method.detail()
+        surprisal = torch.full_like(detail.novelty, float("nan"))
+        if detail.reference is not None:
+            logp = detail.reference.float().log_softmax(-1)
+            surprisal = -logp.gather(1, tokens.long().unsqueeze(1)).squeeze(1)
+        measured = torch.stack([detail.novelty, detail.kl, surprisal]).masked_fill(~part.step.live, float("nan"))
+        for place, member in enumerate(part.members):
+            member.measured.append(measured[:, place])

@@ -1,0 +1,299 @@
+"""`Groups`: which requests explore together, with which method and in which slot. Host only; nothing of vLLM in it."""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from esamp.engines.vllm.params import Asked, member, parse
+from esamp.engines.vllm.settings import VLLMSettings
+from esamp.errors import OptionError
+from esamp.methods.base import DecodeMethod, ModelShape
+
+logger = logging.getLogger("vllm.esamp")  # vLLM shows what its own loggers say
+
+RANDOM_SUFFIX = 9
+"""``-`` and eight characters, which vLLM appends to every request's id."""
+SUMS = ("rows", "rows_steered", "updates", "resets", "residual", "variance", "groups_admitted", "groups_refused")
+"""What adds up over groups."""
+
+
+@dataclass(eq=False)
+class Installed:
+    """One method with one set of options, built for the model, and the groups that it has slots for."""
+
+    key: Hashable
+    method: DecodeMethod
+    size: int
+    """slots allocated"""
+    in_use: int = 0
+
+    @property
+    def bytes_per_slot(self) -> float:
+        """Memory of one more group."""
+        return self.method.nbytes / self.size
+
+
+@dataclass(eq=False)
+class Group:
+    """Requests that share what a method learns: the samples of one request, or of all that name the same group."""
+
+    key: Hashable
+    installed: Installed | None = None
+    slot: int | None = None
+    refused: str | None = None
+    """why the group runs as plain sampling"""
+    members: set[str] = field(default_factory=set)
+    """engine requests that are alive"""
+    expected: int | None = None
+    """samples still to come; None when nobody told"""
+    trace: bool = False
+    report: Callable[[], Mapping[str, float]] | None = None
+    """what was done, once the slot is given back"""
+
+    def telemetry(self) -> Mapping[str, float]:
+        """What was done for the group so far. Synchronises with the device."""
+        if self.report is not None:
+            return self.report()
+        if self.installed is None or self.slot is None:
+            return {"groups_refused": 1.0}
+        return self.installed.method.telemetry(self.slot)
+
+
+@dataclass
+class Member:
+    """One engine request that explores: a row of the batch while it is scheduled."""
+
+    group: Group
+    index: int
+    stops: tuple[int, ...]
+    """tokens that end it"""
+    measured: list[Tensor]
+    """`[3]` a token, with a trace: novelty, KL and surprisal as in `esamp.engines.base.TokenTrace`"""
+
+
+class Groups:
+    """Admits requests to groups and groups to slots.
+
+    A group keeps its slot until its last sample has ended. If nobody told how many samples there are, or the group has
+    a name, its slot stays with it while no other group needs one. A group for which there is no slot runs as plain
+    sampling: counted, logged, and told by its telemetry.
+    """
+
+    def __init__(self, settings: VLLMSettings, shape: ModelShape) -> None:
+        """Allocate the slots of the operator's default options.
+
+        Raises:
+            OptionError: the default parameters are wrong, or do not fit the model.
+        """
+        self._settings, self._shape = settings, shape
+        self.members: dict[str, Member] = {}
+        self.version = 0
+        """changes whenever a member comes or goes"""
+        self.counts: Counter[str] = Counter(groups_admitted=0, groups_refused=0)
+        self._groups: dict[Hashable, Group] = {}  # with a slot or a member; idle ones least recently used first
+        self._ended: dict[str, Group] = {}  # by parent request, oldest first
+        self._traces: dict[str, dict[int, list[Tensor]]] = {}  # by parent request and sample
+        self._parents: dict[str, str] = {}  # the id that a client knows, to the engine's
+        self._retired: list[Callable[[], Mapping[str, float]]] = []  # of methods that made room for others
+        self._installed: dict[Hashable, Installed] = {}
+        usual = parse({"method": "esamp"} | settings.defaults) or parse({"method": "esamp"})
+        self._usual = None if usual is None else self._install(usual, settings.slots)
+
+    # ---- requests
+
+    def add(self, request_id: str, extra_args: Mapping[str, Any] | None, stops: Iterable[int] = ()) -> None:
+        """A request enters the engine. One that comes back after preemption is known already."""
+        if request_id in self.members:
+            return
+        try:
+            asked = parse(extra_args, self._settings.defaults)
+            reason = None
+        except OptionError as error:  # it did not pass our admission
+            asked, reason = None, str(error)
+        if asked is None and reason is None:
+            return
+        who = member(request_id, None if asked is None else asked.samples)
+        group = self._refused(who.parent, reason or "") if asked is None else self._group(who.parent, asked)
+        group.members.add(request_id)
+        if group.expected is not None:
+            group.expected -= 1
+        measured = self._traces.setdefault(who.parent, {}).setdefault(who.index, []) if group.trace else []
+        self.members[request_id] = Member(group, who.index, tuple(stops), measured)
+        self._remember(who.parent, group)
+        self.version += 1
+
+    def finish(self, request_ids: Iterable[str]) -> None:
+        """Requests have ended. In a fixed order, so that every rank of a tensor-parallel group does the same."""
+        for request_id in sorted(set(request_ids) & self.members.keys()):
+            group = self.members.pop(request_id).group
+            group.members.discard(request_id)
+            self.version += 1
+            if group.members:
+                continue
+            if group.slot is None or group.expected == 0:
+                self._end(group)
+            else:
+                self._groups[group.key] = self._groups.pop(group.key)
+
+    def find(self, request_id: str) -> Group | None:
+        """The group of a request, by the engine's id of it or of one of its samples, or by the id its client knows."""
+        if request_id in self.members:
+            return self.members[request_id].group
+        parent = self._parents.get(request_id, request_id)
+        return self._ended.get(parent) or self._ended.get(member(request_id, None).parent)
+
+    def trace(self, request_id: str) -> dict[int, Tensor] | None:
+        """Measurements `[3, tokens]` of a request's samples by index, on the CPU. Synchronises with the device."""
+        parent = self._parents.get(request_id, request_id)
+        samples = self._traces.get(parent)
+        if samples is None:
+            return None
+        first = torch.full((3, 1), float("nan"))  # of prefill
+        return {
+            index: torch.cat([first, *(column.cpu().unsqueeze(1) for column in columns)], dim=1)
+            for index, columns in samples.items()
+        }
+
+    # ---- numbers
+
+    @property
+    def slots_in_use(self) -> int:
+        """Slots of groups with a living request."""
+        return sum(group.slot is not None and bool(group.members) for group in self._groups.values())
+
+    @property
+    def slots_idle(self) -> int:
+        """Slots that stay with a group until another one needs them."""
+        return sum(group.slot is not None and not group.members for group in self._groups.values())
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all banks."""
+        return sum(installed.method.nbytes for installed in self._installed.values())
+
+    def telemetry(self) -> dict[str, float]:
+        """Sums over everything that all methods ever did. Synchronises with the device."""
+        past = _add_up([report() for report in self._retired])
+        self._retired = [lambda: past]
+        return _add_up([past, *(installed.method.telemetry() for installed in self._installed.values()), self.counts])
+
+    # ---- groups
+
+    def _group(self, parent: str, asked: Asked) -> Group:
+        what = (asked.method.name, asked.options, asked.trace)
+        key: Hashable = ("request", parent) if asked.group is None else ("group", asked.group, *what)
+        group = self._groups.get(key)
+        if group is None:
+            group = Group(key, trace=asked.trace, expected=asked.samples if asked.group is None else None)
+            self._place(group, asked)
+            self._groups[key] = group
+        return group
+
+    def _refused(self, parent: str, reason: str) -> Group:
+        key = ("request", parent)
+        if key not in self._groups:
+            self._groups[key] = Group(key)
+            self._refuse(self._groups[key], reason)
+        return self._groups[key]
+
+    def _place(self, group: Group, asked: Asked) -> None:
+        """Find a slot for a new group, or say why there is none."""
+        missing = set(asked.method.layers(asked.options)) - set(self._settings.layers)
+        if missing:
+            return self._refuse(group, f"layer {min(missing)} is not kept: add it to the setting 'layers'")
+        if asked.method.crosses_requests(asked.options) and not self._settings.shared:
+            return self._refuse(group, "these options let requests influence each other: the setting 'shared' is off")
+        if self._taken >= self._settings.slots and not self._evict():
+            return self._refuse(group, f"all {self._settings.slots} slots are taken: raise the setting 'slots'")
+        try:
+            installed = self._install(asked, 1)
+        except OptionError as error:
+            return self._refuse(group, str(error))
+        slot = self._claim(installed)
+        if slot is None:
+            return self._refuse(group, f"its options need state beyond {self._settings.memory} MiB: raise 'memory'")
+        group.installed, group.slot = installed, slot
+        self.counts["groups_admitted"] += 1
+        return None
+
+    def _claim(self, installed: Installed) -> int | None:
+        installed.in_use += 1
+        size = min(2 * installed.size, self._settings.slots)
+        slot = installed.method.admit() if self._affordable(0) else None
+        if slot is None and self._affordable(installed.bytes_per_slot * (size - installed.size)):
+            installed.method.grow(size)
+            installed.size = size
+            slot = installed.method.admit()
+        installed.in_use -= slot is None
+        return slot
+
+    def _refuse(self, group: Group, reason: str) -> None:
+        group.refused = reason
+        self.counts["groups_refused"] += 1
+        logger.warning("A group of requests runs as plain sampling: %s", reason)
+
+    def _end(self, group: Group) -> None:
+        """Give the slot back; what was done stays to be told."""
+        self._groups.pop(group.key)
+        if group.installed is None or group.slot is None:
+            return
+        group.report = group.installed.method.report(group.slot)
+        group.installed.method.release(group.slot)
+        group.installed.in_use -= 1
+        group.slot = None
+
+    def _evict(self) -> bool:
+        """Free the slot of the group that has been idle for longest."""
+        idle = next((group for group in self._groups.values() if group.slot is not None and not group.members), None)
+        if idle is not None:
+            self._end(idle)
+        return idle is not None
+
+    @property
+    def _taken(self) -> int:
+        return sum(group.slot is not None for group in self._groups.values())
+
+    def _remember(self, parent: str, group: Group) -> None:
+        self._ended.pop(parent, None)
+        self._ended[parent] = group
+        self._parents[parent[:-RANDOM_SUFFIX]] = parent
+        while len(self._ended) > max(self._settings.kept, len(self.members)):
+            oldest = next(iter(self._ended))
+            self._ended.pop(oldest)
+            self._traces.pop(oldest, None)
+            if self._parents.get(oldest[:-RANDOM_SUFFIX]) == oldest:
+                self._parents.pop(oldest[:-RANDOM_SUFFIX])
+
+    # ---- methods
+
+    def _install(self, asked: Asked, slots: int) -> Installed:
+        key = (asked.method.name, asked.options, asked.trace)
+        if key not in self._installed:
+            method = asked.method.build(asked.options, self._shape, slots=slots, full=asked.trace)
+            self._installed[key] = Installed(key, method, slots)
+        return self._installed[key]
+
+    def _affordable(self, more: float) -> bool:
+        """Whether `more` bytes fit into the memory for options other than the defaults', unused ones dropped first."""
+        limit = self._settings.memory * 2**20
+        for key, other in list(self._installed.items()):
+            if self._extra + more <= limit:
+                break
+            if other is not self._usual and not other.in_use:
+                self._retired.append(other.method.report())
+                del self._installed[key]
+        return self._extra + more <= limit
+
+    @property
+    def _extra(self) -> float:
+        return self.nbytes - (0 if self._usual is None else self._usual.method.nbytes)
+
+
+def _add_up(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    listed = list(parts)
+    return {name: float(sum(part.get(name, 0.0) for part in listed)) for name in SUMS}

@@ -1,0 +1,68 @@
+"""The LM head of a vLLM model, sharded over tensor-parallel ranks or not, as methods see it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from vllm.distributed import get_tensor_model_parallel_rank, tensor_model_parallel_all_reduce
+from vllm.model_executor.layers.vocab_parallel_embedding import UnquantizedEmbeddingMethod, VocabParallelEmbedding
+
+from esamp.engines.linearity import is_linear, probe_states
+from esamp.errors import UnsupportedError
+
+
+@dataclass(frozen=True)
+class VLLMHead:
+    """Implements `esamp.step.Head` by this rank's rows of the head's weight."""
+
+    is_linear: bool
+    weight: Tensor | None
+    """`[V / ranks, d]`: rows `first` to `first + V / ranks` of the head; None when the head is quantised"""
+    first: int
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether the weight can be read."""
+        return self.weight is not None
+
+    def rows(self, tokens: Tensor) -> Tensor:
+        """w_z of `tokens` `[R]`, as `[R, d]` float32; every rank gets all of them."""
+        weight = self._readable
+        local = tokens.long() - self.first
+        mine = (local >= 0) & (local < weight.shape[0])
+        found = nn.functional.embedding(local.clamp(0, weight.shape[0] - 1), weight).float()
+        return tensor_model_parallel_all_reduce(found * mine.unsqueeze(-1))
+
+    def mean_rows(self, probabilities: Tensor) -> Tensor:
+        """sum_v p_v w_v of `probabilities` `[R, V]`, as `[R, d]` float32; every rank gets the whole sum."""
+        weight = self._readable
+        share = probabilities[:, self.first : self.first + weight.shape[0]].to(weight.dtype)
+        return tensor_model_parallel_all_reduce((share @ weight[: share.shape[1]]).float())
+
+    @property
+    def _readable(self) -> Tensor:
+        if self.weight is None:
+            raise UnsupportedError("the rows of this LM head cannot be read: it is quantised")
+        return self.weight
+
+
+@torch.inference_mode()
+def find_head(model: Any, hidden_size: int, dtype: torch.dtype, device: torch.device) -> VLLMHead:
+    """Read the head of a loaded model, and measure whether it is linear. All ranks must call it at the same time."""
+    logits = model.compute_logits(probe_states(hidden_size, dtype, device))
+    layer = _layer(model)
+    weight = None
+    if layer is not None and isinstance(layer.quant_method, UnquantizedEmbeddingMethod):
+        weight = layer.weight.detach()
+        weight = weight if weight.shape[-1] == hidden_size else None
+    rank = get_tensor_model_parallel_rank()
+    return VLLMHead(is_linear(logits), weight, 0 if weight is None else rank * weight.shape[0])
+
+
+def _layer(model: nn.Module) -> Any:
+    """The head's module: called ``lm_head`` throughout vLLM, or the embedding when it is tied to that."""
+    found = {name: module for name, module in model.named_modules() if isinstance(module, VocabParallelEmbedding)}
+    heads = [module for name, module in found.items() if name.rpartition(".")[2] == "lm_head"]
+    tied = [module for name, module in found.items() if name.rpartition(".")[2] == "embed_tokens"]
+    return (heads or tied or [None])[0]

@@ -1,0 +1,120 @@
+"""`Installation`: exploring, set up for one rank of one vLLM engine."""
+
+import logging
+from collections.abc import Mapping
+
+import torch
+import vllm
+from packaging.version import Version
+from torch import Tensor, nn
+from vllm.config import VllmConfig
+from vllm.sampling_params import SamplingParams
+
+from esamp.engines.vllm.clock import Clock
+from esamp.engines.vllm.exploration import Exploration
+from esamp.engines.vllm.groups import Groups
+from esamp.engines.vllm.head import find_head
+from esamp.engines.vllm.settings import VLLMSettings
+from esamp.engines.vllm.taps import Taps, install
+from esamp.errors import UnsupportedError
+from esamp.methods.base import ModelShape
+
+logger = logging.getLogger("vllm.esamp")
+
+OLDEST, NEWEST = "0.26", "0.33"
+"""Releases of vLLM whose runners were read for this."""
+
+
+class Installation:
+    """What a runner holds of ours: settings, and once the model is loaded, taps, head, groups and their exploration."""
+
+    taps: Taps
+    groups: Groups
+    exploration: Exploration
+
+    def __init__(self, vllm_config: VllmConfig, device: torch.device) -> None:
+        """Check that the engine can explore.
+
+        Raises:
+            OptionError: a setting in ``additional_config`` is wrong.
+            UnsupportedError: the engine is configured for something that exploring cannot go with.
+        """
+        check_engine(vllm_config)
+        self.settings = VLLMSettings.read(vllm_config.additional_config)
+        self._config, self._device = vllm_config, device
+        self._clock = Clock(device)
+
+    def attach(self, model: nn.Module) -> None:
+        """Read the loaded model's head, install the taps, allocate the slots, and say so in the log."""
+        config = self._config.model_config
+        size, dtype = config.get_hidden_size(), config.dtype
+        depth = config.hf_text_config.num_hidden_layers
+        outside = [layer for layer in self.settings.layers if not 0 <= layer <= depth]
+        if outside:
+            raise UnsupportedError(f"setting layers: the model has layers 0 to {depth}, not {outside[0]}")
+        tokens = self._config.scheduler_config.max_num_batched_tokens
+        self.taps = install(model, self.settings.layers, tokens=tokens, size=size, dtype=dtype)
+        head = find_head(model, size, dtype, self._device)
+        shape = ModelShape(size, dict.fromkeys(self.settings.layers, size), depth, self._device, head.has_rows)
+        self.groups = Groups(self.settings, shape)
+        self.exploration = Exploration(self.groups, head, self._device, self._clock)
+        logger.info(
+            "Exploratory Sampling is on for requests that ask for it: %d slots (%.1f MiB), layers %s kept, %s head",
+            self.settings.slots,
+            self.groups.nbytes / 2**20,
+            ", ".join(map(str, self.settings.layers)),
+            "linear" if head.is_linear else "capped",
+        )
+
+    def add(self, request_id: str, params: SamplingParams | None) -> None:
+        """A request enters the batch."""
+        if params is None:
+            return
+        stops = params.stop_token_ids or () if params.ignore_eos else params.all_stop_token_ids
+        self.groups.add(request_id, params.extra_args, sorted(stops))
+
+    def counters(self) -> dict[str, float]:
+        """What was done since the start. Synchronises with the device."""
+        seconds = {f"seconds_{phase}": value for phase, value in self._clock.seconds().items()}
+        return (
+            self.groups.telemetry()
+            | seconds
+            | {
+                "slots": float(self.settings.slots),
+                "slots_in_use": float(self.groups.slots_in_use),
+                "slots_idle": float(self.groups.slots_idle),
+                "bank_bytes": float(self.groups.nbytes),
+            }
+        )
+
+    def telemetry(self, request_id: str) -> Mapping[str, float] | None:
+        """What was done for the group of a request; None if it did not explore, or is forgotten."""
+        group = self.groups.find(request_id)
+        return None if group is None else dict(group.telemetry())
+
+    def trace(self, request_id: str) -> dict[int, Tensor] | None:
+        """Measurements `[3, tokens]` of each sample of a request, by index; None if it asked for none."""
+        return self.groups.trace(request_id)
+
+
+def check_engine(config: VllmConfig) -> None:
+    """Refuse what exploring cannot go with.
+
+    Raises:
+        UnsupportedError: saying what to leave out.
+    """
+    version = Version(vllm.__version__)
+    if version < Version(OLDEST):
+        raise UnsupportedError(f"esamp needs vLLM {OLDEST} or newer, this is {version}: pip install -U vllm")
+    if version.release[:2] > Version(NEWEST).release[:2]:
+        logger.warning("esamp was tested with vLLM %s to %s, this is %s", OLDEST, NEWEST, version)
+    parallel = config.parallel_config
+    for wrong, what in (
+        (config.speculative_config is not None, "speculative decoding (drafts would have to be explored too)"),
+        (parallel.pipeline_parallel_size > 1, "pipeline parallelism (the first layer and the head are on two ranks)"),
+        (parallel.prefill_context_parallel_size > 1, "prefill context parallelism"),
+        (parallel.enable_dbo, "dual batch overlap"),
+        (config.model_config.runner_type != "generate", "models that do not generate"),
+    ):
+        if wrong:
+            raise UnsupportedError(f"esamp does not work with {what}: start vLLM without it, or without our worker")

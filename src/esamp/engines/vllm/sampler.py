@@ -1,0 +1,79 @@
+"""vLLM's V1 sampler, with the logits that methods want in place of the model's own."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from vllm.v1.sample.metadata import SamplingMetadata
+from vllm.v1.sample.ops.topk_topp_sampler import apply_top_k_top_p
+from vllm.v1.sample.sampler import Sampler
+
+from esamp.engines.vllm.exploration import Change
+
+GREEDY = 1e-5
+"""vLLM takes the most likely token below this temperature."""
+
+
+class ExploringSampler(Sampler):
+    """Reports log-probabilities of the model's own logits, and samples from the methods'.
+
+    Without changes every step is vLLM's own.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Take the arguments of vLLM's sampler."""
+        super().__init__(*args, **kwargs)
+        self._changes: Sequence[Change] = ()
+
+    def change(self, changes: Sequence[Change]) -> None:
+        """Change these rows at the next call."""
+        self._changes = changes
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Sample; changes are used up."""
+        try:
+            return super().forward(*args, **kwargs)
+        finally:
+            self._changes = ()
+
+    def apply_logits_processors(self, logits: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Swap the rows before penalties and processors; what a grammar has forbidden stays so."""
+        for change in self._changes:
+            forbidden = logits.index_select(0, change.rows).isneginf()
+            logits.index_copy_(0, change.rows, change.logits.to(logits.dtype).masked_fill(forbidden, float("-inf")))
+        return super().apply_logits_processors(logits, *args, **kwargs)
+
+    def sample(
+        self, logits: Tensor, sampling_metadata: SamplingMetadata, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor | None]:
+        """Sample; with ``candidates = "reference"`` survivors of the filters are re-scored before the draw."""
+        rescores = [(change.rows, change.rescore) for change in self._changes if change.rescore is not None]
+        if not rescores:
+            return super().sample(logits, sampling_metadata, *args, **kwargs)
+        greedy = None
+        if not sampling_metadata.all_random:
+            rescored = logits.clone()
+            _add(rescored, rescores, torch.ones_like(rescored[:, 0]))
+            greedy = rescored.argmax(-1)
+            if sampling_metadata.all_greedy:
+                return greedy, None
+        temperature = sampling_metadata.temperature
+        temperature = torch.where(temperature < GREEDY, 1.0, temperature)
+        logits = logits.div_(temperature.unsqueeze(1))
+        for processor in sampling_metadata.logitsprocs.argmax_invariant:
+            logits = processor.apply(logits)
+        logits = apply_top_k_top_p(logits, sampling_metadata.top_k, sampling_metadata.top_p)
+        _add(logits, rescores, temperature)
+        drawn, processed = self.topk_topp_sampler(logits, sampling_metadata.generators, None, None)
+        if greedy is not None:
+            drawn = torch.where(sampling_metadata.temperature < GREEDY, greedy, drawn)
+        return drawn, processed
+
+
+def _add(logits: Tensor, rescores: Sequence[tuple[Tensor, Tensor]], temperature: Tensor) -> None:
+    """Add ``rescore / T`` to the survivors, in place."""
+    for rows, rescore in rescores:
+        kept = logits.index_select(0, rows)
+        added = kept + rescore.to(kept.dtype) / temperature.index_select(0, rows).unsqueeze(1)
+        logits.index_copy_(0, rows, torch.where(kept.isneginf(), kept, added))
