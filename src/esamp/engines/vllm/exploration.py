@@ -19,6 +19,9 @@ from esamp.engines.vllm.groups import Groups, Installed, Member
 from esamp.explorer.layout import RowLayout
 from esamp.step import DecodeStep, Head, Steering
 
+GREEDY = 1e-5
+"""vLLM takes the most likely token below this temperature."""
+
 Project = Callable[[Sequence[tuple[Tensor, Tensor]]], Sequence[Tensor]]
 """Logits `[r, V]` of each pair of rows `[r]` of the batch and the states `[r, d]` that stand in for them."""
 
@@ -94,6 +97,7 @@ class Exploration:
         fed: Tensor | None,
         *,
         keep_reference: bool,
+        sees_logits: bool = True,
     ) -> None:
         """Let the methods say what to project; what replaces a row outright is written into `hidden`.
 
@@ -103,6 +107,7 @@ class Exploration:
             inner: `[T, s]` by depth.
             fed: `[T]` input tokens, if rows may have ended without the engine knowing yet.
             keep_reference: the engine wants the model's own logits of every row, for log-probabilities.
+            sees_logits: whether `combine` will be given the batch's logits; all states are projected anew if not.
         """
         with self.clock("predict"):
             for part in self._parts:
@@ -115,12 +120,14 @@ class Exploration:
                 part.step = DecodeStep(deep, states, part.layout, live, self.head)
                 part.steering = part.installed.method.steer(part.step)
                 first, *others = part.steering.states
-                stays = first is deep or not keep_reference
-                part.extra = tuple(others) if stays else part.steering.states
-                if stays and first is not deep:
+                in_batch = first is deep or not keep_reference
+                if not sees_logits:
+                    in_batch = part.steering.plain and not keep_reference
+                part.extra = tuple(others) if in_batch else part.steering.states
+                if in_batch and first is not deep:
                     hidden.index_copy_(0, at, first.to(hidden.dtype))
 
-    def combine(self, logits: Tensor, project: Project) -> list[Change]:
+    def combine(self, logits: Tensor | None, project: Project) -> list[Change]:
         """The methods' logits, for those that are not in `logits` `[R, V]` already. Nothing in `logits` is changed."""
         changes = []
         with self.clock("mix"):
@@ -130,7 +137,7 @@ class Exploration:
                 if part.steering is None or (part.steering.plain and not part.extra):
                     continue
                 own = [projected.pop(0) for _ in part.extra]
-                if len(own) < len(part.steering.states):
+                if len(own) < len(part.steering.states) and logits is not None:
                     own.insert(0, logits.index_select(0, part.rows))
                 combined = part.steering.combine(*own)
                 changes.append(Change(part.rows, combined.logits, combined.rescore))
@@ -182,3 +189,45 @@ class Exploration:
         measured = torch.stack([detail.novelty, detail.kl, surprisal]).masked_fill(~part.step.live, float("nan"))
         for place, member in enumerate(part.members):
             member.measured.append(measured[:, place])
+
+
+def project(
+    compute_logits: Callable[[Tensor], Tensor],
+    batch: Tensor,
+    wanted: Sequence[tuple[Tensor, Tensor]],
+    *,
+    by_place: bool,
+) -> Sequence[Tensor]:
+    """`Project` by vLLM's own head.
+
+    Args:
+        compute_logits: of the model.
+        batch: `[R, d]`, the states that the head was or will be given.
+        wanted: see `Project`.
+        by_place: LoRA adapters go by a row's place, so each set of states is projected within a whole batch.
+    """
+    if not by_place:
+        states = torch.cat([state for _, state in wanted]).to(batch.dtype)
+        return compute_logits(states).split([len(rows) for rows, _ in wanted])
+    full = [batch.index_copy(0, rows, state.to(batch.dtype)) for rows, state in wanted]
+    return [compute_logits(states).index_select(0, rows) for states, (rows, _) in zip(full, wanted, strict=True)]
+
+
+def swapped(logits: Tensor, changes: Sequence[Change]) -> Tensor:
+    """`logits` `[R, V]` with the changes, in place of the rows; what is forbidden (-inf) stays so."""
+    for change in changes:
+        forbidden = logits.index_select(0, change.rows).isneginf()
+        logits = logits.index_copy(0, change.rows, change.logits.to(logits.dtype).masked_fill(forbidden, float("-inf")))
+    return logits
+
+
+def rescored(logits: Tensor, changes: Sequence[Change], temperature: Tensor) -> Tensor:
+    """Filtered `logits` `[R, V]`, divided by `temperature` `[R]` (0: greedy), with ``rescore / T`` added to survivors."""
+    for change in changes:
+        if change.rescore is not None:
+            kept = logits.index_select(0, change.rows)
+            divisor = temperature.index_select(0, change.rows)
+            divisor = torch.where(divisor < GREEDY, 1.0, divisor).unsqueeze(1)
+            added = torch.where(kept.isneginf(), kept, kept + change.rescore.to(kept.dtype) / divisor)
+            logits = logits.index_copy(0, change.rows, added)
+    return logits

@@ -21,6 +21,8 @@ from esamp.methods.base import ModelShape
 
 logger = logging.getLogger("vllm.esamp")
 
+RAW = ("raw_logprobs", "raw_logits")
+"""``logprobs_mode`` in which vLLM reports on the model's own distribution, as it is before any sampling parameter."""
 OLDEST, NEWEST = "0.26", "0.33"
 """Releases of vLLM whose runners were read for this."""
 
@@ -114,6 +116,7 @@ def check_engine(config: VllmConfig) -> None:
         (parallel.pipeline_parallel_size > 1, "pipeline parallelism (the first layer and the head are on two ranks)"),
         (parallel.prefill_context_parallel_size > 1, "prefill context parallelism"),
         (parallel.enable_dbo, "dual batch overlap"),
+        (vars(parallel).get("enable_batch_sharded_sampling", False), "batch-sharded sampling"),
         (config.model_config.runner_type != "generate", "models that do not generate"),
     ):
         if wrong:

@@ -1,6 +1,6 @@
 """vLLM's V1 model runner, exploring. On a CPU there is no other; on a GPU it is the older of two."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,10 +10,9 @@ from torch import Tensor
 from vllm.config import VllmConfig
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
-from esamp.engines.vllm.installation import Installation
+from esamp.engines.vllm.exploration import project
+from esamp.engines.vllm.installation import RAW, Installation
 from esamp.engines.vllm.sampler import ExploringSampler
-
-RAW = ("raw_logprobs", "raw_logits")
 
 
 class ExploringRunner(GPUModelRunner):
@@ -72,9 +71,12 @@ class ExploringRunner(GPUModelRunner):
         if self.execute_model_state is None or not exploration.active:
             return super().sample_tokens(grammar_output)
         logits = self.execute_model_state.logits
-        states = self.execute_model_state.sample_hidden_states
+        states, compute = self.execute_model_state.sample_hidden_states, self.model.compute_logits
         with torch.inference_mode():
-            self.sampler.change(exploration.combine(logits, lambda wanted: self._project(states, wanted)))
+            changes = exploration.combine(
+                logits, lambda wanted: project(compute, states, wanted, by_place=self.lora_config is not None)
+            )
+        self.sampler.change(changes)
         output = super().sample_tokens(grammar_output)
         if self._sampled is not None:
             with torch.inference_mode():
@@ -92,11 +94,3 @@ class ExploringRunner(GPUModelRunner):
         """Whether any request is to be told the log-probabilities of the model's own distribution."""
         batch = self.input_batch
         return self.model_config.logprobs_mode in RAW and bool(batch.num_logprobs or batch.logprob_token_ids)
-
-    def _project(self, batch: Tensor, wanted: Sequence[tuple[Tensor, Tensor]]) -> Sequence[Tensor]:
-        """Logits of the wanted states; with LoRA, whose adapters go by place, each within a whole batch."""
-        if self.lora_config is None:
-            states = torch.cat([state for _, state in wanted]).to(batch.dtype)
-            return self.model.compute_logits(states).split([len(rows) for rows, _ in wanted])
-        full = [batch.index_copy(0, rows, state.to(batch.dtype)) for rows, state in wanted]
-        return [self.model.compute_logits(x).index_select(0, rows) for x, (rows, _) in zip(full, wanted, strict=True)]

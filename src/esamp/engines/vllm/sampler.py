@@ -9,10 +9,7 @@ from vllm.v1.sample.metadata import SamplingMetadata
 from vllm.v1.sample.ops.topk_topp_sampler import apply_top_k_top_p
 from vllm.v1.sample.sampler import Sampler
 
-from esamp.engines.vllm.exploration import Change
-
-GREEDY = 1e-5
-"""vLLM takes the most likely token below this temperature."""
+from esamp.engines.vllm.exploration import GREEDY, Change, rescored, swapped
 
 
 class ExploringSampler(Sampler):
@@ -39,23 +36,19 @@ class ExploringSampler(Sampler):
 
     def apply_logits_processors(self, logits: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Swap the rows before penalties and processors; what a grammar has forbidden stays so."""
-        for change in self._changes:
-            forbidden = logits.index_select(0, change.rows).isneginf()
-            logits.index_copy_(0, change.rows, change.logits.to(logits.dtype).masked_fill(forbidden, float("-inf")))
+        if self._changes:
+            logits = swapped(logits, self._changes)
         return super().apply_logits_processors(logits, *args, **kwargs)
 
     def sample(
         self, logits: Tensor, sampling_metadata: SamplingMetadata, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor | None]:
         """Sample; with ``candidates = "reference"`` survivors of the filters are re-scored before the draw."""
-        rescores = [(change.rows, change.rescore) for change in self._changes if change.rescore is not None]
-        if not rescores:
+        if all(change.rescore is None for change in self._changes):
             return super().sample(logits, sampling_metadata, *args, **kwargs)
         greedy = None
         if not sampling_metadata.all_random:
-            rescored = logits.clone()
-            _add(rescored, rescores, torch.ones_like(rescored[:, 0]))
-            greedy = rescored.argmax(-1)
+            greedy = rescored(logits, self._changes, torch.ones_like(logits[:, 0])).argmax(-1)
             if sampling_metadata.all_greedy:
                 return greedy, None
         temperature = sampling_metadata.temperature
@@ -64,16 +57,8 @@ class ExploringSampler(Sampler):
         for processor in sampling_metadata.logitsprocs.argmax_invariant:
             logits = processor.apply(logits)
         logits = apply_top_k_top_p(logits, sampling_metadata.top_k, sampling_metadata.top_p)
-        _add(logits, rescores, temperature)
+        logits = rescored(logits, self._changes, temperature)
         drawn, processed = self.topk_topp_sampler(logits, sampling_metadata.generators, None, None)
         if greedy is not None:
             drawn = torch.where(sampling_metadata.temperature < GREEDY, greedy, drawn)
         return drawn, processed
-
-
-def _add(logits: Tensor, rescores: Sequence[tuple[Tensor, Tensor]], temperature: Tensor) -> None:
-    """Add ``rescore / T`` to the survivors, in place."""
-    for rows, rescore in rescores:
-        kept = logits.index_select(0, rows)
-        added = kept + rescore.to(kept.dtype) / temperature.index_select(0, rows).unsqueeze(1)
-        logits.index_copy_(0, rows, torch.where(kept.isneginf(), kept, added))
