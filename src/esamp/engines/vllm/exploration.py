@@ -222,7 +222,7 @@ def swapped(logits: Tensor, changes: Sequence[Change]) -> Tensor:
 
 
 def rescored(logits: Tensor, changes: Sequence[Change], temperature: Tensor) -> Tensor:
-    """Filtered `logits` `[R, V]`, divided by `temperature` `[R]` (0: greedy), with ``rescore / T`` added to survivors."""
+    """Filtered `logits` `[R, V]` at `temperature` `[R]` (0: greedy), with ``rescore / T`` added to the survivors."""
     for change in changes:
         if change.rescore is not None:
             kept = logits.index_select(0, change.rows)

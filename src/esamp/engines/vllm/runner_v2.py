@@ -16,9 +16,7 @@ from esamp.engines.vllm.exploration import Change, project, rescored, swapped
 from esamp.engines.vllm.installation import RAW, Installation
 from esamp.errors import UnsupportedError
 
-NOT_DRAFTING: dict[str, bool] = (
-    {"is_drafting": False} if "is_drafting" in inspect.signature(gumbel_sample).parameters else {}
-)
+NOT_DRAFTING = {name: False for name in inspect.signature(gumbel_sample).parameters if name == "is_drafting"}
 """An argument that vLLM's draw has since it also draws for drafts."""
 
 
@@ -41,7 +39,7 @@ class ExploringSamplerV2(Sampler):
         if type(sampler) is not Sampler:
             raise UnsupportedError(f"esamp does not work with vLLM's {type(sampler).__name__}: leave its option out")
         ours = cls.__new__(cls)
-        vars(ours).update(vars(sampler))
+        ours.__dict__.update(vars(sampler))
         return ours
 
     def change(self, changes: Sequence[Change]) -> None:
@@ -89,6 +87,8 @@ class ExploringSamplerV2(Sampler):
 
 class ExploringRunnerV2(GPUModelRunner):
     """Overrides the moments between hidden states and tokens; every other line of a step is vLLM's."""
+
+    sampler: Any
 
     def __init__(self, vllm_config: VllmConfig, device: torch.device) -> None:
         """Take vLLM's arguments."""
@@ -147,9 +147,8 @@ class ExploringRunnerV2(GPUModelRunner):
         )
         batch, by_place = hidden_states[places], self.lora_config is not None
         compute = self.get_model().compute_logits
-        self.sampler.change(
-            exploration.combine(None, lambda wanted: project(compute, batch, wanted, by_place=by_place))
-        )
+        changes = exploration.combine(None, lambda wanted: project(compute, batch, wanted, by_place=by_place))
+        self.sampler.change(changes)
         output = super().sample(hidden_states, input_batch, grammar_output)
         self._sampled = output[0].sampled_token_ids
         return output
