@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,11 +17,16 @@ from esamp.errors import EsampError, InputError, OptionError
 
 COMMANDS: Mapping[str, str] = {
     "generate": "Sample answers to prompts, explored by ESamp.",
+    "serve": "Serve a model with vLLM, with exploring as an option of each request.",
     "demo": "Compare plain sampling, ESamp as published and ours on the embedded model.",
     "bench": "Measure what exploring costs and what it brings.",
     "doctor": "Say what is installed and what works on this machine.",
 }
 """Name and summary of each command, in the order of the help page."""
+PASSING: Mapping[str, Mapping[str, Any]] = {
+    "serve": {"ignore_unknown_options": True, "help_option_names": ["--help"]},  # -h is in vLLM's -dph
+}
+"""Commands that hand flags which are not theirs to another program, and how their flags are read therefore."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -72,7 +77,9 @@ def _app(asked: str | None) -> typer.Typer:
     app.callback()(_options)
     for name, summary in COMMANDS.items():
         if name == asked:
-            app.command(name, short_help=summary)(import_module(f"esamp.cli.{name}").command)
+            settings = dict(PASSING.get(name, {}))
+            module = import_module(f"esamp.cli.{name}")
+            app.command(name, short_help=summary, context_settings=settings)(module.command)
         else:
             app.command(name, help=summary)(_not_loaded)
     return app

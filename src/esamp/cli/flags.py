@@ -8,6 +8,7 @@
 
 import functools
 import inspect
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import UnionType
@@ -121,7 +122,7 @@ def _parse(group: FlagGroup, flags: list[Flag], given: Mapping[str, Any], parsed
 
 
 def value_of(annotation: Any, given: Any) -> Any:
-    """What a flag's text means for a field: a number, a choice, a tuple; the text itself where it is none of these.
+    """What a flag's text means for a field: number, choice, tuple or JSON; the text itself where it is none of these.
 
     Nothing is refused here. The options class does that, in the same words as everywhere else.
     """
@@ -135,6 +136,11 @@ def value_of(annotation: Any, given: Any) -> Any:
         return next((value for value in converted if not isinstance(value, str)), given)
     if origin is Literal:
         return next((choice for choice in arguments if str(choice) == given), given)
+    if origin is dict:
+        try:
+            return json.loads(given)
+        except ValueError:
+            return given
     if annotation in (int, float):
         try:
             return annotation(given)
@@ -168,6 +174,8 @@ def _kinds(annotation: Any) -> tuple[Any, ...]:
 def _metavar(kinds: tuple[Any, ...]) -> str:
     if get_origin(kinds[0]) is Literal:
         return "|".join(str(choice) for choice in get_args(kinds[0]))
+    if get_origin(kinds[0]) is dict:
+        return "JSON"
     return {int: "N", float: "X"}.get(kinds[0], "TEXT")
 
 
@@ -183,6 +191,6 @@ def _help(info: FieldInfo) -> str:
         details.append("required")
     elif isinstance(default, bool):
         details.append(f"default: {'yes' if default else 'no'}")
-    elif default is not None and default != ():
+    elif default is not None and default not in ((), {}):
         details.append(f"default: {default:g}" if isinstance(default, float) else f"default: {default}")
     return escape(" ".join([info.description or "", f"({'; '.join(details)})" if details else ""]).strip())

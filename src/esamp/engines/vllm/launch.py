@@ -1,7 +1,7 @@
 """The command line of ``vllm serve`` with our classes named in it, and a way to run it.
 
-``python -m esamp.engines.vllm.launch serve ...`` is ``vllm serve ...`` for re-packaged builds of vLLM, whose own command
-asks for the version of a distribution called ``vllm`` and fails.
+``python -m esamp.engines.vllm.launch serve ...`` is ``vllm serve ...`` for re-packaged builds of vLLM, whose own
+command asks for the version of a distribution called ``vllm`` and fails.
 """
 
 import json
@@ -29,6 +29,11 @@ CLASSES: Mapping[str, str] = {
 """What vLLM is told to use; the user may give others."""
 ADDITIONAL, SHORT = "--additional-config", "-ac"
 RUST = "VLLM_USE_RUST_FRONTEND"
+EMBEDDED_CACHE = "512M"
+"""Room for some hundred samples of the embedded model. By itself vLLM asks for nearly all memory, and fails on a CPU
+whose memory others use too."""
+MEMORY_FLAGS = frozenset({"--kv-cache-memory-bytes", "--gpu-memory-utilization"})
+MEMORY_VARIABLE = "VLLM_CPU_KVCACHE_SPACE"
 
 
 def arguments(given: Sequence[str], settings: VLLMSettings) -> list[str]:
@@ -48,6 +53,8 @@ def arguments(given: Sequence[str], settings: VLLMSettings) -> list[str]:
         model = [str(embedded_path())]
         if "--served-model-name" not in names:
             model += ["--served-model-name", EMBEDDED]
+        if not (names & MEMORY_FLAGS or MEMORY_VARIABLE in os.environ):
+            model += ["--kv-cache-memory-bytes", EMBEDDED_CACHE]
     classes = [each for flag, name in CLASSES.items() if _missing(flag, name, names, rest) for each in (flag, name)]
     return [*model, *classes, *_configured(rest, settings)]
 
