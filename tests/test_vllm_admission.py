@@ -33,7 +33,7 @@ def test_vllms_own_validation_calls_it_and_makes_it_a_client_error():
     from vllm.exceptions import VLLMValidationError
     from vllm.v1.sample.logits_processor import validate_logits_processors_parameters
 
-    with pytest.raises(VLLMValidationError, match="beta.*from 0 to 16"):
+    with pytest.raises(VLLMValidationError, match=r"beta.*from 0 to 16"):
         validate_logits_processors_parameters(None, params(extra_args={"method": "esamp", "beta": 99}))
 
 

@@ -4,6 +4,7 @@ import random
 
 import pytest
 import torch
+
 from esamp.engines.vllm.groups import Groups
 from esamp.engines.vllm.params import SAMPLES
 from esamp.engines.vllm.settings import VLLMSettings

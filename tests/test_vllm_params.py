@@ -1,6 +1,7 @@
 """Flat request parameters of the vLLM engine: what is understood, what is refused and in which words."""
 
 import pytest
+
 from esamp.engines.vllm.params import SAMPLES, member, parse
 from esamp.engines.vllm.settings import VLLMSettings
 from esamp.errors import OptionError
@@ -64,7 +65,7 @@ def test_truth_values_come_as_numbers_and_words(given, meant):
     ],
 )
 def test_bad_parameters_are_refused_in_a_sentence(given, sentence):
-    with pytest.raises(OptionError, match=".") as raised:
+    with pytest.raises(OptionError) as raised:
         parse(given)
     assert sentence in str(raised.value)
     assert len(str(raised.value)) < 500

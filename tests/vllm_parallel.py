@@ -6,8 +6,9 @@ python vllm_parallel.py RANKS
 import json
 import sys
 
-from esamp.models import embedded_path
 from vllm import LLM, SamplingParams
+
+from esamp.models import embedded_path
 
 CASES = {
     "none": None,
@@ -36,7 +37,7 @@ def main() -> None:
             "tokens": [list(sample.token_ids) for sample in output.outputs],
             "telemetry": llm.collective_rpc("esamp_telemetry", args=(output.request_id,)),
         }
-    print(json.dumps(answers))
+    sys.stdout.write(json.dumps(answers) + "\n")
 
 
 if __name__ == "__main__":
