@@ -1,5 +1,6 @@
 """What every engine takes and gives: `Request` in, `Completion` out."""
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -8,7 +9,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field
 from torch import Tensor
 
-from esamp.errors import InactiveMethodError
+from esamp.errors import InactiveMethodError, OptionError
 from esamp.methods import registry
 from esamp.methods.base import DecodeMethod
 from esamp.options import Options
@@ -52,6 +53,26 @@ class Request:
     options: Options | None = None
     """the method's options; None means its defaults"""
     seed: int = 0
+
+    @property
+    def own_options(self) -> Options:
+        """The method's options, or its defaults.
+
+        Raises:
+            OptionError: there is no such method, or the options are another method's.
+        """
+        method = registry.get(self.method)
+        options = method.options() if self.options is None else self.options
+        if not isinstance(options, method.options):
+            raise OptionError(f"method {self.method!r} takes {method.options.__name__}, not {type(options).__name__}")
+        return options
+
+    @property
+    def own_seed(self) -> int:
+        """A seed of 63 bits of the request's own, so that neighbours in a study do not share random numbers."""
+        prompt = self.prompt if isinstance(self.prompt, str) else repr([sorted(turn.items()) for turn in self.prompt])
+        digest = hashlib.blake2b(f"{self.seed}\n{prompt}".encode(errors="surrogatepass"), digest_size=8).digest()
+        return int.from_bytes(digest, "little") >> 1
 
 
 @dataclass(frozen=True)
@@ -110,7 +131,8 @@ class Engine(ABC):
 def check_active(completion: Completion) -> None:
     """Refuse a completion whose method was asked to act and never did.
 
-    Needs a sample of three tokens or more: the first comes from prefill, and nothing was learnt before the second.
+    Needs a sample of three tokens or more, as the first comes from prefill and nothing was learnt before the second, or
+    telemetry that says that the engine had no place for the group.
 
     Raises:
         InactiveMethodError: the options ask for steering, there was room for it, and no row was steered.
@@ -120,7 +142,8 @@ def check_active(completion: Completion) -> None:
     if not issubclass(method, DecodeMethod) or not method.steers(request.options or method.options()):
         return
     longest = max((len(sample.token_ids) for sample in completion.samples), default=0)
-    if longest >= 3 and not completion.telemetry.get("rows_steered", 0):
+    refused = completion.telemetry.get("groups_refused", 0) > 0
+    if (longest >= 3 or refused) and not completion.telemetry.get("rows_steered", 0):
         told = ", ".join(f"{name} = {value:g}" for name, value in completion.telemetry.items()) or "nothing"
         raise InactiveMethodError(
             f"method {request.method!r} should have acted on request {request.id!r} and never did, so its samples are "

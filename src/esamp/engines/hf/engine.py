@@ -1,6 +1,5 @@
 """`HFEngine`: requests in, completions out, on any transformers model."""
 
-import hashlib
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -12,18 +11,18 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from esamp.engines import text
 from esamp.engines.base import Completion, Engine, Progress, Request, Sample, Sampling, TokenTrace
-from esamp.engines.hf import decoding, text
+from esamp.engines.hf import decoding
 from esamp.engines.hf.explore import explore
 from esamp.engines.hf.loading import load_model
 from esamp.engines.hf.processors import SeededSampler, TokenCounter
 from esamp.engines.hf.run import Run, Trace
 from esamp.errors import OptionError, UnsupportedError
 from esamp.methods import registry
-from esamp.methods.base import DecodeMethod, Method
+from esamp.methods.base import DecodeMethod
 from esamp.models import embedded_path
 from esamp.models.cache import growing_cache
-from esamp.options import Options
 
 NEUTRAL = dict(
     num_beams=1,
@@ -142,7 +141,7 @@ class HFEngine(Engine):
     def _waves(self, request: Request) -> list[int]:
         """Sizes of the generate calls that a request's samples take, none above `batch_rows`."""
         method = registry.get(request.method)
-        sizes = method.waves(_options(method, request), request.n)
+        sizes = method.waves(request.own_options, request.n)
         limit = self._batch_rows
         return [part for size in sizes for part in [limit] * (size // limit) + [size % limit] if part]
 
@@ -155,7 +154,7 @@ class HFEngine(Engine):
                 run = stack.enter_context(
                     explore(
                         self.model,
-                        _options(method, request),
+                        request.own_options,
                         method=request.method,
                         slots=len(jobs),
                         trace=self._trace,
@@ -205,12 +204,13 @@ class HFEngine(Engine):
             raise OptionError(f"request {request.id!r}: n = {request.n} must be at least 1")
         prompt = text.encode(self.tokenizer, request)
         limit = text.room(prompt, request, self._context)
-        generator = torch.Generator().manual_seed(_seed(request))
+        generator = torch.Generator().manual_seed(request.own_seed)
         return _Job(request, prompt, limit, torch.rand(request.n, limit, generator=generator, dtype=torch.float64))
 
     def _sample(self, job: _Job, index: int, tokens: list[int], trace: Trace | None, row: int) -> Sample:
         request = job.request
-        ending = text.end(self.tokenizer, tokens, job.limit, request, self._eos)
+        ended = len(tokens) < job.limit or tokens[-1] in self._eos
+        ending = text.end(self.tokenizer, tokens, request, ended=ended)
         kept = None
         if trace is not None:
             novelty, kl, surprisal = (
@@ -268,19 +268,3 @@ def _kind(job: _Job) -> tuple[object, ...]:
     """Requests of one kind can share a generate call."""
     request = job.request
     return request.sampling, request.method, request.options, request.n, job.limit
-
-
-def _options(method: type[Method], request: Request) -> Options:
-    options = method.options() if request.options is None else request.options
-    if not isinstance(options, method.options):
-        raise OptionError(f"method {request.method!r} takes {method.options.__name__}, not {type(options).__name__}")
-    return options
-
-
-def _seed(request: Request) -> int:
-    """A seed of the request's own, so that neighbours in a study do not share random numbers."""
-    prompt = (
-        request.prompt if isinstance(request.prompt, str) else repr([sorted(turn.items()) for turn in request.prompt])
-    )
-    digest = hashlib.blake2b(f"{request.seed}\n{prompt}".encode(errors="surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1

@@ -66,23 +66,20 @@ def _chat_ids(tokenizer: PreTrainedTokenizerBase, request: Request) -> list[int]
     return list(tokenizer(str(text), add_special_tokens=False).input_ids)
 
 
-def end(
-    tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int], limit: int, request: Request, eos: Sequence[int]
-) -> Ending:
+def end(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int], request: Request, *, ended: bool) -> Ending:
     """Cut a sample at its first stop text.
 
     Args:
         tokenizer: the model's.
         tokens: what was generated, nothing of the padding behind.
-        limit: how many tokens could have been generated.
         request: names the stop texts.
-        eos: end-of-sequence tokens.
+        ended: whether the model ended the text, by its own token or short of the limit.
     """
     text, stops = decode(tokenizer, tokens), request.sampling.stop
     found = [place for stop in stops if (place := text.find(stop)) >= 0]
     if found:
         return Ending(tuple(_until_text(tokenizer, tokens, stops)), text[: min(found)], True)
-    return Ending(tuple(tokens), text, len(tokens) < limit or tokens[-1] in eos)
+    return Ending(tuple(tokens), text, ended)
 
 
 def decode(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> str:
