@@ -4,6 +4,8 @@ import sys
 from pathlib import Path
 
 from esamp.engines.base import Sampling
+from esamp.engines.vllm.params import RequestOptions
+from esamp.engines.vllm.settings import VLLMSettings
 from esamp.explorer.config import PRESETS, ESampConfig
 from esamp.options import Options, allowed
 
@@ -35,7 +37,11 @@ def document() -> str:
     return (
         f"{HEAD}\n## `esamp.ESampConfig`\n\n{table(ESampConfig)}\n\n### Presets\n\n"
         f"A preset only moves the starting values; whatever is given beside it wins.\n\n{presets}\n\n"
-        f"## `esamp.Sampling`\n\n{table(Sampling)}\n"
+        f"## `esamp.Sampling`\n\n{table(Sampling)}\n\n"
+        f"## vLLM: the engine's settings\n\nIn `--additional-config '{{\"esamp\": {{...}}}}'`, or flags of `esamp serve`.\n\n"
+        f"{table(VLLMSettings)}\n\n"
+        "## vLLM: a request's parameters\n\nIn `SamplingParams.extra_args` or `vllm_xargs`, beside `method` and the options "
+        f"of the method.\n\n{table(RequestOptions)}\n"
     )
 
 

@@ -56,12 +56,12 @@ def test_truth_values_come_as_numbers_and_words(given, meant):
         ({"method": "esamp", "features": 1.5}, "a whole number"),
         ({"method": "esamp", "gate": 2}, "true or false"),
         ({"method": "esamp", "gate": "perhaps"}, "true or false"),
-        ({"method": "esamp", "telemetry": 2}, "telemetry = 2: expected true or false"),
+        ({"method": "esamp", "telemetry": 2}, "'telemetry' = 2: expected true or false"),
         ({"method": "esamp", "trace": [1]}, "expected true or false"),
         ({"method": "esamp", "distiller": "gpt"}, "one of 'rls', 'mlp', 'mean'"),
-        ({"method": "esamp", "group": "short"}, "16 to 256 characters"),
-        ({"method": "esamp", "group": "x" * 257}, "16 to 256 characters"),
-        ({"method": "esamp", "group": 12345678901234567}, "16 to 256 characters"),
+        ({"method": "esamp", "group": "short"}, "of length at least 16"),
+        ({"method": "esamp", "group": "x" * 257}, "of length at least 16"),
+        ({"method": "esamp", "group": 12345678901234567}, "of length at least 16"),
     ],
 )
 def test_bad_parameters_are_refused_in_a_sentence(given, sentence):

@@ -73,7 +73,13 @@ def _describe(schema: dict[str, Any]) -> str:
         item = schema.get("items", schema.get("prefixItems", [{}])[0])
         return f"a list, each {_describe(item)}"
     kind = str(schema.get("type", "a value"))
-    words = {"number": "a number", "integer": "a whole number", "boolean": "true or false", "string": "a text"}
+    words = {
+        "number": "a number",
+        "integer": "a whole number",
+        "boolean": "true or false",
+        "string": "a text",
+        "object": "a table",
+    }
     return words.get(kind, kind) + _describe_range(schema)
 
 

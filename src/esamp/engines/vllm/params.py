@@ -3,22 +3,36 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import Field
 
 from esamp.errors import OptionError
 from esamp.methods import registry
 from esamp.methods.base import DecodeMethod
 from esamp.options import Options
 
-METHOD, GROUP, TELEMETRY, TRACE = "method", "group", "telemetry", "trace"
+METHOD = "method"
 SAMPLES = "esamp_samples"
 """Written at admission: n of the request, which vLLM does not tell the engine about its samples."""
 FOREIGN = frozenset({"kv_transfer_params", "ec_transfer_params", "kv_cache_report_mode", SAMPLES})
 """Keys of others in the same mapping."""
-SHORTEST_GROUP, LONGEST_GROUP = 16, 256
+
+Given = TypeVar("Given", bound=Options)
 
 CHILD = re.compile(r"(\d+)_(.+)", re.DOTALL)
 TRUTH = {0: False, 1: True, "0": False, "1": True, "false": False, "true": True}
+
+
+class RequestOptions(Options):
+    """What a request that names a method may say besides the method's own options."""
+
+    group: str | None = Field(None, min_length=16, max_length=256)
+    """a name that joins requests with equal options; whoever knows it can join, so let it be random"""
+    telemetry: bool = False
+    """report in the response what the method did for the request's group"""
+    trace: bool = False
+    """keep novelty, KL and surprisal of every token, which takes a second projection"""
 
 
 @dataclass(frozen=True)
@@ -28,11 +42,8 @@ class Asked:
     method: type[DecodeMethod]
     options: Options
     group: str | None = None
-    """a name that joins requests; None for a group of the request's own"""
     telemetry: bool = False
-    """report what the method did with the response"""
     trace: bool = False
-    """keep measurements of every token"""
     samples: int | None = None
     """how many samples the request has; None if it did not pass our admission"""
 
@@ -62,19 +73,20 @@ def parse(extra_args: Mapping[str, Any] | None, defaults: Mapping[str, Any] | No
         return None
     if not isinstance(name, str):
         raise OptionError(f"{METHOD} = {name!r}: expected the name of a method, one of {', '.join(registry.names())}")
-    merged = given if usual.get(METHOD, name) != name else usual | given
+    merged = dict(given) if usual.get(METHOD, name) != name else usual | given
     method = registry.get(name)
-    own = {key: value for key, value in merged.items() if key not in FOREIGN | {METHOD, GROUP, TELEMETRY, TRACE}}
-    options = method.options.parse({key: _plain(method.options, key, value) for key, value in own.items()})
+    beside = {key: merged.pop(key) for key in RequestOptions.model_fields if key in merged}
+    own = {key: value for key, value in merged.items() if key not in FOREIGN | {METHOD}}
+    options, request = _read(method.options, own), _read(RequestOptions, beside)
     if not issubclass(method, DecodeMethod):
         return None
     samples = given.get(SAMPLES)
     return Asked(
         method=method,
         options=options,
-        group=_group(merged.get(GROUP)),
-        telemetry=_flag(TELEMETRY, merged.get(TELEMETRY, False)),
-        trace=_flag(TRACE, merged.get(TRACE, False)),
+        group=request.group,
+        telemetry=request.telemetry,
+        trace=request.trace,
         samples=samples if isinstance(samples, int) and samples > 0 else None,
     )
 
@@ -85,27 +97,11 @@ def member(request_id: str, samples: int | None) -> Member:
     return Member(found[2], int(found[1])) if found else Member(request_id, 0)
 
 
-def _plain(options: type[Options], key: str, value: Any) -> Any:
-    """JSON parameters have no booleans in ``vllm_xargs``: 0 and 1, or their names, stand for them."""
-    field = options.model_fields.get(key)
-    if field is not None and field.annotation is bool and isinstance(value, str | int):
-        return TRUTH.get(value, value)
-    return value
-
-
-def _flag(key: str, value: Any) -> bool:
-    chosen = TRUTH.get(value) if isinstance(value, str | int) else None
-    if chosen is None:
-        raise OptionError(f"{key} = {value!r}: expected true or false")
-    return chosen
-
-
-def _group(value: Any) -> str | None:
-    if value is None:
-        return None
-    if not (isinstance(value, str) and SHORTEST_GROUP <= len(value) <= LONGEST_GROUP):
-        raise OptionError(
-            f"{GROUP} = {str(value)[:80]!r}: expected a text of {SHORTEST_GROUP} to {LONGEST_GROUP} characters; "
-            "whoever knows it can join the group, so let it be random"
-        )
-    return value
+def _read(options: type[Given], values: Mapping[str, Any]) -> Given:
+    """Parse; `vllm_xargs` has no booleans, so 0 and 1 or their names stand for them."""
+    plain = {}
+    for key, value in values.items():
+        field = options.model_fields.get(key)
+        truth = field is not None and field.annotation is bool and isinstance(value, str | int)
+        plain[key] = TRUTH.get(value, value) if truth else value
+    return options.parse(plain)
