@@ -18,6 +18,16 @@ arguments and this page are derived from there. A value that is out of range, Na
 names the option, the value and what is allowed.
 """
 
+ENGINE = """## vLLM: the engine's settings
+
+In `--additional-config '{"esamp": {...}}'`, or flags of `esamp serve`.
+"""
+
+REQUEST = """## vLLM: a request's parameters
+
+In `SamplingParams.extra_args` or `vllm_xargs`, beside `method` and the options of the method.
+"""
+
 
 def table(options: type[Options]) -> str:
     """A Markdown table of the fields of `options`."""
@@ -38,10 +48,7 @@ def document() -> str:
         f"{HEAD}\n## `esamp.ESampConfig`\n\n{table(ESampConfig)}\n\n### Presets\n\n"
         f"A preset only moves the starting values; whatever is given beside it wins.\n\n{presets}\n\n"
         f"## `esamp.Sampling`\n\n{table(Sampling)}\n\n"
-        f"## vLLM: the engine's settings\n\nIn `--additional-config '{{\"esamp\": {{...}}}}'`, or flags of `esamp serve`.\n\n"
-        f"{table(VLLMSettings)}\n\n"
-        "## vLLM: a request's parameters\n\nIn `SamplingParams.extra_args` or `vllm_xargs`, beside `method` and the options "
-        f"of the method.\n\n{table(RequestOptions)}\n"
+        f"{ENGINE}\n{table(VLLMSettings)}\n\n{REQUEST}\n{table(RequestOptions)}\n"
     )
 
 
