@@ -63,6 +63,11 @@ class FrontEnd:
         """Name of the model, as vLLM's metrics have it."""
         return str(self.client.vllm_config.model_config.served_model_name)
 
+    @property
+    def engines(self) -> int:
+        """How many data-parallel engines the API server spreads requests over."""
+        return len(self.client.engine_core.core_engines)
+
     def examine(self, body: bytes) -> Exploring | None:
         """Read what a request asks of us; None if it does not explore, or is none that vLLM accepts.
 
@@ -87,9 +92,11 @@ class FrontEnd:
     async def ask(self, method: str, *args: str) -> list[Any]:
         """Have the workers run `method`: the answer of rank 0 of each engine. Empty, with a warning, if that fails."""
         question = asyncio.ensure_future(self._every_engine(method, args))
-        done, _ = await asyncio.wait({question}, timeout=PATIENCE)
-        if not done:
+        try:
+            done, _ = await asyncio.wait({question}, timeout=PATIENCE)
+        finally:  # out of patience, or the client has left
             question.cancel()
+        if not done:
             logger.warning("No answer to %s within %.0f s", method, PATIENCE)
             return []
         error = question.exception()
@@ -101,7 +108,7 @@ class FrontEnd:
     async def _every_engine(self, method: str, args: tuple[str, ...]) -> list[Any]:
         """vLLM's own ``collective_rpc`` asks all data-parallel engines and returns the answers of the first."""
         core = self.client.engine_core
-        if len(core.core_engines) == 1:
+        if self.engines == 1:
             return [(await self.client.collective_rpc(method, args=args))[0]]
         call = ("collective_rpc", method, None, args, None)
         answers = await asyncio.gather(*(core._call_utility_async(*call, engine=each) for each in core.core_engines))

