@@ -28,6 +28,10 @@ class Parrot(Engine):
     def __init__(self, *, dies_at: int | None = None, telemetry: Mapping[str, float] | None = None) -> None:
         self.dies_at, self.telemetry = dies_at, telemetry or {}
         self.asked: list[str] = []
+        self.closed = False
+
+    def close(self) -> None:
+        self.closed = True
 
     def generate(self, requests: Iterable[Request], *, progress: Progress | None = None) -> Iterator[Completion]:
         for number, request in enumerate(requests):
@@ -183,6 +187,7 @@ def test_a_line_per_prompt(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     engine = Parrot(telemetry={"steps": 3.0, "kl": float("nan"), "explained_variance": float("-inf")})
     assert do(JOB, path, engine) == [prompt.id for prompt in PROMPTS]
+    assert engine.closed
     first = lines(path)[0]
     assert first["prompt"] == "one two three"
     assert first["telemetry"] == {"steps": 3.0, "kl": None, "explained_variance": None}
@@ -193,8 +198,10 @@ def test_a_line_per_prompt(tmp_path: Path) -> None:
 
 def test_a_second_run_does_what_is_left(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
+    dying = Parrot(dies_at=1)
     with pytest.raises(KeyboardInterrupt):
-        do(JOB, path, Parrot(dies_at=1))
+        do(JOB, path, dying)
+    assert dying.closed
     assert len(lines(path)) == 1
     assert do(JOB, path, Parrot()) == [PROMPTS[1].id, PROMPTS[2].id]
     assert do(JOB, path, Parrot()) == []

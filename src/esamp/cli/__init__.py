@@ -27,6 +27,13 @@ PASSING: Mapping[str, Mapping[str, Any]] = {
     "serve": {"ignore_unknown_options": True, "help_option_names": ["--help"]},  # -h is in vLLM's -dph
 }
 """Commands that hand flags which are not theirs to another program, and how their flags are read therefore."""
+QUIET: Mapping[str, str] = {
+    "TORCH_CPP_LOG_LEVEL": "ERROR",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_LOGGING_STREAM": "ext://sys.stderr",
+    "VLLM_NO_USAGE_STATS": "1",
+}
+"""What libraries are told before they are imported, unless the user's environment says otherwise."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,6 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")  # read when the libraries under us are imported
+    if not PASSING.keys() & set(given):
+        for name, value in QUIET.items():
+            os.environ.setdefault(name, value)
     try:
         _call(given)
         sys.stdout.flush()

@@ -9,7 +9,7 @@ import typer
 
 from esamp.cli import show
 from esamp.cli.flags import FlagGroup, with_flags
-from esamp.cli.terminal import Bar, message
+from esamp.cli.terminal import Bar, hush, message
 from esamp.engines import registry as engines
 from esamp.engines.base import Engine, Sampling
 from esamp.errors import OptionError
@@ -104,7 +104,9 @@ def _generate(job: Job, prompts: list[Prompt], file: OutputFile | None, *, as_js
         def start() -> Engine:
             run = job.run
             model = None if run.model == EMBEDDED else run.model
-            engine = engines.start(run.engine, model, device=run.device, dtype=run.dtype, batch_rows=run.batch_rows)
+            hush(run.engine)
+            where = dict(device=run.device, dtype=run.dtype)
+            engine = engines.start(run.engine, model, **where, batch_rows=run.batch_rows, layers=job.layers())
             bar.generating()
             return engine
 

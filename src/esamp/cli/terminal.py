@@ -1,5 +1,6 @@
 """What reaches the terminal: messages on standard error, text that cannot act on it, a bar for whoever is looking."""
 
+import logging
 import sys
 import unicodedata
 from collections.abc import Iterator
@@ -36,6 +37,11 @@ def one_line(text: str) -> str:
 def message(text: str) -> None:
     """``esamp: text`` on standard error, as one line."""
     print(f"esamp: {one_line(text)}", file=sys.stderr)
+
+
+def hush(library: str) -> None:
+    """Let `library` log errors only. Some say their first words before they have read how loud they are to be."""
+    logging.getLogger(library).setLevel(logging.ERROR)
 
 
 class Bar:

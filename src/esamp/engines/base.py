@@ -4,7 +4,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, Self, TypeAlias
 
 from pydantic import Field
 from torch import Tensor
@@ -126,6 +126,16 @@ class Engine(ABC):
         Raises:
             UnsupportedError: a request names a method or an option that this engine cannot carry out.
         """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free what is not freed with the last reference to the engine. ``with engine:`` does it at the end."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def check_active(completion: Completion) -> None:

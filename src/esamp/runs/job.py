@@ -10,6 +10,8 @@ from typing import Any, Literal
 from pydantic import Field
 
 from esamp.engines.base import Completion, Engine, Progress, Request, Sampling, check_active
+from esamp.methods import registry
+from esamp.methods.base import DecodeMethod
 from esamp.models import EMBEDDED
 from esamp.options import Options
 from esamp.runs.output import OutputFile
@@ -76,6 +78,11 @@ class Job:
             seed=self._seed(prompt),
         )
 
+    def layers(self) -> tuple[int, ...]:
+        """The inner layers that the method reads."""
+        method = registry.get(self.run.method)
+        return method.layers(self.options) if issubclass(method, DecodeMethod) else ()
+
     def _seed(self, prompt: Prompt) -> int:
         """The run's seed; for the second prompt with the same content another one, lest it get the same samples."""
         if not prompt.repeat:
@@ -127,8 +134,9 @@ def run(
     if not prompts:
         return
     by_id = {prompt.id: prompt for prompt in prompts}
-    for completion in start().generate([job.request(prompt) for prompt in prompts], progress=progress):
-        check_active(completion)
-        if output is not None:
-            output.append(job.key(by_id[completion.request.id]), job.record(completion))
-        yield completion
+    with start() as engine:
+        for completion in engine.generate([job.request(prompt) for prompt in prompts], progress=progress):
+            check_active(completion)
+            if output is not None:
+                output.append(job.key(by_id[completion.request.id]), job.record(completion))
+            yield completion

@@ -123,6 +123,9 @@ class HFEngine(Engine):
             for job, numbers in zip(jobs, telemetry, strict=True):
                 yield Completion(job.request, tuple(job.samples), len(job.prompt), seconds, numbers)
 
+    def close(self) -> None:
+        """Nothing to do: the model is freed with the last reference to it."""
+
     # ---- batches
 
     def _batches(self, requests: Iterable[Request]) -> Iterator[list[_Job]]:

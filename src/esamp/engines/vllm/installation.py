@@ -1,7 +1,8 @@
 """`Installation`: exploring, set up for one rank of one vLLM engine."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 import vllm
@@ -45,6 +46,7 @@ class Installation:
         self.settings = VLLMSettings.read(vllm_config.additional_config)
         self._config, self._device = vllm_config, device
         self._clock = Clock(device)
+        self._closed = False
 
     def attach(self, model: nn.Module) -> None:
         """Read the loaded model's head, install the taps, allocate the slots, and say so in the log."""
@@ -70,10 +72,19 @@ class Installation:
 
     def add(self, request_id: str, params: SamplingParams | None) -> None:
         """A request enters the batch."""
-        if params is None:
+        if params is None or self._closed:
             return
         stops = params.stop_token_ids or () if params.ignore_eos else params.all_stop_token_ids
         self.groups.add(request_id, params.extra_args, sorted(stops))
+
+    @contextmanager
+    def closed(self) -> Iterator[None]:
+        """Requests that enter meanwhile do not explore: they are the engine's own, made up to warm up with."""
+        self._closed = True
+        try:
+            yield
+        finally:
+            self._closed = False
 
     def counters(self) -> dict[str, float]:
         """What was done since the start. Synchronises with the device."""
@@ -86,6 +97,7 @@ class Installation:
                 "slots_in_use": float(self.groups.slots_in_use),
                 "slots_idle": float(self.groups.slots_idle),
                 "bank_bytes": float(self.groups.nbytes),
+                "buffer_bytes": float(self.taps.nbytes),
             }
         )
 
@@ -93,6 +105,11 @@ class Installation:
         """What was done for the group of a request; None if it did not explore, or is forgotten."""
         group = self.groups.find(request_id)
         return None if group is None else dict(group.telemetry())
+
+    def refusal(self, request_id: str) -> str | None:
+        """Why the group of a request runs as plain sampling; None if it explores."""
+        group = self.groups.find(request_id)
+        return None if group is None else group.refused
 
     def trace(self, request_id: str) -> dict[int, Tensor] | None:
         """Measurements `[3, tokens]` of each sample of a request, by index; None if it asked for none."""

@@ -91,6 +91,11 @@ def parse(extra_args: Mapping[str, Any] | None, defaults: Mapping[str, Any] | No
     )
 
 
+def flat(name: str, options: Options, asked: RequestOptions | None = None) -> dict[str, Any]:
+    """What `parse` reads as method `name` with these `options`: what was set, and what is not as it is by default."""
+    return {METHOD: name, **_told(options), **({} if asked is None else _told(asked))}
+
+
 def member(request_id: str, samples: int | None) -> Member:
     """Take apart vLLM's ``<index>_<parent>``, the id of one of several samples."""
     found = CHILD.fullmatch(request_id) if samples != 1 else None
@@ -105,3 +110,8 @@ def _read(options: type[Given], values: Mapping[str, Any]) -> Given:
         truth = field is not None and field.annotation is bool and isinstance(value, str | int)
         plain[key] = TRUTH.get(value, value) if truth else value
     return options.parse(plain)
+
+
+def _told(options: Options) -> dict[str, Any]:
+    usual = {name: info.get_default(call_default_factory=True) for name, info in type(options).model_fields.items()}
+    return {name: value for name, value in options if name in options.model_fields_set or value != usual[name]}

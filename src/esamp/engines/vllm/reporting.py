@@ -23,6 +23,10 @@ class Reporting:
         """See `Installation.telemetry`."""
         return self._installation.telemetry(request_id)
 
+    def esamp_refusal(self, request_id: str) -> str | None:
+        """See `Installation.refusal`."""
+        return self._installation.refusal(request_id)
+
     def esamp_trace(self, request_id: str) -> dict[int, Tensor] | None:
         """See `Installation.trace`."""
         return self._installation.trace(request_id)

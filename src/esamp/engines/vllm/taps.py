@@ -21,6 +21,9 @@ class Taps(ABC):
     in_output: bool
     """whether the model returns ``(hidden states, list of inner states)`` instead of the hidden states alone"""
 
+    nbytes: int = 0
+    """memory of buffers of our own"""
+
     @abstractmethod
     def read(self, inner: Sequence[Tensor] | None) -> Mapping[int, Tensor]:
         """States `[T, s]` by depth: the residual stream after that many layers. `inner` is what the model returned."""
@@ -69,6 +72,7 @@ class HookTaps(Taps):
             buffer = torch.zeros(tokens, size, dtype=dtype, device=device)
             stack[layer - 1].register_forward_hook(_copy_to(buffer))
             self._buffers[layer] = buffer
+        self.nbytes = sum(buffer.nbytes for buffer in self._buffers.values())
 
     def read(self, inner: Sequence[Tensor] | None) -> Mapping[int, Tensor]:
         """The buffers; rows behind the latest pass's tokens are of earlier passes."""

@@ -1,0 +1,223 @@
+"""`VLLMEngine`: requests in, completions out, on vLLM."""
+
+import itertools
+import secrets
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from esamp.engines import text
+from esamp.engines.base import Completion, Engine, Progress, Request
+from esamp.engines.vllm import loading
+from esamp.engines.vllm.jobs import Job
+from esamp.engines.vllm.params import RequestOptions
+from esamp.engines.vllm.settings import VLLMSettings
+from esamp.errors import EsampError, OptionError, UnsupportedError
+from esamp.methods import registry
+from esamp.methods.base import DecodeMethod
+from esamp.models import embedded_path
+
+if TYPE_CHECKING:
+    from vllm import LLMEngine
+
+
+class VLLMEngine(Engine):
+    """Runs requests in vLLM's continuous batch, as many groups side by side as fit whole into its rows.
+
+    The same requests in the same order give the same samples on a CPU. A sample depends on its request's seed, prompt
+    and index, and, by rounding and by the step in which its group's rows get their first token, on its neighbours.
+    """
+
+    def __init__(
+        self,
+        llm: "LLMEngine",
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        trace: bool = False,
+        in_process: bool = False,
+    ) -> None:
+        """Use a running engine that was started with our worker: of ``vllm.LLM`` it is ``.llm_engine``.
+
+        Args:
+            llm: the engine; nobody else should step it meanwhile.
+            tokenizer: its model's.
+            trace: keep per-token measurements in `Sample.trace`.
+            in_process: whether the engine runs in this process.
+        """
+        config = llm.vllm_config
+        if "esamp" not in str(config.parallel_config.worker_cls):
+            raise OptionError("this vLLM engine does not explore: start it with worker_cls='esamp.engines.vllm...'")
+        self.llm, self.tokenizer = llm, tokenizer
+        self.settings = VLLMSettings.read(config.additional_config)
+        if self.settings.defaults:
+            raise OptionError("the setting 'defaults' is for servers: here every request says itself what it wants")
+        self._batch_rows: int = config.scheduler_config.max_num_seqs
+        self._trace, self._in_process, self._open = trace, in_process, True
+        self._jobs: dict[str, tuple[Job, int]] = {}  # by vLLM's id, with the index of its first sample
+        self._numbers = itertools.count()
+
+    @classmethod
+    def load(
+        cls,
+        model: str | Path | None = None,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        batch_rows: int = 64,
+        trace: bool = False,
+        layers: Iterable[int] = (1,),
+        in_process: bool = True,
+        **arguments: Any,
+    ) -> Self:
+        """Start vLLM on a model; None is the embedded one.
+
+        In this process requests enter at the same steps in every run, errors are what they are, and nothing is started
+        anew; in one of its own (``in_process=False``) any number of engines can run side by side, and a CPU's threads
+        are pinned. Groups beyond the slots wait. All requests are taken to be the caller's: they may share distillers.
+
+        Args:
+            model: a folder, or a name that vLLM finds.
+            device: "auto", "cpu" or "cuda", as far as this build of vLLM has it.
+            dtype: "auto" (float32 on a CPU, else vLLM's choice), "float32", "bfloat16" or "float16".
+            batch_rows: most samples decoded side by side.
+            trace: keep per-token measurements in `Sample.trace`.
+            layers: depths of the residual stream that requests may read.
+            in_process: run the engine in this process.
+            **arguments: more of ``vllm.EngineArgs``, such as ``tensor_parallel_size`` or ``max_model_len``.
+
+        Raises:
+            InputError: the model cannot be found or loaded.
+            OptionError: no such device, dtype or argument.
+            UnsupportedError: this build of vLLM cannot run the model here.
+        """
+        source = embedded_path() if model is None else model
+        slots = max(1, min(batch_rows, VLLMSettings().slots))
+        settings = VLLMSettings(
+            slots=slots, when_full="wait", layers=tuple(sorted({1, *layers})), shared=True, memory=1 << 20
+        )
+        llm = loading.start(
+            source,
+            settings,
+            device=device,
+            dtype=dtype,
+            batch_rows=batch_rows,
+            in_process=in_process,
+            arguments=arguments,
+        )
+        try:
+            return cls(llm, loading.load_tokenizer(source), trace=trace, in_process=in_process)
+        except EsampError:
+            loading.stop(llm, in_process=in_process)
+            raise
+
+    def close(self) -> None:
+        """End vLLM's engine and free its memory. In one process this ends every other vLLM engine too."""
+        if self._open:
+            self._open = False
+            llm = self.llm
+            del self.llm
+            loading.stop(llm, in_process=self._in_process)
+
+    def generate(self, requests: Iterable[Request], *, progress: Progress | None = None) -> Iterator[Completion]:
+        """Yield completions as their last samples end.
+
+        Raises:
+            UnsupportedError: a request asks for what cannot be done, or its group was refused.
+            InputError: a prompt is empty or too long.
+        """
+        if not self._open:
+            raise EsampError("this engine was closed: load another one")
+        source = map(self._job, requests, itertools.repeat(progress))
+        following = next(source, None)
+        own: list[Job] = []
+        try:
+            while own or following is not None:
+                while following is not None and self._fits(following):
+                    self._submit(following)
+                    own.append(following)
+                    following = next(source, None)
+                if all(job.left for job in own):
+                    self._step()
+                for job in [job for job in own if not job.left]:
+                    own.remove(job)
+                    yield self._completion(job)
+        finally:
+            self._abort(own)
+
+    def ask(self, question: str, *arguments: Any) -> Any:
+        """What the first rank answers to one of the worker's ``esamp_...`` methods."""
+        return self.llm.collective_rpc(question, args=arguments)[0]
+
+    # ---- one request
+
+    def _job(self, request: Request, progress: Progress | None) -> Job:
+        if request.n < 1:
+            raise OptionError(f"request {request.id!r}: n = {request.n} must be at least 1")
+        method, options = registry.get(request.method), request.own_options
+        if issubclass(method, DecodeMethod):
+            missing = set(method.layers(options)) - set(self.settings.layers)
+            if missing:
+                raise UnsupportedError(
+                    f"request {request.id!r} reads layer {min(missing)}, but vLLM was started to keep layers "
+                    f"{', '.join(map(str, self.settings.layers))}: load the engine with layers=({min(missing)},)"
+                )
+        prompt = text.encode(self.tokenizer, request)
+        limit = text.room(prompt, request, self.llm.model_config.max_model_len)
+        return Job(request, method, options, prompt, limit, progress)
+
+    def _fits(self, job: Job) -> bool:
+        """Whether all rows of a new group find a place beside those that run; if none runs it starts in any case."""
+        running = {id(other): other.rows for other, _ in self._jobs.values()}
+        return not running or sum(running.values()) + job.rows <= self._batch_rows
+
+    def _submit(self, job: Job) -> None:
+        """Hand a request over. vLLM has no n greedy samples: there each is a request, and they share a group."""
+        n = job.request.n
+        alone = n == 1 or job.request.sampling.temperature > 0
+        asked = RequestOptions(trace=self._trace, group=None if alone else secrets.token_hex(16))
+        for first in range(0, n, n if alone else 1):
+            name = str(next(self._numbers))
+            try:
+                params = job.params(asked, n=n if alone else 1, first=first)
+                self.llm.add_request(name, {"prompt_token_ids": job.prompt}, params)
+            except ValueError as error:
+                self._abort([job])
+                raise UnsupportedError(f"request {job.request.id!r}: {error}") from error
+            job.ids.append(name)
+            self._jobs[name] = job, first
+
+    def _step(self) -> None:
+        """One step of the engine, and its tokens to their samples."""
+        for output in self.llm.step():
+            job, first = self._jobs[output.request_id]
+            for each in output.outputs:
+                job.take(first + each.index, each.token_ids, each.finish_reason)
+
+    def _completion(self, job: Job) -> Completion:
+        for name in job.ids:
+            del self._jobs[name]
+        request = job.request
+        refusal = self.ask("esamp_refusal", job.ids[0]) if job.explores else None
+        if refusal is not None:
+            raise UnsupportedError(f"request {request.id!r} was decoded without method {request.method!r}: {refusal}")
+        telemetry = (self.ask("esamp_telemetry", job.ids[0]) or {}) if job.explores else {}
+        traces = self._traces(job)
+        samples = tuple(job.sample(index, self.tokenizer, traces.get(index)) for index in range(request.n))
+        return Completion(request, samples, len(job.prompt), time.perf_counter() - job.started, telemetry)
+
+    def _traces(self, job: Job) -> Mapping[int, Tensor]:
+        """Measurements `[3, tokens]` by sample."""
+        if not (self._trace and job.explores):
+            return {}
+        parts = [(first, self.ask("esamp_trace", name) or {}) for first, name in enumerate(job.ids)]
+        return {first + index: measured for first, part in parts for index, measured in part.items()}
+
+    def _abort(self, jobs: Sequence[Job]) -> None:
+        """Take requests out of the engine that nobody waits for any more."""
+        names = [name for job in jobs for name in job.ids if self._jobs.pop(name, None) is not None]
+        if names and self._open:
+            self.llm.abort_request(names)

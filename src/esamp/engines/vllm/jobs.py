@@ -1,0 +1,110 @@
+"""`Job`: one request on its way through vLLM, and its samples as far as they have come."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from esamp.engines import text
+from esamp.engines.base import Progress, Request, Sample, TokenTrace
+from esamp.engines.vllm.params import RequestOptions, flat
+from esamp.errors import EsampError
+from esamp.methods.base import DecodeMethod, Method
+from esamp.options import Options
+
+if TYPE_CHECKING:
+    from vllm import SamplingParams
+
+SEEDS = 2**62
+"""vLLM adds a sample's index to the request's seed; the sum must stay a seed."""
+ENDINGS: Mapping[str, bool] = {"stop": True, "length": False}
+"""vLLM's reasons for the end of a sample, and whether it ended by itself."""
+
+
+@dataclass(eq=False)
+class Job:
+    """A request and what there is of its answer."""
+
+    request: Request
+    method: type[Method]
+    options: Options
+    prompt: list[int]
+    limit: int
+    """most tokens of a sample"""
+    progress: Progress | None
+    ids: list[str] = field(default_factory=list)
+    """vLLM's requests: one, or one a sample"""
+    started: float = field(default_factory=time.perf_counter)
+    tokens: list[list[int]] = field(init=False)
+    """of each sample"""
+    ended: list[bool | None] = field(init=False)
+    """of each sample whether it ended by itself; None while it runs"""
+
+    def __post_init__(self) -> None:
+        self.tokens, self.ended = [[] for _ in range(self.request.n)], [None] * self.request.n
+
+    @property
+    def left(self) -> int:
+        """Samples that have not ended."""
+        return self.ended.count(None)
+
+    @property
+    def rows(self) -> int:
+        """How many rows it may still take at a time."""
+        return min(self.left, max(self.method.waves(self.options, self.request.n)))
+
+    @property
+    def explores(self) -> bool:
+        """Whether the method takes part in decode steps."""
+        return issubclass(self.method, DecodeMethod)
+
+    def params(self, asked: RequestOptions, *, n: int, first: int) -> "SamplingParams":
+        """What vLLM is told about `n` samples, of which `first` is the first one.
+
+        Raises:
+            ValueError: vLLM cannot do that.
+        """
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        sampling = self.request.sampling
+        return SamplingParams(
+            n=n,
+            seed=self.request.own_seed % SEEDS + first,
+            temperature=sampling.temperature,
+            top_k=sampling.top_k,
+            top_p=sampling.top_p,
+            min_p=sampling.min_p,
+            repetition_penalty=sampling.repetition_penalty,
+            max_tokens=self.limit,
+            stop=list(sampling.stop),
+            detokenize=bool(sampling.stop),
+            output_kind=RequestOutputKind.DELTA,
+            extra_args=flat(self.request.method, self.options, asked) if self.explores else None,
+        )
+
+    def take(self, index: int, tokens: Sequence[int], finish_reason: str | None) -> None:
+        """The tokens of a step for one sample, and why it ended if it did.
+
+        Raises:
+            EsampError: it ended for no reason that a sample should end for.
+        """
+        self.tokens[index] += tokens
+        if finish_reason is not None:
+            if finish_reason not in ENDINGS:
+                raise EsampError(f"request {self.request.id!r}: vLLM ended a sample with {finish_reason!r}")
+            self.ended[index] = ENDINGS[finish_reason]
+        if self.progress is not None:
+            self.progress(int(finish_reason is not None), len(tokens))
+
+    def sample(self, index: int, tokenizer: PreTrainedTokenizerBase, measured: Tensor | None) -> Sample:
+        """One of the answers, with its measurements `[3, tokens]` if there are any."""
+        ending = text.end(tokenizer, self.tokens[index], self.request, ended=bool(self.ended[index]))
+        kept = None
+        if measured is not None:
+            novelty, kl, surprisal = (series[: len(ending.tokens)].clone() for series in measured)
+            kept = TokenTrace(novelty, kl, surprisal, text.pieces(tokenizer, ending.tokens))
+        return Sample(index, ending.text, ending.tokens, "stop" if ending.stopped else "length", kept)

