@@ -13,7 +13,32 @@ from esamp.engines.vllm.runner import ExploringRunner
 
 
 class CPURunner(ExploringRunner, CPUModelRunner):
-    """The V1 runner on a CPU."""
+    """The V1 runner on a CPU.
+
+    A row that has only part of its prompt draws a token that nobody wants. vLLM takes the draw back by the generator's
+    offset, which only those of a GPU have: here a seed and a prompt in parts would end the engine. So we take it back.
+    """
+
+    def _sample(self, *args: Any, **kwargs: Any) -> Any:
+        """Sample, and put the generators of unwanted draws back."""
+        drawn = [generator for row, generator in self.input_batch.generators.items() if self._unwanted(row)]
+        before = [generator.get_state() for generator in drawn]
+        output = super()._sample(*args, **kwargs)
+        for generator, state in zip(drawn, before, strict=True):
+            generator.set_state(state)
+        return output
+
+    def _bookkeeping_sync(self, *args: Any, **kwargs: Any) -> Any:
+        """Keep those generators from vLLM meanwhile."""
+        every = self.input_batch.generators
+        self.input_batch.generators = {row: each for row, each in every.items() if not self._unwanted(row)}
+        try:
+            return super()._bookkeeping_sync(*args, **kwargs)
+        finally:
+            self.input_batch.generators = every
+
+    def _unwanted(self, row: int) -> bool:
+        return bool(self.discard_request_mask.np[row])
 
 
 class Worker(Reporting, CPUWorker):
