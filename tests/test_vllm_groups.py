@@ -81,6 +81,25 @@ def test_a_group_keeps_its_slot_between_waves():
     assert (groups.slots_in_use, groups.slots_idle) == (0, 0)
 
 
+def test_samples_aborted_before_they_came_are_not_waited_for():
+    groups = make(slots=1)
+    names = ids("a", 3)
+    groups.add(names[0], ESAMP | {SAMPLES: 3})
+    groups.finish([names[2], names[0], names[1]])
+    assert (groups.slots_in_use, groups.slots_idle) == (0, 0)
+
+
+def test_a_group_between_its_waves_gives_way_last():
+    groups = make(slots=2)
+    waiting, named = ids("a", 2)[0], enter(groups, "b", 2, group=NAME)
+    groups.add(waiting, ESAMP | {SAMPLES: 2})
+    groups.finish([waiting])
+    groups.finish(named)
+    enter(groups, "c", 1)
+    assert groups.find("a").slot is not None
+    assert groups.find("b").slot is None
+
+
 def test_an_idle_group_makes_room_for_a_new_one():
     groups = make(slots=1)
     first, second = ids("a", 2)

@@ -1,5 +1,6 @@
 """Decoding methods by name. Any installed package can add one through the entry point group ``esamp.methods``."""
 
+from functools import lru_cache
 from importlib.metadata import entry_points
 
 from esamp.errors import OptionError
@@ -13,6 +14,7 @@ def names() -> tuple[str, ...]:
     return tuple(sorted({point.name for point in entry_points(group=GROUP)}))
 
 
+@lru_cache(maxsize=256)  # to look through all installed packages takes milliseconds, and requests ask by name
 def get(name: str) -> type[Method]:
     """The method called `name`.
 

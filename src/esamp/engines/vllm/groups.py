@@ -129,10 +129,16 @@ class Groups:
 
     def finish(self, request_ids: Iterable[str]) -> None:
         """Requests have ended. In a fixed order, so that every rank of a tensor-parallel group does the same."""
-        for request_id in sorted(set(request_ids) & self.members.keys()):
-            group = self.members.pop(request_id).group
-            group.members.discard(request_id)
-            self.version += 1
+        for request_id in sorted(request_ids):
+            if request_id in self.members:
+                group = self.members.pop(request_id).group
+                group.members.discard(request_id)
+                self.version += 1
+            elif (found := self._groups.get(("request", member(request_id, None).parent))) is not None:
+                group = found  # a sample that was aborted before it came here
+                group.expected = None if group.expected is None else group.expected - 1
+            else:
+                continue
             if group.members:
                 continue
             if group.slot is None or group.expected == 0:
@@ -248,11 +254,11 @@ class Groups:
         group.slot = None
 
     def _evict(self) -> bool:
-        """Free the slot of the group that has been idle for longest."""
-        idle = next((group for group in self._groups.values() if group.slot is not None and not group.members), None)
-        if idle is not None:
-            self._end(idle)
-        return idle is not None
+        """Free the slot of the group that has been idle for longest, rather of one that expects no more samples."""
+        idle = [group for group in self._groups.values() if group.slot is not None and not group.members]
+        for group in sorted(idle, key=lambda group: group.expected is not None)[:1]:
+            self._end(group)
+        return bool(idle)
 
     @property
     def _taken(self) -> int:
