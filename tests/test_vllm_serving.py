@@ -487,10 +487,10 @@ def test_the_engine_that_knows_the_request_answers() -> None:
 
 
 def test_a_refused_group_is_told_without_being_asked() -> None:
-    workers = Workers({"esamp_telemetry": {"groups_refused": 1.0}})
+    workers = Workers({"esamp_telemetry": {"groups_refused": 1.0}, "esamp_refusal": "the bank is full"})
     report = json.loads(answer(exchange(application(complete, workers), exploring()))[2])["esamp"]
     assert report["explored"] is False
-    assert report["message"] == "1 of 1 prompts got no slot and ran as plain sampling"
+    assert report["message"] == "1 of 1 prompts ran as plain sampling: the bank is full"
 
 
 @pytest.mark.parametrize(

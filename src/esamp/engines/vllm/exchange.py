@@ -186,7 +186,9 @@ class Exchange:
             return None
         report: dict[str, Any] = {"method": self._exploring.asked.method.name, "explored": not refused}
         if refused:
-            report["message"] = f"{refused} of {len(prompts)} prompts got no slot and ran as plain sampling"
+            reasons = await asyncio.gather(*(self._front.ask("esamp_refusal", each) for each in ids))
+            why = sorted({reason for answers in reasons for reason in answers if reason})
+            report["message"] = f"{refused} of {len(prompts)} prompts ran as plain sampling: {'; '.join(why)}"
         return {**report, "prompts": prompts}
 
     async def _telemetry(self, request_id: str) -> dict[str, float | None] | None:

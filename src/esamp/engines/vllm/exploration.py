@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from esamp.engines.vllm.clock import Clock
-from esamp.engines.vllm.groups import Groups, Installed, Member
+from esamp.engines.vllm.groups import Groups, Member
+from esamp.engines.vllm.installed import Installed
 from esamp.explorer.layout import RowLayout
 from esamp.step import DecodeStep, Head, Steering
 

@@ -9,33 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from esamp.engines.vllm.installed import Installed, InstalledMethods
 from esamp.engines.vllm.params import Asked, member, parse
 from esamp.engines.vllm.settings import VLLMSettings
 from esamp.errors import OptionError
-from esamp.methods.base import DecodeMethod, ModelShape
+from esamp.methods.base import ModelShape
 
 logger = logging.getLogger("vllm.esamp")  # vLLM shows what its own loggers say
 
 RANDOM_SUFFIX = 9
 """``-`` and eight characters, which vLLM appends to every request's id."""
-SUMS = ("rows", "rows_steered", "updates", "resets", "residual", "variance", "groups_admitted", "groups_refused")
-"""What adds up over groups."""
-
-
-@dataclass(eq=False)
-class Installed:
-    """One method with one set of options, built for the model, and the groups that it has slots for."""
-
-    key: Hashable
-    method: DecodeMethod
-    size: int
-    """slots allocated"""
-    in_use: int = 0
-
-    @property
-    def bytes_per_slot(self) -> float:
-        """Memory of one more group."""
-        return self.method.nbytes / self.size
 
 
 @dataclass(eq=False)
@@ -99,10 +82,7 @@ class Groups:
         self._ended: dict[str, Group] = {}  # by parent request, oldest first
         self._traces: dict[str, dict[int, list[Tensor]]] = {}  # by parent request and sample
         self._parents: dict[str, str] = {}  # the id that a client knows, to the engine's
-        self._retired: list[Callable[[], Mapping[str, float]]] = []  # of methods that made room for others
-        self._installed: dict[Hashable, Installed] = {}
-        usual = parse({"method": "esamp"} | settings.defaults) or parse({"method": "esamp"})
-        self._usual = None if usual is None else self._install(usual, settings.slots)
+        self._installed = InstalledMethods(settings, shape)
 
     # ---- requests
 
@@ -150,8 +130,8 @@ class Groups:
         """The group of a request, by the engine's id of it or of one of its samples, or by the id its client knows."""
         if request_id in self.members:
             return self.members[request_id].group
-        parent = self._parents.get(request_id, request_id)
-        return self._ended.get(parent) or self._ended.get(member(request_id, None).parent)
+        names = (request_id, member(request_id, None).parent, self._parents.get(request_id, request_id))
+        return next((self._ended[name] for name in names if name in self._ended), None)
 
     def trace(self, request_id: str) -> dict[int, Tensor] | None:
         """Measurements `[3, tokens]` of a request's samples by index, on the CPU. Synchronises with the device."""
@@ -180,13 +160,11 @@ class Groups:
     @property
     def nbytes(self) -> int:
         """Bytes of all banks."""
-        return sum(installed.method.nbytes for installed in self._installed.values())
+        return self._installed.nbytes
 
     def telemetry(self) -> dict[str, float]:
         """Sums over everything that all methods ever did. Synchronises with the device."""
-        past = _add_up([report() for report in self._retired])
-        self._retired = [lambda: past]
-        return _add_up([past, *(installed.method.telemetry() for installed in self._installed.values()), self.counts])
+        return self._installed.telemetry() | {name: float(count) for name, count in self.counts.items()}
 
     # ---- groups
 
@@ -217,26 +195,11 @@ class Groups:
         if self._taken >= self._settings.slots and not self._evict():
             return self._refuse(group, f"all {self._settings.slots} slots are taken: raise the setting 'slots'")
         try:
-            installed = self._install(asked, 1)
+            group.installed, group.slot = self._installed.claim(asked)
         except OptionError as error:
             return self._refuse(group, str(error))
-        slot = self._claim(installed)
-        if slot is None:
-            return self._refuse(group, f"its options need state beyond {self._settings.memory} MiB: raise 'memory'")
-        group.installed, group.slot = installed, slot
         self.counts["groups_admitted"] += 1
         return None
-
-    def _claim(self, installed: Installed) -> int | None:
-        installed.in_use += 1
-        size = min(2 * installed.size, self._settings.slots)
-        slot = installed.method.admit() if self._affordable(0) else None
-        if slot is None and self._affordable(installed.bytes_per_slot * (size - installed.size)):
-            installed.method.grow(size)
-            installed.size = size
-            slot = installed.method.admit()
-        installed.in_use -= slot is None
-        return slot
 
     def _refuse(self, group: Group, reason: str) -> None:
         group.refused = reason
@@ -249,8 +212,7 @@ class Groups:
         if group.installed is None or group.slot is None:
             return
         group.report = group.installed.method.report(group.slot)
-        group.installed.method.release(group.slot)
-        group.installed.in_use -= 1
+        group.installed.release(group.slot)
         group.slot = None
 
     def _evict(self) -> bool:
@@ -274,32 +236,3 @@ class Groups:
             self._traces.pop(oldest, None)
             if self._parents.get(oldest[:-RANDOM_SUFFIX]) == oldest:
                 self._parents.pop(oldest[:-RANDOM_SUFFIX])
-
-    # ---- methods
-
-    def _install(self, asked: Asked, slots: int) -> Installed:
-        key = (asked.method.name, asked.options, asked.trace)
-        if key not in self._installed:
-            method = asked.method.build(asked.options, self._shape, slots=slots, full=asked.trace)
-            self._installed[key] = Installed(key, method, slots)
-        return self._installed[key]
-
-    def _affordable(self, more: float) -> bool:
-        """Whether `more` bytes fit into the memory for options other than the defaults', unused ones dropped first."""
-        limit = self._settings.memory * 2**20
-        for key, other in list(self._installed.items()):
-            if self._extra + more <= limit:
-                break
-            if other is not self._usual and not other.in_use:
-                self._retired.append(other.method.report())
-                del self._installed[key]
-        return self._extra + more <= limit
-
-    @property
-    def _extra(self) -> float:
-        return self.nbytes - (0 if self._usual is None else self._usual.method.nbytes)
-
-
-def _add_up(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    listed = list(parts)
-    return {name: float(sum(part.get(name, 0.0) for part in listed)) for name in SUMS}

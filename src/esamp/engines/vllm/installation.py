@@ -15,6 +15,7 @@ from esamp.engines.vllm.clock import Clock
 from esamp.engines.vllm.exploration import Exploration
 from esamp.engines.vllm.groups import Groups
 from esamp.engines.vllm.head import find_head
+from esamp.engines.vllm.launch import NEWEST, OLDEST
 from esamp.engines.vllm.settings import VLLMSettings
 from esamp.engines.vllm.taps import Taps, install
 from esamp.errors import UnsupportedError
@@ -24,8 +25,6 @@ logger = logging.getLogger("vllm.esamp")
 
 RAW = ("raw_logprobs", "raw_logits")
 """``logprobs_mode`` in which vLLM reports on the model's own distribution, as it is before any sampling parameter."""
-OLDEST, NEWEST = "0.26", "0.33"
-"""Releases of vLLM whose runners were read for this."""
 
 
 class Installation:

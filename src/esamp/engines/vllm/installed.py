@@ -1,0 +1,110 @@
+"""`InstalledMethods`: methods built for the model, one for each set of options in use, within a bound of memory."""
+
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from esamp.engines.vllm.params import Asked, parse
+from esamp.engines.vllm.settings import VLLMSettings
+from esamp.errors import OptionError
+from esamp.methods.base import DecodeMethod, ModelShape
+
+SUMS = ("rows", "rows_steered", "updates", "resets", "residual", "variance")
+"""Telemetry that adds up over groups."""
+
+
+@dataclass(eq=False)
+class Installed:
+    """One method with one set of options, built for the model, and the groups that it has slots for."""
+
+    key: Hashable
+    method: DecodeMethod
+    size: int
+    """slots allocated"""
+    in_use: int = 0
+
+    def release(self, slot: int) -> None:
+        """A group gives its slot back."""
+        self.method.release(slot)
+        self.in_use -= 1
+
+    @property
+    def bytes_per_slot(self) -> float:
+        """Memory of one more group."""
+        return self.method.nbytes / self.size
+
+
+class InstalledMethods:
+    """Slots of the operator's default options are allocated at once, those of other options as they are needed."""
+
+    def __init__(self, settings: VLLMSettings, shape: ModelShape) -> None:
+        """Allocate the default options' slots.
+
+        Raises:
+            OptionError: the default parameters are wrong, or do not fit the model.
+        """
+        self._settings, self._shape = settings, shape
+        self._installed: dict[Hashable, Installed] = {}
+        self._retired: list[Callable[[], Mapping[str, float]]] = []  # of those that made room for others
+        usual = parse({"method": "esamp"} | settings.defaults) or parse({"method": "esamp"})
+        self._usual = None if usual is None else self._install(usual, settings.slots)
+
+    def values(self) -> Iterator[Installed]:
+        """All that are built."""
+        return iter(self._installed.values())
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all banks."""
+        return sum(installed.method.nbytes for installed in self.values())
+
+    def telemetry(self) -> dict[str, float]:
+        """Sums over everything that all methods ever did. Synchronises with the device."""
+        past = _add_up(report() for report in self._retired)
+        self._retired = [lambda: past]
+        return _add_up([past, *(installed.method.telemetry() for installed in self.values())])
+
+    def claim(self, asked: Asked) -> tuple[Installed, int]:
+        """A slot for a new group with these options.
+
+        Raises:
+            OptionError: the options do not fit the model, or their state does not fit into the memory for it.
+        """
+        installed = self._install(asked, 1)
+        installed.in_use += 1
+        size = min(2 * installed.size, self._settings.slots)
+        slot = installed.method.admit() if self._affordable(0) else None
+        if slot is None and self._affordable(installed.bytes_per_slot * (size - installed.size)):
+            installed.method.grow(size)
+            installed.size = size
+            slot = installed.method.admit()
+        if slot is None:
+            installed.in_use -= 1
+            raise OptionError(f"its options need state beyond {self._settings.memory} MiB: raise the setting 'memory'")
+        return installed, slot
+
+    def _install(self, asked: Asked, slots: int) -> Installed:
+        key = (asked.method.name, asked.options, asked.trace)
+        if key not in self._installed:
+            method = asked.method.build(asked.options, self._shape, slots=slots, full=asked.trace)
+            self._installed[key] = Installed(key, method, slots)
+        return self._installed[key]
+
+    def _affordable(self, more: float) -> bool:
+        """Whether `more` bytes fit into the memory for options other than the defaults', unused ones dropped first."""
+        limit = self._settings.memory * 2**20
+        for key, other in list(self._installed.items()):
+            if self._extra + more <= limit:
+                break
+            if other is not self._usual and not other.in_use:
+                self._retired.append(other.method.report())
+                del self._installed[key]
+        return self._extra + more <= limit
+
+    @property
+    def _extra(self) -> float:
+        return self.nbytes - (0 if self._usual is None else self._usual.method.nbytes)
+
+
+def _add_up(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    listed = list(parts)
+    return {name: float(sum(part.get(name, 0.0) for part in listed)) for name in SUMS}
