@@ -17,6 +17,7 @@ from esamp.explorer.config import ESampConfig
 from esamp.metrics.intervals import Interval
 from esamp.study import demo, diversity, throughput
 from esamp.study.report import render
+from esamp.study.throughput_hf import HFSubject
 from esamp.tasks.base import Grade
 from esamp.tasks.countdown import Countdown
 
@@ -138,20 +139,24 @@ def test_diversity_refuses_an_arm_that_never_acted(engine: HFEngine) -> None:
 
 
 def test_throughput_times_pairs(engine: HFEngine) -> None:
-    load = throughput.Load(prompts=2, samples=2, tokens=6)
-    result = throughput.measure(engine.model, ESampConfig(), load, pairs=2)
+    subject = HFSubject(engine.model, throughput.Load(prompts=2, samples=2, tokens=6))
+    result = throughput.measure(subject, ESampConfig(), pairs=2)
     assert len(result.on) == len(result.off) == 2
     assert isinstance(result.ratio, Interval)
     assert result.ratio.estimate > 0
-    assert result.telemetry["updates"] == 2 * (6 - 2)  # per prompt: no first token, and plain hooks miss the last
-    assert result.bank_bytes > 0
+    assert result.on[0].telemetry["updates"] == 2 * (6 - 2)  # per prompt: no first token, and hooks miss the last
+    assert result.on[0].bank_bytes > 0
 
 
 def test_throughput_refuses_to_time_nothing(engine: HFEngine) -> None:
     with pytest.raises(InactiveMethodError):
-        throughput.measure(engine.model, ESampConfig(warmup=1000), throughput.Load(samples=2, tokens=4), pairs=1)
+        throughput.measure(
+            HFSubject(engine.model, throughput.Load(samples=2, tokens=4)), ESampConfig(warmup=1000), pairs=1
+        )
     with pytest.raises(InputError):
-        throughput.measure(engine.model, ESampConfig(), throughput.Load(samples=0), pairs=1)
+        throughput.Load(samples=0)
+    with pytest.raises(InputError):
+        throughput.measure(HFSubject(engine.model, throughput.Load()), ESampConfig(), pairs=0)
 
 
 @pytest.mark.parametrize("what", ["throughput", "diversity"])

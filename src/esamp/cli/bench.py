@@ -1,6 +1,11 @@
 """`esamp bench`: what exploring costs, and what it brings in diversity."""
 
 import json as encoder
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Literal
 
 import typer
@@ -8,14 +13,32 @@ from rich.console import Console
 from rich.table import Table
 
 from esamp.cli.flags import FlagGroup, with_flags
-from esamp.cli.terminal import Bar
+from esamp.cli.terminal import Bar, hush
+from esamp.engines import registry as engines
 from esamp.engines.hf import HFEngine
-from esamp.errors import MissingDependencyError
+from esamp.engines.hf.loading import load_model, random_model
+from esamp.errors import MissingDependencyError, OptionError
 from esamp.explorer.config import ESampConfig
 from esamp.metrics.embedding import SentenceEmbedder
-from esamp.models import EMBEDDED
+from esamp.models import EMBEDDED, embedded_path
+from esamp.models.shapes import SHAPES, write_shape
 from esamp.study import diversity, throughput
+from esamp.study.throughput_hf import HFSubject
 from esamp.tasks.countdown import Countdown
+
+TOKENS, SHAPE_TOKENS = 128, 32
+"""Tokens of each sample by default: of a model, and of a shape, whose steps may take a second on a CPU."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which model runs where."""
+
+    engine: str
+    model: str
+    shape: str | None
+    device: str
+    dtype: str
 
 
 @with_flags(options=FlagGroup("Method options", ESampConfig))
@@ -25,12 +48,26 @@ def command(
         Literal["throughput", "diversity"],
         typer.Argument(help="cost in tokens a second, or diversity against perplexity"),
     ] = "throughput",
+    engine: Annotated[Literal["hf", "vllm"], typer.Option(help="what runs the model")] = "hf",
     model: Annotated[str, typer.Option(help="hub name or folder")] = EMBEDDED,
+    shape: Annotated[
+        str | None,
+        typer.Option(
+            help=f"throughput: made-up weights of this shape instead of a model: {', '.join(SHAPES)}",
+            metavar="NAME",
+            show_default=False,
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16")] = "auto",
     prompts: Annotated[int, typer.Option(min=1, help="throughput: prompts side by side")] = 1,
     samples: Annotated[int, typer.Option("-n", "--samples", min=2, help="samples of each prompt")] = 16,
-    tokens: Annotated[int, typer.Option(min=2, help="tokens of each sample")] = 128,
+    tokens: Annotated[
+        int | None,
+        typer.Option(
+            min=2, help=f"tokens of each sample, by default {TOKENS}, or {SHAPE_TOKENS} of a shape", show_default=False
+        ),
+    ] = None,
     pairs: Annotated[int, typer.Option(min=1, help="throughput: interleaved pairs of runs")] = 5,
     full: Annotated[bool, typer.Option(help="throughput: with the telemetry that costs a second projection")] = False,
     seeds: Annotated[int, typer.Option(min=1, help="diversity: seeds")] = 2,
@@ -51,50 +88,95 @@ def command(
     diversity: Vendi Score, cosine, perplexity and entropy of vanilla over temperatures, of ESamp as published and of
     ours; the options given on the command line add an arm of their own.
     """
+    place = Place(engine, model, shape, device, dtype)
+    if shape is not None and model != EMBEDDED:
+        raise OptionError("give --model or --shape, not both")
     if what == "throughput":
-        load = throughput.Load(prompts, samples, tokens=tokens)
-        _throughput(_engine(model, device, dtype), options, load, pairs=pairs, full=full, as_json=json)
+        load = throughput.Load(prompts, samples, tokens=tokens or (SHAPE_TOKENS if shape else TOKENS))
+        _throughput(place, options, load, pairs=pairs, full=full, as_json=json)
         return
-    texts = diversity.STORY_PROMPTS
-    if model == EMBEDDED:
-        texts = tuple(item.prompt for item in Countdown().items(limit=len(texts)))
-    setting = diversity.Setting(tuple(prompt) if prompt else texts, samples, tokens, tuple(range(seeds)))
+    if engine != "hf" or shape is not None:
+        raise OptionError("diversity is measured on real models and the hf engine: leave out --engine and --shape")
+    texts = tuple(prompt or _texts(model))
     arms = diversity.default_arms()
     if options != ESampConfig():
         arms.append(diversity.Arm("as given", options=options))
-    _diversity(_engine(model, device, dtype), arms, setting, _embedder(embedder), as_json=json)
+    setting = diversity.Setting(texts, samples, tokens or TOKENS, tuple(range(seeds)))
+    loaded = HFEngine.load(None if model == EMBEDDED else model, device=device, dtype=dtype)
+    _diversity(loaded, arms, setting, _embedder(embedder), as_json=json)
 
 
-def _engine(model: str, device: str, dtype: str) -> HFEngine:
-    return HFEngine.load(None if model == EMBEDDED else model, device=device, dtype=dtype)
+def _texts(model: str) -> tuple[str, ...]:
+    stories = diversity.STORY_PROMPTS
+    if model != EMBEDDED:
+        return stories
+    return tuple(item.prompt for item in Countdown().items(limit=len(stories)))
+
+
+@contextmanager
+def _subject(place: Place, options: ESampConfig, load: throughput.Load, *, full: bool) -> Iterator[throughput.Subject]:
+    """The model in its engine, freed at the end."""
+    entry = engines.ENTRIES[place.engine]
+    works, detail = entry.state()
+    if not works:
+        raise MissingDependencyError(f"engine {place.engine!r}: {detail}")
+    with TemporaryDirectory() as folder:
+        source = write_shape(place.shape, Path(folder)) if place.shape else _source(place.model)
+        where = dict(device=place.device, dtype=place.dtype)
+        subject: throughput.Subject
+        if place.engine == "vllm":
+            hush("vllm")
+            from esamp.study.throughput_vllm import VLLMSubject
+
+            subject = VLLMSubject(source, load, options, **where, dummy=place.shape is not None, full=full)
+        elif place.shape:
+            subject = HFSubject(random_model(Path(folder), **where), load, full=full)
+        else:
+            subject = HFSubject(load_model(source, **where)[0], load, full=full)
+        with subject:
+            yield subject
+
+
+def _source(model: str) -> str | Path:
+    return embedded_path() if model == EMBEDDED else model
 
 
 def _throughput(
-    engine: HFEngine, options: ESampConfig, load: throughput.Load, *, pairs: int, full: bool, as_json: bool
+    place: Place, options: ESampConfig, load: throughput.Load, *, pairs: int, full: bool, as_json: bool
 ) -> None:
-    with Bar((pairs + 1) * 2 * load.rows) as bar:
+    with Bar((pairs + 1) * 2 * load.rows) as bar, _subject(place, options, load, full=full) as subject:
         bar.generating()
 
         def done(tokens: int) -> None:
-            bar.advance(2 * load.rows, tokens)
+            bar.advance(load.rows, tokens)
 
-        result = throughput.measure(engine.model, options, load, pairs=pairs, full=full, on_run=done)
-    numbers = result.as_dict()
+        result = throughput.measure(subject, options, pairs=pairs, on_run=done)
     if as_json:
-        print(encoder.dumps(numbers))
+        print(encoder.dumps({"engine": place.engine, "model": place.shape or place.model, **result.as_dict()}))
         return
     table = _table("", "tok/s", "ms/step")
-    for name, key in (("off", "off"), ("on", "on")):
-        rate, step = numbers[f"tokens_per_second_{key}"], numbers[f"ms_per_step_{key}"]
+    for name, runs in (("off", result.off), ("on", result.on)):
+        rate, step = result.speed(runs)
         table.add_row(name, f"{rate:,.0f}", f"{step:.2f}")
-    ratio = result.ratio
     console = Console(highlight=False)
     console.print(table)
-    console.print(
+    for sentence in _sentences(place, result, pairs):
+        console.print(sentence, markup=False)
+
+
+def _sentences(place: Place, result: throughput.Throughput, pairs: int) -> Iterator[str]:
+    ratio, load, last = result.ratio, result.load, result.on[-1]
+    yield (
         f"on/off {ratio.estimate:.3f} [{ratio.low:.3f}, {ratio.high:.3f}] over {pairs} interleaved pairs of "
-        f"{load.prompts} x {load.samples} samples x {load.tokens} tokens; bank {result.bank_bytes / 1e6:.1f} MB; "
-        f"{result.telemetry['rows_steered']:.0f} tokens steered, {result.telemetry['updates']:.0f} updates a run",
-        markup=False,
+        f"{load.prompts} x {load.samples} samples x {load.tokens} tokens; "
+        f"{place.shape or place.model} on {place.engine}"
+    )
+    if result.split:
+        parts = ", ".join(f"{name} {milliseconds:.2f}" for name, milliseconds in result.split.items())
+        yield f"ms of a step with exploring: {parts}"
+    yield (
+        f"bank {last.bank_bytes / 1e6:.1f} MB, buffers {last.buffer_bytes / 1e6:.1f} MB; "
+        f"{last.telemetry['rows_steered']:.0f} tokens steered, {last.telemetry['updates']:.0f} updates a run"
     )
 
 

@@ -1,11 +1,12 @@
 """Models and tokenizers from the hub or a folder, onto a device, with errors that say what to do."""
 
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from esamp.errors import InputError, OptionError
 
@@ -20,9 +21,7 @@ def load_model(source: str | Path, *, device: str, dtype: str) -> tuple[PreTrain
         OptionError: no such dtype or device.
     """
     place = _device(device)
-    if dtype not in ("auto", *DTYPES):
-        raise OptionError(f"dtype = {dtype!r}: choose from auto, {', '.join(DTYPES)}")
-    precision = DTYPES.get(dtype, torch.float32 if place.type == "cpu" else "auto")
+    precision = _precision(dtype, place)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
         loaded = AutoModelForCausalLM.from_pretrained(source, dtype=precision)
@@ -35,6 +34,26 @@ def load_model(source: str | Path, *, device: str, dtype: str) -> tuple[PreTrain
     module: nn.Module = loaded
     module.to(place)
     return loaded.eval(), tokenizer
+
+
+def random_model(folder: Path, *, device: str, dtype: str) -> PreTrainedModel:
+    """A model of the shape that `folder` has a ``config.json`` of, with random weights, in evaluation mode.
+
+    Raises:
+        OptionError: no such dtype or device.
+    """
+    place = _device(device)
+    precision = _precision(dtype, place)
+    with place:
+        made = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder), dtype=precision)
+    model: PreTrainedModel = made.eval()
+    return model
+
+
+def _precision(dtype: str, place: torch.device) -> torch.dtype | Literal["auto"]:
+    if dtype not in ("auto", *DTYPES):
+        raise OptionError(f"dtype = {dtype!r}: choose from auto, {', '.join(DTYPES)}")
+    return DTYPES.get(dtype, torch.float32 if place.type == "cpu" else "auto")
 
 
 def _device(name: str) -> torch.device:
