@@ -28,9 +28,8 @@ class ExploringRunner(GPUModelRunner):
         self._logit_places: Tensor | None = None
         self._sampled: Tensor | None = None
 
-    def load_model(self, *args: Any, **kwargs: Any) -> None:
-        """Load the model, then read its head and install the taps, before anything is compiled."""
-        super().load_model(*args, **kwargs)
+    def explore(self) -> None:
+        """Read the loaded model's head and install the taps, before anything is compiled."""
         self.esamp.attach(self.get_model())
         self.use_aux_hidden_state_outputs = self.esamp.taps.in_output
 

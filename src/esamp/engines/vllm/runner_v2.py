@@ -27,7 +27,7 @@ class ExploringSamplerV2(Sampler):
     """
 
     _changes: Sequence[Change] = ()
-    _positions: Tensor
+    _batch: Any = None
 
     @classmethod
     def around(cls, sampler: Sampler) -> Self:
@@ -48,29 +48,32 @@ class ExploringSamplerV2(Sampler):
 
     def __call__(self, logits: Tensor, input_batch: Any) -> Any:
         """Sample; changes are used up."""
-        self._positions = input_batch.positions[input_batch.logits_indices]
+        self._batch = input_batch
         try:
             return super().__call__(logits, input_batch)
         finally:
-            self._changes = ()
+            self._changes, self._batch = (), None
 
     def sample(self, logits: Tensor, rows: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Swap the rows behind vLLM's back-up of its own logits; what a grammar has forbidden stays so."""
+        """Swap the rows behind vLLM's back-up of its own logits; what a grammar has forbidden stays so.
+
+        The logits keep their type: other rows of the batch are to be what they are without us, bit for bit.
+        """
         if not self._changes:
             return super().sample(logits, rows, *args, **kwargs)
-        logits = swapped(logits.float(), self._changes)
+        logits = swapped(logits, self._changes)
         if all(change.rescore is None for change in self._changes):
             return super().sample(logits, rows, *args, **kwargs)
         kwargs.pop("return_logprobs", None)
         states = self.sampling_states
-        temperature = states.temperature.gpu.index_select(0, rows.long())
+        temperature = states.temperature.gpu.index_select(0, rows)
         kept = rescored(self.apply_sampling_params(logits, rows, *args, **kwargs).float(), self._changes, temperature)
         drawn = gumbel_sample(
             kept,
             rows,
             states.temperature.gpu,
             states.seeds.gpu,
-            self._positions,
+            self._batch.positions[self._batch.logits_indices],
             apply_temperature=False,
             use_fp64=self.use_fp64_gumbel,
             **NOT_DRAFTING,
@@ -97,9 +100,8 @@ class ExploringRunnerV2(GPUModelRunner):
         self._inner: Sequence[Tensor] | None = None
         self._sampled: Tensor | None = None
 
-    def load_model(self, *args: Any, **kwargs: Any) -> None:
-        """Load the model, then read its head and install the taps, before anything is compiled."""
-        super().load_model(*args, **kwargs)
+    def explore(self) -> None:
+        """Read the loaded model's head and install the taps, before anything is compiled."""
         self.esamp.attach(self.get_model())
         self.use_aux_hidden_state_outputs = self.esamp.taps.in_output
         self.sampler = ExploringSamplerV2.around(self.sampler)
@@ -128,7 +130,10 @@ class ExploringRunnerV2(GPUModelRunner):
 
     @torch.inference_mode()
     def sample(self, hidden_states: Tensor, input_batch: Any, grammar_output: Any) -> Any:
-        """Steer, then let vLLM project and sample."""
+        """Steer, then let vLLM project and sample.
+
+        All that is read here is of this step: vLLM fills its input buffers and replays a graph only in the next one.
+        """
         exploration, slots = self.esamp.exploration, input_batch.idx_mapping_np
         after = input_batch.seq_lens_cpu_upper_bound.numpy()[: input_batch.num_reqs]  # exact without drafts
         in_prompt = self.req_states.prompt_len.np[slots]
@@ -141,13 +146,14 @@ class ExploringRunnerV2(GPUModelRunner):
             hidden_states,
             places,
             self.esamp.taps.read(self._inner),
-            input_batch.input_ids,
+            input_batch.input_ids if self.scheduler_config.async_scheduling else None,
             keep_reference=own_logprobs,
             sees_logits=False,
         )
-        batch, by_place = hidden_states[places], self.lora_config is not None
-        compute = self.get_model().compute_logits
-        changes = exploration.combine(None, lambda wanted: project(compute, batch, wanted, by_place=by_place))
+        compute, by_place = self.get_model().compute_logits, self.lora_config is not None
+        changes = exploration.combine(
+            None, lambda wanted: project(compute, hidden_states[places], wanted, by_place=by_place)
+        )
         self.sampler.change(changes)
         output = super().sample(hidden_states, input_batch, grammar_output)
         self._sampled = output[0].sampled_token_ids

@@ -17,7 +17,7 @@ class Worker(Reporting, GPUWorker):
         super().__init__(prepare(vllm_config), *args, **kwargs)
 
     def _make_model_runner(self) -> Any:
-        """What vLLM asks for the runner from 0.27 on."""
+        """What newer releases of vLLM ask for the runner."""
         if self.use_v2_model_runner:
             from esamp.engines.vllm.runner_v2 import ExploringRunnerV2
 
@@ -25,7 +25,8 @@ class Worker(Reporting, GPUWorker):
         return ExploringRunner(self.vllm_config, self.device)
 
     def init_device(self) -> None:
-        """Before that, vLLM names its runner itself: put ours in its place."""
+        """Older ones name it themselves: put ours in its place."""
         super().init_device()
         if "esamp" not in type(self.model_runner).__module__:
+            del self.model_runner  # and its buffers, before ours take the same memory again
             self.model_runner = self._make_model_runner()
