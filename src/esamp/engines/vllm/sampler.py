@@ -48,9 +48,10 @@ class ExploringSampler(Sampler):
             return super().sample(logits, sampling_metadata, *args, **kwargs)
         greedy = None
         if not sampling_metadata.all_random:
-            greedy = rescored(logits, self._changes, torch.ones_like(logits[:, 0])).argmax(-1)
-            if sampling_metadata.all_greedy:
-                return greedy, None
+            best = rescored(logits, self._changes, torch.ones_like(logits[:, 0]))
+            if sampling_metadata.all_greedy:  # without filters
+                return super().sample(best, sampling_metadata, *args, **kwargs)
+            greedy = best.argmax(-1)
         temperature = sampling_metadata.temperature
         temperature = torch.where(temperature < GREEDY, 1.0, temperature)
         logits = logits.div_(temperature.unsqueeze(1))
