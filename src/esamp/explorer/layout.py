@@ -2,7 +2,7 @@
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -41,8 +41,8 @@ class RowLayout:
         outside = len(counts) * lanes
         place = [outside if cell is None else cell[0] * lanes + cell[1] for cell in cells]
         return cls(
-            slots=torch.tensor(list(group_of), dtype=torch.int64, device=device),
-            place=torch.tensor(place, dtype=torch.int64, device=device),
+            slots=on_device(list(group_of), device),
+            place=on_device(place, device),
             lanes=lanes,
         )
 
@@ -72,3 +72,9 @@ class RowLayout:
     def spread(self, per_group: Tensor) -> Tensor:
         """One value per group `[G, ...]` to each of its rows `[R, ...]`; zeros for rows without a slot."""
         return self.to_rows(per_group.unsqueeze(1).expand(-1, self.lanes, *per_group.shape[1:]))
+
+
+def on_device(values: Sequence[Any], device: torch.device | str) -> Tensor:
+    """Whole numbers, nested to any depth, as int64 on `device`, without the host waiting for a GPU to be idle."""
+    on_gpu = torch.device(device).type == "cuda"
+    return torch.tensor(values, dtype=torch.int64, pin_memory=on_gpu).to(device, non_blocking=on_gpu)

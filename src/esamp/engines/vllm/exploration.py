@@ -17,7 +17,7 @@ from torch import Tensor
 from esamp.engines.vllm.clock import Clock
 from esamp.engines.vllm.groups import Groups, Member
 from esamp.engines.vllm.installed import Installed
-from esamp.explorer.layout import RowLayout
+from esamp.explorer.layout import RowLayout, on_device
 from esamp.step import DecodeStep, Head, Steering
 
 GREEDY = 1e-5
@@ -173,9 +173,9 @@ class Exploration:
         return Part(
             installed,
             members,
-            torch.tensor([row for row, _ in found], device=self._device),
+            on_device([row for row, _ in found], self._device),
             RowLayout.build([member.group.slot for member in members], self._device),
-            torch.tensor(stops, device=self._device),
+            on_device(stops, self._device),
         )
 
     def _keep_trace(self, part: Part, tokens: Tensor) -> None:
