@@ -176,6 +176,8 @@ class VLLMEngine(Engine):
 
     def _submit(self, job: Job) -> None:
         """Hand a request over. vLLM has no n greedy samples: there each is a request, and they share a group."""
+        from vllm.exceptions import VLLMValidationError
+
         n = job.request.n
         alone = n == 1 or job.request.sampling.temperature > 0
         asked = RequestOptions(trace=self._trace, group=None if alone else secrets.token_hex(16))
@@ -184,7 +186,7 @@ class VLLMEngine(Engine):
             try:
                 params = job.params(asked, n=n if alone else 1, first=first)
                 self.llm.add_request(name, {"prompt_token_ids": job.prompt}, params)
-            except ValueError as error:
+            except (ValueError, VLLMValidationError) as error:  # the second is one of the first before vLLM 0.27
                 self._abort([job])
                 raise UnsupportedError(f"request {job.request.id!r}: {error}") from error
             job.ids.append(name)

@@ -65,6 +65,7 @@ def start(
     on_cpu = _check(device, dtype, batch_rows)
     with _imports():
         from vllm import EngineArgs, LLMEngine
+        from vllm.exceptions import VLLMValidationError
         from vllm.usage.usage_lib import UsageContext
         from vllm.v1.executor import Executor, UniProcExecutor
     usual: dict[str, Any] = dict(
@@ -84,7 +85,7 @@ def start(
             config = EngineArgs(**(usual | dict(arguments))).create_engine_config(UsageContext.LLM_CLASS)
         except TypeError as error:
             raise OptionError(f"vLLM's EngineArgs: {_first_line(error)}") from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, VLLMValidationError) as error:
             raise _not_loaded(source, error) from error
         if on_cpu and config.cache_config.kv_cache_memory_bytes is None:
             config.cache_config.kv_cache_memory_bytes = _cache_bytes(config)

