@@ -46,7 +46,7 @@ class VLLMSubject(Subject):
         Raises:
             EsampError: as there.
         """
-        self.load, self._full, self._count = load, full, 0
+        self.load, self._full, self._count, self._open = load, full, 0, False
         settings = VLLMSettings(
             slots=load.prompts,
             when_full="wait",
@@ -71,6 +71,7 @@ class VLLMSubject(Subject):
             in_process=True,
             arguments=arguments,
         )
+        self._open = True
         vocabulary = self._llm.model_config.get_vocab_size()
         generator = torch.Generator().manual_seed(0)
         self._prompts = torch.randint(vocabulary, (load.prompts, load.prompt_tokens), generator=generator).tolist()
@@ -98,9 +99,11 @@ class VLLMSubject(Subject):
 
     def close(self) -> None:
         """End vLLM's engine."""
-        llm = self._llm
-        del self._llm
-        loading.stop(llm, in_process=True)
+        if self._open:
+            self._open = False
+            llm = self._llm
+            del self._llm
+            loading.stop(llm, in_process=True)
 
     def _params(self, options: ESampConfig | None) -> "SamplingParams":
         from vllm import SamplingParams
