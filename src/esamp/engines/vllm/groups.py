@@ -52,6 +52,8 @@ class Member:
     """One engine request that explores: a row of the batch while it is scheduled."""
 
     group: Group
+    parent: str
+    """the request that it is a sample of"""
     index: int
     stops: tuple[int, ...]
     """tokens that end it"""
@@ -80,6 +82,7 @@ class Groups:
         self.counts: Counter[str] = Counter(groups_admitted=0, groups_refused=0)
         self._groups: dict[Hashable, Group] = {}  # with a slot or a member; idle ones least recently used first
         self._ended: dict[str, Group] = {}  # by parent request, oldest first
+        self._alive: Counter[str] = Counter()  # samples that are members, by parent request
         self._traces: dict[str, dict[int, list[Tensor]]] = {}  # by parent request and sample
         self._parents: dict[str, str] = {}  # the id that a client knows, to the engine's
         self._installed = InstalledMethods(settings, shape)
@@ -103,7 +106,8 @@ class Groups:
         if group.expected is not None:
             group.expected -= 1
         measured = self._traces.setdefault(who.parent, {}).setdefault(who.index, []) if group.trace else []
-        self.members[request_id] = Member(group, who.index, tuple(stops), measured)
+        self.members[request_id] = Member(group, who.parent, who.index, tuple(stops), measured)
+        self._alive[who.parent] += 1
         self._remember(who.parent, group)
         self.version += 1
 
@@ -111,8 +115,12 @@ class Groups:
         """Requests have ended. In a fixed order, so that every rank of a tensor-parallel group does the same."""
         for request_id in sorted(request_ids):
             if request_id in self.members:
-                group = self.members.pop(request_id).group
+                ended = self.members.pop(request_id)
+                group = ended.group
                 group.members.discard(request_id)
+                self._alive.subtract([ended.parent])
+                if not self._alive[ended.parent]:
+                    del self._alive[ended.parent]
                 self.version += 1
             elif (found := self._groups.get(("request", member(request_id, None).parent))) is not None:
                 group = found  # a sample that was aborted before it came here
@@ -125,6 +133,7 @@ class Groups:
                 self._end(group)
             else:
                 self._groups[group.key] = self._groups.pop(group.key)
+        self._forget()
 
     def find(self, request_id: str) -> Group | None:
         """The group of a request, by the engine's id of it or of one of its samples, or by the id its client knows."""
@@ -171,7 +180,7 @@ class Groups:
     def _group(self, parent: str, asked: Asked) -> Group:
         what = (asked.method.name, asked.options, asked.trace)
         key: Hashable = ("request", parent) if asked.group is None else ("group", asked.group, *what)
-        group = self._groups.get(key)
+        group = self._known(key, parent)
         if group is None:
             group = Group(key, trace=asked.trace, expected=asked.samples if asked.group is None else None)
             self._place(group, asked)
@@ -180,10 +189,18 @@ class Groups:
 
     def _refused(self, parent: str, reason: str) -> Group:
         key = ("request", parent)
-        if key not in self._groups:
-            self._groups[key] = Group(key)
-            self._refuse(self._groups[key], reason)
-        return self._groups[key]
+        group = self._known(key, parent)
+        if group is None:
+            group = self._groups[key] = Group(key)
+            self._refuse(group, reason)
+        return group
+
+    def _known(self, key: Hashable, parent: str) -> Group | None:
+        """The living group, or the one that was refused when earlier samples of the request came."""
+        before = self._ended.get(parent)
+        if key not in self._groups and before is not None and before.key == key and before.refused is not None:
+            self._groups[key] = before
+        return self._groups.get(key)
 
     def _place(self, group: Group, asked: Asked) -> None:
         """Find a slot for a new group, or say why there is none."""
@@ -230,9 +247,16 @@ class Groups:
         self._ended.pop(parent, None)
         self._ended[parent] = group
         self._parents[parent[:-RANDOM_SUFFIX]] = parent
+        self._forget()
+
+    def _forget(self) -> None:
+        """Forget requests beyond the bound, the oldest first, but none of those that go on."""
         while len(self._ended) > max(self._settings.kept, len(self.members)):
             oldest = next(iter(self._ended))
-            self._ended.pop(oldest)
+            group = self._ended.pop(oldest)
+            if oldest in self._alive:
+                self._ended[oldest] = group
+                continue
             self._traces.pop(oldest, None)
             if self._parents.get(oldest[:-RANDOM_SUFFIX]) == oldest:
                 self._parents.pop(oldest[:-RANDOM_SUFFIX])

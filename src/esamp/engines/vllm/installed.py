@@ -10,6 +10,8 @@ from esamp.methods.base import DecodeMethod, ModelShape
 
 SUMS = ("rows", "rows_steered", "updates", "resets", "residual", "variance")
 """Telemetry that adds up over groups."""
+MOST_RETIRED = 64
+"""Reports that are kept on the device before they are read from it, if nobody asks for them earlier."""
 
 
 @dataclass(eq=False)
@@ -59,9 +61,7 @@ class InstalledMethods:
 
     def telemetry(self) -> dict[str, float]:
         """Sums over everything that all methods ever did. Synchronises with the device."""
-        past = _add_up(report() for report in self._retired)
-        self._retired = [lambda: past]
-        return _add_up([past, *(installed.method.telemetry() for installed in self.values())])
+        return _add_up([self._past(), *(installed.method.telemetry() for installed in self.values())])
 
     def claim(self, asked: Asked) -> tuple[Installed, int]:
         """A slot for a new group with these options.
@@ -82,6 +82,12 @@ class InstalledMethods:
             raise OptionError(f"its options need state beyond {self._settings.memory} MiB: raise the setting 'memory'")
         return installed, slot
 
+    def _past(self) -> Mapping[str, float]:
+        """What the retired ones did, as numbers."""
+        past = _add_up(report() for report in self._retired)
+        self._retired = [lambda: past]
+        return past
+
     def _install(self, asked: Asked, slots: int) -> Installed:
         key = (asked.method.name, asked.options, asked.trace)
         if key not in self._installed:
@@ -98,6 +104,8 @@ class InstalledMethods:
             if other is not self._usual and not other.in_use:
                 self._retired.append(other.method.report())
                 del self._installed[key]
+                if len(self._retired) > MOST_RETIRED:
+                    self._past()
         return self._extra + more <= limit
 
     @property
