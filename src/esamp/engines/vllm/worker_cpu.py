@@ -6,12 +6,10 @@ from vllm.v1.worker.cpu_worker import CPUWorker  # isort: skip
 from typing import Any
 
 from vllm.config import VllmConfig
-from vllm.v1.worker.cpu.model_runner import CPUModelRunner as CPUModelRunnerV2
 from vllm.v1.worker.cpu_model_runner import CPUModelRunner
 
 from esamp.engines.vllm.reporting import Reporting, prepare
 from esamp.engines.vllm.runner import ExploringRunner
-from esamp.engines.vllm.runner_v2 import ExploringRunnerV2
 
 
 class CPURunner(ExploringRunner, CPUModelRunner):
@@ -43,10 +41,6 @@ class CPURunner(ExploringRunner, CPUModelRunner):
         return bool(self.discard_request_mask.np[row])
 
 
-class CPURunnerV2(ExploringRunnerV2, CPUModelRunnerV2):
-    """The V2 runner on a CPU, which vLLM chooses where Triton has a backend for it."""
-
-
 class Worker(Reporting, CPUWorker):
     """The CPU worker, with those runners."""
 
@@ -57,6 +51,12 @@ class Worker(Reporting, CPUWorker):
     def init_device(self) -> None:
         """Put our runner in the place of the one that vLLM names itself."""
         super().init_device()
-        runner = CPURunnerV2 if self.use_v2_model_runner else CPURunner
         del self.model_runner
-        self.model_runner = runner(self.vllm_config, self.device)
+        self.model_runner = self._runner()(self.vllm_config, self.device)
+
+    def _runner(self) -> type:
+        if not self.use_v2_model_runner:
+            return CPURunner
+        from esamp.engines.vllm.runner_v2_cpu import CPURunnerV2  # it needs Triton
+
+        return CPURunnerV2
