@@ -21,7 +21,14 @@ from esamp.engines.hf import HFEngine
 from esamp.engines.vllm import build
 from esamp.engines.vllm.engine import VLLMEngine
 from esamp.engines.vllm.params import RequestOptions, flat, parse
-from esamp.errors import EsampError, InactiveMethodError, InputError, OptionError, UnsupportedError
+from esamp.errors import (
+    EsampError,
+    InactiveMethodError,
+    InputError,
+    MissingDependencyError,
+    OptionError,
+    UnsupportedError,
+)
 from esamp.explorer.config import ESampConfig
 
 PROMPT = "Numbers 3 5 8 9 target 24"
@@ -258,6 +265,9 @@ def test_a_build_is_for_some_devices(monkeypatch: pytest.MonkeyPatch) -> None:
         VLLMEngine.load(device="cpu")
     monkeypatch.setattr(build, "find", lambda: build.Build("0.19.1", on_cpu=True))
     with pytest.raises(UnsupportedError, match="older than"):
+        VLLMEngine.load()
+    monkeypatch.setattr(build, "find", lambda: None)
+    with pytest.raises(MissingDependencyError, match="needs vLLM: pip install"):
         VLLMEngine.load()
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from esamp.engines.base import Completion, Engine, Request, Sample, Sampling, TokenTrace
     from esamp.engines.hf import HFEngine, Run, explore
+    from esamp.engines.vllm.engine import VLLMEngine
     from esamp.errors import EsampError
     from esamp.explorer.config import ESampConfig
 
@@ -30,6 +31,7 @@ __all__ = [
     "Sample",
     "Sampling",
     "TokenTrace",
+    "VLLMEngine",
     "explore",
 ]
 
@@ -44,6 +46,7 @@ _HOME = {
     "Sample": "esamp.engines.base",
     "Sampling": "esamp.engines.base",
     "TokenTrace": "esamp.engines.base",
+    "VLLMEngine": "esamp.engines.vllm.engine",
     "explore": "esamp.engines.hf",
 }
 

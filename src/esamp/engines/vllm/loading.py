@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from esamp.engines.vllm import build
-from esamp.engines.vllm.launch import CLASSES
+from esamp.engines.vllm.launch import CLASSES, INSTALL
 from esamp.engines.vllm.settings import SECTION, VLLMSettings
-from esamp.errors import InputError, OptionError, UnsupportedError
+from esamp.errors import InputError, MissingDependencyError, OptionError, UnsupportedError
 
 if TYPE_CHECKING:
     from vllm import LLMEngine
@@ -59,6 +59,7 @@ def start(
 
     Raises:
         OptionError: no such device or dtype, or no such argument.
+        MissingDependencyError: vLLM is not installed.
         InputError: the model cannot be loaded.
         UnsupportedError: this build of vLLM, or this machine, cannot run it.
     """
@@ -136,8 +137,9 @@ def _check(device: str, dtype: str, batch_rows: int) -> bool:
             f"device = {device!r}: vLLM takes auto, cpu or cuda; which GPU is for CUDA_VISIBLE_DEVICES to say"
         )
     found = build.find()
-    wrong = build.problem(found)
-    if found is None or wrong is not None:
+    if found is None:
+        raise MissingDependencyError(f"engine 'vllm' needs vLLM: {INSTALL}")
+    if wrong := build.problem(found):
         raise UnsupportedError(f"engine 'vllm': {wrong}")
     if device == "cuda" and found.on_cpu:
         raise OptionError(f"device = 'cuda': this is {found}; pip install 'esamp[vllm]' into an environment of its own")
