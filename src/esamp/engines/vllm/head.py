@@ -62,7 +62,11 @@ def find_head(model: Any, hidden_size: int, dtype: torch.dtype, device: torch.de
 
 def _layer(model: nn.Module) -> Any:
     """The head's module: called ``lm_head`` throughout vLLM, or the embedding when it is tied to that."""
-    found = {name: module for name, module in model.named_modules() if isinstance(module, VocabParallelEmbedding)}
+    found = {
+        name.removesuffix(".base_layer"): module  # LoRA wraps what it may adapt
+        for name, module in model.named_modules()
+        if isinstance(module, VocabParallelEmbedding)
+    }
     heads = [module for name, module in found.items() if name.rpartition(".")[2] == "lm_head"]
     tied = [module for name, module in found.items() if name.rpartition(".")[2] == "embed_tokens"]
     return (heads or tied or [None])[0]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from vllm.config import VllmConfig
 from vllm.sampling_params import SamplingParams
 
+from esamp.engines.linearity import PROBES
 from esamp.engines.vllm.clock import Clock
 from esamp.engines.vllm.exploration import Exploration
 from esamp.engines.vllm.groups import Groups
@@ -25,6 +26,8 @@ logger = logging.getLogger("vllm.esamp")
 
 RAW = ("raw_logprobs", "raw_logits")
 """``logprobs_mode`` in which vLLM reports on the model's own distribution, as it is before any sampling parameter."""
+NO_ADAPTER = (0,) * PROBES
+"""Which LoRA adapter goes with each row while the head is measured."""
 
 
 class Installation:

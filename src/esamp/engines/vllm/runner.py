@@ -11,7 +11,7 @@ from vllm.config import VllmConfig
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
 from esamp.engines.vllm.exploration import project
-from esamp.engines.vllm.installation import RAW, Installation
+from esamp.engines.vllm.installation import NO_ADAPTER, RAW, Installation
 from esamp.engines.vllm.sampler import ExploringSampler
 
 
@@ -30,6 +30,8 @@ class ExploringRunner(GPUModelRunner):
 
     def explore(self) -> None:
         """Read the loaded model's head and install the taps, before anything is compiled."""
+        if self.lora_config is not None:
+            self._set_active_loras(NO_ADAPTER, NO_ADAPTER, set())  # until then its indices are uninitialised memory
         self.esamp.attach(self.get_model())
         self.use_aux_hidden_state_outputs = self.esamp.taps.in_output
 

@@ -16,7 +16,7 @@ from vllm.v1.worker.gpu.sample.sampler import Sampler
 from vllm.v1.worker.gpu.sample.states import NO_LOGPROBS
 
 from esamp.engines.vllm.exploration import Change, project, rescored, swapped
-from esamp.engines.vllm.installation import RAW, Installation
+from esamp.engines.vllm.installation import NO_ADAPTER, RAW, Installation
 from esamp.errors import UnsupportedError
 
 NOT_DRAFTING = {name: False for name in inspect.signature(gumbel_sample).parameters if name == "is_drafting"}
@@ -105,6 +105,8 @@ class ExploringRunnerV2(GPUModelRunner):
 
     def explore(self) -> None:
         """Read the loaded model's head and install the taps, before anything is compiled."""
+        if self.lora_config is not None:
+            self._set_active_loras(NO_ADAPTER, NO_ADAPTER, set())  # until then its indices are uninitialised memory
         self.esamp.attach(self.get_model())
         self.use_aux_hidden_state_outputs = self.esamp.taps.in_output
         self.sampler = ExploringSamplerV2.around(self.sampler)
