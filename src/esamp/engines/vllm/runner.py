@@ -60,7 +60,7 @@ class ExploringRunner(GPUModelRunner):
             self.esamp.exploration.steer(
                 hidden,
                 self._logit_places,
-                self.esamp.taps.read(inner),
+                self.esamp.taps.read(inner, hidden),
                 input_ids if self.use_async_scheduling else None,
                 keep_reference=self._wants_own_logprobs(),
             )

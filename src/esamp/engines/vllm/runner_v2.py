@@ -150,7 +150,7 @@ class ExploringRunnerV2(GPUModelRunner):
         exploration.steer(
             hidden_states,
             places,
-            self.esamp.taps.read(self._inner),
+            self.esamp.taps.read(self._inner, hidden_states),
             input_batch.input_ids if self.scheduler_config.async_scheduling else None,
             keep_reference=own_logprobs,
             sees_logits=False,

@@ -25,8 +25,11 @@ class Taps(ABC):
     """memory of buffers of our own"""
 
     @abstractmethod
-    def read(self, inner: Sequence[Tensor] | None) -> Mapping[int, Tensor]:
-        """States `[T, s]` by depth: the residual stream after that many layers. `inner` is what the model returned."""
+    def read(self, inner: Sequence[Tensor] | None, hidden: Tensor) -> Mapping[int, Tensor]:
+        """States `[T, s]` by depth: the residual stream after that many layers.
+
+        `inner` and `hidden` `[T, d]` are what the model returned: inner states, if it does, and what the head projects.
+        """
 
 
 class OutputTaps(Taps):
@@ -40,7 +43,7 @@ class OutputTaps(Taps):
         chosen: Any = model  # vLLM's own interface
         chosen.set_aux_hidden_state_layers(self._layers)
 
-    def read(self, inner: Sequence[Tensor] | None) -> Mapping[int, Tensor]:
+    def read(self, inner: Sequence[Tensor] | None, hidden: Tensor) -> Mapping[int, Tensor]:
         """The states in the order of their depth."""
         if inner is None or len(inner) != len(self._layers):
             raise UnsupportedError(
@@ -51,7 +54,12 @@ class OutputTaps(Taps):
 
 
 class HookTaps(Taps):
-    """Any other model: hooks on its layers."""
+    """Any other model: hooks on its layers.
+
+    Many layers return two tensors, and the residual stream is their sum: the next norm adds them. Others return the
+    whole stream and, beside it, what nobody reads. Which it is can be told behind the last layer, where the final norm
+    of the stream is what the head projects.
+    """
 
     in_output = False
 
@@ -63,20 +71,39 @@ class HookTaps(Taps):
         Raises:
             UnsupportedError: the model has no stack of layers, or not that many.
         """
-        stack = layer_stack(model)
+        stack, self._norm = layer_stack(model)
         device = next(model.parameters()).device
+        self._layers, self._last = sorted(set(layers)), len(stack)
         self._buffers: dict[int, Tensor] = {}
-        for layer in sorted(set(layers)):
+        self._apart: bool | None = None
+        for layer in sorted({*layers, len(stack)}):
             if not 1 <= layer <= len(stack):
                 raise UnsupportedError(f"this model has layers 1 to {len(stack)} to read from, not {layer}")
-            buffer = torch.zeros(tokens, size, dtype=dtype, device=device)
+            buffer = torch.zeros(2, tokens, size, dtype=dtype, device=device)
             stack[layer - 1].register_forward_hook(_copy_to(buffer))
             self._buffers[layer] = buffer
         self.nbytes = sum(buffer.nbytes for buffer in self._buffers.values())
 
-    def read(self, inner: Sequence[Tensor] | None) -> Mapping[int, Tensor]:
-        """The buffers; rows behind the latest pass's tokens are of earlier passes."""
-        return self._buffers
+    def read(self, inner: Sequence[Tensor] | None, hidden: Tensor) -> Mapping[int, Tensor]:
+        """The buffers; rows behind the latest pass's tokens are of earlier passes. Synchronises once."""
+        if self._apart is None:
+            self._apart = self._are_apart(hidden)
+        rows = len(hidden)
+        parts = {layer: self._buffers[layer][:, :rows] for layer in self._layers}
+        return {layer: part.sum(0) if self._apart else part[0] for layer, part in parts.items()}
+
+    def _are_apart(self, hidden: Tensor) -> bool:
+        """Whether the stream is the sum of what a layer returns, judged by the first token."""
+        if self._norm is None:
+            return True
+        returned = self._buffers[self._last][:, :1]
+        whole, summed = (self._normed(state) - hidden[:1] for state in (returned[0], returned.sum(0)))
+        return bool(summed.norm() <= whole.norm())
+
+    def _normed(self, state: Tensor) -> Tensor:
+        output: Any = None if self._norm is None else self._norm(state)
+        normed: Tensor = output[0] if isinstance(output, tuple) else output
+        return normed
 
 
 def install(model: nn.Module, layers: tuple[int, ...], *, tokens: int, size: int, dtype: torch.dtype) -> Taps:
@@ -86,27 +113,35 @@ def install(model: nn.Module, layers: tuple[int, ...], *, tokens: int, size: int
     return HookTaps(model, layers, tokens=tokens, size=size, dtype=dtype)
 
 
-def layer_stack(model: nn.Module) -> nn.ModuleList:
-    """The decoder layers: the longest list of modules in the model, without counting what lies inside a layer.
+def layer_stack(model: nn.Module) -> tuple[nn.ModuleList, nn.Module | None]:
+    """The decoder layers, and the norm behind them if there is one.
+
+    The layers are the longest list of modules in the model, without counting what lies inside a layer.
 
     Raises:
         UnsupportedError: there is none.
     """
-    lists = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
-    outer = [module for name, module in lists if name.rpartition(".")[2] in ("layers", "h", "blocks")]
+    lists = {name: module for name, module in model.named_modules() if isinstance(module, nn.ModuleList)}
+    outer = {name: module for name, module in lists.items() if name.rpartition(".")[2] in ("layers", "h", "blocks")}
     if not outer:
         raise UnsupportedError(f"{type(model).__name__}: found no list of decoder layers to read inner states from")
-    return max(outer, key=len)
+    longest = max(outer, key=lambda name: len(outer[name]))
+    around = model.get_submodule(longest.rpartition(".")[0])
+    norms = [module for module in around.children() if "norm" in type(module).__name__.lower()]
+    return outer[longest], norms[-1] if norms else None
 
 
 def _copy_to(buffer: Tensor) -> Any:
-    """A hook that keeps a layer's output: ``hidden + residual`` where the layer returns them apart."""
+    """A hook that keeps both of a layer's outputs, the second 0 if there is none."""
 
     def copy(module: nn.Module, inputs: Any, output: Any) -> None:
-        if isinstance(output, tuple):
-            state = output[0] if len(output) < 2 or output[1] is None else output[0] + output[1]
+        state, other = output[:2] if isinstance(output, tuple) and len(output) > 1 else (output, None)
+        state = state[0] if isinstance(state, tuple) else state
+        rows = buffer[:, : state.shape[0]]
+        rows[0].copy_(state)
+        if other is None:
+            rows[1].zero_()
         else:
-            state = output
-        buffer[: state.shape[0]].copy_(state)
+            rows[1].copy_(other)
 
     return copy
