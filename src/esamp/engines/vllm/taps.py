@@ -79,7 +79,8 @@ class HookTaps(Taps):
         for layer in sorted({*layers, len(stack)}):
             if not 1 <= layer <= len(stack):
                 raise UnsupportedError(f"this model has layers 1 to {len(stack)} to read from, not {layer}")
-            buffer = torch.zeros(2, tokens, size, dtype=dtype, device=device)
+            # One row more than is ever filled: code that is compiled while all are would be for that number alone.
+            buffer = torch.zeros(2, tokens + 1, size, dtype=dtype, device=device)
             stack[layer - 1].register_forward_hook(_copy_to(buffer))
             self._buffers[layer] = buffer
         self.nbytes = sum(buffer.nbytes for buffer in self._buffers.values())
