@@ -1,0 +1,130 @@
+"""vLLM engines inside the test's process: small, one at a time, always shut down. And what they are asked."""
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+FOREIGN: Sequence[tuple[str, type[Warning]]] = (
+    ("`torch.jit.script_method` is deprecated", DeprecationWarning),  # PyTorch's compiler loads it
+    ("`torch.distributed.reduce_op` is deprecated", FutureWarning),  # vLLM looks at all that is in all modules
+)
+"""What vLLM and PyTorch warn of in their own code while vLLM is imported and an engine starts."""
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without those warnings."""
+    with warnings.catch_warnings():
+        for text, kind in FOREIGN:
+            warnings.filterwarnings("ignore", text, kind)
+        yield
+
+
+with quiet():
+    from vllm import LLM, RequestOutput, SamplingParams
+    from vllm.config import CompilationMode as CompilationMode
+    from vllm.distributed import cleanup_dist_env_and_memory
+    from vllm.lora.request import LoRARequest as LoRARequest
+    from vllm.sampling_params import StructuredOutputsParams as StructuredOutputsParams
+
+WORKER = "esamp.engines.vllm.worker.Worker"
+ENVIRONMENT = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # the process is pytest's: its threads stay as they are
+    "VLLM_NO_USAGE_STATS": "1",
+}
+SMALL: Mapping[str, Any] = dict(
+    worker_cls=WORKER,
+    dtype="float32",
+    enforce_eager=True,
+    max_model_len=256,
+    max_num_seqs=32,
+    max_num_batched_tokens=512,
+    max_logprobs=-1,
+    disable_log_stats=True,
+)
+
+
+@contextmanager
+def running(model: Path, **arguments: Any) -> Iterator[LLM]:
+    """An engine for a model's folder, with our worker and float32 unless `arguments` of ``LLM`` say otherwise."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in ENVIRONMENT.items():
+            patch.setenv(name, value)
+        patch.setattr(torch, "set_num_threads", torch.set_num_threads)  # vLLM puts its own there, for good
+        llm = None
+        try:
+            with quiet():
+                llm = LLM(str(model), **(dict(SMALL) | arguments))
+            yield llm
+        finally:
+            if llm is not None:
+                llm.llm_engine.engine_core.shutdown()
+            cleanup_dist_env_and_memory()
+
+
+@dataclass(frozen=True)
+class Request:
+    """A prompt, how many samples of it, what our method is told (None: no method), and other sampling parameters."""
+
+    prompt: Sequence[int]
+    n: int = 1
+    esamp: Mapping[str, Any] | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def sampling(self) -> SamplingParams:
+        """All of it for vLLM; by default seeded, and with the scores of all tokens."""
+        usual: dict[str, Any] = dict(seed=11, max_tokens=8, logprobs=-1, detokenize=False)
+        extra = None if self.esamp is None else {"method": "esamp", **self.esamp}
+        return SamplingParams(n=self.n, extra_args=extra, **(usual | dict(self.params)))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What came of one sample."""
+
+    tokens: list[int]
+    scores: Tensor
+    """`[T, V]` float64: what ``logprobs=-1`` gives, logits or log-probabilities; empty without"""
+    text: str
+
+
+def generate(llm: LLM, requests: Sequence[Request], **arguments: Any) -> list[list[Sample]]:
+    """All samples of all requests, which enter the engine together."""
+    return [read(output) for output in outputs(llm, requests, **arguments)]
+
+
+def outputs(llm: LLM, requests: Sequence[Request], **arguments: Any) -> list[RequestOutput]:
+    """The same as vLLM returns it."""
+    prompts = [{"prompt_token_ids": list(request.prompt)} for request in requests]
+    return llm.generate(prompts, [request.sampling for request in requests], use_tqdm=False, **arguments)
+
+
+def read(output: RequestOutput) -> list[Sample]:
+    """A request's samples in order."""
+    return [Sample(list(each.token_ids), table(each.logprobs or []), each.text) for each in output.outputs]
+
+
+def table(logprobs: Sequence[Mapping[int, Any] | None]) -> Tensor:
+    """Tokens by vocabulary `[T, V]` float64; minus infinity where nothing is told."""
+    size = max((token for each in logprobs for token in each or ()), default=-1) + 1
+    result = torch.full((len(logprobs), size), -torch.inf, dtype=torch.float64)
+    for row, each in enumerate(logprobs):
+        for token, logprob in (each or {}).items():
+            result[row, token] = logprob.logprob
+    return result
+
+
+def counters(llm: LLM) -> dict[str, float]:
+    """What our worker did since its start."""
+    found: list[dict[str, float]] = llm.collective_rpc("esamp_counters")
+    return found[0]
