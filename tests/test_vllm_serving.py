@@ -522,7 +522,7 @@ def test_a_response_never_suffers(monkeypatch: pytest.MonkeyPatch, workers: Work
         PlainTextResponse("id"),
         Response(b"", 204),
     ],
-    ids=repr,
+    ids=lambda response: f"{response.status_code} {response.body.decode()}",
 )
 def test_responses_that_have_no_place_for_telemetry(response: Response) -> None:
     async def handler(request: Request) -> Response:
