@@ -55,20 +55,28 @@ SMALL: Mapping[str, Any] = dict(
 
 @contextmanager
 def running(model: Path, **arguments: Any) -> Iterator[LLM]:
-    """An engine for a model's folder, with our worker and float32 unless `arguments` of ``LLM`` say otherwise."""
-    with pytest.MonkeyPatch.context() as patch:
+    """An engine for a model's folder, with our worker and float32 unless `arguments` of ``LLM`` say otherwise.
+
+    An eager one compiles nothing, small functions of vLLM's sampler included. One thread: the models are tiny.
+    """
+    given = dict(SMALL) | arguments
+    stance = torch.compiler.set_stance("force_eager" if given["enforce_eager"] else "default")
+    with stance, pytest.MonkeyPatch.context() as patch:
         for name, value in ENVIRONMENT.items():
             patch.setenv(name, value)
-        patch.setattr(torch, "set_num_threads", torch.set_num_threads)  # vLLM puts its own there, for good
+        threads, set_threads = torch.get_num_threads(), torch.set_num_threads
+        patch.setattr(torch, "set_num_threads", set_threads)  # vLLM puts its own there, for good
+        set_threads(1)  # threads that wait for each other take the cores from whatever else runs
         llm = None
         try:
             with quiet():
-                llm = LLM(str(model), **(dict(SMALL) | arguments))
+                llm = LLM(str(model), **given)
             yield llm
         finally:
             if llm is not None:
                 llm.llm_engine.engine_core.shutdown()
             cleanup_dist_env_and_memory()
+            set_threads(threads)
 
 
 @dataclass(frozen=True)
