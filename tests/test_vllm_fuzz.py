@@ -17,6 +17,7 @@ from vllm_engine import running
 from vllm_fuzz import (
     ENGINE,
     REPLAY,
+    Ask,
     Drive,
     Kind,
     Log,
@@ -46,7 +47,7 @@ MANY = Kind(
     requests=1000, budget=200, lengths=(1, 2, 30), prefixes=(7, 29), longest=5, pace=(0,) * 9 + (1,), shared=0.1
 )
 ROOMY = dict(max_num_seqs=48, num_gpu_blocks_override=44)
-FIXED = Kind(all_fixed=True, waves=False, bad=0.0, shared=0.3, methods=0.8)
+FIXED = Kind(all_fixed=True, waves=False, bad=0.0, shared=0.3, methods=0.8, unusual=0.8)
 
 
 def engine(scheduler: str | None = USUAL, arguments: Mapping[str, Any] = MappingProxyType({}), **settings: Any) -> Any:
@@ -154,6 +155,17 @@ def test_the_same_again(scheduler: str | None) -> None:
             with telling(seed):
                 check_hard(one)
                 check_same(one, other, {ask.name for ask in one.schedule.asks if not ask.refused})
+
+
+def test_a_seed_draws_the_same_when_the_prompt_comes_in_parts() -> None:
+    params = {"n": 3, "seed": 5, "max_tokens": 10, "temperature": 1.0}
+    asks = [Ask(f"r{number}", (1, *range(30 + number, 90)), params) for number in range(3)]
+    with engine() as llm:
+        one, other = (Drive(llm, Schedule(0, Kind(budget=budget), {0: asks})).run() for budget in (None, 20))
+    assert other.parts > one.parts == 0
+    assert {key: heard.tokens for key, heard in one.heard.items()} == {
+        key: heard.tokens for key, heard in other.heard.items()
+    }
 
 
 @pytest.mark.slow

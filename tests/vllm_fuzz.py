@@ -137,6 +137,8 @@ class Kind:
     """steps from one request to the next"""
     methods: float = 0.6
     """share of requests that ask for a method"""
+    unusual: float = 0.5
+    """share of those with other options than the defaults"""
     waves: bool = True
     bad: float = 0.08
     shared: float = 0.15
@@ -177,7 +179,7 @@ def draw(seed: int, kind: Kind) -> Schedule:
     events: defaultdict[int, list[Ask | Abort | Flush]] = defaultdict(list)
     now = 0
     for number in range(kind.requests):
-        ask = _ask(rng, kind, f"r{number}", prefixes)
+        ask = _ask(rng, kind, f"r{number} of {seed}", prefixes)
         events[now].append(ask)
         if rng.random() < 0.2:
             for _ in range(rng.choice((1, 1, 3))):  # some at once, so that they never run
@@ -217,8 +219,7 @@ def _samples(rng: random.Random) -> int:
 def _options(rng: random.Random, kind: Kind, side: int) -> dict[str, Any]:
     """Valid options, some of which the engine refuses: a layer that is not kept, a scope that is not allowed."""
     options: dict[str, Any] = {"method": "esamp", "features": rng.choice((8, 16, 16))}
-    usual = rng.random() < 0.5
-    if not usual:
+    if rng.random() < kind.unusual:
         options |= _unusual(rng)
     if rng.random() < 0.25:
         options |= {"beta": 0.0, "signal": "state"}
@@ -674,7 +675,10 @@ def check_groups(log: Log) -> None:
 
 
 def check_same(log: Log, other: Log, names: set[str]) -> None:
-    """The same batches, and of these requests the same tokens and log-probabilities, to the bit."""
+    """The same batches, and of these requests the same tokens and log-probabilities, to the bit.
+
+    What our method tells of them is the same too, where both engines have it.
+    """
     for step, (one, two) in enumerate(zip(log.batches, other.batches, strict=True)):
         assert one == two, f"step {step}: {one} and {two}"
     for key, heard in log.heard.items():
@@ -682,6 +686,11 @@ def check_same(log: Log, other: Log, names: set[str]) -> None:
             assert heard == other.heard[key], f"{key}: {heard} and {other.heard[key]}"
     for name in names:
         assert log.prompts.get(name) == other.prompts.get(name)
+    for name in names & log.telemetry.keys() & other.telemetry.keys():
+        assert repr(log.telemetry[name]) == repr(other.telemetry[name]), name  # with what is no number
+        one, two = log.traces[name] or {}, other.traces[name] or {}
+        assert one.keys() == two.keys()
+        assert all(one[index].numpy().tobytes() == two[index].numpy().tobytes() for index in one), name
 
 
 def check_first_tokens(log: Log, other: Log) -> None:
