@@ -234,6 +234,15 @@ def test_without_memory_only_the_default_options_run():
     assert "memory" in str(groups.members[b[0]].group.refused)
 
 
+def test_options_that_need_too_much_are_refused_before_anything_is_allocated():
+    """One request must not be able to take the machine's memory: this one would want terabytes."""
+    groups = make()
+    before = groups.nbytes
+    a = enter(groups, "a", 1, distiller="mlp", width=65536, depth=64)
+    assert "memory" in str(groups.members[a[0]].group.refused)
+    assert groups.nbytes == before
+
+
 def test_telemetry_is_found_by_the_engines_id_and_by_the_clients():
     groups = make()
     a = enter(groups, "cmpl-7-0", 2)

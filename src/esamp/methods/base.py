@@ -71,6 +71,11 @@ class DecodeMethod(Method, ABC):
     def build(cls, options: Options, shape: ModelShape, *, slots: int, full: bool) -> Self:
         """Allocate for `slots` groups. `full` asks for telemetry that costs a second set of logits."""
 
+    @classmethod
+    @abstractmethod
+    def size(cls, options: Options, shape: ModelShape, *, slots: int) -> int:
+        """Bytes that `build` would allocate for the state of so many groups, told without allocating any."""
+
     @abstractmethod
     def admit(self) -> int | None:
         """Claim a slot for a new group; None when all are taken, in which case the group runs without the method."""

@@ -10,6 +10,7 @@ from esamp.errors import OptionError
 from esamp.explorer import fusion, telemetry
 from esamp.explorer.config import ESampConfig
 from esamp.explorer.explorer import Explorer, Proposal
+from esamp.explorer.size import shared_bytes, slot_bytes
 from esamp.methods.base import DecodeMethod, Detail, ModelShape
 from esamp.options import Options
 from esamp.step import Combined, DecodeStep, Steering
@@ -64,6 +65,13 @@ class ESamp(DecodeMethod):
             )
         explorer = Explorer(config, source, shape.hidden_size, slots=slots, device=shape.device)
         return cls(config, explorer, full=full)
+
+    @classmethod
+    def size(cls, options: Options, shape: ModelShape, *, slots: int) -> int:
+        """The bank's slots and its template, and the random projections."""
+        config = _config(options)
+        sizes = shape.layer_sizes[config.source_layer], shape.hidden_size
+        return (slots + 1) * slot_bytes(config, *sizes) + shared_bytes(config, *sizes)
 
     @classmethod
     def waves(cls, options: Options, n: int) -> tuple[int, ...]:

@@ -69,17 +69,23 @@ class InstalledMethods:
         Raises:
             OptionError: the options do not fit the model, or their state does not fit into the memory for it.
         """
+        if self._key(asked) not in self._installed:
+            self._afford(asked.method.size(asked.options, self._shape, slots=1))
         installed = self._install(asked, 1)
-        installed.in_use += 1
-        size = min(2 * installed.size, self._settings.slots)
-        slot = installed.method.admit() if self._affordable(0) else None
-        if slot is None and self._affordable(installed.bytes_per_slot * (size - installed.size)):
+        slot = installed.method.admit()
+        if slot is None:
+            installed.in_use += 1  # so that it does not make room for itself
+            try:
+                size = min(2 * installed.size, self._settings.slots)
+                self._afford(installed.bytes_per_slot * (size - installed.size))
+            finally:
+                installed.in_use -= 1
             installed.method.grow(size)
             installed.size = size
             slot = installed.method.admit()
         if slot is None:
-            installed.in_use -= 1
-            raise OptionError(f"its options need state beyond {self._settings.memory} MiB: raise the setting 'memory'")
+            raise OptionError("the method has no slot for another group")
+        installed.in_use += 1
         return installed, slot
 
     def _past(self) -> Mapping[str, float]:
@@ -89,14 +95,22 @@ class InstalledMethods:
         return past
 
     def _install(self, asked: Asked, slots: int) -> Installed:
-        key = (asked.method.name, asked.options, asked.trace)
+        key = self._key(asked)
         if key not in self._installed:
             method = asked.method.build(asked.options, self._shape, slots=slots, full=asked.trace)
             self._installed[key] = Installed(key, method, slots)
         return self._installed[key]
 
-    def _affordable(self, more: float) -> bool:
-        """Whether `more` bytes fit into the memory for options other than the defaults', unused ones dropped first."""
+    @staticmethod
+    def _key(asked: Asked) -> Hashable:
+        return asked.method.name, asked.options, asked.trace
+
+    def _afford(self, more: float) -> None:
+        """Make sure that `more` bytes fit into the memory for options other than the defaults'; drops unused ones.
+
+        Raises:
+            OptionError: they do not fit.
+        """
         limit = self._settings.memory * 2**20
         for key, other in list(self._installed.items()):
             if self._extra + more <= limit:
@@ -106,7 +120,8 @@ class InstalledMethods:
                 del self._installed[key]
                 if len(self._retired) > MOST_RETIRED:
                     self._past()
-        return self._extra + more <= limit
+        if self._extra + more > limit:
+            raise OptionError(f"its options need state beyond {self._settings.memory} MiB: raise the setting 'memory'")
 
     @property
     def _extra(self) -> float:
