@@ -1,6 +1,6 @@
 #!/bin/sh
-# Run on a machine with a CUDA GPU what no other machine can: the GPU tests with both of vLLM's model runners, the tests of
-# its numbers, and the benchmarks. Prints a summary; everything that was printed stays in the folder. Installs nothing.
+# Run on a machine with a CUDA GPU what no other machine can: the GPU tests with both of vLLM's model runners, the check of
+# the seams, and the benchmarks. Prints a summary; everything that was printed stays in the folder. Installs nothing.
 #
 #   scripts/gpu_check.sh [FOLDER]       FOLDER: where the output goes, by default build/gpu
 #

@@ -38,6 +38,9 @@ SEAMS: Mapping[str, Mapping[str, str | None]] = {
         model_config=None,
         lora_config=None,
     ),
+    "v1.worker.lora_model_runner_mixin:LoRAModelRunnerMixin": dict(
+        _set_active_loras="prompt_lora_mapping token_lora_mapping lora_requests"
+    ),
     "v1.worker.gpu_model_runner:ExecuteModelState": dict(logits=None, sample_hidden_states=None),
     "v1.worker.gpu_input_batch:InputBatch": dict(
         req_ids=None,
