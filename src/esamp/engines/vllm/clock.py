@@ -1,7 +1,7 @@
 """`Clock`: how long the phases of exploring take, measured without holding up the device."""
 
 import time
-from collections import Counter, deque
+from collections import defaultdict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,7 +14,7 @@ class Clock:
     def __init__(self, device: torch.device) -> None:
         """Start at zero."""
         self._cuda = device.type == "cuda"
-        self._seconds: Counter[str] = Counter()
+        self._seconds: defaultdict[str, float] = defaultdict(float)
         self._open: deque[tuple[str, torch.cuda.Event, torch.cuda.Event]] = deque()
         self._spare: list[torch.cuda.Event] = []
 
@@ -43,7 +43,7 @@ class Clock:
         return dict(self._seconds)
 
     def _add(self, phase: str, seconds: float) -> None:
-        self._seconds[phase] += seconds  # type: ignore[assignment]  # a Counter of seconds
+        self._seconds[phase] += seconds
 
     def _event(self) -> torch.cuda.Event:
         return self._spare.pop() if self._spare else torch.cuda.Event(enable_timing=True)
