@@ -20,7 +20,7 @@ from esamp.engines.hf.loading import load_model, random_model
 from esamp.errors import MissingDependencyError, OptionError
 from esamp.explorer.config import ESampConfig
 from esamp.metrics.embedding import SentenceEmbedder
-from esamp.models import EMBEDDED, embedded_path
+from esamp.models import EMBEDDED, resolve
 from esamp.models.shapes import SHAPES, write_shape
 from esamp.study import diversity, throughput
 from esamp.study.throughput_hf import HFSubject
@@ -49,7 +49,7 @@ def command(
         typer.Argument(help="cost in tokens a second, or diversity against perplexity"),
     ] = "throughput",
     engine: Annotated[Literal["hf", "vllm"], typer.Option(help="what runs the model")] = "hf",
-    model: Annotated[str, typer.Option(help="hub name or folder")] = EMBEDDED,
+    model: Annotated[str, typer.Option(help="hub name, folder, countdown or smollm2")] = EMBEDDED,
     shape: Annotated[
         str | None,
         typer.Option(
@@ -102,7 +102,7 @@ def command(
     if options != ESampConfig():
         arms.append(diversity.Arm("as given", options=options))
     setting = diversity.Setting(texts, samples, tokens or TOKENS, tuple(range(seeds)))
-    loaded = HFEngine.load(None if model == EMBEDDED else model, device=device, dtype=dtype)
+    loaded = HFEngine.load(model, device=device, dtype=dtype)
     _diversity(loaded, arms, setting, _embedder(embedder), as_json=json)
 
 
@@ -121,7 +121,7 @@ def _subject(place: Place, options: ESampConfig, load: throughput.Load, *, full:
     if not works:
         raise MissingDependencyError(f"engine {place.engine!r}: {detail}")
     with TemporaryDirectory() as folder:
-        source = write_shape(place.shape, Path(folder)) if place.shape else _source(place.model)
+        source = write_shape(place.shape, Path(folder)) if place.shape else resolve(place.model)
         where = dict(device=place.device, dtype=place.dtype)
         subject: throughput.Subject
         if place.engine == "vllm":
@@ -135,10 +135,6 @@ def _subject(place: Place, options: ESampConfig, load: throughput.Load, *, full:
             subject = HFSubject(load_model(source, **where)[0], load, full=full)
         with subject:
             yield subject
-
-
-def _source(model: str) -> str | Path:
-    return embedded_path() if model == EMBEDDED else model
 
 
 def _throughput(

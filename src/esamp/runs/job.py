@@ -28,7 +28,7 @@ class ModelOptions(Options):
     """Which model runs where."""
 
     model: str = EMBEDDED
-    """a folder or a Hugging Face name; 'countdown' is the embedded model"""
+    """a folder, a Hugging Face name, 'countdown' (the embedded model) or 'smollm2' (a small chat model)"""
     chat: bool = False
     """pass each prompt as a user's message through the model's chat template"""
     engine: str = "hf"
@@ -47,10 +47,8 @@ class ModelOptions(Options):
 
         With `trace` the engine measures every token.
         """
-        remote = self.engine in engines.ENTRIES and engines.ENTRIES[self.engine].remote  # there it is a name as any
-        model = None if self.model == EMBEDDED and not remote else self.model
         where = dict(device=self.device, dtype=self.dtype, base_url=self.base_url)
-        return engines.start(self.engine, model, **where, batch_rows=self.batch_rows, layers=layers, trace=trace)
+        return engines.start(self.engine, self.model, **where, batch_rows=self.batch_rows, layers=layers, trace=trace)
 
 
 class PlaceOptions(ModelOptions):

@@ -12,14 +12,12 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from esamp.engines.base import Request, Sample
 from esamp.metrics.embedding import SentenceEmbedder
-from esamp.models import AMATEUR, EMBEDDED, embedded_amateur_path
 from esamp.study.config import ModelSpec, Study
 from esamp.study.grid import Cell, cells, item_key
 from esamp.study.measured import Measured, Scored
@@ -92,7 +90,7 @@ def scoring(role: Literal["own", "second"], spec: ModelSpec) -> Part:
         from esamp.engines.hf import HFEngine  # transformers: seconds that only measuring needs
         from esamp.search.likelihood import likelihoods
 
-        engine = stack.enter_context(HFEngine.load(_path(spec.model), device=spec.device, dtype=spec.dtype))
+        engine = stack.enter_context(HFEngine.load(spec.model, device=spec.device, dtype=spec.dtype))
 
         def measure(request: Request, record: Record) -> Values:
             asked = request if role == "own" else replace(request, prompt=_plain(request))
@@ -197,11 +195,6 @@ def _line_key(key: str, record: Record) -> str:
     """Of one group's texts."""
     texts = json.dumps([[sample.text, sample.token_ids] for sample in record.samples])
     return f"{key}-{hashlib.sha256(texts.encode()).hexdigest()[:12]}"
-
-
-def _path(model: str) -> str | Path | None:
-    """The folder or hub name of a model, also of those that ship with the package."""
-    return {EMBEDDED: None, AMATEUR: embedded_amateur_path()}.get(model, model)
 
 
 def _plain(request: Request) -> str:

@@ -25,7 +25,7 @@ from esamp.errors import OptionError, UnsupportedError
 from esamp.methods import registry
 from esamp.methods.base import DecodeMethod
 from esamp.methods.beams import BeamMethod
-from esamp.models import embedded_path
+from esamp.models import EMBEDDED, resolve
 from esamp.models.cache import growing_cache
 from esamp.sampling import Sampling
 
@@ -81,10 +81,10 @@ class HFEngine(Engine):
         batch_rows: int = 64,
         trace: bool = False,
     ) -> Self:
-        """Load a model by hub name or folder; None is the embedded one.
+        """Load a model by name (see `esamp.models.resolve`), hub name or folder; None is the embedded one.
 
         Args:
-            model: what ``AutoModelForCausalLM.from_pretrained`` takes.
+            model: one of ours by name, or what ``AutoModelForCausalLM.from_pretrained`` takes.
             device: "auto" (CUDA if there is one), or a torch device such as "cuda:1" or "cpu".
             dtype: "auto" (float32 on a CPU, else the model's own), "float32", "bfloat16" or "float16".
             batch_rows: most samples decoded side by side.
@@ -94,7 +94,7 @@ class HFEngine(Engine):
             InputError: the model cannot be found or loaded.
             OptionError: no such dtype or device.
         """
-        loaded, tokenizer = load_model(embedded_path() if model is None else model, device=device, dtype=dtype)
+        loaded, tokenizer = load_model(resolve(EMBEDDED if model is None else model), device=device, dtype=dtype)
         return cls(loaded, tokenizer, batch_rows=batch_rows, trace=trace)
 
     def generate(self, requests: Iterable[Request], *, progress: Progress | None = None) -> Iterator[Completion]:

@@ -19,7 +19,7 @@ from esamp.engines.vllm.settings import VLLMSettings
 from esamp.errors import EsampError, OptionError, UnsupportedError
 from esamp.methods import registry
 from esamp.methods.base import DecodeMethod
-from esamp.models import embedded_path
+from esamp.models import EMBEDDED, resolve
 
 if TYPE_CHECKING:
     from vllm import LLMEngine
@@ -80,7 +80,7 @@ class VLLMEngine(Engine):
         are pinned. Groups beyond the slots wait. All requests are taken to be the caller's: they may share distillers.
 
         Args:
-            model: a folder, or a name that vLLM finds.
+            model: one of ours by name (see `esamp.models.resolve`), a folder, or a name that vLLM finds.
             device: "auto", "cpu" or "cuda", as far as this build of vLLM has it.
             dtype: "auto" (float32 on a CPU, else vLLM's choice), "float32", "bfloat16" or "float16".
             batch_rows: most samples decoded side by side.
@@ -94,7 +94,7 @@ class VLLMEngine(Engine):
             OptionError: no such device, dtype or argument.
             UnsupportedError: this build of vLLM cannot run the model here.
         """
-        source = embedded_path() if model is None else model
+        source = resolve(EMBEDDED if model is None else model)
         slots = max(1, min(batch_rows, VLLMSettings().slots))
         settings = VLLMSettings(
             slots=slots, when_full="wait", layers=tuple(sorted({1, *layers})), shared=True, memory=1 << 20

@@ -1,0 +1,94 @@
+"""A GGUF file, read by transformers and written as a folder of safetensors in bfloat16."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from esamp.errors import EsampError, MissingDependencyError
+
+NEEDED = ("gguf", "accelerate")
+"""Packages that transformers reads GGUF files with."""
+
+
+def convert(file: Path, folder: Path) -> None:
+    """Write the model in `file` to `folder`: weights, configuration, tokenizer with chat template, generation settings.
+
+    Raises:
+        MissingDependencyError: a package that reads GGUF files is not installed.
+        EsampError: the file is damaged.
+    """
+    if missing := [name for name in NEEDED if find_spec(name) is None]:
+        raise MissingDependencyError(f"reading {file.name} needs {' and '.join(missing)}: pip install gguf accelerate")
+    import torch
+    from safetensors.torch import save_file
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+    with _quiet():
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+            model = AutoModelForCausalLM.from_pretrained(
+                file.parent, gguf_file=file.name, dtype=torch.bfloat16, **_dequantized()
+            )
+        except (ValueError, KeyError, IndexError, OSError, RuntimeError, EOFError, TypeError) as error:
+            first = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise EsampError(f"{file} cannot be read as a GGUF model: {first}") from error
+    if tokenizer.chat_template is None:
+        raise EsampError(f"{file} has no chat template")
+    _split_digits(tokenizer)
+    config = model.config
+    settings = config.to_dict()
+    for name in ("quantization_config", "unk_token_id", "_name_or_path", "_model_name_or_path"):
+        settings.pop(name, None)
+    settings |= {
+        "architectures": [type(model).__name__],
+        "rms_norm_eps": float(f"{config.rms_norm_eps:.6g}"),  # the file has it in single precision
+        "dtype": "bfloat16",
+    }
+    tokenizer.model_max_length = config.max_position_embeddings
+    state = {name: tensor.to(torch.bfloat16).contiguous() for name, tensor in model.state_dict().items()}
+    if config.tie_word_embeddings:
+        state.pop("lm_head.weight", None)
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    type(config).from_dict(settings).save_pretrained(folder)
+    ids = dict(bos_token_id=config.bos_token_id, eos_token_id=config.eos_token_id, pad_token_id=config.pad_token_id)
+    GenerationConfig(**ids).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _dequantized() -> dict[str, Any]:
+    """The argument for weights as plain tensors; older releases of transformers know nothing else."""
+    import transformers
+
+    made = getattr(transformers, "GgufConfig", None)
+    return {} if made is None else {"quantization_config": made(dequantize=True)}
+
+
+def _split_digits(tokenizer: Any) -> None:
+    """Split numbers into digits before words, as SmolLM2's own tokenizer does; transformers drops this on the way.
+
+    It decides how spaces before a digit are tokenised.
+    """
+    from tokenizers import pre_tokenizers
+
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers' progress bars and remarks off the terminal."""
+    from transformers.utils import logging as words
+
+    level, bars = words.get_verbosity(), words.is_progress_bar_enabled()
+    words.set_verbosity(logging.ERROR)
+    words.disable_progress_bar()
+    try:
+        yield
+    finally:
+        words.set_verbosity(level)
+        if bars:
+            words.enable_progress_bar()
