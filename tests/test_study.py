@@ -96,8 +96,9 @@ def test_demo_json_is_complete(results: list[demo.ArmResult]) -> None:
 
 def test_demo_command_writes_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = tmp_path / "out.html"
-    assert main(["demo", "--problems", "2", "-n", "2", "--max-tokens", "16", "--page", str(page)]) == 0
-    assert "vanilla T 1" in capsys.readouterr().out
+    size = ["--problems", "2", "-n", "2", "--max-tokens", "16"]
+    assert main(["demo", "--task", "countdown", *size, "--page", str(page)]) == 0
+    assert "plain sampling, temperature 1" in capsys.readouterr().out
     assert page.read_text().startswith("<!doctype html>")
 
 

@@ -17,12 +17,12 @@ from esamp.errors import EsampError, InputError, OptionError
 
 COMMANDS: Mapping[str, str] = {
     "generate": "Sample answers to prompts, explored by ESamp.",
-    "compare": "Answer one prompt with many methods and put them side by side.",
+    "compare": "Answer prompts with many methods and put them side by side.",
     "methods": "List the decoding methods: options, ranges, defaults, engines, citations.",
     "study": "Run a grid of models, tasks and methods, and report it.",
     "judge": "Let chat models compare groups of samples without knowing which method wrote which.",
     "serve": "Serve a model with vLLM, with exploring as an option of each request.",
-    "demo": "Compare plain sampling, ESamp as published and ours on the embedded model.",
+    "demo": "Show what exploring does, on a small chat model.",
     "bench": "Measure what exploring costs and what it brings.",
     "doctor": "Say what is installed and what works on this machine.",
 }

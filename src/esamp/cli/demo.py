@@ -58,7 +58,9 @@ def command(
     ] = None,
     shown: Annotated[
         int | None,
-        typer.Option(min=1, help=f"countdown: problems on the page (default: {SHOWN})", show_default=False, metavar="N"),
+        typer.Option(
+            min=1, help=f"countdown: problems on the page (default: {SHOWN})", show_default=False, metavar="N"
+        ),
     ] = None,
     page: Annotated[Path, typer.Option(help="HTML page to write", metavar="FILE")] = Path("demo.html"),
     json: Annotated[bool, typer.Option("--json", help="print one JSON document", show_default=False)] = False,
@@ -106,7 +108,8 @@ def _open(samples: int, max_tokens: int, seed: int, *, model: str, page: Path, j
         print(encoder.dumps({**told, **found, "page": str(page)}, allow_nan=False))
     else:
         _print_open(outcomes, meter, prompts)
-    footer = f"esamp {version('esamp')}: esamp demo --model {model} -n {samples} --max-tokens {max_tokens} --seed {seed}"
+    settings = f"--model {model} -n {samples} --max-tokens {max_tokens} --seed {seed}"
+    footer = f"esamp {version('esamp')}: esamp demo {settings}"
     write_page(page, render(showcase_view.page(outcomes, meter, prompts, footer=footer)))
     if not json:
         message(f"all samples, coloured by what exploring changed: {page}")

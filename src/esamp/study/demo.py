@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,8 @@ from esamp.sampling import Sampling
 from esamp.study.report import Page, ProblemView, SampleView, Summary
 from esamp.tasks.base import Grade, Item, Task
 
-BASELINE = "vanilla T 1"
+BASELINE = "plain sampling, temperature 1"
+DEFAULT = "ESamp (default)"
 
 
 @dataclass(frozen=True)
@@ -27,14 +29,17 @@ class DemoArm:
     options: ESampConfig
 
 
+_OTHER: Literal["mean", "rls"] = "mean" if ESampConfig().distiller != "mean" else "rls"
+_WORDS = {"mean": "predicted by a running mean", "rls": "predicted by least squares"}
 ARMS = (
     DemoArm(BASELINE, 1.0, ESampConfig(beta=0.0)),
-    DemoArm("vanilla T 0.8", 0.8, ESampConfig(beta=0.0)),  # what beta = .25 is while nothing is predicted: T / 1.25
-    DemoArm("vanilla T 0.67", 1 / 1.5, ESampConfig(beta=0.0)),  # and beta = .5: T / 1.5
-    DemoArm("ESamp published", 1.0, ESampConfig(preset="paper")),
-    DemoArm("ESamp mean", 1.0, ESampConfig(distiller="mean")),
-    DemoArm("ESamp rls", 1.0, ESampConfig()),
-    DemoArm("ESamp action", 1.0, ESampConfig(signal="action")),
+    # What beta = .25 amounts to while nothing is predicted, T / 1.25, and beta = .5, T / 1.5
+    DemoArm("plain sampling, temperature 0.8", 0.8, ESampConfig(beta=0.0)),
+    DemoArm("plain sampling, temperature 0.67", 1 / 1.5, ESampConfig(beta=0.0)),
+    DemoArm("ESamp as published", 1.0, ESampConfig(preset="paper")),
+    DemoArm(f"ESamp, states {_WORDS[_OTHER]}", 1.0, ESampConfig(distiller=_OTHER)),
+    DemoArm(DEFAULT, 1.0, ESampConfig()),
+    DemoArm("ESamp by actions instead of states", 1.0, ESampConfig(signal="action")),
 )
 
 
@@ -151,10 +156,10 @@ def table(results: Sequence[ArmResult]) -> Summary:
     note = (
         f"{problems} held-out problems, {samples} samples each; 95 % bootstrap intervals over problems. "
         f"pass@{samples}: share of problems solved by a group of exactly {samples}. distinct: different correct "
-        "solutions of a problem. Vendi: n-gram kernel over tokens. EV: share of the variance of the hidden states that "
-        "the distiller explains."
+        "solutions of a problem. Vendi: effective number of different texts, by n-grams of tokens. EV: share of the "
+        "variance of the hidden states that the prediction explains."
     )
-    return Summary(columns, rows, note)
+    return Summary(columns, rows, note, marked=DEFAULT)
 
 
 def verdict(results: Sequence[ArmResult]) -> list[str]:
@@ -187,9 +192,13 @@ def verdict(results: Sequence[ArmResult]) -> list[str]:
 
 
 def page(results: Sequence[ArmResult], items: Sequence[Item], *, shown: int, footer: str) -> Page:
-    """The HTML page: the table, and all samples of the first `shown` problems, every token with its novelty."""
+    """The HTML page: the table, and all samples of the first `shown` problems, every token with its measurements.
+
+    It opens on the problem with the most different solutions found by any arm.
+    """
     problems = []
-    beside = sorted(results, key=lambda result: (result.arm.name != BASELINE, result.arm.options != ESampConfig()))
+    beside = sorted(results, key=lambda result: (result.arm.name != BASELINE, result.arm.name != DEFAULT))
+    found = np.max([result.distinct[:shown] for result in results], axis=0)
     for place, item in enumerate(items[:shown]):
         arms = {  # the page opens with the first two: the baseline and our default
             result.arm.name: [
@@ -201,7 +210,8 @@ def page(results: Sequence[ArmResult], items: Sequence[Item], *, shown: int, foo
         solutions = item.data.get("solutions")
         known = f"different solutions that exist: {solutions}" if solutions else ""
         problems.append(ProblemView(item.id, item.prompt, known, arms))
-    return Page("Exploratory Sampling on Countdown", verdict(results), table(results), problems, footer)
+    opens = int(found.argmax())
+    return Page("Exploratory Sampling on Countdown", verdict(results), table(results), problems, footer, opens=opens)
 
 
 def as_json(results: Sequence[ArmResult]) -> dict[str, object]:

@@ -3,12 +3,22 @@
 // and the page's policy forbids every other way in.
 (() => {
   const GRADES = { all: "All", correct: "Correct", wrong: "Wrong" };
+  const ORDER = ["kl", "novelty", "surprisal"]; // what exploring changed comes first
+  const LABELS = { kl: "Change by exploring", novelty: "Novelty", surprisal: "Surprisal" };
+  Object.assign(METRICS.kl, {
+    name: "Change",
+    meaning: "How much exploring changed the choice of this token: KL divergence of the distribution it was drawn from " +
+      "from the model\u2019s own. 0 is plain sampling.",
+  });
+  Object.assign(METRICS.novelty, { name: "Novelty" });
 
   const find = (id) => document.getElementById(id);
   const data = JSON.parse(find("data").textContent);
   const heat = new Heat(data.problems);
   const tokens = new Tokens(heat, find("arms"), find("tip"));
-  const shown = { problem: 0, arms: data.arms.length > 1 ? [0, 1] : [0], metric: "novelty", grade: "all" };
+  const measured = ORDER.filter((metric) => heat.measured(metric));
+  const graded = data.problems.some((problem) => problem.arms.flat().some((sample) => sample.correct !== null));
+  const shown = { problem: data.opens, arms: data.arms.length > 1 ? [0, 1] : [0], metric: measured[0] || "kl", grade: "all" };
   const columns = [];
 
   const samplesOf = (side) => data.problems[shown.problem].arms[shown.arms[side]];
@@ -17,23 +27,27 @@
   function sampleItem(sample, number) {
     const item = make("li", "sample");
     const head = make("p", "head");
-    const word = sample.correct === null ? "not graded" : sample.correct ? "\u2713 correct" : "\u2717 wrong";
-    const grade = sample.correct === null ? "ungraded" : sample.correct ? "correct" : "wrong";
-    head.append(make("span", "number", "#" + number), make("span", "grade " + grade, word));
+    head.append(make("span", "number", "#" + number));
+    if (graded) {
+      const word = sample.correct === null ? "not graded" : sample.correct ? "\u2713 correct" : "\u2717 wrong";
+      const grade = sample.correct === null ? "ungraded" : sample.correct ? "correct" : "wrong";
+      head.append(make("span", "grade " + grade, word));
+    }
     if (sample.answer) head.append(make("bdi", "answer", sample.answer));
     if (sample.reason) head.append(make("bdi", "reason", sample.reason));
     item.append(head, ...tokens.elements(sample, number));
     return item;
   }
 
-  function tally(samples) {
-    const graded = samples.filter((sample) => sample.correct !== null);
-    const correct = graded.filter((sample) => sample.correct);
+  function tally(samples, remark) {
+    const known = samples.filter((sample) => sample.correct !== null);
+    const correct = known.filter((sample) => sample.correct);
     const answers = new Set(correct.map((sample) => sample.answer).filter(Boolean)).size;
-    let text = graded.length ? correct.length + " of " + graded.length + " correct" : several(samples.length, "sample");
+    let text = known.length ? correct.length + " of " + known.length + " correct" : several(samples.length, "sample");
     if (answers) text += ", " + several(answers, "distinct correct answer");
-    const measured = samples.some((sample) => sample[shown.metric].some((value) => value !== null));
-    return measured || !samples.length ? text : text + ". " + METRICS[shown.metric].name + " was not measured here";
+    if (remark) text = remark;
+    const seen = !measured.length || samples.some((sample) => sample[shown.metric].some((value) => value !== null));
+    return seen || !samples.length ? text : text + ". " + METRICS[shown.metric].name + " was not measured here";
   }
 
   function showArm(side) {
@@ -48,7 +62,10 @@
   }
 
   function showTallies() {
-    columns.forEach((column, side) => { column.tally.textContent = tally(samplesOf(side)) + "."; });
+    const remarks = data.problems[shown.problem].remarks;
+    columns.forEach((column, side) => {
+      column.tally.textContent = tally(samplesOf(side), remarks[shown.arms[side]]) + ".";
+    });
     const parts = columns.map((column, side) => data.arms[shown.arms[side]] + ": " + column.tally.textContent);
     find("status").textContent = find("problem-head").textContent + ". " + parts.join(" ");
   }
@@ -64,7 +81,9 @@
     shown.problem = (index + count) % count;
     const problem = data.problems[shown.problem];
     find("problem").value = String(shown.problem);
-    find("problem-head").textContent = "Problem " + (shown.problem + 1) + " of " + count + " (" + problem.id + ")";
+    const name = problem.id === String(shown.problem + 1) || count === 1 ? "" : " (" + problem.id + ")";
+    const place = count === 1 ? "" : " " + (shown.problem + 1) + " of " + count;
+    find("problem-head").textContent = data.noun + place + name;
     find("prompt").textContent = problem.prompt;
     find("reference").textContent = problem.reference;
     find("reference-line").hidden = problem.reference === "";
@@ -73,7 +92,7 @@
 
   function showMetric(metric) {
     shown.metric = metric;
-    find("meaning").textContent = METRICS[metric].meaning + " Tokens without a colour were not measured.";
+    find("meaning").textContent = METRICS[metric].meaning + " Without a colour: not measured.";
     find("scale-name").textContent = METRICS[metric].name + (METRICS[metric].unit && "," + METRICS[metric].unit);
     find("scale").replaceChildren(...heat.bounds(metric).map((bound, step) => {
       const item = make("li", "h" + step);
@@ -84,10 +103,10 @@
     showTallies();
   }
 
-  function addRadios(box, name, labels, enabled, choose) {
+  function addRadios(box, name, labels, choose) {
     for (const [value, label] of Object.entries(labels)) {
       const input = make("input");
-      Object.assign(input, { type: "radio", name, value, checked: value === shown[name], disabled: !enabled(value) });
+      Object.assign(input, { type: "radio", name, value, checked: value === shown[name] });
       input.addEventListener("change", () => choose(value));
       const holder = make("label");
       holder.append(input, make("span", "", label));
@@ -124,7 +143,7 @@
       return;
     }
     const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    if (step && !event.target.closest("select, input, .scroll")) showProblem(shown.problem + step);
+    if (step && data.problems.length > 1 && !event.target.closest("select, input, .scroll")) showProblem(shown.problem + step);
   }
 
   function addControls() {
@@ -134,13 +153,16 @@
     });
     find("problem").addEventListener("change", (event) => showProblem(Number(event.target.value)));
     for (const [id, step] of [["previous", -1], ["next", 1]]) {
-      find(id).disabled = data.problems.length < 2;
       find(id).addEventListener("click", () => showProblem(shown.problem + step));
     }
-    const names = Object.fromEntries(Object.entries(METRICS).map(([metric, { name }]) => [metric, name]));
-    addRadios(find("metrics"), "metric", names, (metric) => heat.measured(metric), showMetric);
-    const graded = data.problems.some((problem) => problem.arms.flat().some((sample) => sample.correct !== null));
-    addRadios(find("grades"), "grade", GRADES, (grade) => grade === "all" || graded, (grade) => {
+    // A control that could change nothing is not there at all.
+    for (const id of ["picker", "problem-keys"]) find(id).hidden = data.problems.length < 2;
+    find("colouring").hidden = measured.length < 2;
+    find("legend").hidden = !measured.length;
+    find("filter").hidden = !graded;
+    find("arms").classList.toggle("prose", !graded);
+    addRadios(find("metrics"), "metric", Object.fromEntries(measured.map((metric) => [metric, LABELS[metric]])), showMetric);
+    addRadios(find("grades"), "grade", GRADES, (grade) => {
       shown.grade = grade;
       showArms();
     });
@@ -152,9 +174,8 @@
     return;
   }
   find("view").hidden = false;
-  shown.metric = Object.keys(METRICS).find((metric) => heat.measured(metric)) || "novelty";
   addControls();
   shown.arms.forEach((_, side) => addColumn(side));
-  showProblem(0);
+  showProblem(shown.problem);
   showMetric(shown.metric);
 })();

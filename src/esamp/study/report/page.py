@@ -51,6 +51,8 @@ class ProblemView:
     """the expected answer; empty if there is none to show"""
     arms: Mapping[str, Sequence[SampleView]]
     """name of the arm -> its samples; every problem of a page has the same arms"""
+    remarks: Mapping[str, str] = field(default_factory=dict)
+    """name of the arm -> what its samples amount to; without one the page counts samples and right ones"""
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,8 @@ class Summary:
     rows: Sequence[Sequence[str]]
     note: str = ""
     """what the numbers and intervals are; shown under the table"""
+    marked: str = ""
+    """first cell of a row to emphasise, such as that of our default; empty for none"""
 
     def __post_init__(self) -> None:
         for row in self.rows:
@@ -80,7 +84,7 @@ class Page:
     The first two arms of the first problem are shown first, left and right: put the baseline first.
 
     Raises:
-        InputError: problems with the same id or with different arms.
+        InputError: problems with the same id or with different arms, or no problem to open on.
     """
 
     title: str
@@ -92,8 +96,14 @@ class Page:
     """how the page was made: version, command, date"""
     trees: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """searches to draw under the samples, by name: `Completion.details` of `tree_of_thoughts`"""
+    opens: int = 0
+    """the problem that is shown first"""
+    noun: str = "Problem"
+    """what the problems are called: problems have an answer, prompts have none"""
 
     def __post_init__(self) -> None:
+        if self.problems and not 0 <= self.opens < len(self.problems):
+            raise InputError(f"opens = {self.opens}: there are {len(self.problems)} problems")
         seen: set[str] = set()
         for problem in self.problems:
             if problem.id in seen:

@@ -7,6 +7,9 @@ from esamp.study.report.html import Json, asset, escape, filled, inert_json, pol
 from esamp.study.report.page import Page, ProblemView, SampleView, Summary
 from esamp.study.report.tree import tree_section, tree_style
 
+COMPACT = 7
+"""Columns up to which the table stands beside the text above the samples; a broader one goes below it."""
+
 
 def render(page: Page) -> str:
     """The page as HTML. Write it with ``encoding="utf-8"`` and open the file: nothing else is needed.
@@ -16,7 +19,7 @@ def render(page: Page) -> str:
     and no request at all. Lone surrogates become U+FFFD and control characters their pictures.
     """
     style, script = (
-        asset("page.css") + (tree_style() if page.trees else ""),
+        asset("page.css") + asset("page_samples.css") + (tree_style() if page.trees else ""),
         "".join(asset(name) for name in ("heat.js", "tokens.js", "page.js")),
     )
     slots = {
@@ -26,6 +29,8 @@ def render(page: Page) -> str:
         "lead": _paragraph("lead", page.intro[:1]),
         "intro": _paragraph("intro", page.intro[1:]),
         "summary": _table(page.summary),
+        "noun": escape(page.noun),
+        "nouns": escape(page.noun.lower()),
         "trees": "".join(
             f"<section><h2>{escape(name)}</h2>{tree_section(details, 'tree' + 'x' * place)}</section>"
             for place, (name, details) in enumerate(page.trees.items())
@@ -46,16 +51,24 @@ def _table(summary: Summary) -> str:
         return ""
     head = "".join(f'<th scope="col">{escape(column)}</th>' for column in summary.columns)
     body = "".join(
-        f'<tr><th scope="row">{escape(first)}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in rest)}</tr>'
+        f"<tr{_mark(first, summary)}>"
+        f'<th scope="row">{escape(first)}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in rest)}</tr>'
         for first, *rest in summary.rows
     )
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     note = f'<p class="note">{escape(summary.note)}</p>' if summary.note else ""
-    return f'<div class="scroll" role="region" aria-label="Comparison of the arms" tabindex="0">{table}</div>{note}'
+    folded = f"<details><summary>What the columns are</summary>{note}</details>" if note else ""
+    region = f'<div class="scroll" role="region" aria-label="Comparison of the arms" tabindex="0">{table}</div>'
+    return f'<div class="summary{" broad" if len(summary.columns) > COMPACT else ""}">{region}{folded}</div>'
+
+
+def _mark(first: str, summary: Summary) -> str:
+    return ' class="marked"' if summary.marked and first == summary.marked else ""
 
 
 def _payload(page: Page) -> Json:
-    return {"arms": page.arms, "problems": [_problem(problem, page.arms) for problem in page.problems]}
+    problems = [_problem(problem, page.arms) for problem in page.problems]
+    return {"arms": page.arms, "problems": problems, "opens": page.opens, "noun": page.noun}
 
 
 def _problem(problem: ProblemView, arms: Sequence[str]) -> Json:
@@ -64,6 +77,7 @@ def _problem(problem: ProblemView, arms: Sequence[str]) -> Json:
         "prompt": problem.prompt,
         "reference": problem.reference,
         "arms": [[_sample(sample) for sample in problem.arms[arm]] for arm in arms],
+        "remarks": [problem.remarks.get(arm, "") for arm in arms],
     }
 
 
