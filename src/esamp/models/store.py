@@ -1,4 +1,4 @@
-"""Model folders in the user's cache. A folder is complete or it is not there.
+"""Model folders in the user's cache. A folder is complete, or it is made again.
 
 A model is written into a temporary folder beside its final place, checked, given a manifest, and renamed. A lock lets
 one process do this while others wait for the result.
@@ -25,16 +25,22 @@ from esamp.errors import EsampError
 MANIFEST = "esamp.json"
 """Written last. It records where the model comes from, and the size and SHA-256 of every other file."""
 WEIGHTS = "model.safetensors"
-NO_SPACE = f"os error {errno.ENOSPC}"
-"""How safetensors, which is written in Rust, reports a full disk."""
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def cache_root() -> Path:
-    """The cache folder: ``$ESAMP_CACHE``, else ``$XDG_CACHE_HOME/esamp``, else ``~/.cache/esamp``."""
-    if own := os.environ.get("ESAMP_CACHE"):
-        return Path(own).expanduser().absolute()
-    shared = os.environ.get("XDG_CACHE_HOME")
-    return (Path(shared) if shared else Path.home() / ".cache").absolute() / "esamp"
+    """The cache folder: ``$ESAMP_CACHE``, else ``$XDG_CACHE_HOME/esamp``, else ``~/.cache/esamp``.
+
+    Raises:
+        EsampError: none of them is set and the user has no home.
+    """
+    try:
+        if own := os.environ.get("ESAMP_CACHE"):
+            return Path(own).expanduser().absolute()
+        shared = os.environ.get("XDG_CACHE_HOME")
+        return (Path(shared) if shared else Path.home() / ".cache").absolute() / "esamp"
+    except RuntimeError as error:
+        raise EsampError(f"no place for the model cache: {error} -- set ESAMP_CACHE to a folder") from None
 
 
 @dataclass(frozen=True)
@@ -44,8 +50,6 @@ class CachedModel:
     name: str
     version: int
     """version of the conversion; folders of another one are made again"""
-    tensors: Mapping[str, tuple[int, ...]]
-    """shapes of tensors that the weights must hold"""
     bytes_needed: int
     """free disk space that writing the model takes"""
 
@@ -54,23 +58,26 @@ class CachedModel:
         """The final folder, whether or not it exists."""
         return cache_root() / "models" / self.name
 
-    def manifest(self) -> dict[str, Any] | None:
+    def manifest(self, *, hash_weights: bool = False) -> dict[str, Any] | None:
         """The manifest if the folder is complete and undamaged, else None.
 
-        Small files are compared by hash; the weights by size and header, as hashing them takes most of a second.
+        Small files are compared by hash. The weights are compared by size and header, unless `hash_weights`, which
+        takes about a second.
         """
         try:
             found = json.loads((self.path / MANIFEST).read_text(encoding="utf-8"))
             files = found["files"] if found["version"] == self.version else {}
-            if WEIGHTS not in files or not all(_same(self.path / name, entry) for name, entry in files.items()):
+            hashed = [name for name in files if name != WEIGHTS or hash_weights]
+            whole = all((self.path / name).stat().st_size == entry["bytes"] for name, entry in files.items())
+            if not whole or any(_sha256(self.path / name) != files[name]["sha256"] for name in hashed):
                 return None
-            self.check_weights(self.path)
+            check(self.path)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, EsampError):
             return None
         return dict(found)
 
     def get(self, make: Callable[[Path], dict[str, str]]) -> Path:
-        """The complete folder; where there is none, `make` writes it and returns what the manifest says of its source.
+        """The complete folder. Where there is none, `make` writes the files and returns the manifest's source entries.
 
         Raises:
             EsampError: the cache cannot be written, the disk is full, or `make` wrote no valid model.
@@ -84,39 +91,25 @@ class CachedModel:
 
     def _install(self, make: Callable[[Path], dict[str, str]]) -> None:
         parent = self.path.parent
-        for leftover in parent.glob(f".{self.name}-*.part"):  # of processes that were killed: this one has the lock
-            shutil.rmtree(leftover, ignore_errors=True)
-        free = shutil.disk_usage(parent).free
-        if free < self.bytes_needed:
+        self._remove_leftovers()
+        if shutil.disk_usage(parent).free < self.bytes_needed:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         temporary = Path(tempfile.mkdtemp(prefix=f".{self.name}-", suffix=".part", dir=parent))
         try:
             source = make(temporary)
-            self.check_weights(temporary)
+            check(temporary)
             _write_manifest(temporary, {"version": self.version, **source})
             temporary.chmod(0o755)
             if self.path.exists():
-                self.path.rename(temporary.with_name(f".{self.name}-{os.getpid()}.part"))
+                self.path.rename(temporary.with_suffix(".old.part"))
             temporary.rename(self.path)
         finally:
-            for rest in parent.glob(f".{self.name}-*.part"):
-                shutil.rmtree(rest, ignore_errors=True)
+            self._remove_leftovers()
 
-    def check_weights(self, folder: Path) -> None:
-        """Compare the header of the weights with what the model must hold.
-
-        Raises:
-            EsampError: a tensor is missing or has another shape, or the file is no safetensors file.
-        """
-        try:
-            with safe_open(folder / WEIGHTS, framework="numpy") as weights:
-                names = set(weights.keys())
-                for name, shape in self.tensors.items():
-                    found = tuple(weights.get_slice(name).get_shape()) if name in names else None
-                    if found != shape:
-                        raise EsampError(f"{self.name}: tensor {name} has shape {found}, expected {shape}")
-        except (SafetensorError, FileNotFoundError) as error:
-            raise EsampError(f"{self.name}: {WEIGHTS} cannot be read: {error}") from None
+    def _remove_leftovers(self) -> None:
+        """Temporary folders of processes that were killed, and of this one. The lock is held, so nobody writes them."""
+        for folder in self.path.parent.glob(f".{self.name}-*.part"):
+            shutil.rmtree(folder, ignore_errors=True)
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
@@ -128,6 +121,53 @@ class CachedModel:
                 say(f"another process is preparing {self.name}, waiting for it")
                 fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+def check(folder: Path) -> None:
+    """Compare the header of the weights with the configuration of a Llama model.
+
+    Raises:
+        EsampError: a file or a tensor is missing, or a tensor has another shape than the configuration says.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        expected = _shapes(config)
+        with safe_open(folder / WEIGHTS, framework="numpy") as weights:
+            names = set(weights.keys())
+            for name, shape in expected.items():
+                found = tuple(weights.get_slice(name).get_shape()) if name in names else None
+                if found != shape:
+                    raise EsampError(f"tensor {name} of the model has shape {found}, expected {shape}")
+    except (SafetensorError, FileNotFoundError, ValueError, KeyError, TypeError) as error:
+        raise EsampError(f"the model's files are incomplete or damaged: {error}") from None
+
+
+def _shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    hidden, inner = config["hidden_size"], config["intermediate_size"]
+    size = config.get("head_dim") or hidden // config["num_attention_heads"]
+    queries, keys = size * config["num_attention_heads"], size * config["num_key_value_heads"]
+    layer = {
+        "input_layernorm": (hidden,),
+        "post_attention_layernorm": (hidden,),
+        "self_attn.q_proj": (queries, hidden),
+        "self_attn.k_proj": (keys, hidden),
+        "self_attn.v_proj": (keys, hidden),
+        "self_attn.o_proj": (hidden, queries),
+        "mlp.gate_proj": (inner, hidden),
+        "mlp.up_proj": (inner, hidden),
+        "mlp.down_proj": (hidden, inner),
+    }
+    head = {} if config.get("tie_word_embeddings") else {"lm_head.weight": (config["vocab_size"], hidden)}
+    return {
+        "model.embed_tokens.weight": (config["vocab_size"], hidden),
+        "model.norm.weight": (hidden,),
+        **head,
+        **{
+            f"model.layers.{number}.{name}.weight": shape
+            for number in range(config["num_hidden_layers"])
+            for name, shape in layer.items()
+        },
+    }
 
 
 def say(text: str) -> None:
@@ -143,28 +183,25 @@ def _explained(folder: Path) -> Iterator[None]:
         yield
     except (OSError, SafetensorError) as error:
         remedy = "set ESAMP_CACHE to a folder that can be written"
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        if full or NO_SPACE in str(error):
-            raise EsampError(f"the disk of {folder} is full: free some space, or {remedy} on another disk") from error
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        number = error.errno if isinstance(error, OSError) else None
+        if number in FULL or any(f"os error {code})" in reason for code in FULL):  # safetensors is written in Rust
+            raise EsampError(f"the disk of {folder} is full: free 300 MB, or {remedy} on another disk") from error
         raise EsampError(f"cannot write to the model cache {folder}: {reason} -- {remedy}") from error
 
 
 def _write_manifest(folder: Path, source: Mapping[str, Any]) -> None:
-    files = {
-        path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)}
-        for path in sorted(folder.iterdir())
-        if path.is_file()
-    }
-    text = json.dumps({**source, "files": files}, indent=2)
+    files = {}
+    for path in sorted(folder.iterdir()):
+        if path.stat().st_nlink == 1:  # a file of our own, not one that the hub's cache shares
+            path.chmod(0o644)
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+        files[path.name] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
     with (folder / MANIFEST).open("w", encoding="utf-8") as file:
-        file.write(text + "\n")
+        file.write(json.dumps({**source, "files": files}, indent=2) + "\n")
         file.flush()
         os.fsync(file.fileno())
-
-
-def _same(path: Path, entry: Mapping[str, Any]) -> bool:
-    return path.stat().st_size == entry["bytes"] and (path.name == WEIGHTS or _sha256(path) == entry["sha256"])
 
 
 def _sha256(path: Path) -> str:

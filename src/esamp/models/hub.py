@@ -1,0 +1,158 @@
+"""The Hugging Face hub, asked once and briefly: an unreachable hub costs seconds, and no retries on the terminal."""
+
+import difflib
+import logging
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from huggingface_hub import HfApi, constants, snapshot_download, try_to_load_from_cache
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
+from huggingface_hub.errors import HTTPError as TransportError  # type: ignore[attr-defined]  # httpx's or httpx2's
+from huggingface_hub.utils import logging as hub_logging
+
+from esamp.errors import InputError
+from esamp.models import NAMES
+from esamp.models.store import WEIGHTS, say
+
+PATIENCE = 4.0
+"""Seconds that the hub has to answer."""
+NEEDED = ("config.json", "generation_config.json", WEIGHTS, "tokenizer.json", "tokenizer_config.json")
+FILES = (*NEEDED, "chat_template.jinja", "special_tokens_map.json", "vocab.json", "merges.txt")
+
+
+class HubError(Exception):
+    """The hub does not have the model, or cannot be asked. The message is a reason, to be put into an error of ours."""
+
+
+def fetch(name: str, target: Path) -> dict[str, str]:
+    """Put the model `name` into the folder `target`, from the hub's local cache if it is there, else from the hub.
+
+    Returns what a manifest says of the source.
+
+    Raises:
+        HubError: neither has it.
+    """
+    found = _cached(name) or _downloaded(name)
+    for file in FILES:
+        if (found / file).exists():
+            _place((found / file).resolve(), target / file)
+    return {"source": "hub", "repository": name, "revision": found.name, "endpoint": constants.ENDPOINT}
+
+
+def find(name: str) -> None:
+    """Look whether `fetch` would find the model, without downloading it.
+
+    Raises:
+        HubError: it would not.
+    """
+    if _cached(name) is None:
+        revision(name)
+
+
+def check(name: str | Path) -> None:
+    """Refuse a model that is no folder and not on the hub, before a library tries to download it for a minute.
+
+    Raises:
+        InputError: there is no such model, or the hub cannot be reached and the model is not in its local cache.
+    """
+    name = str(name)
+    if Path(name).exists() or constants.HF_HUB_OFFLINE:
+        return
+    try:
+        if isinstance(try_to_load_from_cache(name, "config.json"), str):
+            return
+        revision(name)
+    except HFValidationError:  # a path, or another library's notation
+        return
+    except HubError as error:
+        raise InputError(f"model {name!r} cannot be loaded: it is no folder, and {error} -- {remedy(name)}") from error
+
+
+def remedy(name: str | Path) -> str:
+    """What to do about a model that cannot be loaded, with the name that was probably meant."""
+    close = difflib.get_close_matches(str(name).lower(), NAMES, n=1, cutoff=0.7)
+    meant = f"did you mean {close[0]!r}? Otherwise " if close else ""
+    return (
+        f"{meant}give a folder with config.json and weights, one of {', '.join(NAMES)}, "
+        "or a hub name on a machine that reaches the hub"
+    )
+
+
+def revision(name: str) -> str:
+    """The commit that the hub has of a model now.
+
+    Raises:
+        HubError: it has none, or does not answer within `PATIENCE`.
+    """
+    if constants.HF_HUB_OFFLINE:
+        raise HubError("the Hugging Face hub is switched off by HF_HUB_OFFLINE")
+    answer: list[str | HubError] = []
+    asking = threading.Thread(target=lambda: answer.append(_ask(name)), daemon=True)
+    asking.start()
+    asking.join(PATIENCE + 1)  # looking up the host's address heeds no timeout
+    if not answer:
+        raise HubError(f"the Hugging Face hub at {constants.ENDPOINT} does not answer")
+    if isinstance(answer[0], HubError):
+        raise answer[0]
+    return answer[0]
+
+
+def _ask(name: str) -> str | HubError:
+    try:
+        found = HfApi().model_info(name, timeout=PATIENCE).sha
+    except (RepositoryNotFoundError, GatedRepoError):
+        return HubError(f"the Hugging Face hub has no public model {name!r}")
+    except HfHubHTTPError as error:
+        return HubError(f"the Hugging Face hub at {constants.ENDPOINT} failed: {_first_line(error)}")
+    except (TransportError, OSError, ValueError) as error:
+        return HubError(f"the Hugging Face hub at {constants.ENDPOINT} cannot be reached ({_first_line(error)})")
+    return found or HubError(f"the Hugging Face hub at {constants.ENDPOINT} names no revision of {name!r}")
+
+
+def _cached(name: str) -> Path | None:
+    """The snapshot in the hub's local cache, if all files are there."""
+    try:
+        found = Path(snapshot_download(name, local_files_only=True, allow_patterns=list(FILES)))
+    except (OSError, ValueError):
+        return None
+    return found if all((found / file).exists() for file in NEEDED) else None
+
+
+def _downloaded(name: str) -> Path:
+    commit = revision(name)
+    say(f"downloading {name} from {constants.ENDPOINT}, once (about 270 MB)")
+    try:
+        with _quiet():
+            found = Path(snapshot_download(name, revision=commit, allow_patterns=list(FILES)))
+    except (TransportError, OSError, ValueError) as error:
+        raise HubError(f"the download from {constants.ENDPOINT} failed ({_first_line(error)})") from error
+    if missing := [file for file in NEEDED if not (found / file).exists()]:
+        raise HubError(f"the Hugging Face hub has no {', '.join(missing)} of {name!r}")
+    return found
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the hub library's retry lines off the terminal."""
+    level = hub_logging.get_verbosity()
+    hub_logging.set_verbosity(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        hub_logging.set_verbosity(level)
+
+
+def _place(source: Path, target: Path) -> None:
+    """A second name for the file where the file system has such, else a copy."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
