@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from esamp.cli import main
-from esamp.metrics.embedding import SentenceEmbedder
+from esamp.metrics.embedding import DEFAULT_MODEL, SentenceEmbedder
+from esamp.metrics.quality import loop_rate, nonword_share, on_topic_share
 from esamp.metrics.vendi import mean_cosine, vendi_score
 from esamp.models import embedded_amateur_path, embedded_path
 from esamp.study import config, measuring
@@ -25,6 +27,8 @@ from esamp.study.measures import MEASURES
 from esamp.study.records import Record, SampleRecord
 from esamp.study.run import Problems, load_tasks
 from esamp.study.store import Store
+from esamp.study.text_parts import nonwords, opening, topic
+from esamp.tasks.base import Item
 
 TOML = """
 name = "measured"
@@ -118,6 +122,48 @@ def test_embeddings_are_those_of_the_texts(folder: Path) -> None:
         assert measures["cosine"](record) == pytest.approx(mean_cosine(vectors), abs=1e-4)
 
 
+def test_measures_of_quality_are_those_of_the_texts(folder: Path) -> None:
+    encode = SentenceEmbedder().encode
+    measures = {measure.name: measure.of for measure in MEASURES}
+    for record in records(folder):
+        texts = [sample.text or "" for sample in record.samples]
+        assert 0 <= measures["on topic"](record) <= 1
+        openings = encode([" ".join(text.split()[:30]) for text in texts])
+        assert measures["Vendi30"](record) == pytest.approx(vendi_score(openings), abs=1e-3)
+        assert measures["non-words"](record) == pytest.approx(nonword_share(texts), nan_ok=True)
+        assert measures["loops"](record) == loop_rate(texts)
+        assert measures["empty"](record) == 0
+
+
+def made(*texts: str | None) -> Record:
+    samples = tuple(SampleRecord(n, text, (1,), 1, "stop", False, None, None, "") for n, text in enumerate(texts))
+    return Record("0", samples, {}, {})
+
+
+def test_measures_of_quality_by_hand(folder: Path) -> None:
+    """A text of 40 words whose last ten differ has the same opening; an empty text is off topic."""
+    long = " ".join(["one two three"] * 10)
+    record = made(f"{long} apples pears and plums", f"{long} a trip to the moon by train", "", "flurbled the snorvelt")
+    prompts = {str(place): text for place, text in enumerate(["Count.", "Sing.", "Pray.", "Cook.", "Run.", "Add."])}
+    found = Measured()
+    request = next(cells(opened(folder)[0])).request(Item("0", "Count."))
+    with ExitStack() as stack:
+        for part in (opening(DEFAULT_MODEL), topic(DEFAULT_MODEL, "t", prompts), nonwords()):
+            line = json.loads(json.dumps({"n": 4, **part.start(stack)(request, record)}))
+            found = part.put(found, line)
+    encode = SentenceEmbedder().encode
+    assert found.nonwords == pytest.approx(2 / (30 + 4 + 30 + 4 + 3), abs=1e-6)
+    embedded = encode([long, long, "", "flurbled the snorvelt"])
+    assert found.opening_vendi == pytest.approx(vendi_score(embedded), abs=1e-4)
+    vectors = encode([sample.text or "" for sample in record.samples])
+    vectors[2] = 0
+    assert found.on_topic == pytest.approx(on_topic_share(vectors, encode(list(prompts.values())), 0))
+    measures = {measure.name: measure.of for measure in MEASURES}
+    assert measures["empty"](record) == 0.25
+    assert measures["loops"](record) == 0.5
+    assert all(math.isnan(measures[name](made(None, None))) for name in ("loops", "empty", "on topic", "non-words"))
+
+
 def test_nothing_is_measured_twice(folder: Path) -> None:
     parts: Parts = []
     measuring.measure(*opened(folder), on_part=noted(parts))
@@ -127,7 +173,7 @@ def test_nothing_is_measured_twice(folder: Path) -> None:
 def test_what_is_left_is_measured(folder: Path) -> None:
     """The process was killed within its last line, or the line was deleted."""
     study, store, problems = opened(folder)
-    part = measuring.parts(study)[1]
+    [part] = [part for part in measuring.parts(study, problems) if part.title == "likelihoods under countdown"]
     cell = next(cells(study))
     path = store.root / "cells" / cell.key / f"{part.name}.jsonl"
     whole = path.read_bytes()
@@ -141,24 +187,41 @@ def test_what_is_left_is_measured(folder: Path) -> None:
 
 
 def test_a_group_that_was_drawn_again_is_measured_again(folder: Path) -> None:
-    study, store, _ = opened(folder)
+    study, store, problems = opened(folder)
     cell = next(cells(study))
     key, line = next(iter(store.read(cell).items()))
     record = Record.of_json(line)
-    assert measuring.attach(study, store, cell, {key: record})[key].measured.vectors is not None
+    assert measuring.attach(study, store, problems, cell, {key: record})[key].measured.vectors is not None
     other = replace(record, samples=(replace(record.samples[0], text="another"), *record.samples[1:]))
-    assert measuring.attach(study, store, cell, {key: other})[key].measured == Measured()
+    assert measuring.attach(study, store, problems, cell, {key: other})[key].measured == Measured()
 
 
 def test_each_way_to_measure_has_files_of_its_own(folder: Path) -> None:
-    study, *_ = opened(folder)
-    names = {part.name for part in measuring.parts(study)}
-    others = {part.name for part in measuring.parts(replace(study, embedder="x", second_model="countdown"))}
-    assert len(names) == 3
-    assert len(names & others) == 1  # likelihoods under the model itself
-    nothing = replace(study, embedder=None, second_model=None, likelihood=False)
-    assert measuring.parts(nothing) == []
-    assert measuring.parts(replace(nothing, likelihood=True, models=(served(study),))) == []
+    study, _, problems = opened(folder)
+    names = {part.name for part in measuring.parts(study, problems)}
+    other = replace(study, embedder="x", second_model="countdown")
+    others = {part.name for part in measuring.parts(other, problems)}
+    assert len(names) == 6
+    assert len(names & others) == 2  # non-words and likelihoods under the model itself
+    nothing = replace(study, embedder=None, second_model=None, likelihood=False, words=False)
+    assert measuring.parts(nothing, problems) == []
+    assert measuring.parts(replace(nothing, likelihood=True, models=(served(study),)), problems) == []
+
+
+def test_stores_measured_by_earlier_versions_are_still_read(folder: Path) -> None:
+    """The names of the files that they have; a new name measures everything again."""
+    study, _, problems = opened(folder)
+    names = {part.name for part in measuring.parts(study, problems)}
+    assert names >= {"embedding-b02da82229e0", "own-596a2b34e7f7", "second-8ec1e32b59c9"}
+
+
+def test_other_prompts_of_a_task_are_another_measure_of_topic(folder: Path) -> None:
+    study, _, problems = opened(folder)
+    [own] = problems.values()
+    fewer = type("Fewer", (type(own.task),), {"items": lambda self, split=None, limit=None: list(own.items)})
+    changed = {study.tasks[0].name: Problems(fewer(own.task.options()), own.items)}
+    names, others = ({part.name for part in measuring.parts(study, each)} for each in (problems, changed))
+    assert {name.partition("-")[0] for name in names - others} == {"topic"}
 
 
 def served(study: Study) -> config.ModelSpec:
@@ -195,5 +258,6 @@ def test_one_sample_has_no_diversity() -> None:
 
 def test_the_report_has_the_columns(folder: Path) -> None:
     text = (folder / "report" / "report.md").read_text()
-    for column in ("Vendi", "cosine", "perplexity", "second perplexity", "entropy"):
+    for column in ("Vendi", "Vendi30", "cosine", "perplexity", "second perplexity", "entropy", "loops %", "empty %"):
         assert f"| {column} |" in text, column
+    assert "* **on topic**: samples that are closer" in text

@@ -57,6 +57,8 @@ class StudyOptions(Options):
     """model under which the report measures every text's perplexity, a hub name or a folder"""
     likelihood: bool = True
     """whether the report measures perplexity and entropy under the model that drew the samples"""
+    words: bool = True
+    """whether the report counts non-words, which takes English texts and the package wordfreq"""
     traces: bool = False
     """keep what the method saw at every token, for the report's novelty analysis and heat map (engine hf)"""
 
@@ -138,6 +140,8 @@ class Study:
     """whether the report scores texts under the model that drew them"""
     traces: bool
     """whether per-token measurements are kept"""
+    words: bool = True
+    """whether the report counts non-words"""
 
 
 def read(path: Path, data: Sequence[str] = ()) -> Study:
@@ -221,6 +225,7 @@ def parse(values: Mapping[str, Any]) -> Study:
         _named(whole.second_model),
         whole.likelihood,
         whole.traces,
+        whole.words,
     )
 
 

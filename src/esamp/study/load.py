@@ -57,7 +57,7 @@ def load(study: Study, store: Store, problems: Mapping[str, Problems]) -> list[B
     for cell in cells(study):
         keys = {item_key(item): item.id for item in problems[cell.task.name].items}
         lines = {key: Record.of_json(line) for key, line in store.read(cell).items() if key in keys}
-        records = {keys[key]: record for key, record in attach(study, store, cell, lines).items()}
+        records = {keys[key]: record for key, record in attach(study, store, problems, cell, lines).items()}
         arms = found.setdefault((cell.model.name, cell.task.name, cell.n), {})
         arms.setdefault(cell.arm.label, {})[cell.seed] = records
     blocks = []

@@ -9,7 +9,8 @@ from pathlib import PurePath
 from esamp.metrics.intervals import Interval
 from esamp.study.measures import MEASURES
 
-PERCENT = frozenset(measure.name for measure in MEASURES if measure.percent)
+PERCENT = {measure.name: measure.decimals for measure in MEASURES if measure.percent}
+"""Measures shown in percent, with their decimals."""
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -57,7 +58,7 @@ def shown(measure: str, interval: Interval) -> str:
     """An estimate and its interval."""
     if math.isnan(interval.estimate):
         return "-"
-    scale, digits = (100, 0) if is_share(measure) else (1, 2)
+    scale, digits = (100, PERCENT.get(measure, 0)) if is_share(measure) else (1, 2)
     digits = 0 if abs(interval.estimate) >= 100 else digits
     low, high = (f"{scale * bound:.{digits}f}" for bound in (interval.low, interval.high))
     bounds = "" if math.isnan(interval.low) else f" [{low}, {high}]"
@@ -66,7 +67,7 @@ def shown(measure: str, interval: Interval) -> str:
 
 def change(measure: str, interval: Interval, p: float) -> str:
     """A difference, its interval and its corrected p-value."""
-    scale, digits = (100, 1) if is_share(measure) else (1, 2)
+    scale, digits = (100, max(1, PERCENT.get(measure, 0))) if is_share(measure) else (1, 2)
     low, high = (f"{scale * bound:+.{digits}f}" for bound in (interval.low, interval.high))
     bounds = "" if math.isnan(interval.low) else f" [{low}, {high}]"
     return f"{scale * interval.estimate:+.{digits}f}{bounds}, p = {p:.2g}"

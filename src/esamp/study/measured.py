@@ -31,3 +31,10 @@ class Measured:
     """under the undisturbed model that drew them"""
     second: Scored | None = None
     """under the study's second model"""
+    opening_vendi: float | None = None
+    """Vendi Score of the embeddings of the first 30 words of each sample; NaN for a single sample"""
+    on_topic: float | None = None
+    """share of samples whose own prompt is among the five nearest prompts of the task; NaN where it has no more prompts
+    than that"""
+    nonwords: float | None = None
+    """share of words that are no English words; NaN where there is no word to look up"""

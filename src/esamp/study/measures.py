@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from esamp.metrics.lexical import distinct_n, ngram_embedding, self_bleu
 from esamp.metrics.pass_at_k import pass_at_k
+from esamp.metrics.quality import empty_share, loop_rate
 from esamp.metrics.vendi import mean_cosine, vendi_score
-from esamp.study.measured import Scored
+from esamp.study.measured import Measured, Scored
 from esamp.study.records import Record
 
 Values = NDArray[np.float64]
@@ -24,6 +25,8 @@ class Measure:
     """column of the tables"""
     of: Callable[[Record], float]
     percent: bool = False
+    decimals: int = 0
+    """shown of a percentage; of other numbers two are"""
     summary: str = ""
     """what it is, for the report"""
     graded: bool = False
@@ -64,6 +67,26 @@ def _vectors(of: Callable[[NDArray[np.float32]], float]) -> Callable[[Record], f
     def measure(record: Record) -> float:
         vectors = record.measured.vectors
         return of(vectors) if vectors is not None and len(vectors) > 1 else float("nan")
+
+    return measure
+
+
+def _texts(of: Callable[[Sequence[str]], float]) -> Callable[[Record], float]:
+    """NaN where no texts are kept."""
+
+    def measure(record: Record) -> float:
+        texts = [sample.text for sample in record.samples if sample.text is not None]
+        return of(texts) if len(texts) == len(record.samples) else float("nan")
+
+    return measure
+
+
+def _measured(read: Callable[[Measured], float | None]) -> Callable[[Record], float]:
+    """NaN where nothing was measured."""
+
+    def measure(record: Record) -> float:
+        found = read(record.measured)
+        return float("nan") if found is None else found
 
     return measure
 
@@ -109,6 +132,11 @@ MEASURES: tuple[Measure, ...] = (
         _vectors(vendi_score),
         summary="Vendi Score, the effective number of different samples, under the cosine of sentence embeddings",
     ),
+    Measure(
+        "Vendi30",
+        _measured(lambda measured: measured.opening_vendi),
+        summary="the same of the samples' first 30 words, so that a method's lengths do not matter",
+    ),
     Measure("cosine", _vectors(mean_cosine), summary="mean pairwise cosine of the samples' sentence embeddings"),
     Measure(
         "n-gram Vendi",
@@ -134,6 +162,27 @@ MEASURES: tuple[Measure, ...] = (
     ),
     Measure("second perplexity", _perplexity("second"), summary="perplexity of the texts under a second model"),
     Measure(
+        "non-words",
+        _measured(lambda measured: measured.nonwords),
+        percent=True,
+        decimals=2,
+        summary="lower-case words of three letters and more that are no English words (Zipf frequency below 1.5)",
+    ),
+    Measure(
+        "loops",
+        _texts(loop_rate),
+        percent=True,
+        decimals=1,
+        summary="samples that repeat themselves: a word four times in a row, or under 70 % distinct word trigrams",
+    ),
+    Measure(
+        "on topic",
+        _measured(lambda measured: measured.on_topic),
+        percent=True,
+        summary="samples that are closer to their own prompt than to all but four other prompts of the task",
+    ),
+    Measure("empty", _texts(empty_share), percent=True, summary="samples without any text"),
+    Measure(
         "tokens",
         lambda record: sum(sample.tokens for sample in record.samples) / len(record.samples),
         summary="length of a sample",
@@ -155,7 +204,7 @@ MEASURES: tuple[Measure, ...] = (
     Measure("seconds", lambda record: float(record.cost["seconds"]), summary="wall time of a group's batch"),
 )
 """In the order of the tables."""
-TESTED = ("pass@1", "solved", "majority", "distinct", "Vendi", "n-gram Vendi")
+TESTED = ("pass@1", "solved", "majority", "distinct", "Vendi", "Vendi30", "n-gram Vendi")
 """What arms are compared on, each family corrected over the arms."""
 
 

@@ -4,79 +4,28 @@ Each measure of a cell is a file of its own beside the records, named by a hash 
 the texts of one group: were the group ever drawn again, the line would no longer be found.
 """
 
-import base64
-import hashlib
 import json
-import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal, TypeAlias
 
-import numpy as np
-
 from esamp.engines.base import Request, Sample
-from esamp.metrics.embedding import SentenceEmbedder
 from esamp.study.config import ModelSpec, Study
 from esamp.study.grid import Cell, cells, item_key
 from esamp.study.measured import Measured, Scored
-from esamp.study.positions import POSITIONS, WINDOW, similarity
+from esamp.study.part import Measure, Part, Values, digest, number, part_name, value
 from esamp.study.records import Record
 from esamp.study.run import WAIT, Problems
 from esamp.study.store import Store
+from esamp.study.text_parts import embedding, nonwords, opening, topic
 from esamp.tasks.base import Item
 
-VERSION = 1
-"""Raised when a measure is computed in another way, so that what was measured before is not taken for it."""
 LOCAL = frozenset({"hf", "vllm"})
 """Engines whose models can be loaded here."""
-Values: TypeAlias = dict[str, Any]
-Measure: TypeAlias = Callable[[Request, Record], Values]
 OnPart: TypeAlias = Callable[[str, int], Callable[[], None]]
 """Told what is measured and of how many groups; gives what is called after each of them."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """One kind of measurement with one model."""
-
-    name: str
-    """of its files: what is measured, and a hash of how"""
-    title: str
-    """what is done, for people"""
-    start: Callable[[ExitStack], Measure]
-    """loads the model, which the stack closes"""
-    put: Callable[[Measured, Mapping[str, Any]], Measured]
-    """adds what was written to what else is known of the group"""
-    only: ModelSpec | None = None
-    """the model whose samples it measures; None for all"""
-
-    def covers(self, cell: Cell) -> bool:
-        """Whether this part measures the cell."""
-        return self.only is None or cell.model == self.only
-
-
-def embedding(model: str) -> Part:
-    """Sentence embeddings of the texts, and how alike the texts are from position to position."""
-
-    def start(stack: ExitStack) -> Measure:
-        encode = SentenceEmbedder(model).encode
-
-        def measure(request: Request, record: Record) -> Values:
-            texts = [sample.text or "" for sample in record.samples]
-            vectors = base64.b64encode(encode(texts).astype("<f4").tobytes()).decode()
-            return {"vectors": vectors, "similarity": list(map(_number, similarity(texts, encode)))}
-
-        return measure
-
-    def put(measured: Measured, values: Mapping[str, Any]) -> Measured:
-        vectors = np.frombuffer(base64.b64decode(values["vectors"]), dtype="<f4").astype(np.float32)
-        curve = tuple(map(_value, values["similarity"]))
-        return replace(measured, vectors=vectors.reshape(values["n"], -1), similarity=curve)
-
-    how = {"model": model, "positions": POSITIONS, "window": WINDOW}
-    return Part(_name("embedding", how), "sentence embeddings", start, put)
 
 
 def scoring(role: Literal["own", "second"], spec: ModelSpec) -> Part:
@@ -100,25 +49,31 @@ def scoring(role: Literal["own", "second"], spec: ModelSpec) -> Part:
             ]
             found = likelihoods(engine, asked, samples, distribution=True)
             return {
-                "nll": [_number(-each.mean) for each in found],
-                "entropy": [_number(each.entropy) for each in found],
+                "nll": [number(-each.mean) for each in found],
+                "entropy": [number(each.entropy) for each in found],
                 "tokens": [each.tokens for each in found],
             }
 
         return measure
 
     def put(measured: Measured, values: Mapping[str, Any]) -> Measured:
-        nll, entropy = (tuple(map(_value, values[name])) for name in ("nll", "entropy"))
+        nll, entropy = (tuple(map(value, values[name])) for name in ("nll", "entropy"))
         scored = Scored(nll, entropy, tuple(values["tokens"]))
         return replace(measured, own=scored) if role == "own" else replace(measured, second=scored)
 
-    name = _name(role, spec.model_dump(mode="json", include={"model", "dtype"}))
+    name = part_name(role, spec.model_dump(mode="json", include={"model", "dtype"}))
     return Part(name, f"likelihoods under {spec.name}", start, put, spec if role == "own" else None)
 
 
-def parts(study: Study) -> list[Part]:
-    """What the study asks to be measured. Servers do not tell likelihoods, so their models' own are left out."""
-    wanted: list[Part] = [] if study.embedder is None else [embedding(study.embedder)]
+def parts(study: Study, problems: Mapping[str, Problems]) -> list[Part]:
+    """What the study asks to be measured, in this order. A server tells no likelihoods, so its model's are left out."""
+    wanted: list[Part] = []
+    if study.embedder is not None:
+        wanted += [embedding(study.embedder), opening(study.embedder)]
+        known = {name: own.prompts for name, own in problems.items() if not own.task.private}
+        wanted += [topic(study.embedder, name, prompts) for name, prompts in known.items()]
+    if study.words:
+        wanted.append(nonwords())
     if study.likelihood:
         wanted += [scoring("own", model) for model in study.models if model.engine in LOCAL]
     if study.second_model is not None:
@@ -131,28 +86,38 @@ def measure(study: Study, store: Store, problems: Mapping[str, Problems], *, on_
 
     Raises:
         InputError: a model cannot be loaded.
-        MissingDependencyError: sentence embeddings are asked for and their packages are not installed.
+        MissingDependencyError: what the study asks for needs packages that are not installed.
     """
-    for part in parts(study):
+    earlier: list[Part] = []
+    for part in parts(study, problems):
         asked = [(cell, _missing(part, cell, store, problems)) for cell in cells(study)]
         todo = [(cell, missing) for cell, missing in asked if missing]
-        if not todo:
-            continue
-        done = on_part(part.title, sum(len(missing) for _, missing in todo))
-        with ExitStack() as stack:
-            work = part.start(stack)
-            for cell, missing in todo:
-                _measure_cell(part, cell, missing, store, work, done)
+        if todo:
+            done = on_part(part.title, sum(len(missing) for _, missing in todo))
+            with ExitStack() as stack:
+                work = part.start(stack)
+                for cell, missing in todo:
+                    known = _known(earlier, store, cell, {key: record for key, (_, record) in missing.items()})
+                    items = {key: item for key, (item, _) in missing.items()}
+                    _measure_cell(part, cell, {key: (items[key], known[key]) for key in missing}, store, work, done)
+        earlier.append(part)
 
 
-def attach(study: Study, store: Store, cell: Cell, records: Mapping[str, Record]) -> dict[str, Record]:
+def attach(
+    study: Study, store: Store, problems: Mapping[str, Problems], cell: Cell, records: Mapping[str, Record]
+) -> dict[str, Record]:
     """The records of a cell, by the keys of their problems, with what has been measured of them."""
+    lines = {_line_key(key, record): record for key, record in records.items()}
+    return dict(zip(records, _known(parts(study, problems), store, cell, lines).values(), strict=True))
+
+
+def _known(measured: Sequence[Part], store: Store, cell: Cell, records: Mapping[str, Record]) -> dict[str, Record]:
+    """The records, by the keys of their lines, with what these parts have measured of them."""
     found = dict(records)
-    for part in parts(study):
+    for part in measured:
         lines = store.read(cell, part.name) if part.covers(cell) else {}
-        for key, record in found.items():
-            if (line := lines.get(_line_key(key, record))) is not None:
-                found[key] = replace(record, measured=part.put(record.measured, line))
+        for key in found.keys() & lines.keys():
+            found[key] = replace(found[key], measured=part.put(found[key].measured, lines[key]))
     return found
 
 
@@ -186,15 +151,10 @@ def _measure_cell(
             done()
 
 
-def _name(kind: str, settings: Mapping[str, Any]) -> str:
-    text = json.dumps({"version": VERSION, **settings}, sort_keys=True)
-    return f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
-
-
 def _line_key(key: str, record: Record) -> str:
     """Of one group's texts."""
     texts = json.dumps([[sample.text, sample.token_ids] for sample in record.samples])
-    return f"{key}-{hashlib.sha256(texts.encode()).hexdigest()[:12]}"
+    return f"{key}-{digest(texts)}"
 
 
 def _plain(request: Request) -> str:
@@ -202,11 +162,3 @@ def _plain(request: Request) -> str:
     if isinstance(request.prompt, str):
         return request.prompt
     return "\n\n".join(turn["content"] for turn in request.prompt)
-
-
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else round(value, 6)
-
-
-def _value(number: float | None) -> float:
-    return math.nan if number is None else number

@@ -1,8 +1,9 @@
 """Running a study: every cell's missing groups, one model after the other."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 
 from esamp.engines import registry as engines
@@ -27,6 +28,11 @@ class Problems:
 
     task: Task
     items: Sequence[Item]
+
+    @cached_property
+    def prompts(self) -> Mapping[str, str]:
+        """All prompts of the task by the ids of their problems, of which the study may have only the first."""
+        return {item.id: item.prompt for item in (*self.task.items(), *self.items)}
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ from esamp.study.measures import measures
 from esamp.study.statistics import Difference, Estimate, differences, estimates
 
 FOUND = ("pass@1", "solved", "majority", "distinct")
-DIVERSE = ("Vendi", "cosine", "n-gram Vendi", "n-gram cosine", "distinct-2", "self-BLEU")
-QUALITY = ("perplexity", "second perplexity", "entropy", "tokens", "parsed", "cut", "spent", "seconds")
-"""Measures of the three Markdown tables of a block."""
+DIVERSE = ("Vendi", "Vendi30", "cosine", "n-gram Vendi", "n-gram cosine", "distinct-2", "self-BLEU")
+QUALITY = ("perplexity", "second perplexity", "entropy", "non-words", "loops", "on topic")
+EXTENT = ("tokens", "parsed", "empty", "cut", "spent", "seconds")
+"""Measures of the four Markdown tables of a block."""
 LEVEL = 0.05
 
 
@@ -92,7 +93,7 @@ def _estimates(block: Block) -> list[str]:
     found = {(each.arm, each.measure): each for each in estimates(block)}
     subsets = [each.measure for each in found.values() if "subset" in each.measure]
     tables = []
-    for names in ((*FOUND, *dict.fromkeys(subsets)), DIVERSE, QUALITY):
+    for names in ((*FOUND, *dict.fromkeys(subsets)), DIVERSE, QUALITY, EXTENT):
         columns = [name for name in names if not _empty(found.values(), name)]
         rows = [[arm, *(shown(name, found[arm, name].interval) for name in columns)] for arm in block.arms]
         if columns:

@@ -75,8 +75,9 @@ class SummaryTable {
   cell(column, [estimate, low, high, sure]) {
     const cell = make("td");
     if (estimate === null) return cell;
-    const percent = this.block.measures[column][2];
-    const words = (value) => (percent ? 100 * value : value).toFixed(percent || Math.abs(estimate) >= 100 ? 0 : 2);
+    const [, , percent, , decimals] = this.block.measures[column];
+    const digits = percent ? decimals : Math.abs(estimate) >= 100 ? 0 : 2;
+    const words = (value) => (percent ? 100 * value : value).toFixed(digits);
     cell.append(make("span", "estimate", words(estimate) + (sure ? "*" : "")));
     if (low !== null) cell.append(" ", make("span", "interval", "[" + words(low) + ", " + words(high) + "]"), this.line(column, estimate, low, high));
     return cell;

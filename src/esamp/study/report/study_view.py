@@ -13,7 +13,10 @@ from esamp.study.report.study_samples import counts, traced
 from esamp.study.run import Problems
 from esamp.study.statistics import Difference, differences, estimates
 
-MAIN = ("pass@1", "solved", "majority", "distinct", "Vendi", "n-gram Vendi", "perplexity", "tokens", "parsed", "cut")
+MAIN = (
+    *("pass@1", "solved", "majority", "distinct", "Vendi", "n-gram Vendi"),
+    *("perplexity", "non-words", "loops", "on topic", "tokens", "parsed", "cut"),
+)
 """Columns of the table before all are asked for."""
 SURE = 0.05
 FEW = 4
@@ -121,7 +124,9 @@ def _table(block: Block, found: Sequence[Difference]) -> dict[str, Json]:
     for name in names:
         measure = known.get(name)
         told = measure.summary if measure else "estimator of pass@k from larger groups"
-        columns.append([name, told, measure.percent if measure else True, name in MAIN])
+        columns.append(
+            [name, told, measure.percent if measure else True, name in MAIN, measure.decimals if measure else 0]
+        )
     cells: list[Json] = [
         [
             [*(_digits(bound) for bound in (own.estimate, own.low, own.high)), (arm, name) in sure]

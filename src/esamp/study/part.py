@@ -1,0 +1,78 @@
+"""`Part`: one kind of measurement of finished groups, and how its results are stored."""
+
+import base64
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from esamp.engines.base import Request
+from esamp.study.config import ModelSpec
+from esamp.study.grid import Cell
+from esamp.study.measured import Measured
+from esamp.study.records import Record
+
+VERSION = 1
+"""Raised when a measure is computed in another way, so that what was measured before is not taken for it."""
+Values: TypeAlias = dict[str, Any]
+Measure: TypeAlias = Callable[[Request, Record], Values]
+"""What is written of one group. The record has what earlier parts of the study measured."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One kind of measurement with one model."""
+
+    name: str
+    """of its files: what is measured, and a hash of how"""
+    title: str
+    """what is done, for people"""
+    start: Callable[[ExitStack], Measure]
+    """loads the model, which the stack closes"""
+    put: Callable[[Measured, Mapping[str, Any]], Measured]
+    """adds what was written to what else is known of the group"""
+    only: ModelSpec | None = None
+    """the model whose samples it measures; None for all"""
+    task: str | None = None
+    """the task, by its name in the study, whose samples it measures; None for all"""
+
+    def covers(self, cell: Cell) -> bool:
+        """Whether this part measures the cell."""
+        return (self.only is None or cell.model == self.only) and (self.task is None or cell.task.name == self.task)
+
+
+def part_name(kind: str, settings: Mapping[str, Any]) -> str:
+    """The name of a part's files."""
+    text = json.dumps({"version": VERSION, **settings}, sort_keys=True)
+    return f"{kind}-{digest(text)}"
+
+
+def digest(text: str) -> str:
+    """12 hexadecimal digits of a hash."""
+    return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()[:12]
+
+
+def packed(vectors: NDArray[np.float32]) -> str:
+    """Vectors as text for JSON."""
+    return base64.b64encode(vectors.astype("<f4").tobytes()).decode()
+
+
+def unpacked(text: str, rows: int) -> NDArray[np.float32]:
+    """The vectors `[rows, d]` that `packed` wrote."""
+    return np.frombuffer(base64.b64decode(text), dtype="<f4").astype(np.float32).reshape(rows, -1)
+
+
+def number(value: float) -> float | None:
+    """A measurement for JSON, which has no NaN."""
+    return None if math.isnan(value) else round(value, 6)
+
+
+def value(number: float | None) -> float:
+    """The measurement that `number` wrote."""
+    return math.nan if number is None else number
