@@ -6,10 +6,10 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from coverage_answers import RIGHT, WRONG
 from hypothesis import given
 from hypothesis import strategies as st
 
+from coverage_answers import RIGHT, WRONG
 from esamp.cli import main
 from esamp.errors import OptionError
 from esamp.study import config
