@@ -71,7 +71,7 @@ class Answers:
     def _wrong(self, statement: Sequence[Word]) -> Grade:
         """What is left of a statement without the words that give no answer names the wrong answer."""
         whole = _joined(statement)
-        rest = _joined([word for word in statement if word.text not in FILLER and word.text not in self._related])
+        rest = _joined([word for word in statement if (word.text,) in self._names or not self._is_filler(word)])
         canonical = whole if not rest or phrase(rest) in self._names else rest
         return Grade(False, whole, canonical, "not a right answer")
 
@@ -86,13 +86,14 @@ class Answers:
             if named is not None:
                 if clear and word.before != Gap.HYPHEN and self._is_given(found, named, end):
                     return named
-                clear, label, place = False, False, named.end
+                filler = named.answer is None and all(one.text in self._before for one in found[place : named.end])
+                clear, label, place = clear and filler, label and filler, named.end
                 continue
             if _denies(word):
                 return None
             states = word.text in STATING
             clear = states or (clear and word.text in self._before)
-            label = states or (label and (word.text in FILLER or word.text in self._related))
+            label = states or (label and self._is_filler(word))
             place += 1
         return None
 
@@ -140,7 +141,10 @@ class Answers:
         return False
 
     def _says_nothing(self, statement: Sequence[Word]) -> bool:
-        return all(word.text in FILLER or word.text in self._related for word in statement)
+        return all(map(self._is_filler, statement))
+
+    def _is_filler(self, word: Word) -> bool:
+        return word.text in FILLER or word.text in self._related
 
 
 def _denies(word: Word) -> bool:
