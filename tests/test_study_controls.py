@@ -12,9 +12,10 @@ import pytest
 from esamp.metrics.intervals import paired_permutation
 from esamp.study import config, tables
 from esamp.study.config import Study
-from esamp.study.controls import Control, Matched, controls, curves, matched
+from esamp.study.controls import Control, Matched, controls, matched
 from esamp.study.load import Block
 from esamp.study.measured import Measured, Scored
+from esamp.study.plain import curves
 from esamp.study.records import Record, SampleRecord
 
 TOML = """
@@ -158,13 +159,16 @@ def test_holm_counts_the_arms_that_are_compared_in_the_same_way() -> None:
 def test_what_is_missing_is_said() -> None:
     whole = study()
     esamp, xtc = controls(whole, matched(whole, by_hand([(2, 0.5, 0.25)] * 4)))
-    assert esamp == Control("esamp beta=1", True, True, True, True)  # T / (1 + 1) is in the grid
-    assert xtc == Control("xtc", True, None, False, True)
+    assert esamp == Control(
+        "esamp beta=1", True, True, {"entropy": True, "perplexity": True}
+    )  # T / (1 + 1) is in the grid
+    assert xtc == Control("xtc", True, None, {"entropy": False, "perplexity": True})
     methods = tomllib.loads(TOML)["methods"]
     methods[3] = {"method": "esamp", "options": {"beta": 2.0}, "sampling": {"temperature": 0.7}}
     other = study(methods=methods)
     [esamp, _] = controls(other, [])
-    assert (esamp.same_temperature, esamp.cooled, esamp.entropy, esamp.perplexity) == (False, False, False, False)
+    assert (esamp.same_temperature, esamp.cooled) == (False, False)
+    assert esamp.reached == {"entropy": False, "perplexity": False}
 
 
 def test_actions_have_no_beta() -> None:

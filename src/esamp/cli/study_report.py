@@ -12,7 +12,7 @@ from esamp.cli.study_flags import AsJson, Data, File, Folder
 from esamp.cli.terminal import hush, message, printable
 from esamp.errors import InputError
 from esamp.metrics.embedding import SentenceEmbedder
-from esamp.study import config, novelty, tables
+from esamp.study import config, novelty, primary_report, tables
 from esamp.study.config import Study
 from esamp.study.figures import Figure, figures
 from esamp.study.load import Block, load
@@ -48,7 +48,14 @@ def report(
         except OSError as error:
             raise InputError(f"cannot write to {out / 'figures'}: {error.strerror}") from None
     written = {
-        "report.md": tables.markdown(study, blocks, _figures(drawn, out), novelty.markdown(signal)),
+        "report.md": tables.markdown(
+            study,
+            blocks,
+            _figures(drawn, out),
+            primary=primary_report.markdown(study, blocks),
+            novelty=novelty.markdown(signal),
+        ),
+        **({"primary.csv": primary_report.csv(study, blocks)} if study.primary else {}),
         "estimates.csv": tables.estimates_csv(blocks),
         "differences.csv": tables.differences_csv(study, blocks),
         "matched.csv": tables.matched_csv(study, blocks),

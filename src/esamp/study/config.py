@@ -18,6 +18,12 @@ method = "vanilla"                              # and label, options, sampling, 
 [[methods]]
 method = "esamp"
 grid = { beta = [0.25, 0.5, 1.0] }              # one arm for each, all of them reported
+
+[primary]                                       # what the study is made for (esamp.study.claim)
+question = "Does it find more different solutions at equal perplexity?"
+arm = "esamp beta=0.5"
+measure = "distinct"
+at_equal = ["perplexity"]
 """
 
 import itertools
@@ -35,9 +41,12 @@ from esamp.metrics.embedding import DEFAULT_MODEL
 from esamp.options import Options
 from esamp.runs.job import ModelOptions
 from esamp.sampling import Sampling
+from esamp.study.claim import Claim, missing
 from esamp.tasks import registry as tasks
 
 Part = TypeVar("Part", bound=Options)
+PLAIN = frozenset({"vanilla", "min_p"})
+"""Methods that are plain sampling: settings of the engine's own sampler."""
 
 
 class StudyOptions(Options):
@@ -142,6 +151,8 @@ class Study:
     """whether per-token measurements are kept"""
     words: bool = True
     """whether the report counts non-words"""
+    primary: Claim | None = None
+    """the comparison that the study is made for"""
 
 
 def read(path: Path, data: Sequence[str] = ()) -> Study:
@@ -195,7 +206,7 @@ def parse(values: Mapping[str, Any]) -> Study:
         OptionError: a key, a value, a method or a task that does not exist or does not fit.
     """
     lists = {name: _tables(name, values.get(name)) for name in ("models", "tasks", "methods")}
-    whole = StudyOptions.parse({name: value for name, value in values.items() if name not in lists})
+    whole = StudyOptions.parse({name: v for name, v in values.items() if name not in {*lists, "primary"}})
     usual = _part("sampling", Sampling, whole.sampling)
     models = tuple(_part(where, ModelSpec, table) for where, table in lists["models"])
     asked = tuple(_part(where, TaskSpec, table) for where, table in lists["tasks"])
@@ -226,7 +237,23 @@ def parse(values: Mapping[str, Any]) -> Study:
         whole.likelihood,
         whole.traces,
         whole.words,
+        _claim(values.get("primary"), whole, arms),
     )
+
+
+def _claim(given: object, whole: StudyOptions, arms: Sequence[Arm]) -> Claim | None:
+    """The primary comparison, if the file declares one."""
+    if given is None:
+        return None
+    with _at("[primary]"):
+        if not isinstance(given, dict):
+            raise OptionError("give a table with question, arm, measure, at_equal and not_above")
+        claim = Claim.parse(given)
+        embedder, second = (_named(each) is not None for each in (whole.embedder, whole.second_model))
+        lacks = missing(embedder=embedder, likelihood=whole.likelihood, second=second, words=whole.words)
+        claim.check({arm.label: arm.method in PLAIN for arm in arms}, lacks)
+        return claim
+    raise AssertionError
 
 
 def _named(model: str) -> str | None:

@@ -65,9 +65,16 @@ def shown(measure: str, interval: Interval) -> str:
     return f"{scale * interval.estimate:.{digits}f}{bounds}"
 
 
-def change(measure: str, interval: Interval, p: float) -> str:
-    """A difference, its interval and its corrected p-value."""
+def change(measure: str, interval: Interval, p: float | None) -> str:
+    """A difference, its interval and its corrected p-value, if it was tested."""
     scale, digits = (100, max(1, PERCENT.get(measure, 0))) if is_share(measure) else (1, 2)
     low, high = (f"{scale * bound:+.{digits}f}" for bound in (interval.low, interval.high))
     bounds = "" if math.isnan(interval.low) else f" [{low}, {high}]"
-    return f"{scale * interval.estimate:+.{digits}f}{bounds}, p = {p:.2g}"
+    return f"{scale * interval.estimate:+.{digits}f}{bounds}" + ("" if p is None else f", p = {p:.2g}")
+
+
+def equal(measure: str) -> str:
+    """What is held equal in a comparison."""
+    return {"non-words": "the same share of non-words", "on topic": "the same share on topic"}.get(
+        measure, f"the same {measure}"
+    )

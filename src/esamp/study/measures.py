@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,9 @@ from esamp.study.measured import Measured, Scored
 from esamp.study.records import Record
 
 Values = NDArray[np.float64]
+By: TypeAlias = Literal["entropy", "perplexity", "non-words", "on topic"]
+LEVELS: tuple[By, ...] = get_args(By)
+"""Measures that are held equal when arms are compared with plain sampling."""
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,11 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from esamp.study.config import Study
-from esamp.study.controls import By, Control, Knob, Matched, controls, curves, matched
+from esamp.study.controls import Control, Matched, controls, matched
 from esamp.study.load import Block
-from esamp.study.markdown import cell, change, csv_table, head_of, markdown_table, numbers, shown
-from esamp.study.measures import measures
+from esamp.study.markdown import cell, change, csv_table, equal, head_of, markdown_table, numbers, shown
+from esamp.study.measures import LEVELS, measures
+from esamp.study.plain import KNOBS, curves, setting_words
 from esamp.study.statistics import Difference, Estimate, differences, estimates
 
 FOUND = ("pass@1", "solved", "majority", "distinct")
@@ -18,16 +19,24 @@ EXTENT = ("tokens", "parsed", "empty", "cut", "spent", "seconds")
 LEVEL = 0.05
 
 
-def markdown(study: Study, blocks: Sequence[Block], figures: Mapping[str, str] | None = None, novelty: str = "") -> str:
+def markdown(
+    study: Study,
+    blocks: Sequence[Block],
+    figures: Mapping[str, str] | None = None,
+    *,
+    primary: str = "",
+    novelty: str = "",
+) -> str:
     """The whole report as one Markdown page.
 
     Args:
         study: what was run.
         blocks: what is finished of it.
         figures: Markdown of each block's figures, by the block's title.
+        primary: the section on the primary comparison, which comes first.
         novelty: a section on what the novelty signal means.
     """
-    parts = [f"# {study.name}", _introduction(study)]
+    parts = [f"# {study.name}", primary, _introduction(study)]
     for block in blocks:
         parts += [f"## {cell(block.title)}", _extent(study, block), *_estimates(block), _differences(study, block)]
         parts += [_controls(study, block), (figures or {}).get(block.title, "")]
@@ -113,17 +122,17 @@ def _controls(study: Study, block: Block) -> str:
     found = matched(study, block)
     parts = []
     for curve in curves(study):
-        bys: tuple[By, ...] = ("entropy", "perplexity")
-        for by in bys:
+        for by in LEVELS:
             own = [each for each in found if each.knob == curve.knob and each.by == by and each.value is not None]
             if own:
-                parts.append(f"Against vanilla at the {curve.knob} that has the same {by}:")
-                parts.append(_comparison(own, {each.arm: _at(curve.knob, each) for each in own}))
+                parts.append(f"Against plain sampling at the {KNOBS[curve.knob]} with {equal(by)}:")
+                parts.append(_comparison(own, {each.arm: setting_words(curve.knob, each.value or 0.0) for each in own}))
                 parts.append(_verdict(own))
-    rows = [_control(each) for each in controls(study, found)]
-    head = ["method", "vanilla at T", "at T / (1 + beta)", "matched in entropy", "matched in perplexity"]
+    rows = controls(study, found)
     if rows:
-        parts += ["Controls that this study has for a claim about a method:", markdown_table(head, rows)]
+        head = ["method", "vanilla at T", "at T / (1 + beta)", *(f"at {equal(by)}" for by in rows[0].reached)]
+        parts.append("Controls that this study has for a claim about a method:")
+        parts.append(markdown_table(head, [_control(each) for each in rows]))
     return "\n\n".join(["### More than another temperature?", *parts]) if parts else ""
 
 
@@ -131,11 +140,11 @@ def _control(each: Control) -> list[str]:
     def word(there: bool | None) -> str:
         return {True: "yes", False: "**missing**", None: "-"}[there]
 
-    return [each.arm, *map(word, (each.same_temperature, each.cooled, each.entropy, each.perplexity))]
+    return [each.arm, *map(word, (each.same_temperature, each.cooled, *each.reached.values()))]
 
 
 def _comparison(found: Sequence[Difference | Matched], at: Mapping[str, str] | None = None) -> str:
-    """A row for each arm, a column for each measure; `at` says at which setting vanilla is compared."""
+    """A row for each arm, a column for each measure; `at` says with which setting of plain sampling."""
     names = list(dict.fromkeys(each.measure for each in found))
     by_arm: dict[str, dict[str, Difference | Matched]] = {}
     for each in found:
@@ -148,7 +157,7 @@ def _comparison(found: Sequence[Difference | Matched], at: Mapping[str, str] | N
         ]
         for arm, own in by_arm.items()
     ]
-    return markdown_table(["method", *(["vanilla at"] if at else []), *map(head_of, names)], rows)
+    return markdown_table(["method", *(["plain sampling at"] if at else []), *map(head_of, names)], rows)
 
 
 def _verdict(found: Sequence[Difference | Matched]) -> str:
@@ -157,10 +166,6 @@ def _verdict(found: Sequence[Difference | Matched]) -> str:
         f"{cell(each.arm)} in {each.measure} ({change(each.measure, each.interval, each.adjusted)})" for each in sure
     )
     return f"Beyond chance after correction: {words}." if sure else "Nothing differs beyond chance after correction."
-
-
-def _at(knob: Knob, each: Matched) -> str:
-    return f"{'T' if knob == 'temperature' else 'top-p'} {each.value:.2f}"
 
 
 def _empty(found: Iterable[Estimate], name: str) -> bool:

@@ -12,12 +12,15 @@ from esamp.study.figures import captions, curves, drawing
 from esamp.study.figures.canvas import shown
 from esamp.study.figures.looks import Look, looks
 from esamp.study.load import Block
+from esamp.study.markdown import is_share
 
 AXES = {
     "pass@1": "pass@1, % of samples",
     "second perplexity": "perplexity of the texts under a second model",
     "perplexity": "perplexity of the texts under the undisturbed model",
     "entropy": "mean token entropy under the undisturbed model, nats",
+    "non-words": "non-words, % of words",
+    "on topic": "on topic, % of samples",
     "Vendi": "Vendi Score of sentence embeddings",
     "n-gram Vendi": "Vendi Score of token n-grams",
 }
@@ -50,7 +53,7 @@ def contents(study: Study, block: Block, blocks: Sequence[Block]) -> Iterator[Dr
     if block.graded and block.n == largest:
         yield from _pass_at_k(block, blocks, own)
     up, values = curves.diversity(block)
-    for across in ("pass@1", "second perplexity", "perplexity", "entropy"):
+    for across in ("pass@1", "second perplexity", "perplexity", "entropy", "non-words", "on topic"):
         points = curves.cloud(block, across, values) if block.graded or across != "pass@1" else []
         if points:
             yield _cloud(study, block, (across, up), points, own)
@@ -72,7 +75,7 @@ def _cloud(
     across, up = names
     grids, left = curves.grids(study), len(block.arms) - len(points)
     title = _title(f"Diversity over {across}", block)
-    scale = 100 if across == "pass@1" else 1
+    scale = 100 if is_share(across) else 1
     alt = captions.of_points(title, _in_order(points, own), scale=scale, shown=_names(own))
     figure = drawing.cloud(title, (AXES[across], AXES[up]), points, grids, own)
     kind = f"diversity-over-{re.sub('[^a-z0-9]+', '-', across)}"

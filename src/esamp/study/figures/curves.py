@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esamp.metrics.intervals import Interval, bootstrap_mean
-from esamp.study import controls
+from esamp.study import plain
 from esamp.study.config import Study
 from esamp.study.load import Block, Groups
 from esamp.study.measures import MEASURES, Values, subset_pass, table
@@ -42,7 +42,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Grid:
-    """Vanilla arms that differ in one setting alone, by rising value."""
+    """Arms of plain sampling that differ in one setting alone, by rising value."""
 
     name: str
     arms: tuple[str, ...]
@@ -52,12 +52,12 @@ class Grid:
 
 def grids(study: Study) -> list[Grid]:
     """What plain sampling can be turned to."""
+    signs = {"temperature": "T", "top_p": "p", "min_p": "min-p"}
     found = []
-    for curve in controls.curves(study):
-        hot = curve.knob == "temperature"
-        marks = [f"T {arm.sampling.temperature:g}" if hot else f"p {arm.sampling.top_p:g}" for arm in curve.arms]
-        name = f"vanilla over {'temperatures' if hot else 'top-p'}"
-        found.append(Grid(name, tuple(arm.label for arm in curve.arms), tuple(marks)))
+    for curve in plain.curves(study):
+        marks = tuple(f"{signs[curve.knob]} {plain.setting(arm, curve.knob):g}" for arm in curve.arms)
+        what = {"temperature": "vanilla over temperatures"}.get(curve.knob, f"vanilla over {plain.KNOBS[curve.knob]}")
+        found.append(Grid(what, tuple(arm.label for arm in curve.arms), marks))
     return found
 
 

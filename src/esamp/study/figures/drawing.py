@@ -52,7 +52,7 @@ def similarity(title: str, curves: Sequence[Curve], looks: Looks) -> Canvas:
 def cloud(title: str, names: tuple[str, str], points: Sequence[Point], grids: Sequence[Grid], looks: Looks) -> Canvas:
     """One measure over another: an axis in percent if its name says so, a logarithmic one for perplexity.
 
-    Perplexity falls to the right, so that the right is the better side on every axis of quality.
+    Perplexity and non-words fall to the right, so that the right is the better side on every axis of quality.
     """
     figure = canvas.sheet(title)
     axes = figure.add_subplot()
@@ -64,6 +64,8 @@ def cloud(title: str, names: tuple[str, str], points: Sequence[Point], grids: Se
         low, high = sorted(axes.get_xlim())
         _ticks(axes, _round(low, high))
         axes.set_xlim(high, low)
+    if "non-words" in names[0]:
+        axes.invert_xaxis()
     axes.set_xlabel(names[0])
     axes.set_ylabel(names[1])
     canvas.legend(figure, entries, "outside right upper")
@@ -74,7 +76,7 @@ def _grid_lines(axes: Axes, points: Sequence[Point], grids: Sequence[Grid], scal
     places = {point.arm: (scale * point.x.estimate, point.y.estimate) for point in points}
     entries: list[tuple[Artist, str]] = []
     marked: set[str] = set()
-    styles: tuple[tuple[str, canvas.Side], ...] = (("-", "left"), ("--", "right"))
+    styles: tuple[tuple[str, canvas.Side], ...] = (("-", "left"), ("--", "right"), (":", "right"))
     for grid, (line, side) in zip(grids, styles, strict=False):
         own = [(arm, mark) for arm, mark in zip(grid.arms, grid.marks, strict=True) if arm in places]
         if len(own) < 2:
