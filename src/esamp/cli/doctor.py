@@ -28,7 +28,7 @@ def command(
         _section(table, "Versions", versions)
         _section(table, "Devices", found.devices)
         _section(table, "Engines", found.engines)
-        _section(table, "Embedded model", found.models)
+        _section(table, "Models", found.models)
         _section(table, "Optional extras", found.extras)
         _section(table, "Sandbox for a model's code", found.sandbox)
         Console(highlight=False).print(table)

@@ -168,7 +168,9 @@ def _parameter(flag: Flag, panel: str) -> inspect.Parameter:
     spelling, metavar = flag.spelling, _metavar(kinds)
     if kinds == (bool,):
         annotation, metavar = bool | None, ""
-        spelling = f"{flag.spelling}/--no-{flag.parameter.replace('_', '-')}"
+        extra = flag.info.json_schema_extra
+        off = extra.get("off") if isinstance(extra, dict) else None  # a field may name the flag that turns it off
+        spelling = f"{flag.spelling}/--{off or 'no-' + flag.parameter.replace('_', '-')}"
     elif get_origin(kinds[0]) in (tuple, list):
         annotation = list[str] | None
     option = typer.Option(spelling, help=_help(flag.info), metavar=metavar, show_default=False, rich_help_panel=panel)

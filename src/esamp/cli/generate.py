@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from esamp.cli import show
+from esamp.cli.chat import applies_template
 from esamp.cli.flags import FlagGroup, with_flags
 from esamp.cli.terminal import Bar, hush, message
 from esamp.engines.base import Engine
@@ -72,7 +73,7 @@ def command(
     esamp generate --input prompts.jsonl --output samples.jsonl --preset paper
     """
     job = Job(run, sampling, options)
-    asked = _prompts(prompts or [], input, chat=run.chat)
+    asked = _prompts(prompts or [], input, chat=applies_template(run))
     with OutputFile(output, job.settings()) if output else nullcontext() as file:
         if file is not None and file.torn:
             message(f"warning: the last line of {output} was cut off by an interruption, its prompt is done again")

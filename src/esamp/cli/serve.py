@@ -13,6 +13,7 @@ from esamp.cli.terminal import message
 from esamp.engines.vllm import launch
 from esamp.engines.vllm.settings import VLLMSettings
 from esamp.errors import OptionError
+from esamp.models import NAMES
 
 
 @with_flags(settings=FlagGroup("Exploring", VLLMSettings))
@@ -22,7 +23,7 @@ def command(
     arguments: Annotated[
         list[str] | None,
         typer.Argument(
-            help="hub name or folder, the embedded model without one; then any flag of `vllm serve`",
+            help="smollm2, hub name or folder, the embedded model without one; then any flag of `vllm serve`",
             metavar="MODEL|VLLM_FLAG",
             show_default=False,
         ),
@@ -54,6 +55,10 @@ def command(
     if print_command:
         print(encoder.dumps({"command": process}) if json else shlex.join(process))
         return
+    if given and not given[0].startswith("-") and given[0] not in NAMES:
+        from esamp.models import hub  # imports the hub's library
+
+        hub.check(given[0])
     if warning := launch.untested():
         message(f"warning: {warning}")
     sys.stdout.flush()

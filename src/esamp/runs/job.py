@@ -11,6 +11,7 @@ from pydantic import Field
 
 from esamp.engines import registry as engines
 from esamp.engines.base import Completion, Engine, Progress, Request, check_active
+from esamp.errors import InputError
 from esamp.methods import registry
 from esamp.models import EMBEDDED
 from esamp.options import Options
@@ -29,8 +30,8 @@ class ModelOptions(Options):
 
     model: str = EMBEDDED
     """a folder, a Hugging Face name, 'countdown' (the embedded model) or 'smollm2' (a small chat model)"""
-    chat: bool = False
-    """pass each prompt as a user's message through the model's chat template"""
+    chat: bool | None = Field(None, json_schema_extra={"off": "raw"})
+    """pass each prompt as a user's message through the model's chat template; by default where the model has one"""
     engine: str = "hf"
     """what runs the model"""
     device: str = "auto"
@@ -49,6 +50,25 @@ class ModelOptions(Options):
         """
         where = dict(device=self.device, dtype=self.dtype, base_url=self.base_url)
         return engines.start(self.engine, self.model, **where, batch_rows=self.batch_rows, layers=layers, trace=trace)
+
+    def chats(self) -> bool:
+        """Whether prompts go through a chat template: as `chat` says, else where the model has one.
+
+        A server is not asked: without `chat` it gets plain prompts.
+
+        Raises:
+            InputError: `chat` is not set, and the model's tokenizer cannot be loaded.
+        """
+        if self.chat is not None:
+            return self.chat
+        if self.engine not in engines.ENTRIES or engines.ENTRIES[self.engine].remote:
+            return False
+        from esamp.models.templates import has_chat_template  # imports transformers
+
+        try:
+            return has_chat_template(self.model)
+        except InputError as error:
+            raise InputError(f"{error}; where only the template is in question, set chat to true or false") from error
 
 
 class PlaceOptions(ModelOptions):
@@ -80,6 +100,7 @@ class Job:
         """Everything that the samples depend on beside the prompt, as JSON."""
         return {
             **self.run.model_dump(mode="json", exclude=set(PLACEMENT)),
+            "chat": self.run.chats(),
             "sampling": self.sampling.model_dump(mode="json"),
             "options": self.options.model_dump(mode="json"),
         }

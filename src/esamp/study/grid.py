@@ -34,7 +34,7 @@ class Cell:
     def settings(self) -> dict[str, Any]:
         """Everything that the samples depend on beside the problem, as JSON."""
         return {
-            "model": self.model.model_dump(mode="json", exclude=set(PLACEMENT)),
+            "model": {**self.model.model_dump(mode="json", exclude=set(PLACEMENT)), "chat": self.model.chats()},
             "task": {
                 "task": self.task.task,
                 "options": {name: v for name, v in self.task.options.items() if name not in UNHASHED},
@@ -60,7 +60,7 @@ class Cell:
 
     def request(self, item: Item) -> Request:
         """What the engine gets for one problem."""
-        chat = self.model.chat and tasks.get(self.task.task).chat and isinstance(item.prompt, str)
+        chat = tasks.get(self.task.task).chat and self.model.chats()
         prompt = ({"role": "user", "content": item.prompt},) if chat and isinstance(item.prompt, str) else item.prompt
         return Request(item.id, prompt, self.n, self.arm.sampling, self.arm.method, self.arm.options, self.seed)
 

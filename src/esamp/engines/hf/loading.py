@@ -9,6 +9,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from esamp.errors import InputError, OptionError
+from esamp.models import hub
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -22,15 +23,13 @@ def load_model(source: str | Path, *, device: str, dtype: str) -> tuple[PreTrain
     """
     place = _device(device)
     precision = _precision(dtype, place)
+    hub.check(source)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
         loaded = AutoModelForCausalLM.from_pretrained(source, dtype=precision)
     except (OSError, ValueError, SafetensorError) as error:
         first = str(error).strip().splitlines()[0]
-        raise InputError(
-            f"model {str(source)!r} cannot be loaded: {first} -- give a folder with config.json and weights, or "
-            "a hub name on a machine that reaches the hub"
-        ) from error
+        raise InputError(f"model {str(source)!r} cannot be loaded: {first} -- {hub.remedy(source)}") from error
     module: nn.Module = loaded
     module.to(place)
     return loaded.eval(), tokenizer

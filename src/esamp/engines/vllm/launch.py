@@ -16,7 +16,7 @@ from packaging.version import Version
 
 from esamp.engines.vllm.settings import SECTION, VLLMSettings
 from esamp.errors import MissingDependencyError, OptionError, UnsupportedError
-from esamp.models import EMBEDDED, embedded_path
+from esamp.models import AMATEUR, EMBEDDED, NAMES, SMOLLM2, resolve
 
 OLDEST, NEWEST = "0.26", "0.33"
 """Releases of vLLM whose sources were read for this."""
@@ -29,9 +29,9 @@ CLASSES: Mapping[str, str] = {
 """What vLLM is told to use; the user may give others."""
 ADDITIONAL, SHORT = "--additional-config", "-ac"
 RUST = "VLLM_USE_RUST_FRONTEND"
-EMBEDDED_CACHE = "512M"
-"""Room for some hundred samples of the embedded model. By itself vLLM asks for nearly all memory, and fails on a CPU
-whose memory others use too."""
+CACHES: Mapping[str, str] = {EMBEDDED: "512M", AMATEUR: "512M", SMOLLM2: "2G"}
+"""KV cache with room for some hundred samples of each of our models. By itself vLLM asks for nearly all memory, and
+fails on a CPU whose memory others use too."""
 MEMORY_FLAGS = frozenset({"--kv-cache-memory-bytes", "--gpu-memory-utilization"})
 MEMORY_VARIABLE = "VLLM_CPU_KVCACHE_SPACE"
 
@@ -39,8 +39,8 @@ MEMORY_VARIABLE = "VLLM_CPU_KVCACHE_SPACE"
 def arguments(given: Sequence[str], settings: VLLMSettings) -> list[str]:
     """The arguments of ``vllm serve`` for what the user gave.
 
-    A model comes first in `given`; without one the embedded model is served under its name. What the user gives for a
-    flag of ours stays, and of ``additional_config`` only our own section is touched.
+    A model comes first in `given`; without one it is the embedded model. One of our own models is served under its
+    name. What the user gives for a flag of ours stays, and of ``additional_config`` only our own section is touched.
 
     Raises:
         OptionError: the user's ``--additional-config`` is no JSON object, or has wrong settings for us.
@@ -48,13 +48,9 @@ def arguments(given: Sequence[str], settings: VLLMSettings) -> list[str]:
     rest, model = list(given), []
     names = {_name(each) for each in rest}
     if rest and not rest[0].startswith("-"):
-        model = [rest.pop(0)]
+        model = _served(rest.pop(0), names)
     elif not names & {"--model", "--config"}:
-        model = [str(embedded_path())]
-        if "--served-model-name" not in names:
-            model += ["--served-model-name", EMBEDDED]
-        if not (names & MEMORY_FLAGS or MEMORY_VARIABLE in os.environ):
-            model += ["--kv-cache-memory-bytes", EMBEDDED_CACHE]
+        model = _served(EMBEDDED, names)
     classes = [each for flag, name in CLASSES.items() if _missing(flag, name, names, rest) for each in (flag, name)]
     return [*model, *classes, *_configured(rest, settings)]
 
@@ -108,6 +104,18 @@ def _installed() -> tuple[str, str]:
         except PackageNotFoundError:
             continue
     raise UnsupportedError(f"there is a module vllm, but none that was installed with pip: {INSTALL}")
+
+
+def _served(model: str, names: set[str]) -> list[str]:
+    """The model's argument, and for one of ours the flags that are not among `names`."""
+    if model not in NAMES:
+        return [model]
+    served = [str(resolve(model))]
+    if "--served-model-name" not in names:
+        served += ["--served-model-name", model]
+    if not (names & MEMORY_FLAGS or MEMORY_VARIABLE in os.environ):
+        served += ["--kv-cache-memory-bytes", CACHES[model]]
+    return served
 
 
 def _name(argument: str) -> str:

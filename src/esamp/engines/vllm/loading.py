@@ -14,6 +14,7 @@ from esamp.engines.vllm import build
 from esamp.engines.vllm.launch import CLASSES, INSTALL
 from esamp.engines.vllm.settings import SECTION, VLLMSettings
 from esamp.errors import InputError, MissingDependencyError, OptionError, UnsupportedError
+from esamp.models import hub
 
 if TYPE_CHECKING:
     from vllm import LLMEngine
@@ -64,6 +65,7 @@ def start(
         UnsupportedError: this build of vLLM, or this machine, cannot run it.
     """
     on_cpu = _check(device, dtype, batch_rows)
+    hub.check(source)
     with _imports():
         from vllm import EngineArgs, LLMEngine
         from vllm.exceptions import VLLMValidationError
@@ -161,10 +163,7 @@ def _cache_bytes(config: "VllmConfig") -> int:
 
 
 def _not_loaded(source: str | Path, error: Exception) -> InputError:
-    return InputError(
-        f"model {str(source)!r} cannot be loaded: {_first_line(error)} -- give a folder with config.json and weights, "
-        "or a hub name on a machine that reaches the hub"
-    )
+    return InputError(f"model {str(source)!r} cannot be loaded: {_first_line(error)} -- {hub.remedy(source)}")
 
 
 def _first_line(error: Exception) -> str:
