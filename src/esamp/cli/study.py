@@ -18,6 +18,7 @@ from esamp.cli.terminal import hush, message, printable
 from esamp.study import config
 from esamp.study.plan import plans
 from esamp.study.power import PlanOptions
+from esamp.study.requirements import check_report
 from esamp.study.run import CellState, load_tasks, run, states
 from esamp.study.store import Store
 
@@ -32,6 +33,12 @@ def run_study(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="print the cells and the tokens to expect", show_default=False)
     ] = False,
+    report_check: Annotated[
+        bool,
+        typer.Option(
+            "--report-check/--no-report-check", help="refuse to start where the report would fail for want of packages"
+        ),
+    ] = True,
     json: AsJson = False,
 ) -> None:
     """Do what is missing of a study. The same command goes on after an interruption; several may share a store."""
@@ -41,6 +48,8 @@ def run_study(
     if dry_run:
         _show(list(states(study, place, problems)), json=json)
         return
+    if report_check:
+        check_report(study, texts=not all(each.task.private for each in problems.values()))
     found = list(states(study, place, problems))
     for model in study.models:
         hush(model.engine)

@@ -65,6 +65,19 @@ class SentenceEmbedder:
         return np.asarray(vectors, dtype=np.float32)
 
 
+def is_local(model: str) -> bool:
+    """Whether an embedding model is on this machine: a folder, installed as a package, or in the hub's cache."""
+    if Path(model).is_dir() or (model == DEFAULT_MODEL and _packaged_model() is not None):
+        return True
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return isinstance(try_to_load_from_cache(model, "config.json"), str)
+    except HFValidationError:
+        return False
+
+
 def _packaged_model() -> str | None:
     """Folder of the installed copy of the default model, found without running the package's code."""
     spec = find_spec(_PACKAGED)
