@@ -11,7 +11,7 @@ from esamp.cli import main
 from esamp.engines.base import Completion, Request, Sample
 from esamp.methods import registry
 from esamp.sampling import Sampling
-from esamp.study import compare
+from esamp.study import compare_view
 from esamp.study.compare import Arm, Comparison, Result
 from esamp.tasks.base import Grade
 from esamp.tasks.countdown import Countdown
@@ -136,9 +136,8 @@ def test_the_numbers_of_a_row_by_hand() -> None:
     assert result.per_thousand(2) == pytest.approx(100.0)
     refused = Result(Arm("y", "vanilla"), refused="no")
     assert math.isnan(refused.per_thousand(1))
-    columns, rows, _ = compare.table(Comparison(PROMPT, 4, Sampling(), (result, refused), graded=True))
-    assert rows == [["x", "4", "2", "2.00", "-", "75 %", "2", "20", "4", "2.0", "100.00"]]
-    assert len(columns) == len(rows[0])
+    summary = compare_view.table(Comparison((PROMPT,), 4, Sampling(), ((result,), (refused,)), graded=True))
+    assert summary.rows == [["x", "4", "2", "2.00", "-", "75 %", "2", "20", "4", "2.0", "100.00"]]
 
 
 def test_likelihood_is_that_of_the_undisturbed_model(capsys: pytest.CaptureFixture[str]) -> None:
@@ -206,10 +205,10 @@ def test_options_of_methods_that_can_be_combined_have_different_names() -> None:
 
 def test_pages_escape_what_models_write(tmp_path: Path) -> None:
     hostile = "</script><script>alert(1)</script><img src=x onerror=alert(1)>"
-    found = Comparison(hostile, 1, Sampling(), (Result(Arm(hostile, "vanilla"), completion(hostile)),))
+    found = Comparison((hostile,), 1, Sampling(), ((Result(Arm(hostile, "vanilla"), completion(hostile)),),))
     from esamp.study.report import render
 
-    text = render(compare.page(found, footer=hostile))
+    text = render(compare_view.page(found, footer=hostile))
     assert "<img" not in text
     assert "alert(1)</script>" not in text
 

@@ -180,12 +180,14 @@ def test_colours_follow_the_chosen_number_and_spare_what_was_not_measured(show: 
         names: list[str] = spans.evaluate_all("all => all.map(one => one.className)")
         return names
 
+    assert tab.get_by_role("radio", name="KL").is_checked()  # what exploring changed comes first
+    tab.get_by_role("radio", name="Novelty").check()
     assert steps(2, 1) == ["token", *(f"token h{step}" for step in range(1, 7)), "token h6"]
     assert steps(1, 2) == ["token", "token"]
     assert texts(tab, "#scale span") == ["0", "1", "2", "3", "4", "5", "6 +"]
-    tab.get_by_label("KL").check()
+    tab.get_by_role("radio", name="KL").check()
     assert steps(2, 1)[3] == "token h3"
-    assert texts(tab, "#scale-name") == ["KL, nats"]
+    assert texts(tab, "#scale-name") == ["Change (KL), nats"]
     tab.get_by_label("Surprisal").check()
     assert steps(1, 2) == ["token", "token h1"]
     tab.locator(".arm:nth-child(2) .token").nth(2).hover()
@@ -216,7 +218,7 @@ def test_works_by_keyboard_alone(show: Callable[[Page], "Tab"]) -> None:
         order.append(focused())
     # Each sample is one stop, however many tokens it has.
     assert tab.locator('.token[tabindex="0"]').count() == tab.locator(".sample").count() == 5
-    assert order == ["previous", "problem", "next", "novelty", "all", "arm-0", "token", "token"]
+    assert order == ["previous", "problem", "next", "kl", "all", "arm-0", "token", "token"]
     tab.keyboard.press("Shift+Tab")
     tab.keyboard.press("ArrowRight")
     tab.keyboard.press("End")
@@ -322,6 +324,8 @@ def test_is_readable_in_either_scheme(show: Callable[[Page], "Tab"], scheme: Any
     arms = {"plain": [sample("a b", True, "y"), sample("c")], "esamp": [every_step]}
     tab = show(page([ProblemView("p", "Make 1", "1", arms)]))
     tab.emulate_media(color_scheme=scheme)
+    tab.get_by_role("radio", name="Novelty").check()
+    tab.locator("summary").click()
     checks = (
         "h1, .lead, .intro, .note, th, td, label, legend, .tally, .number, .grade, .answer, .reason, .token, "
         "#scale span, .meaning, .keys"
@@ -365,7 +369,7 @@ def test_long_samples_open_on_demand(show: Callable[[Page], "Tab"]) -> None:
     tab = show(page([ProblemView("p", "", "", {"only": [long]})]))
     assert tab.locator(".token").count() == 1500
     assert texts(tab, ".arm .field label") == ["Arm"]
-    assert tab.locator("#next").is_disabled()
+    assert not tab.locator("#next").is_visible()
     tab.get_by_role("button", name="Show 100 more tokens").click()
     assert tab.locator(".token").count() == 1600
     assert tab.evaluate("document.activeElement.textContent") == " 1500"
@@ -374,14 +378,38 @@ def test_long_samples_open_on_demand(show: Callable[[Page], "Tab"]) -> None:
 @pytest.mark.browser
 def test_ungraded_untraced_and_empty_pages(show: Callable[[Page], "Tab"]) -> None:
     tab = show(page([ProblemView("p", "", "", {"only": [SampleView(["a", ""])]})]))
-    assert texts(tab, ".tally") == ["1 sample. Novelty \u2016e\u2016 was not measured here."]
-    assert texts(tab, ".grade") == ["not graded"]
-    assert tab.get_by_label("Correct", exact=True).is_disabled()
-    assert tab.get_by_label("KL").is_disabled()
+    assert texts(tab, ".tally") == ["1 sample."]
+    assert texts(tab, ".grade") == []
+    for dead in ("#filter", "#colouring", "#legend", "#picker", "#problem-keys"):
+        assert not tab.locator(dead).is_visible(), dead
     assert not tab.locator("#reference-line").is_visible()
     tab = show(page([]))
     assert tab.locator("#nothing").is_visible()
     assert not tab.locator("#view").is_visible()
+
+
+@pytest.mark.browser
+def test_prose_opens_on_the_chosen_prompt_with_samples_on_the_first_screen(show: Callable[[Page], "Tab"]) -> None:
+    words = "Once upon a time there was a lighthouse keeper who had never seen the sea. " * 4
+    views = [sample(words) for _ in range(4)]
+    arms = {f"way {number}": views for number in range(5)}
+    remarks = dict.fromkeys(arms, "4 samples, worth 1.0 different ones")
+    problems = [ProblemView(str(number), f"Prompt {number}", "", arms, remarks) for number in (1, 2, 3)]
+    columns = ["decoding", "Vendi", "perplexity", "non-words", "loops", "on topic", "tokens"]
+    summary = Summary(columns, [[name, *["9.9"] * 6] for name in arms], "What they are.", marked="way 1")
+    content = Page("A demo", [words[:150], words[:200]], summary, problems, opens=1, noun="Prompt")
+    tab = show(content)
+    tab.set_viewport_size({"width": 1280, "height": 800})
+    assert texts(tab, "#problem-head") == ["Prompt 2 of 3"]
+    assert texts(tab, ".marked th") == ["way 1"]
+    assert tab.get_by_role("radio", name="KL").is_checked()
+    assert texts(tab, ".tally") == ["4 samples, worth 1.0 different ones."] * 2
+    assert tab.locator(".grade").count() == 0
+    assert not tab.locator("#filter").is_visible()
+    for side in (1, 2):
+        first = tab.locator(f".arm:nth-child({side}) .sample:nth-child(1)").bounding_box()
+        assert first is not None
+        assert first["y"] + first["height"] <= 700  # the first sample is read in full, the second begins
 
 
 def luminance(colour: str) -> float:

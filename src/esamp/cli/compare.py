@@ -1,32 +1,42 @@
-"""`esamp compare`: one prompt, many methods."""
+"""`esamp compare`: the same prompts, many methods."""
 
 import json as encoder
 import shlex
 import sys
 from collections.abc import Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from pydantic import Field
-from rich.console import Console
-from rich.table import Table
 
+from esamp.cli.chat import applies_template
 from esamp.cli.flags import FlagGroup, value_of, with_flags
-from esamp.cli.terminal import Bar, hush, message, printable
+from esamp.cli.pages import check_page, write_page
+from esamp.cli.samples import console_for, print_samples, print_table, print_text
+from esamp.cli.terminal import Bar, hush, message
 from esamp.engines import registry as engines
 from esamp.engines.base import Engine
-from esamp.errors import InputError, OptionError
+from esamp.errors import OptionError
 from esamp.methods import registry
 from esamp.runs import prompts as sources
 from esamp.runs.job import PlaceOptions
+from esamp.runs.prompts import Prompt
 from esamp.sampling import Sampling
 from esamp.search.layers import layers
 from esamp.study import compare as study
-from esamp.study.compare import Arm, Comparison, Result
+from esamp.study import compare_view as view
+from esamp.study.compare import Arm, Comparison, Question, Result
 from esamp.study.report import render
+from esamp.study.texts import TextMeter
 from esamp.tasks.countdown import Countdown
+
+SHOWN = 2
+"""Samples of each method that are printed."""
+END = 60
+"""Characters of a graded sample that are printed: where its answer is."""
 
 
 class CompareOptions(PlaceOptions):
@@ -40,7 +50,15 @@ class CompareOptions(PlaceOptions):
 def command(
     run: CompareOptions,
     sampling: Sampling,
-    prompt: Annotated[str, typer.Argument(help="the text to continue", show_default=False)],
+    prompt: Annotated[str | None, typer.Argument(help="the text to answer", show_default=False)] = None,
+    input: Annotated[
+        Path | None,
+        typer.Option(
+            help='JSONL file with {"prompt": ...} or {"messages": ...} and an optional "id" per line; - is stdin',
+            metavar="FILE",
+            show_default=False,
+        ),
+    ] = None,
     methods: Annotated[
         list[str],
         typer.Option(
@@ -55,51 +73,80 @@ def command(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="print one JSON document", show_default=False)] = False,
 ) -> None:
-    """Answer one prompt with many methods and print one table: what each brought, and what it cost.
+    """Answer a prompt, or a file of prompts, with many methods: samples of each, and one table of what they brought.
 
     With all, every installed method runs with its default options, beside plain sampling at the temperatures that
-    ESamp may amount to; those that the engine or the model cannot run are named with the reason. A Countdown prompt is
-    graded.
+    ESamp may amount to; those that the engine or the model cannot run are named with the reason. Countdown prompts are
+    graded. The answers to all others are measured by sentence embeddings, non-words, loops and topic. Means over three
+    prompts and more have 95 % intervals.
 
-    Examples: esamp compare "Numbers 3 5 8 9 target 24";
-    esamp compare "Once upon a time" --methods "vanilla xtc esamp+xtc esamp:beta=1"
+    Examples: esamp compare "Numbers 1 5 6 10 target 21" --methods "vanilla esamp xtc";
+    esamp compare "Suggest a name for a small café." --model smollm2 --methods "vanilla esamp" --max-tokens 64;
+    esamp compare --input prompts.jsonl --model smollm2 --methods "vanilla esamp esamp:preset=paper"
     """
     arms = _arms(methods)
-    if page is not None and not page.parent.is_dir():
-        raise InputError(f"{page.parent} is no folder: create it, or give another --page")
-    asked = sources.from_texts([prompt], chat=run.chat)[0]
+    if page is not None:
+        check_page(page)
+    questions = _questions(prompt, input, chat=applies_template(run))
+    graded = all(question.grade is not None for question in questions)
+    if not graded:
+        questions = [Question(question.prompt) for question in questions]
+    meter = None if graded else TextMeter.start()
+    for sentence in meter.missing if meter is not None else ():
+        message(f"note: {sentence}")
     hush(run.engine)
-    with Bar(run.n * len(arms)) as bar, _start(run, arms) as engine:
+    with Bar(run.n * len(arms) * len(questions)) as bar, _start(run, arms, page) as engine:
         bar.generating()
-        task = Countdown()
-        item = task.item(prompt)
         results = study.compare(
             engine,
-            asked.content,
+            questions,
             arms,
             n=run.n,
             sampling=sampling,
             seed=run.seed,
-            grade=None if item is None else lambda text: task.grade(item, text),
+            meter=meter,
             strict=methods != ["all"],
             progress=bar.advance,
         )
-        found = Comparison(prompt, run.n, sampling, tuple(results), graded=item is not None)
+        texts = tuple(question.text for question in questions)
+        found = Comparison(texts, run.n, sampling, tuple(results), graded=graded)
+    if json:
+        print(encoder.dumps(view.as_json(found), allow_nan=False))
+    else:
+        _print(found, meter)
     if page is not None:
         footer = f"esamp {version('esamp')}: esamp compare -n {run.n} --seed {run.seed} --methods {shlex.join(methods)}"
-        page.write_text(render(study.page(found, footer=footer)), encoding="utf-8")
-    if json:
-        print(encoder.dumps(study.as_json(found), allow_nan=False))
-    else:
-        _print(found)
-    if page is not None:
+        write_page(page, render(view.page(found, meter, footer=footer)))
         message(f"all samples side by side: {page}")
 
 
-def _start(run: CompareOptions, arms: Sequence[Arm]) -> Engine:
-    """The engine; one that keeps layers is told of all that the methods name without knowing the model's depth."""
-    keeps = run.engine in engines.ENTRIES and engines.ENTRIES[run.engine].keeps_layers
-    return run.start(sorted(set().union(*map(_layers, arms))) if keeps else ())
+def _questions(prompt: str | None, input: Path | None, *, chat: bool) -> list[Question]:
+    if (prompt is None) == (input is None):
+        raise OptionError("give one prompt as an argument, or a file of prompts with --input FILE.jsonl")
+    if prompt is not None:
+        prompts = sources.from_texts([prompt], chat=chat)
+    elif str(input) == "-":
+        prompts = sources.parse_jsonl(sys.stdin.buffer, name="standard input", chat=chat)
+    else:
+        assert input is not None
+        prompts = sources.read_jsonl(input, chat=chat)
+    return [_question(each) for each in prompts]
+
+
+def _question(prompt: Prompt) -> Question:
+    task = Countdown()
+    item = task.item(study.text_of(prompt.content))
+    return Question(prompt, None if item is None else partial(task.grade, item))
+
+
+def _start(run: CompareOptions, arms: Sequence[Arm], page: Path | None) -> Engine:
+    """The engine. It measures every token if there is a page to show it on.
+
+    One that keeps layers is told of all that the methods name without knowing the model's depth.
+    """
+    entry = engines.ENTRIES.get(run.engine)
+    keeps, traces = (entry.keeps_layers, entry.traces) if entry is not None else (False, False)
+    return run.start(sorted(set().union(*map(_layers, arms))) if keeps else (), trace=page is not None and traces)
 
 
 def _layers(arm: Arm) -> set[int]:
@@ -140,21 +187,32 @@ def _value(annotation: object, value: str) -> object:
     return value_of(annotation, value)
 
 
-def _print(found: Comparison) -> None:
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
-    columns, rows, note = study.table(found)
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    for place, column in enumerate(columns):
-        table.add_column(column, justify="left" if place == 0 else "right", no_wrap=place > 0)
-    for row in rows:
-        table.add_row(*(printable(cell) for cell in row))
-    console.print(table)
+def _samples(result: Result) -> tuple[str, list[str]]:
+    """What is printed of an arm: its name and some samples; of graded ones the ends, right ones first."""
+    texts = [] if result.completion is None else [sample.text for sample in result.completion.samples]
+    if not result.grades:
+        return result.arm.label, texts[:SHOWN]
+    graded = sorted(zip(result.grades, texts, strict=True), key=lambda pair: not pair[0].correct)
+    ends = [f"{'right' if grade.correct else 'wrong'}: {text.strip()[-END:]}" for grade, text in graded[:SHOWN]]
+    right = sum(grade.correct for grade in result.grades)
+    return f"{result.arm.label}: {right} of {len(texts)} right", ends
+
+
+def _print(found: Comparison, meter: TextMeter | None) -> None:
+    """Samples of the first prompt, then the table, which a terminal shows."""
+    console = console_for(sys.stdout.isatty())
+    print_text(console, f"> {found.prompts[0]}", "bold")
+    for results in found.ran:
+        console.print()
+        print_samples(console, *_samples(results[0]))
     console.print()
-    console.print(note, markup=False)
-    for result in found.results:
-        if result.completion is None:
-            console.print(f"\n{_refusal(result)}", markup=False)
-
-
-def _refusal(result: Result) -> str:
-    return f"not run: {result.arm.label}: {printable(result.refused)}"
+    summary = view.table(found, meter)
+    print_table(console, summary)
+    print_text(console, summary.note, "dim")
+    if changes := view.differences(found):
+        told = "; ".join(f"{label} {x.estimate:+.2f} [{x.low:+.2f}, {x.high:+.2f}]" for label, x in changes)
+        console.print()
+        print_text(console, f"Vendi against {found.ran[0][0].arm.label}, paired by prompt: {told}.")
+    for result in found.refused:
+        console.print()
+        print_text(console, f"not run: {result.arm.label}: {result.refused}")

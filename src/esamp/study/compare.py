@@ -1,8 +1,8 @@
-"""Methods side by side on one prompt: what each brought, and what it cost."""
+"""Methods side by side on the same prompts: what each brought, and what it cost."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 from esamp.engines.base import Completion, Cost, Engine, Progress, Request, check_active
 from esamp.errors import EsampError, OptionError
@@ -11,10 +11,11 @@ from esamp.methods import registry
 from esamp.metrics.lexical import ngram_embedding
 from esamp.metrics.vendi import vendi_score
 from esamp.options import Options
+from esamp.runs.prompts import Content, Prompt
 from esamp.sampling import Sampling
 from esamp.search.base import answer
 from esamp.search.likelihood import likelihoods
-from esamp.study.report import Page, ProblemView, SampleView, Summary
+from esamp.study.texts import TextMeter, TextScores
 from esamp.tasks.base import Grade
 
 Grader = Callable[[str], Grade]
@@ -36,7 +37,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class Result:
-    """What an arm brought. Numbers that were not measured are NaN."""
+    """What an arm brought on one prompt. Numbers that were not measured are NaN."""
 
     arm: Arm
     completion: Completion | None = None
@@ -46,6 +47,8 @@ class Result:
     """of each sample, where there is a grader"""
     nll: float = math.nan
     """negative log-likelihood of the samples' tokens under the undisturbed model at temperature 1, in nats a token"""
+    scores: TextScores = field(default_factory=TextScores)
+    """of open-ended answers"""
 
     @property
     def cost(self) -> Cost:
@@ -59,7 +62,9 @@ class Result:
 
     @property
     def vendi(self) -> float:
-        """Vendi Score of the samples under the n-gram kernel of their words."""
+        """Effective number of different samples: that of `scores`, else under the n-gram kernel of their words."""
+        if not math.isnan(self.scores.vendi):
+            return self.scores.vendi
         texts = [] if self.completion is None else [sample.text.split() for sample in self.completion.samples]
         return vendi_score(ngram_embedding(texts)) if texts else math.nan
 
@@ -85,14 +90,43 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """One prompt, answered in every way."""
+class Question:
+    """A prompt, and how its answers are graded."""
 
-    prompt: str
+    prompt: Prompt
+    grade: Grader | None = None
+
+    @property
+    def text(self) -> str:
+        """The prompt as people read it: its last message, if it is a chat."""
+        return text_of(self.prompt.content)
+
+
+def text_of(content: Content) -> str:
+    """A text prompt itself, or the last message of a chat."""
+    return content if isinstance(content, str) else content[-1]["content"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The same prompts, answered in every way."""
+
+    prompts: tuple[str, ...]
     n: int
     sampling: Sampling
-    results: tuple[Result, ...] = ()
+    results: tuple[tuple[Result, ...], ...] = ()
+    """for each arm one a prompt; for an arm that did not run, one that says why"""
     graded: bool = False
+
+    @property
+    def ran(self) -> list[tuple[Result, ...]]:
+        """The arms that ran."""
+        return [results for results in self.results if results[0].completion is not None]
+
+    @property
+    def refused(self) -> list[Result]:
+        """One result for each arm that did not."""
+        return [results[0] for results in self.results if results[0].completion is None]
 
 
 def every_arm() -> list[Arm]:
@@ -111,38 +145,64 @@ def every_arm() -> list[Arm]:
 
 def compare(
     engine: Engine,
-    prompt: str | tuple[Mapping[str, str], ...],
+    questions: Sequence[Question],
     arms: Sequence[Arm],
     *,
     n: int,
     sampling: Sampling,
     seed: int = 0,
-    grade: Grader | None = None,
+    meter: TextMeter | None = None,
     strict: bool = False,
     progress: Progress | None = None,
-) -> Iterator[Result]:
-    """Answer `prompt` with every arm, one after the other, so that each has the machine for itself.
+) -> Iterator[tuple[Result, ...]]:
+    """Answer the questions with every arm, one after the other, so that each has the machine for itself.
 
-    An arm that cannot run on this engine or model has a result that says why; with `strict` that is an error.
+    An arm that cannot run on this engine or model has one result that says why; with `strict` that is an error. With a
+    `meter` answers are measured as open-ended texts.
 
     Raises:
         EsampError: with `strict`, what kept an arm from running.
     """
+    if meter is not None:
+        meter.about([question.text for question in questions])
     for arm in arms:
         own = sampling.replace(temperature=sampling.temperature * arm.cooling) if arm.cooling != 1 else sampling
-        request = Request("compare", prompt, n=n, sampling=own, method=arm.method, options=arm.options, seed=seed)
+        requests = [
+            Request(
+                question.prompt.id,
+                question.prompt.content,
+                n=n,
+                sampling=own,
+                method=arm.method,
+                options=arm.options,
+                seed=seed + question.prompt.repeat,
+            )
+            for question in questions
+        ]
         try:
-            completion = next(iter(answer(engine, [request], progress=progress)))
-            check_active(completion)
+            found = {each.request.id: each for each in answer(engine, requests, progress=progress)}
+            for completion in found.values():
+                check_active(completion)
         except EsampError as error:
             if strict:
                 raise
             if progress is not None:
-                progress(n, 0)
-            yield Result(arm, refused=str(error))
+                progress(n * len(questions), 0)
+            yield (Result(arm, refused=str(error)),)
             continue
-        grades = () if grade is None else tuple(grade(sample.text) for sample in completion.samples)
-        yield Result(arm, completion, grades=grades, nll=_surprise(engine, request, completion))
+        yield tuple(
+            _result(engine, arm, question, request, found[request.id], meter)
+            for question, request in zip(questions, requests, strict=True)
+        )
+
+
+def _result(
+    engine: Engine, arm: Arm, question: Question, request: Request, completion: Completion, meter: TextMeter | None
+) -> Result:
+    texts = [sample.text for sample in completion.samples]
+    grades = () if question.grade is None else tuple(map(question.grade, texts))
+    scores = TextScores() if meter is None else meter.measure(question.text, texts)
+    return Result(arm, completion, grades=grades, nll=_surprise(engine, request, completion), scores=scores)
 
 
 def _surprise(engine: Engine, request: Request, completion: Completion) -> float:
@@ -154,108 +214,6 @@ def _surprise(engine: Engine, request: Request, completion: Completion) -> float
     tokens = [len(sample.token_ids) for sample in completion.samples]
     known = [(each.total, count) for each, count in zip(found, tokens, strict=True) if math.isfinite(each.total)]
     return -sum(total for total, _ in known) / max(1, sum(count for _, count in known)) if known else math.nan
-
-
-def page(comparison: Comparison, *, footer: str = "") -> Page:
-    """The HTML page: the table, all samples side by side, and the trees of searches."""
-    columns, rows, note = table(comparison)
-    ran = [(result, result.completion) for result in comparison.results if result.completion is not None]
-    arms = {result.arm.label: _views(result, completion) for result, completion in ran}
-    trees = {result.arm.label: completion.details for result, completion in ran if "nodes" in completion.details}
-    refused = [f"{result.arm.label} did not run: {result.refused}" for result in comparison.results if result.refused]
-    intro = [f"{len(ran)} ways to answer one prompt, {comparison.n} samples each where they draw samples.", *refused]
-    problem = ProblemView("prompt", comparison.prompt, "", arms)
-    return Page("Decoding methods side by side", intro, Summary(columns, rows, note), [problem], footer, trees)
-
-
-def _views(result: Result, completion: Completion) -> list[SampleView]:
-    if not result.grades:
-        return [SampleView([sample.text]) for sample in completion.samples]
-    return [
-        SampleView([sample.text], correct=grade.correct, answer=grade.canonical or "", reason=grade.reason)
-        for sample, grade in zip(completion.samples, result.grades, strict=True)
-    ]
-
-
-def as_json(comparison: Comparison) -> dict[str, object]:
-    """Everything, unformatted; null where nothing was measured."""
-    return {
-        "prompt": comparison.prompt,
-        "n": comparison.n,
-        "sampling": comparison.sampling.model_dump(mode="json"),
-        "methods": [_record(result, graded=comparison.graded) for result in comparison.results],
-    }
-
-
-def _record(result: Result, *, graded: bool) -> dict[str, object]:
-    arm, completion = result.arm, result.completion
-    told: dict[str, object] = {
-        "label": arm.label,
-        "method": arm.method,
-        "options": {} if arm.options is None else arm.options.model_dump(mode="json", exclude_unset=True),
-        "cooling": arm.cooling,
-    }
-    if completion is None:
-        return {**told, "refused": result.refused}
-    numbers: dict[str, float] = {
-        "distinct": result.distinct,
-        "vendi": result.vendi,
-        "nll": result.nll,
-        "cut": result.cut,
-    }
-    if graded:
-        numbers |= {"correct": result.correct, "solutions": result.solutions}
-        numbers["solutions_per_1000_tokens"] = result.per_thousand(result.solutions)
-    numbers["distinct_per_1000_tokens"] = result.per_thousand(result.distinct)
-    return {
-        **told,
-        **{name: value if math.isfinite(value) else None for name, value in numbers.items()},
-        "cost": asdict(result.cost),
-        "telemetry": {name: v if math.isfinite(v) else None for name, v in completion.telemetry.items()},
-        "details": dict(completion.details),
-        "samples": [
-            {"text": sample.text, "tokens": len(sample.token_ids), "finish_reason": sample.finish_reason}
-            for sample in completion.samples
-        ],
-    }
-
-
-def table(comparison: Comparison) -> tuple[list[str], list[list[str]], str]:
-    """Columns, rows and the sentence that explains them."""
-    graded = comparison.graded
-    columns = ["method", "n", "texts", "Vendi", "NLL", *(["right", "solutions"] if graded else []), "tokens", "calls"]
-    columns += ["s", "solutions/kt" if graded else "texts/kt"]
-    rows = []
-    for result in comparison.results:
-        if result.completion is None:
-            continue
-        gained = result.solutions if graded else result.distinct
-        rows.append(
-            [
-                result.arm.label,
-                str(len(result.completion.samples)),
-                str(result.distinct),
-                _number(result.vendi, 2),
-                _number(result.nll, 2),
-                *([_number(100 * result.correct, 0) + " %", str(result.solutions)] if graded else []),
-                f"{result.cost.tokens:,}",
-                f"{result.cost.calls:,}",
-                _number(result.cost.seconds, 1),
-                _number(result.per_thousand(gained), 2),
-            ]
-        )
-    note = (
-        "texts: different ones. Vendi: effective number of different samples (n-grams of words). NLL: nats a token "
-        "under the undisturbed model at temperature 1. tokens, calls: generated and drawn in all, those that were "
-        "discarded included. /kt: for every thousand tokens generated. "
-    )
-    if graded:
-        note += "right: share of the samples; solutions: different right ones. "
-    return columns, rows, note + "One prompt and one seed show how methods behave; they do not rank them."
-
-
-def _number(value: float, digits: int) -> str:
-    return "-" if not math.isfinite(value) else f"{value:.{digits}f}"
 
 
 def arm_of(label: str, method: str, options: dict[str, object]) -> Arm:

@@ -3,7 +3,7 @@
 DEMO_PROMPTS: tuple[str, ...] = (
     "Tell me a short story about a lighthouse keeper.",
     "Suggest a name and a one-line idea for a small café.",
-    "Invent a board game in three sentences.",
+    "Write the first sentences of a mystery novel.",
 )
 
 OTHER_PROMPTS: tuple[str, ...] = (
@@ -18,6 +18,7 @@ OTHER_PROMPTS: tuple[str, ...] = (
     "How do I repot a house plant?",
     "How should I prepare for a job interview?",
     "Imagine a planet and describe its weather.",
+    "Invent a board game in three sentences.",
     "Invent a holiday and say how people celebrate it.",
     "Invent a machine that makes mornings easier.",
     "Invent a new sport and its rules.",
@@ -59,7 +60,6 @@ OTHER_PROMPTS: tuple[str, ...] = (
     "Write a speech for the opening of a library.",
     "Write a thank-you note for a present.",
     "Write a warning sign for a dragon's cave.",
-    "Write the first sentence of a detective novel.",
     "Write the last page of a war story.",
     "Write the weather forecast for a day in spring.",
     "Write three questions for a quiz about music.",

@@ -4,9 +4,9 @@
 (() => {
   const GRADES = { all: "All", correct: "Correct", wrong: "Wrong" };
   const ORDER = ["kl", "novelty", "surprisal"]; // what exploring changed comes first
-  const LABELS = { kl: "Change by exploring", novelty: "Novelty", surprisal: "Surprisal" };
+  const LABELS = { kl: "Change by exploring (KL)", novelty: "Novelty", surprisal: "Surprisal" };
   Object.assign(METRICS.kl, {
-    name: "Change",
+    name: "Change (KL)",
     meaning: "How much exploring changed the choice of this token: KL divergence of the distribution it was drawn from " +
       "from the model\u2019s own. 0 is plain sampling.",
   });
