@@ -65,6 +65,7 @@ RIGHT = [
     ("planet", "The planet closest to the sun is: Mercury", "Mercury"),
     ("chess-piece", "The Knight (also a title)", "Knight"),
     ("shakespeare-play", '"Romeo and Juliet"', "Romeo and Juliet"),
+    ("shakespeare-play", "Antony & Cleopatra", "Antony and Cleopatra"),
 ]
 
 WRONG = [
@@ -82,6 +83,7 @@ WRONG = [
     ("us-state", "Texas-based firms", "not a right answer"),
     ("us-state", "Texan", "not a right answer"),
     ("us-state", "It is not Texas.", "not a right answer"),
+    ("us-state", "There is no US state called Texas.", "not a right answer"),
     ("us-state", "It isn't Texas", "not a right answer"),
     ("us-state", "Texas is not a state I would name.", "not a right answer"),
     ("us-state", "I live somewhere like Texas", "not a right answer"),

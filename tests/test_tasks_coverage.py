@@ -215,6 +215,11 @@ def test_any_text_has_a_consistent_grade(name: str, text: str) -> None:
     assert ANSWERS[name].grade(text) == grade
 
 
+def test_numbers_are_whole_words() -> None:
+    written = [word.text for word in words("17th -17 17.5 1,017 17.")]
+    assert written == ["17th", "-17", "17.5", "1,017", "17"]
+
+
 @given(st.lists(st.text(alphabet=string.ascii_letters + " \n.,:-'é1", max_size=12), max_size=10).map(" ".join))
 def test_words_cover_the_text_without_its_signs(text: str) -> None:
     together = "".join(word.text for word in words(text))
