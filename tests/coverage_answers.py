@@ -24,6 +24,8 @@ RIGHT = [
     ("fruit", "Cherries are a fruit.", "Cherry"),
     ("fruit", "Watermelon", "Watermelon"),
     ("fruit", "dragonfruit", "Dragon fruit"),
+    ("fruit", "Lemon, not lime.", "Lemon"),
+    ("fruit", "I'm sorry for the misunderstanding. A fruit is the fig.", "Fig"),
     ("fruit", "An apple\nAn apple a day keeps the doctor away, and oranges too.", "Apple"),
     ("fruit", "My favorite fruit is the mango; it tastes of summer.", "Mango"),
     ("african-country", "Côte d'Ivoire", "Côte d'Ivoire"),

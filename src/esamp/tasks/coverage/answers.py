@@ -77,7 +77,7 @@ class Answers:
 
     def _stated(self, found: Sequence[Word], begin: int, end: int) -> _Named | None:
         """The right answer that a statement gives, None if it gives none."""
-        clear = label = True  # since the last stating word: nothing but fillers; nothing of substance
+        clear = label = True  # since the last stating word: only words of `_before`; only fillers
         place = begin
         while place < end:
             word = found[place]
@@ -99,7 +99,7 @@ class Answers:
 
     def _is_given(self, found: Sequence[Word], named: _Named, end: int) -> bool:
         """Whether what follows leaves a name standing: it is whole, and not denied (``Texas is not a country``)."""
-        behind = found[named.end : min(end, named.end + 3)]
+        behind = found[named.end : min(_next_sign(found, named.end), end, named.end + 3)]
         denied = any(_denies(one) and two.text != "only" for one, two in pairwise(behind))
         return named.answer is not None and not denied and self._is_whole(found, named.end, end)
 
@@ -125,7 +125,7 @@ class Answers:
         """Whether another answer comes next, a second entry of a numbered list, or two more entries of a plain one."""
         if numbered and any(word.listed and word.text == "2" for word in found[named.end :]):
             return True
-        if _is_entry(found, named.end) and _is_entry(found, _comma(found, named.end + 1)):
+        if _is_entry(found, named.end) and _is_entry(found, _next_sign(found, named.end + 1)):
             return True
         place = named.end
         while place < len(found):
@@ -151,8 +151,8 @@ def _denies(word: Word) -> bool:
     return word.text in NEGATION or word.text.endswith("n't")
 
 
-def _comma(found: Sequence[Word], place: int) -> int:
-    """Where the next word behind a sign is."""
+def _next_sign(found: Sequence[Word], place: int) -> int:
+    """The next word that has a sign before it, at this place or later."""
     return next((at for at in range(place, len(found)) if found[at].before > Gap.HYPHEN), len(found))
 
 
@@ -160,7 +160,7 @@ def _is_entry(found: Sequence[Word], place: int) -> bool:
     """Whether a comma and at most three words that make no clause stand here: ``, El Salvador``."""
     if place >= len(found) or found[place].before != Gap.COMMA:
         return False
-    entry = [word for word in found[place : _comma(found, place + 1)] if word.text not in JOINING]
+    entry = [word for word in found[place : _next_sign(found, place + 1)] if word.text not in JOINING]
     return 1 <= len(entry) <= 3 and not any(word.text in BEHIND or word.text in STATING for word in entry)
 
 

@@ -17,13 +17,13 @@ FILLER = STATING | _words(
     """
     a about absolutely ai all alright an and answer answers any as asked assistant at awesome can certainly chat
     choice common confusion could course do does example examples excellent famous favorite favourite first for from
-    fun given glad go good great happy hello help helpful here here's hey hi hmm how i i'd i'll i'm i've in interesting
-    it its just know known language let let's like list listed look many may me mean mention mentioned model most my
-    name names nice number of ok okay on one only option options or other our perfect please pleased popular
-    possible possibly provide provided question random randomly request respond response right same sentence should
-    simple simply single so some sorry specific such sure task thank thanks that the there there's these they think
-    this those to type types understand us very we welcome well what what's which will with word would
-    yes you you're you've your
+    fun given glad go good great happy hello help helpful here here's hey hi hmm how i i'd i'll i'm i've in
+    interesting it its just know known language let let's like list listed look many may me mean mention mentioned
+    misunderstanding model most my name names nice number of ok okay on one only option options or other our perfect
+    please pleased popular possible possibly provide provided question random randomly request respond response
+    right same sentence should simple simply single so some sorry specific such sure task thank thanks that the
+    there there's these they think this those to type types understand us very we welcome well what what's which
+    will with word would yes you you're you've your
     """
 )
 """Words that give no answer. A sentence of these and of words of the question alone (``Sure!``) is passed over."""
