@@ -193,9 +193,9 @@ def test_the_level_of_non_words_has_the_spread_of_a_root_of_a_mean() -> None:
 
 
 def noisy(rng: np.random.Generator, problems: int, mean: float, vendi: float) -> Rows:
-    """Problems with more non-words than usual are more diverse as well."""
+    """Problems with more non-words than usual are more diverse as well: they move along the curve."""
     shares: NDArray[np.float64] = mean * rng.gamma(4, 0.25, problems)
-    values = vendi + 3 * (np.sqrt(shares / mean) - 1) + rng.normal(0, 0.3, problems)
+    values = vendi + 20 * (np.sqrt(shares) - np.sqrt(mean)) + rng.normal(0, 0.3, problems)
     return [(float(value), float(share), 1.0) for value, share in zip(values, shares, strict=True)]
 
 

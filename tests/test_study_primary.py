@@ -135,6 +135,16 @@ def test_more_loops_beyond_noise_are_said_first_of_all() -> None:
     assert "ours has more loops at the same share of non-words (+75.0" in text
 
 
+def test_more_loops_within_noise_are_not_held_against_the_arm() -> None:
+    """Two of eight problems have a looping sample, of plain sampling none: +12.5 points, but 0 is in the interval."""
+    rows: list[Row] = [(7, 0.04, 0.9, int(place < 2)) for place in range(8)]
+    whole = by_hand(rows)
+    loops = primary(study(), [whole])[0].bounds[0]
+    assert loops.interval.estimate == pytest.approx(0.125)
+    assert loops.interval.low <= 0
+    assert said(study(), whole).startswith("As claimed: ")
+
+
 def test_a_level_that_no_curve_reaches_is_no_evidence() -> None:
     found = primary(study(), [by_hand((7, 0.09, 0.2, 0))])
     assert [each.place is None for each in found] == [False, True]
