@@ -23,7 +23,7 @@ from esamp.explorer.mlp import ResidualNetwork
 from esamp.methods import registry
 from esamp.methods.base import DecodeMethod, ModelShape
 from esamp.methods.esamp import ESamp
-from esamp.methods.esamp_noise import normals, of_equal_norm
+from esamp.methods.esamp_noise import normals
 from esamp.methods.rarity import Rarity
 from esamp.models import embedded_path
 from esamp.sampling import Sampling
@@ -317,8 +317,9 @@ def test_noise_is_as_long_as_the_error_and_points_elsewhere(dtype: torch.dtype) 
     count, size = 500, 64
     error = (torch.randn(count, size, dtype=torch.float64) * torch.logspace(-3, 3, count)[:, None]).to(dtype)
     error[0] = 0
-    rows = keyed([3] * count, list(range(count)), [2] * count)
-    noise = of_equal_norm(rows, error, error)
+    method, mine = build("esamp_noise"), head()
+    step = decode_step(mine, [0] * count, seed=[3] * count, index=list(range(count)), position=[2] * count)
+    noise = method.direction(step, error, error)
     torch.testing.assert_close(noise.norm(dim=1), error.norm(dim=1), rtol=1e-6, atol=0)
     assert not noise[0].any()
     cosines = torch.cosine_similarity(noise[1:], error[1:], dim=1)

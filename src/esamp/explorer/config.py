@@ -24,12 +24,13 @@ class ESampConfig(Options):
 
     preset: Literal["default", "paper"] = "default"
     """starting values: 'default' (rls, gated, beta 0.5) or 'paper' (mlp, beta 0.25, no gate)"""
-    signal: Literal["state", "action", "both"] = "state"
-    """what is new: the state reached, the action taken there, or both"""
+    signal: Literal["state", "contrast", "action", "both"] = "state"
+    """what is new: the state reached, how the sample differs from the others of its group, the action taken, or
+    state and action both"""
     beta: float = Field(0.5, ge=0, le=16)
-    """strength of the state signal: h' = hL + beta e"""
-    gain: float = Field(3.0, ge=0, le=1000)
-    """strength of the action signal: h' = hL - gain (predicted action)"""
+    """strength of the state and contrast signals: h' = hL + beta e"""
+    gain: float = Field(1.0, ge=0, le=1000)
+    """strength of the action signal, in nats: h' = hL - gain (predicted action) / (mean squared norm of head rows)"""
     waves: int | None = Field(None, ge=1, le=4096)
     """waves in which a group's samples start; by default 1 for the state signal and 4 with the action signal"""
     distiller: Literal["rls", "mlp", "mean"] = "rls"
@@ -40,6 +41,15 @@ class ESampConfig(Options):
     """who shares a distiller: the samples of one prompt, or everything in flight"""
     candidates: Literal["fused", "reference"] = "fused"
     """which logits the top-k, top-p and min-p filters see"""
+    kl: float = Field(0.0, ge=0, le=100)
+    """largest KL(steered || reference) of a token, in nats: each row is steered less where it would exceed it; 0 sets
+    no limit"""
+    cap: float = Field(0.0, ge=0, le=100)
+    """largest change of a token's logit relative to the mean change, in nats, approached smoothly; 0 sets no limit"""
+    keep_end: bool = False
+    """give end-of-sequence tokens the probability that the model gives them, so that lengths stay as they were"""
+    first_token: bool = False
+    """act on a sample's first token as well, which the published method leaves alone"""
     features: int = Field(128, ge=0, le=8192)
     """rls: size m of the fixed random projection of the source state; 0 uses the state itself"""
     ridge: float = Field(1.0, gt=0, le=1e6)
@@ -48,6 +58,10 @@ class ESampConfig(Options):
     """ridge penalty lambda of the action memory"""
     forgetting: float = Field(1.0, gt=0, le=1)
     """rls and mean: weight that past steps keep at each step; 1 forgets nothing"""
+    samples: int = Field(64, ge=2, le=4096)
+    """contrast: running means kept for a group; sample i uses mean i modulo this number"""
+    sample_forgetting: float = Field(0.99, gt=0, le=1)
+    """contrast: weight that a sample's past tokens keep at each new token; 1 forgets nothing"""
     centre: bool = False
     """rls: predict what is left after the group's running mean"""
     width: int = Field(384, ge=1, le=65536)
@@ -91,13 +105,23 @@ class ESampConfig(Options):
 
     @property
     def steers_state(self) -> bool:
-        """Whether the state signal moves the logits at all."""
+        """Whether the state or the contrast signal moves the logits at all."""
         return self.signal != "action" and self.beta > 0
 
     @property
     def steers_action(self) -> bool:
         """Whether the action signal moves the logits at all."""
-        return self.signal != "state" and self.gain > 0
+        return self.remembers_actions and self.gain > 0
+
+    @property
+    def remembers_actions(self) -> bool:
+        """Whether the action memory is kept."""
+        return self.signal in ("action", "both")
+
+    @property
+    def adjusts_logits(self) -> bool:
+        """Whether the change is limited or corrected on the logits, which takes a second projection."""
+        return self.kl > 0 or self.cap > 0 or self.keep_end
 
     @property
     def steers(self) -> bool:
@@ -117,7 +141,7 @@ class ESampConfig(Options):
     @property
     def wave_count(self) -> int:
         """`waves`, or its default for this signal."""
-        return self.waves or (1 if self.signal == "state" else 4)
+        return self.waves or (4 if self.remembers_actions else 1)
 
 
 def with_default(options: type[Options], name: str, default: Any) -> Any:

@@ -11,7 +11,8 @@ from esamp.errors import OptionError
 from esamp.explorer.bank import Bank, all_finite, choose
 from esamp.explorer.build import build_distiller
 from esamp.explorer.config import ESampConfig
-from esamp.explorer.distiller import State
+from esamp.explorer.contrast import SampleMeans
+from esamp.explorer.distiller import Distiller, State
 from esamp.explorer.fusion import divergence
 from esamp.explorer.layout import RowLayout
 from esamp.explorer.mlp import ResidualNetwork
@@ -31,14 +32,16 @@ class Proposal:
     layout: RowLayout
     source: Tensor
     """`[R, s]` h1, as the engine gave it"""
+    sample: Tensor
+    """`[R]` int64: the index of each row's sample in its group"""
     target: Tensor
     """`[R, d]` what the distiller is to predict"""
     deep: Tensor
     """`[R, d]` hL"""
     residual: Tensor
-    """`[R, d]` target - y, before the gate"""
+    """`[R, d]` target - y, before the gate; y is the sample's own mean with the contrast signal"""
     error: Tensor
-    """`[R, d]` e, the gated error in the space of the deep state"""
+    """`[R, d]` e, the gated error (or contrast) in the space of the deep state"""
     delta: Tensor
     """`[R, d]` beta e - gain a, or what stands in for e"""
     live: Tensor
@@ -70,16 +73,25 @@ class Explorer:
         slots: int,
         device: torch.device | str,
         frozen: bool = False,
+        head_scale: float = 1.0,
     ) -> None:
         """Allocate a bank of `slots` slots for source states of size s and deep states of size d on `device`.
 
-        A `frozen` network is never trained.
+        A `frozen` network is never trained. `head_scale` is the mean of ||w_v - mean w||^2 over the rows of the LM
+        head, by which the gain is divided so that it is in nats.
         """
-        self.config = config
+        self.config, self.gain = config, config.gain / head_scale
         dtype = DTYPES[config.dtype]
-        self.distiller = build_distiller(config, source_size, deep_size, dtype, device, frozen=frozen)
+        self.distiller: Distiller | None = None
+        self.means: SampleMeans | None = None
+        if config.signal == "contrast":
+            self.means = SampleMeans(
+                deep_size, samples=config.samples, forgetting=config.sample_forgetting, dtype=dtype, device=device
+            )
+        else:
+            self.distiller = build_distiller(config, source_size, deep_size, dtype, device, frozen=frozen)
         self.memory: RecursiveLeastSquares | None = None
-        if config.signal != "state":
+        if config.remembers_actions:
             self.memory = RecursiveLeastSquares(
                 deep_size,
                 deep_size,
@@ -97,7 +109,9 @@ class Explorer:
             "centre": torch.zeros(deep_size, dtype=exact, device=device),
             "count": torch.zeros(1, dtype=exact, device=device),
         }
-        template = _prefixed("own", own) | _prefixed("state", self.distiller.template())
+        learner = self.means if self.distiller is None else self.distiller
+        assert learner is not None
+        template = _prefixed("own", own) | _prefixed("state", learner.template())
         if self.memory is not None:
             template |= _prefixed("action", self.memory.template())
         self.bank = Bank(template, slots)
@@ -128,6 +142,8 @@ class Explorer:
         layout: RowLayout,
         live: Tensor,
         direction: Direction | None = None,
+        *,
+        sample: Tensor | None = None,
     ) -> Proposal:
         """Predict every row and say how its deep state should change.
 
@@ -138,21 +154,22 @@ class Explorer:
             layout: the slot of each row.
             live: `[R]` bool; other rows are neither steered nor learned from.
             direction: what beta scales in place of the error.
+            sample: `[R]` int64, the index of each row's sample in its group, which the contrast signal needs;
+                rows of one sample without it.
         """
         exact, given = self.bank.template["own.count"].dtype, deep.dtype
         source, target, deep = source.to(exact), target.to(exact), deep.to(exact)
         taking_part = live & layout.placed
         state = self.bank.read(layout.slots)
-        predicted = self.distiller.predict(_part("state", state), layout.to_grid(source, taking_part))
-        value = layout.to_rows(predicted.value)
+        sample = torch.zeros_like(layout.place) if sample is None else sample
+        value, signal, confidence = self._signal(state, source, sample, target, layout, taking_part)
         residual = target - value
-        confidence = layout.to_rows(predicted.confidence) if self.config.gate else torch.ones_like(source[:, 0])
-        error = confidence.unsqueeze(-1) * residual * _scale_to(target, deep, self.config)
+        error = confidence.unsqueeze(-1) * signal * _scale_to(target, deep, self.config)
         pushed = error if direction is None else direction(error, confidence.unsqueeze(-1) * value)
         delta = self.config.beta * pushed if self.config.steers_state else torch.zeros_like(deep)
         if self.memory is not None:
             action = self.memory.predict(_part("action", state), layout.to_grid(deep, taking_part)).value
-            delta = delta - self.config.gain * layout.to_rows(action)
+            delta = delta - self.gain * layout.to_rows(action)
         in_range = (deep + delta).to(given).isfinite() & residual.isfinite()  # float16 ends at 65504
         finite = in_range.all(-1) & source.isfinite().all(-1)
         ready = layout.spread(state["own.clock"][:, 1]) >= self.config.warmup
@@ -160,6 +177,7 @@ class Explorer:
         return Proposal(
             layout=layout,
             source=source,
+            sample=sample,
             target=target,
             deep=deep,
             residual=residual,
@@ -192,7 +210,7 @@ class Explorer:
         new = self._updated(old, proposal, target, action, slope, rows, taught)
         present = taught.any(-1)
         due = present & (old["own.clock"][:, 0] % self.config.update_every == 0)
-        if not self.distiller.learns:
+        if self.distiller is not None and not self.distiller.learns:
             due = torch.zeros_like(due)
         reset = layout.to_grid(broken, broken).any(-1) | (due & ~all_finite(new))
         own = self._bookkeeping(old, target, taught, torch.stack([present, due], dim=-1))
@@ -225,6 +243,23 @@ class Explorer:
         missed, varied = _squares(proposal, old)
         return torch.where(varied > 0, 1 - missed / varied, torch.nan)
 
+    def _signal(
+        self, state: State, source: Tensor, sample: Tensor, target: Tensor, layout: RowLayout, live: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Of each row: the prediction y `[R, d]`, what beta scales before the gate `[R, d]`, and confidence `[R]`."""
+        own = _part("state", state)
+        if self.distiller is None:
+            assert self.means is not None
+            found = self.means.compare(own, layout.to_grid(sample, live))
+            value, signal = layout.to_rows(found.own), layout.to_rows(found.difference)
+            confidence = found.confidence
+        else:
+            predicted = self.distiller.predict(own, layout.to_grid(source, live))
+            value, confidence = layout.to_rows(predicted.value), predicted.confidence
+            signal = target - value
+        trusted = layout.to_rows(confidence) if self.config.gate else torch.ones_like(source[:, 0])
+        return value, signal, trusted
+
     def _updated(
         self,
         old: State,
@@ -237,7 +272,11 @@ class Explorer:
     ) -> State:
         layout = proposal.layout
         source, state = layout.to_grid(proposal.source, rows), _part("state", old)
-        if slope is None:
+        if self.distiller is None:
+            assert self.means is not None
+            sample = layout.to_grid(proposal.sample, rows)
+            new = _prefixed("state", self.means.update(state, sample, target, live))
+        elif slope is None:
             new = _prefixed("state", self.distiller.update(state, source, target, live))
         elif isinstance(self.distiller, ResidualNetwork):
             new = _prefixed("state", self.distiller.descend(state, source, layout.to_grid(slope, rows), live))

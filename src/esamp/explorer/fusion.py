@@ -16,6 +16,9 @@ Subtraction alone, the paper's ablation of this formula, is ``head(hL) - s head(
 import torch
 from torch import Tensor
 
+BISECTIONS = 14
+"""Halvings of the interval in which `limited_logits` looks for a row's strength: it is known to 1 / 16384."""
+
 
 def mixed_states(deep: Tensor, delta: Tensor, steered: Tensor) -> Tensor:
     """``hL + delta`` on the rows in `steered` `[R]` bool, in the dtype of `deep` `[R, d]`; others keep their bits."""
@@ -54,6 +57,58 @@ def divergence(fused: Tensor, reference: Tensor) -> Tensor:
     log_new, log_old = fused.float().log_softmax(-1), reference.float().log_softmax(-1)
     gap = torch.where(log_new.isneginf(), 0.0, log_new - log_old)
     return (log_new.exp() * gap).sum(-1)
+
+
+def capped_logits(reference: Tensor, fused: Tensor, cap: float) -> Tensor:
+    """``reference + cap tanh((change - mean change) / cap)`` in float32, with change ``fused - reference`` `[R, V]`.
+
+    The mean is over the tokens that the head does not rule out; those it does keep minus infinity. No logit moves by
+    more than `cap` nats relative to the mean, and small changes stay as they are.
+    """
+    reference, ruled_out = reference.float(), reference.isneginf()
+    change = (fused.float() - reference).masked_fill(ruled_out, 0.0)
+    mean = change.sum(-1, keepdim=True) / (~ruled_out).sum(-1, keepdim=True)
+    return reference + cap * torch.tanh((change - mean) / cap)
+
+
+def limited_logits(reference: Tensor, fused: Tensor, budget: float) -> Tensor:
+    """``reference + t (fused - reference)`` in float32, t in [0, 1] the largest with KL(new || reference) <= `budget`.
+
+    Both are `[R, V]`; `budget` is in nats. KL grows with t, so t is found by bisection, to `BISECTIONS` binary digits
+    and from below: ``KL(t) = t E_t[change] - log E_0[exp(t change)]``, E_t being the mean under the new distribution.
+    """
+    reference = reference.float()
+    log_old = reference.log_softmax(-1)
+    change = (fused.float() - reference).masked_fill(reference.isneginf(), 0.0)
+
+    def kl(strength: Tensor) -> Tensor:
+        new = log_old + strength.unsqueeze(-1) * change
+        log_total = new.logsumexp(-1)
+        mean_change = ((new - log_total.unsqueeze(-1)).exp() * change).sum(-1)
+        return strength * mean_change - log_total
+
+    low, high = torch.zeros_like(reference[:, 0]), torch.ones_like(reference[:, 0])
+    low = torch.where(kl(high) <= budget, high, low)
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        within = kl(middle) <= budget
+        low, high = torch.where(within, middle, low), torch.where(within, high, middle)
+    return reference + low.unsqueeze(-1) * change
+
+
+def kept_ends(reference: Tensor, fused: Tensor, stops: Tensor) -> Tensor:
+    """`fused` in float32 with the probability that `reference` gives to the tokens `stops`, both `[R, V]`.
+
+    `stops` is `[R, k]` int64, filled up with -1. The other tokens keep their proportions under `fused`::
+
+        p(stop) = p_ref(stop)        p(z) = (1 - p_ref(stops)) p_fused(z) / (1 - p_fused(stops))
+    """
+    log_old, log_new = reference.float().log_softmax(-1), fused.float().log_softmax(-1)
+    place = stops.clamp_min(0).to(log_old.device)
+    is_stop = torch.zeros_like(log_old).scatter_add(1, place, (stops >= 0).to(log_old)) > 0
+    others_old = log_old.masked_fill(is_stop, float("-inf")).logsumexp(-1, keepdim=True)
+    others_new = log_new.masked_fill(is_stop, float("-inf")).logsumexp(-1, keepdim=True)
+    return torch.where(is_stop, log_old, log_new - others_new + others_old)
 
 
 def rescore_survivors(filtered: Tensor, change: Tensor, temperature: float) -> Tensor:

@@ -11,14 +11,16 @@ def slot_bytes(config: ESampConfig, source_size: int, deep_size: int, *, frozen:
     """Bytes of one slot of `esamp.explorer.explorer.Explorer`, for states of these sizes."""
     wide, exact = BYTES[config.dtype], max(BYTES[config.dtype], 4)
     own = 2 * 8 + exact * (deep_size + 1)
-    if config.distiller == "mlp":
+    if config.signal == "contrast":
+        state = exact * config.samples * (deep_size + 1)
+    elif config.distiller == "mlp":
         state = exact + (0 if frozen else 3 * _weights(config, deep_size))
     elif config.distiller == "mean":
         state = wide * deep_size + exact
     else:
         rows = feature_count(config, source_size)
         state = SUMS * rows * rows * (1 + config.gate) + wide * rows * deep_size + exact * deep_size * config.centre
-    if config.signal == "state":
+    if not config.remembers_actions:
         return own + state
     rows = feature_count(config, deep_size)
     return own + state + SUMS * rows * rows + wide * rows * deep_size
@@ -27,7 +29,8 @@ def slot_bytes(config: ESampConfig, source_size: int, deep_size: int, *, frozen:
 def shared_bytes(config: ESampConfig, source_size: int, deep_size: int, *, frozen: bool = False) -> int:
     """Bytes that all slots have in common: the random projections of source and deep states, a frozen network."""
     exact = max(BYTES[config.dtype], 4)
-    sizes = [source_size] * (config.distiller == "rls") + [deep_size] * (config.signal != "state")
+    predicts = config.distiller == "rls" and config.signal != "contrast"
+    sizes = [source_size] * predicts + [deep_size] * config.remembers_actions
     projections = sum(exact * config.features * size for size in sizes if 0 < config.features < size)
     return projections + (_weights(config, deep_size) if frozen else 0)
 

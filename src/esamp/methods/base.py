@@ -48,6 +48,8 @@ class ModelShape:
     """the ids of all tokens by their text; None where there is no tokenizer to ask"""
     tied: bool = False
     """whether the LM head is the matrix of the token embedding"""
+    head_scale: float = 1.0
+    """mean of ||w_v - mean w||^2 over the rows w_v of the LM head; 1 where they cannot be read"""
 
 
 @dataclass(frozen=True)
@@ -195,7 +197,7 @@ class DecodeMethod(Method, ABC):
     """
 
     kind = "step"
-    first_token: ClassVar[bool] = False
+    first_token: bool = False
     """whether it takes part in the step that ends a prompt's prefill and gives a sample its first token"""
 
     @classmethod
@@ -206,6 +208,11 @@ class DecodeMethod(Method, ABC):
         Raises:
             OptionError: the options leave it to the model's depth, which is not known.
         """
+
+    @classmethod
+    def takes_first(cls, options: Options) -> bool:
+        """`first_token` of a method built with these options."""
+        return cls.first_token
 
     @classmethod
     @abstractmethod

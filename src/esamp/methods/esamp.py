@@ -17,17 +17,18 @@ from esamp.methods.base import DecodeMethod, Detail, ModelShape
 from esamp.options import Options, narrowed
 from esamp.step import Combined, DecodeStep, Rows, Steering
 
+SEEDS = 2**31 - 1
+"""Modulus that keeps sums of a seed and a sample's index within int64."""
+
 
 @dataclass(frozen=True)
 class Variant:
-    """What an ablation does in another way than the method itself; as it stands here, nothing."""
+    """Overrides for an ablation; the defaults are plain ESamp."""
 
-    direction: Callable[[Rows, Tensor, Tensor], Tensor] | None = None
-    """what beta scales, from the rows, e and c y, `[R, d]` each; by default e"""
     distils: Literal["states", "tokens", "nothing"] = "states"
     """the loss of the distiller: ||hL - y||^2, KL(p || q) of the next-token distributions, or none"""
     subtracts: bool = False
-    """whether `direction` gives -c y, so that a head that is not linear has c y subtracted alone"""
+    """whether `ESamp.direction` gives -c y, so that a head that is not linear has c y subtracted alone"""
 
 
 class ESamp(DecodeMethod):
@@ -47,6 +48,7 @@ class ESamp(DecodeMethod):
     def __init__(self, config: ESampConfig, explorer: Explorer, *, full: bool) -> None:
         """Use `build`."""
         self.config, self.explorer, self.full = config, explorer, full
+        self.first_token = config.first_token
         self._sharing = 0  # groups in the one slot of scope = "batch"
         self._proposal: Proposal | None = None
         self._expected: Tensor | None = None
@@ -69,21 +71,29 @@ class ESamp(DecodeMethod):
         """
         config = narrowed(options, cls.options)
         source = shape.layer_sizes[config.source_layer]
-        if config.distiller == "mlp" and source != shape.hidden_size:
+        if config.distiller == "mlp" and config.signal != "contrast" and source != shape.hidden_size:
             raise OptionError(
                 f"distiller = 'mlp' maps states of one size, but layer {config.source_layer} of this model has "
                 f"{source} dimensions and its head {shape.hidden_size}: use distiller = 'rls'"
             )
         if config.target_layer is not None and shape.layer_sizes[config.target_layer] != shape.hidden_size:
             raise OptionError(f"target_layer = {config.target_layer} has another size than the head: leave it out")
-        if config.signal != "state" and not shape.head_rows:
+        if config.remembers_actions and not shape.head_rows:
             raise OptionError(
                 f"signal = {config.signal!r} reads the rows of the LM head, which this model keeps quantised"
             )
         if cls.variant.distils == "tokens" and not shape.head_rows:
             raise OptionError(f"{cls.name} trains through the LM head, which this model keeps quantised")
         frozen = cls.variant.distils == "nothing"
-        explorer = Explorer(config, source, shape.hidden_size, slots=slots, device=shape.device, frozen=frozen)
+        explorer = Explorer(
+            config,
+            source,
+            shape.hidden_size,
+            slots=slots,
+            device=shape.device,
+            frozen=frozen,
+            head_scale=shape.head_scale,
+        )
         return cls(config, explorer, full=full)
 
     @classmethod
@@ -99,6 +109,11 @@ class ESamp(DecodeMethod):
         """n samples in ``wave_count`` waves, as even as can be, larger ones first."""
         count = min(narrowed(options, cls.options).wave_count, n)
         return tuple(n // count + (wave < n % count) for wave in range(count))
+
+    @classmethod
+    def takes_first(cls, options: Options) -> bool:
+        """The option ``first_token``."""
+        return narrowed(options, cls.options).first_token
 
     @classmethod
     def steers(cls, options: Options) -> bool:
@@ -127,13 +142,22 @@ class ESamp(DecodeMethod):
         """Bytes of the bank."""
         return self.explorer.bank.nbytes
 
+    def direction(self, step: DecodeStep, error: Tensor, expected: Tensor) -> Tensor:
+        """What beta scales `[R, d]`, from e and c y `[R, d]`: e itself, unless an ablation overrides it."""
+        return error
+
     def steer(self, step: DecodeStep) -> Steering:
         """Propose a change and pick the cheapest exact way to carry it out."""
         config, variant = self.config, self.variant
         target = step.deep if config.target_layer is None else step.hidden[config.target_layer]
-        direction = None if variant.direction is None else partial(variant.direction, step.rows)
         proposal = self.explorer.propose(
-            step.hidden[config.source_layer], target, step.deep, step.layout, step.live, direction
+            step.hidden[config.source_layer],
+            target,
+            step.deep,
+            step.layout,
+            step.live,
+            partial(self.direction, step),
+            sample=_sample(step.rows),
         )
         self._proposal, self._expected, self._slope, self._kl, self._reference = proposal, None, None, None, None
         if not self.steers(config):
@@ -141,7 +165,8 @@ class ESamp(DecodeMethod):
         if not step.head.is_linear or variant.distils == "tokens":
             return self._steer_logits(step, proposal)
         moved = fusion.mixed_states(step.deep, proposal.delta, proposal.steered)
-        if not (self.full or self.explorer.memory is not None or config.candidates == "reference"):
+        compares = config.candidates == "reference" or config.adjusts_logits
+        if not (self.full or self.explorer.memory is not None or compares):
             return Steering((moved,))
         return Steering((step.deep, moved), lambda reference, fused: self._combine(step, reference, fused))
 
@@ -208,6 +233,7 @@ class ESamp(DecodeMethod):
         if proposal is None:
             raise OptionError("combine() belongs between steer() and observe()")
         proposal.reject(~fusion.sound_rows(reference, fused))
+        fused = self._adjusted(step, reference, fused)
         fused = torch.where(proposal.steered.unsqueeze(-1), fused, reference)  # to the bit, whatever the batch's shape
         self._kl = self.explorer.measure(proposal, reference, fused)
         self._keep(step, reference)
@@ -215,8 +241,22 @@ class ESamp(DecodeMethod):
             return Combined(reference, fused.float() - reference.float())
         return Combined(fused)
 
+    def _adjusted(self, step: DecodeStep, reference: Tensor, fused: Tensor) -> Tensor:
+        """`fused` `[R, V]` within the limits that the options set."""
+        config = self.config
+        if config.cap > 0:
+            fused = fusion.capped_logits(reference, fused, config.cap)
+        if config.kl > 0:
+            fused = fusion.limited_logits(reference, fused, config.kl)
+        return fusion.kept_ends(reference, fused, step.rows.stops) if config.keep_end else fused
+
     def _keep(self, step: DecodeStep, reference: Tensor) -> None:
         """Keep what `observe` and `detail` need: reference logits, and sum_v p_v w_v for the action memory."""
         self._reference = reference
         if self.explorer.memory is not None:
             self._expected = step.head.mean_rows(reference.float().softmax(-1))
+
+
+def _sample(rows: Rows) -> Tensor:
+    """`[R]` int64: a number of each row's sample. Samples of requests that share a named group rarely have the same."""
+    return rows.seed.remainder(SEEDS) + rows.index

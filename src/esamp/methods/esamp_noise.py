@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from esamp.explorer.config import AblationConfig
-from esamp.methods.esamp import ESamp, Variant
+from esamp.methods.esamp import ESamp
 from esamp.methods.randomness import uniform
-from esamp.step import Rows
+from esamp.step import DecodeStep, Rows
 
 PURPOSE = 4
 """Keeps these random numbers apart from those of other methods (`esamp.methods.randomness`)."""
@@ -31,14 +31,6 @@ def normals(rows: Rows, size: int) -> Tensor:
     return torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)[:, :size]
 
 
-def of_equal_norm(rows: Rows, error: Tensor, expected: Tensor) -> Tensor:
-    """Gaussian noise `[R, d]`, each row as long as that of `error` `[R, d]`."""
-    noise = normals(rows, error.shape[-1])
-    unit = (noise / noise.norm(dim=-1, keepdim=True)).to(error.dtype)
-    scaled: Tensor = unit * error.norm(dim=-1, keepdim=True)
-    return scaled
-
-
 class ESampNoise(ESamp):
     """``h' = hL + beta ||e|| g / ||g||`` with g `[R, d]` standard normal, drawn anew for each row and step.
 
@@ -50,4 +42,10 @@ class ESampNoise(ESamp):
     name = "esamp_noise"
     summary = "esamp along random directions of the same length: the control for the direction of the error"
     options = ESampNoiseConfig
-    variant = Variant(direction=of_equal_norm)
+
+    def direction(self, step: DecodeStep, error: Tensor, expected: Tensor) -> Tensor:
+        """Gaussian noise `[R, d]`, each row as long as that of `error`."""
+        noise = normals(step.rows, error.shape[-1])
+        unit = (noise / noise.norm(dim=-1, keepdim=True)).to(error.dtype)
+        scaled: Tensor = unit * error.norm(dim=-1, keepdim=True)
+        return scaled

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from esamp.explorer.config import AblationConfig
 from esamp.methods.esamp import ESamp, Variant
-from esamp.step import Rows
+from esamp.step import DecodeStep
 
 
 class ESampSubtractConfig(AblationConfig):
@@ -18,11 +18,6 @@ class ESampSubtractConfig(AblationConfig):
         if self.target_layer is not None:
             raise ValueError("what is subtracted must be a prediction of the LM head's input: leave target_layer out")
         return self
-
-
-def minus_prediction(rows: Rows, error: Tensor, expected: Tensor) -> Tensor:
-    """``-c y`` `[R, d]`."""
-    return -expected
 
 
 class ESampSubtract(ESamp):
@@ -36,4 +31,8 @@ class ESampSubtract(ESamp):
     name = "esamp_subtract"
     summary = "esamp by subtraction alone, W (hL - beta y): the control for the form of the fusion"
     options = ESampSubtractConfig
-    variant = Variant(direction=minus_prediction, subtracts=True)
+    variant = Variant(subtracts=True)
+
+    def direction(self, step: DecodeStep, error: Tensor, expected: Tensor) -> Tensor:
+        """``-c y`` `[R, d]`."""
+        return -expected

@@ -111,6 +111,7 @@ class Stack(DecodeMethod):
     ) -> None:
         """Use `build`."""
         self.inner, self.draw = inner, draw
+        self.first_token = bool(filters) or draw is not None or (inner is not None and inner.first_token)
         self._early = [each for each in filters if isinstance(each, EarlyFilter)]
         self._late = [each for each in filters if isinstance(each, LateFilter)]
         self._telemetry = telemetry
@@ -151,6 +152,14 @@ class Stack(DecodeMethod):
             None if draw is None else draw.build(options, shape, slots=slots),
             Telemetry(slots, shape.device),
             slots=slots,
+        )
+
+    @classmethod
+    def takes_first(cls, options: Options) -> bool:
+        """Filters and draws act on first tokens; a method of states where its options say so."""
+        return any(
+            part.takes_first(options) if issubclass(part, DecodeMethod) else issubclass(part, Filter | Draw)
+            for part in cls.parts
         )
 
     @classmethod
@@ -254,7 +263,7 @@ class Stack(DecodeMethod):
         return read
 
     def _for_inner(self, step: DecodeStep) -> DecodeStep:
-        """A sample's first token is none of a method's that acts between decode steps."""
+        """Exclude first tokens for methods that act only on decode steps."""
         if self.inner is None or self.inner.first_token or not self.first_token:
             return step
         return replace(step, live=step.live & (step.rows.position > 0))

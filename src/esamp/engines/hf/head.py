@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from esamp.engines.hf.taps import Taps, layer_stack, output_head
-from esamp.engines.linearity import is_linear, probe_states
+from esamp.engines.linearity import head_scale, is_linear, probe_states, row_sums
 from esamp.errors import UnsupportedError
 from esamp.methods.base import ModelShape
 
@@ -99,6 +99,7 @@ def probe(model: PreTrainedModel, layers: tuple[int, ...]) -> tuple[ModelShape, 
         head_rows=weight is not None,
         vocabulary=listener.vocabulary,
         tied=_is_tied(model.get_input_embeddings(), output_head(model)),
+        head_scale=1.0 if weight is None else head_scale(row_sums(weight)),
     )
     return shape, HFHead(listener.linear, weight)
 

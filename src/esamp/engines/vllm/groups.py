@@ -133,8 +133,8 @@ class Groups:
         if group.expected is not None:
             group.expected -= 1
         measured = self._traces.setdefault(who.parent, {}).setdefault(who.index, []) if group.trace else []
-        if asked is not None and not asked.method.first_token and not measured:
-            measured.append(torch.full((3,), float("nan")))  # the first token is not this method's
+        if asked is not None and not asked.method.takes_first(asked.options) and not measured:
+            measured.append(torch.full((3,), float("nan")))  # the method does not act on first tokens
         count = 0 if asked is None or asked.samples is None else asked.samples
         self.members[request_id] = Member(group, who.parent, who.index, count, facts, measured)
         self._alive[who.parent] += 1

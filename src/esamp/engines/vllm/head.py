@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from vllm.distributed import get_tensor_model_parallel_rank, tensor_model_parallel_all_reduce
 from vllm.model_executor.layers.vocab_parallel_embedding import UnquantizedEmbeddingMethod, VocabParallelEmbedding
 
-from esamp.engines.linearity import is_linear, probe_states
+from esamp.engines.linearity import head_scale, is_linear, probe_states, row_sums
 from esamp.errors import UnsupportedError
 
 
@@ -20,6 +20,8 @@ class VLLMHead:
     weight: Tensor | None
     """`[V / ranks, d]`: rows `first` to `first + V / ranks` of the head; None when the head is quantised"""
     first: int
+    scale: float = 1.0
+    """see `esamp.methods.base.ModelShape.head_scale`"""
 
     @property
     def has_rows(self) -> bool:
@@ -57,7 +59,10 @@ def find_head(model: Any, hidden_size: int, dtype: torch.dtype, device: torch.de
         weight = layer.weight.detach()
         weight = weight if weight.shape[-1] == hidden_size else None
     rank = get_tensor_model_parallel_rank()
-    return VLLMHead(is_linear(logits), weight, 0 if weight is None else rank * weight.shape[0])
+    scale = 1.0
+    if weight is not None:
+        scale = head_scale(tensor_model_parallel_all_reduce(row_sums(weight).to(device)).cpu())
+    return VLLMHead(is_linear(logits), weight, 0 if weight is None else rank * weight.shape[0], scale)
 
 
 def _layer(model: nn.Module) -> Any:

@@ -73,6 +73,7 @@ class Installation:
             vocabulary=config.get_vocab_size(),
             line_breaks=partial(_line_breaks, config),
             tied=bool(config.hf_text_config.to_dict().get("tie_word_embeddings")),
+            head_scale=head.scale,
         )
         self.groups = Groups(self.settings, shape)
         self.exploration = Exploration(self.groups, head, self._device, self._clock)

@@ -1,0 +1,46 @@
+"""`esamp_roll`: each sample is steered by the error of another one. Does a sample's own error carry the effect?"""
+
+import torch
+from torch import Tensor
+
+from esamp.explorer.config import AblationConfig
+from esamp.methods.esamp import ESamp
+from esamp.step import DecodeStep
+
+
+class ESampRollConfig(AblationConfig):
+    """Options of `esamp_roll`: those of `esamp`, with the same defaults and presets, for the state signal."""
+
+
+def next_row(step: DecodeStep, values: Tensor) -> Tensor:
+    """The `values` `[R, d]` of each live row's successor among the live rows of its group, the last one's of the first.
+
+    Zeros for a row that is alone in its group, and for rows that do not take part.
+    """
+    layout, live = step.layout, step.live & step.layout.placed
+    present = layout.to_grid(live, live)
+    order = (~present).to(torch.int8).argsort(dim=1, stable=True)  # lanes of the group, live ones first
+    count = present.sum(1, keepdim=True)
+    following = (torch.arange(layout.lanes, device=order.device) + 1).remainder(count.clamp_min(1))
+    source = torch.zeros_like(order).scatter(1, order, order.gather(1, following))
+    grid = layout.to_grid(values, live)
+    rolled = grid.gather(1, source.unsqueeze(-1).expand_as(grid))
+    return layout.to_rows(rolled * (present & (count > 1)).unsqueeze(-1))
+
+
+class ESampRoll(ESamp):
+    """``h' = hL + beta e_next``, e_next being the error of the next live sample of the same group.
+
+    Size and statistics of the errors, learning and gate are those of `ESamp`; only the assignment of errors to samples
+    differs. If exploring worked by spreading samples in directions that matter to the group, whichever sample they
+    belong to, this would work as well.
+    """
+
+    name = "esamp_roll"
+    summary = "esamp by the error of the next sample: the control for whose error it is"
+    citation = "a control of ours for Zeng et al. 2026, arXiv 2604.24927"
+    options = ESampRollConfig
+
+    def direction(self, step: DecodeStep, error: Tensor, expected: Tensor) -> Tensor:
+        """The errors of the next samples `[R, d]`."""
+        return next_row(step, error)

@@ -1,0 +1,176 @@
+"""The contrast signal against plain loops in float64, and what it keeps apart."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from esamp.explorer.config import ESampConfig
+from esamp.explorer.contrast import SampleMeans
+from esamp.explorer.explorer import Explorer, Proposal
+from esamp.explorer.layout import RowLayout
+
+D = 5
+Vector = NDArray[np.float64]
+
+
+@pytest.fixture(autouse=True, params=[torch.no_grad, torch.inference_mode])
+def _both_modes(request: pytest.FixtureRequest) -> Iterator[None]:
+    with request.param():
+        yield
+
+
+class Loops:
+    """One group, token by token: every sample keeps the list of its states."""
+
+    def __init__(self, samples: int, forgetting: float) -> None:
+        self.samples, self.forgetting = samples, forgetting
+        self.seen: dict[int, list[list[Vector]]] = {}  # by mean: for each step, the states that were added
+
+    def _sum(self, mean: int) -> tuple[Vector, float]:
+        total, weight = np.zeros(D), 0.0
+        for age, states in enumerate(reversed(self.seen.get(mean, []))):
+            for state in states:
+                total = total + self.forgetting**age * state
+                weight += self.forgetting**age
+        return total, weight
+
+    def contrast(self, sample: int) -> tuple[Vector, float]:
+        mean = sample % self.samples
+        own, n = self._sum(mean)
+        others = [self._sum(other) for other in self.seen if other != mean]
+        total, count = sum((s for s, _ in others), np.zeros(D)), sum(w for _, w in others)
+        if n == 0 or count == 0:
+            return np.zeros(D), 0.0
+        return own / n - total / count, n / (n + 8) * count / (count + 8)
+
+    def learn(self, rows: Sequence[tuple[int, Vector]]) -> None:
+        for mean in {sample % self.samples for sample, _ in rows}:
+            self.seen.setdefault(mean, []).append([state for sample, state in rows if sample % self.samples == mean])
+
+
+def explorer(**options: object) -> Explorer:
+    config = ESampConfig.parse({"signal": "contrast", "dtype": "float64", "samples": 4} | options)
+    return Explorer(config, D, D, slots=3, device="cpu")
+
+
+def step(explored: Explorer, slots: list[int | None], sample: list[int], deep: Tensor, live: Tensor) -> Proposal:
+    layout = RowLayout.build(slots)
+    proposal = explored.propose(deep, deep, deep, layout, live, sample=torch.tensor(sample))
+    explored.learn(proposal, None, live)
+    return proposal
+
+
+MIXES: list[tuple[list[int | None], list[int]]] = [
+    ([0, 0, 1], [0, 1, 0]),
+    ([1, 0, None, 1, 0], [2, 0, 0, 0, 1]),
+    ([0, 1, 1, 0, 0], [3, 0, 2, 1, 7]),  # samples 3 and 7 share a mean
+    ([1], [0]),
+    ([0, 0], [7, 0]),
+    ([None, 1, 0, 1], [0, 5, 1, 2]),
+]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"sample_forgetting": 0.7, "beta": 2.0}, {"gate": False}, {"sample_forgetting": 1.0, "samples": 2}],
+    ids=str,
+)
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-10), ("float32", 1e-4)])
+def test_contrast_equals_the_loops_for_any_mix_of_groups(
+    options: dict[str, float], dtype: str, tolerance: float
+) -> None:
+    explored = explorer(**options, dtype=dtype)
+    config = explored.config
+    assert [explored.claim(), explored.claim()] == [0, 1]
+    groups = [Loops(config.samples, config.sample_forgetting) for _ in range(2)]
+    for slots, sample in MIXES * 4:
+        deep = torch.randn(len(slots), D, dtype=torch.float64) + 1
+        live = torch.rand(len(slots)) < 0.8
+        delta = step(explored, slots, sample, deep, live).delta
+        for row, slot in enumerate(slots):
+            if slot is None or not live[row]:
+                continue
+            difference, confidence = groups[slot].contrast(sample[row])
+            expected = config.beta * (confidence if config.gate else 1.0) * difference
+            np.testing.assert_allclose(delta[row].double().numpy(), expected, atol=tolerance)
+        for slot, group in enumerate(groups):
+            own = [row for row, owner in enumerate(slots) if owner == slot and live[row]]
+            group.learn([(sample[row], deep[row].numpy()) for row in own])
+
+
+def test_two_samples_by_hand() -> None:
+    means = SampleMeans(1, samples=2, forgetting=0.5, dtype=torch.float64)
+    state = {name: tensor.unsqueeze(0) for name, tensor in means.template().items()}
+    both, live = torch.tensor([[0, 1]]), torch.ones(1, 2, dtype=torch.bool)
+    for values in ([4.0, 0.0], [8.0, 2.0]):
+        state = means.update(state, both, torch.tensor(values).view(1, 2, 1), live)
+    found = means.compare(state, both)
+    own, others = (0.5 * 4 + 8) / 1.5, (0.5 * 0 + 2) / 1.5
+    assert found.own.flatten().tolist() == pytest.approx([own, others])
+    assert found.difference.flatten().tolist() == pytest.approx([own - others, others - own])
+    assert found.confidence.flatten().tolist() == pytest.approx([(1.5 / 9.5) ** 2] * 2)
+
+
+def test_a_sample_alone_in_its_group_is_left_alone() -> None:
+    explored = explorer()
+    slot, live = explored.claim(), torch.ones(1, dtype=torch.bool)
+    for _ in range(5):
+        proposal = step(explored, [slot], [3], torch.randn(1, D, dtype=torch.float64), live)
+        assert not proposal.steered.any()
+
+
+def test_a_finished_sample_is_still_what_later_ones_are_compared_with() -> None:
+    explored = explorer()
+    slot, live = explored.claim(), torch.ones(1, dtype=torch.bool)
+    for _ in range(10):
+        step(explored, [slot], [0], torch.full((1, D), 3.0, dtype=torch.float64), live)
+    step(explored, [slot], [1], torch.full((1, D), 1.0, dtype=torch.float64), live)
+    proposal = step(explored, [slot], [1], torch.full((1, D), 1.0, dtype=torch.float64), live)
+    assert bool(proposal.steered)
+    assert (proposal.delta < 0).all()  # away from the finished sample's 3
+
+
+def test_what_all_samples_share_cancels() -> None:
+    explored = explorer()
+    slot, live = explored.claim(), torch.ones(3, dtype=torch.bool)
+    own = torch.randn(3, D, dtype=torch.float64)
+    deltas = []
+    for common in (0.0, 100.0):
+        for _ in range(4):
+            proposal = step(explored, [slot] * 3, [0, 1, 2], own + common, live)
+        deltas.append(proposal.delta)
+        explored.release(slot or 0)
+        slot = explored.claim()
+    torch.testing.assert_close(deltas[0], deltas[1], atol=1e-9, rtol=0)
+    assert deltas[0].abs().max() > 0.01
+
+
+def test_a_row_that_is_no_number_resets_its_group_and_no_other() -> None:
+    explored = explorer()
+    slots, live = [explored.claim(), explored.claim()], torch.ones(4, dtype=torch.bool)
+    rows: list[int | None] = [slots[0], slots[0], slots[1], slots[1]]
+    deep = torch.randn(4, D, dtype=torch.float64)
+    step(explored, rows, [0, 1, 0, 1], deep, live)
+    deep = deep.clone()
+    deep[0] = float("nan")
+    step(explored, rows, [0, 1, 0, 1], deep, live)
+    tokens = explored.bank.tensors["state.tokens"].sum(1)
+    assert tokens[0] == 0
+    assert tokens[1] > 3.9
+
+
+def test_the_action_memory_takes_its_gain_in_nats() -> None:
+    config = ESampConfig(signal="action", gain=6.0, features=0, dtype="float64")
+    deep, action = torch.randn(1, D, dtype=torch.float64), torch.randn(1, D, dtype=torch.float64)
+    live, found = torch.ones(1, dtype=torch.bool), []
+    for scale in (1.0, 3.0):
+        explored = Explorer(config, D, D, slots=1, device="cpu", head_scale=scale)
+        layout = RowLayout.build([explored.claim()])
+        explored.learn(explored.propose(deep, deep, deep, layout, live), action, live)
+        found.append(explored.propose(deep, deep, deep, layout, live).delta)
+    torch.testing.assert_close(found[0], 3 * found[1])
+    assert found[0].abs().max() > 0
