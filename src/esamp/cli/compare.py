@@ -13,6 +13,7 @@ import typer
 from pydantic import Field
 
 from esamp.cli.chat import applies_template
+from esamp.cli.chat import applies_template
 from esamp.cli.flags import FlagGroup, value_of, with_flags
 from esamp.cli.pages import check_page, write_page
 from esamp.cli.samples import console_for, print_samples, print_table, print_text

@@ -67,7 +67,7 @@ class TextMeter:
             missing.append(f"diversity is measured by word n-grams, which saturate, and topic is not measured: {error}")
         words = True
         try:
-            nonword_share(["word"])
+            nonword_share([])  # an error where the library is missing, whatever the texts
         except EsampError as error:
             words = False
             missing.append(f"non-words are not counted: {error}")
