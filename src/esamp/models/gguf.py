@@ -1,6 +1,7 @@
 """A GGUF file, read by transformers and written as a folder of safetensors in bfloat16."""
 
 import logging
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -12,6 +13,18 @@ from esamp.models.store import WEIGHTS
 
 NEEDED = ("gguf", "accelerate")
 """Packages that transformers reads GGUF files with."""
+UNREADABLE = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+"""What the readers raise when the file is damaged; they check little themselves."""
 
 
 def missing() -> list[str]:
@@ -38,7 +51,7 @@ def convert(file: Path, folder: Path) -> None:
             )
         except ImportError as error:
             raise MissingDependencyError(f"{error} -- pip install --upgrade gguf accelerate") from error
-        except (ValueError, KeyError, IndexError, OSError, RuntimeError, EOFError, TypeError) as error:
+        except UNREADABLE as error:
             first = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise EsampError(f"{file} cannot be read as a GGUF model: {first}") from error
     if tokenizer.chat_template is None:

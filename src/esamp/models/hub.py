@@ -123,11 +123,11 @@ def _cached(name: str) -> Path | None:
 
 
 def _downloaded(name: str) -> Path:
-    commit = revision(name)
+    revision(name)
     say(f"downloading {name} from {constants.ENDPOINT}, once (about 270 MB)")
     try:
         with _quiet():
-            found = Path(snapshot_download(name, revision=commit, allow_patterns=list(FILES)))
+            found = Path(snapshot_download(name, allow_patterns=list(FILES)))
     except (TransportError, OSError, ValueError) as error:
         raise HubError(f"the download from {constants.ENDPOINT} failed ({_first_line(error)})") from error
     if missing := [file for file in NEEDED if not (found / file).exists()]:

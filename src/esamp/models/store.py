@@ -66,7 +66,9 @@ class CachedModel:
         """
         try:
             found = json.loads((self.path / MANIFEST).read_text(encoding="utf-8"))
-            files = found["files"] if found["version"] == self.version else {}
+            files = found["files"]
+            if found["version"] != self.version or WEIGHTS not in files:
+                return None
             hashed = [name for name in files if name != WEIGHTS or hash_weights]
             whole = all((self.path / name).stat().st_size == entry["bytes"] for name, entry in files.items())
             if not whole or any(_sha256(self.path / name) != files[name]["sha256"] for name in hashed):

@@ -2,9 +2,6 @@
 
 from functools import cache
 
-from jinja2 import TemplateError
-from transformers import AutoTokenizer
-
 from esamp.errors import InputError
 from esamp.models import AMATEUR, EMBEDDED, SMOLLM2, hub
 
@@ -14,7 +11,7 @@ KNOWN = {EMBEDDED: False, AMATEUR: False, SMOLLM2: True}
 
 @cache
 def has_chat_template(model: str) -> bool:
-    """Whether the model has a chat template. One that returns a message unchanged counts as none.
+    """Whether the model has a chat template. One that gives a message the token ids of the plain text counts as none.
 
     Args:
         model: a name of ours, a folder, or a hub name, whose tokenizer is downloaded.
@@ -24,7 +21,10 @@ def has_chat_template(model: str) -> bool:
     """
     if model in KNOWN:
         return KNOWN[model]
-    hub.check(model)
+    hub.check(model)  # before the imports, so that a wrong name is refused at once
+    from jinja2 import TemplateError
+    from transformers import AutoTokenizer
+
     try:
         tokenizer = AutoTokenizer.from_pretrained(model)
     except (OSError, ValueError) as error:
@@ -33,7 +33,8 @@ def has_chat_template(model: str) -> bool:
     if tokenizer.chat_template is None:
         return False
     try:
-        turn = {"role": "user", "content": "x"}
-        return str(tokenizer.apply_chat_template([turn], add_generation_prompt=True, tokenize=False)) != "x"
+        turn = {"role": "user", "content": "a"}
+        text = str(tokenizer.apply_chat_template([turn], add_generation_prompt=True, tokenize=False))
+        return bool(tokenizer(text, add_special_tokens=False).input_ids != tokenizer("a").input_ids)
     except TemplateError:  # it wants other messages than one user's, so it does something
         return True

@@ -11,7 +11,6 @@ from pydantic import Field
 
 from esamp.engines import registry as engines
 from esamp.engines.base import Completion, Engine, Progress, Request, check_active
-from esamp.errors import InputError
 from esamp.methods import registry
 from esamp.models import EMBEDDED
 from esamp.options import Options
@@ -65,10 +64,7 @@ class ModelOptions(Options):
             return False
         from esamp.models.templates import has_chat_template  # imports transformers
 
-        try:
-            return has_chat_template(self.model)
-        except InputError as error:
-            raise InputError(f"{error}; where only the template is in question, set chat to true or false") from error
+        return has_chat_template(self.model)
 
 
 class PlaceOptions(ModelOptions):

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from esamp.engines.base import Request
+from esamp.errors import InputError
 from esamp.study.config import Arm, ModelSpec, Study, TaskSpec
 from esamp.tasks import registry as tasks
 from esamp.tasks.base import Item
@@ -34,7 +35,7 @@ class Cell:
     def settings(self) -> dict[str, Any]:
         """Everything that the samples depend on beside the problem, as JSON."""
         return {
-            "model": {**self.model.model_dump(mode="json", exclude=set(PLACEMENT)), "chat": self.model.chats()},
+            "model": {**self.model.model_dump(mode="json", exclude=set(PLACEMENT)), "chat": _chats(self.model)},
             "task": {
                 "task": self.task.task,
                 "options": {name: v for name, v in self.task.options.items() if name not in UNHASHED},
@@ -60,7 +61,7 @@ class Cell:
 
     def request(self, item: Item) -> Request:
         """What the engine gets for one problem."""
-        chat = tasks.get(self.task.task).chat and self.model.chats()
+        chat = tasks.get(self.task.task).chat and _chats(self.model)
         prompt = ({"role": "user", "content": item.prompt},) if chat and isinstance(item.prompt, str) else item.prompt
         return Request(item.id, prompt, self.n, self.arm.sampling, self.arm.method, self.arm.options, self.seed)
 
@@ -73,6 +74,13 @@ def cells(study: Study) -> Iterator[Cell]:
                 for seed in study.seeds:
                     for arm in study.arms:
                         yield Cell(model, task, arm, n, seed, study.traces)
+
+
+def _chats(model: ModelSpec) -> bool:
+    try:
+        return model.chats()
+    except InputError as error:
+        raise InputError(f"{error}; if only its chat template is missing, write chat = true or chat = false") from error
 
 
 def item_key(item: Item) -> str:
