@@ -1,55 +1,25 @@
 """The contrast signal against plain loops in float64, and what it keeps apart."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from contrast_reference import Loops
 from esamp.explorer.config import ESampConfig
 from esamp.explorer.contrast import SampleMeans
 from esamp.explorer.explorer import Explorer, Proposal
 from esamp.explorer.layout import RowLayout
 
 D = 5
-Vector = NDArray[np.float64]
 
 
 @pytest.fixture(autouse=True, params=[torch.no_grad, torch.inference_mode])
 def _both_modes(request: pytest.FixtureRequest) -> Iterator[None]:
     with request.param():
         yield
-
-
-class Loops:
-    """One group, token by token: every sample keeps the list of its states."""
-
-    def __init__(self, samples: int, forgetting: float) -> None:
-        self.samples, self.forgetting = samples, forgetting
-        self.seen: dict[int, list[list[Vector]]] = {}  # by mean: for each step, the states that were added
-
-    def _sum(self, mean: int) -> tuple[Vector, float]:
-        total, weight = np.zeros(D), 0.0
-        for age, states in enumerate(reversed(self.seen.get(mean, []))):
-            for state in states:
-                total = total + self.forgetting**age * state
-                weight += self.forgetting**age
-        return total, weight
-
-    def contrast(self, sample: int) -> tuple[Vector, float]:
-        mean = sample % self.samples
-        own, n = self._sum(mean)
-        others = [self._sum(other) for other in self.seen if other != mean]
-        total, count = sum((s for s, _ in others), np.zeros(D)), sum(w for _, w in others)
-        if n == 0 or count == 0:
-            return np.zeros(D), 0.0
-        return own / n - total / count, n / (n + 8) * count / (count + 8)
-
-    def learn(self, rows: Sequence[tuple[int, Vector]]) -> None:
-        for mean in {sample % self.samples for sample, _ in rows}:
-            self.seen.setdefault(mean, []).append([state for sample, state in rows if sample % self.samples == mean])
 
 
 def explorer(**options: object) -> Explorer:
@@ -86,7 +56,7 @@ def test_contrast_equals_the_loops_for_any_mix_of_groups(
     explored = explorer(**options, dtype=dtype)
     config = explored.config
     assert [explored.claim(), explored.claim()] == [0, 1]
-    groups = [Loops(config.samples, config.sample_forgetting) for _ in range(2)]
+    groups = [Loops(D, config.samples, config.sample_forgetting) for _ in range(2)]
     for slots, sample in MIXES * 4:
         deep = torch.randn(len(slots), D, dtype=torch.float64) + 1
         live = torch.rand(len(slots)) < 0.8

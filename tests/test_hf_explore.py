@@ -296,6 +296,10 @@ def test_what_the_user_compiled_explores_too(part: str) -> None:
         ESampConfig(distiller="mean"),
         ESampConfig(preset="paper"),
         ESampConfig(scope="batch"),
+        ESampConfig(signal="contrast"),
+        ESampConfig(signal="contrast", cap=1.0),
+        ESampConfig(kl=0.01),
+        ESampConfig(keep_end=True),
     ],
     ids=lambda options: ",".join(f"{name}={getattr(options, name)}" for name in sorted(options.model_fields_set)),
 )
@@ -333,7 +337,8 @@ def test_the_action_signal_by_hand_with_a_soft_cap() -> None:
     predicted = features[:1] @ torch.linalg.solve(
         0.1 * torch.eye(65, dtype=torch.float64) + features.T @ features, features.T @ taken
     )
-    back_off = 1.5 * torch.tanh((deep[0][5] + 2 * predicted[0]) @ weight.T / 1.5)
+    gain = 2 / (weight - weight.mean(0)).square().sum(1).mean()  # in nats
+    back_off = 1.5 * torch.tanh((deep[0][5] + gain * predicted[0]) @ weight.T / 1.5)
     torch.testing.assert_close(second.logits[1][0].double(), 2 * plain[5] - back_off, atol=1e-4, rtol=1e-4)
     assert (second.logits[1] - first.logits[1]).abs().max() > 1e-2
 

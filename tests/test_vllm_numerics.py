@@ -97,6 +97,11 @@ MIXED = [
     Request(prompt(30), 2, dict(gate=False, ridge=0.1), dict(max_tokens=3)),
     Request(prompt(8), 2, ACTION | dict(candidates="reference", gain=0.5, features=16)),
     Request(prompt(5), 1, None, dict(seed=4)),
+    Request(prompt(6, 3), 3, dict(signal="contrast", beta=2.0, gate=False)),
+    Request(prompt(7, 3), 4, dict(signal="contrast", beta=2.0, gate=False, cap=0.3, samples=3), dict(seed=6)),
+    Request(prompt(8, 3), 2, STATE | dict(kl=0.002)),
+    Request(prompt(10, 3), 2, STATE | dict(keep_end=True)),
+    Request(prompt(9, 3), 2, STATE | dict(first_token=True, preset="paper", width=32)),
 ]
 
 

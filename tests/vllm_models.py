@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
+import contrast_reference
 from esamp import ESampConfig
 from esamp.explorer.explorer import build_distiller
-from hf_models import AFTER_HEAD, small, small_tokenizer
+from hf_models import AFTER_HEAD, EOS, small, small_tokenizer
 from hf_reference import states_alone
 from reference import RLS, Group, Mean, Network, action
 
@@ -61,24 +62,32 @@ def replay(
     """Fused logits `[T, V]` of each sample, given all their tokens, and the model's own.
 
     Samples of a wave run in lockstep from their first token on, waves one after the other. The first token, whose
-    logits belong to the prompt, is left alone.
+    logits belong to the prompt, is left alone unless ``first_token`` is set.
     """
     waves = waves or [len(samples)]
     states = [_states(model, prompt, tokens, config.source_layer) for tokens in samples]
     weight = model.get_output_embeddings().weight.detach().double().numpy()
-    group = _group(config, states[0][0].shape[1], weight.shape[1])
+    group = _group(config, weight, states[0][0].shape[1])
     own = [[_project(model, row, weight) for row in deep] for _, deep in states]
-    fused = [[rows[0]] for rows in own]
+    first = 0 if config.first_token else 1
+    fused = [rows[:first] for rows in own]
     start = 0
     for size in waves:
         wave = range(start, start + size)
         start += size
-        for step in range(1, max(len(samples[i]) for i in wave)):
+        for step in range(first, max(len(samples[i]) for i in wave)):
             running = [i for i in wave if len(samples[i]) > step]
             sources, deeps = ([states[i][k][step] for i in running] for k in (0, 1))
-            taken = [action(weight, samples[i][step], own[i][step]) for i in running]
-            for i, deep, change in zip(running, deeps, group.step(sources, deeps, taken), strict=True):
-                fused[i].append(_mix(model, deep, change, weight, config))
+            if isinstance(group, contrast_reference.Loops):
+                found = [group.contrast(i) for i in running]
+                changes = [config.beta * confidence * difference for difference, confidence in found]
+                group.learn(list(zip(running, deeps, strict=True)))
+            else:
+                taken = [action(weight, samples[i][step], own[i][step]) for i in running]
+                changes = group.step(sources, deeps, taken)
+            for i, deep, change in zip(running, deeps, changes, strict=True):
+                mixed = _mix(model, deep, change, weight, config)
+                fused[i].append(_limited(own[i][step], mixed, config) if change.any() else mixed)
     return [(_stack(mixed), _stack(alone)) for mixed, alone in zip(fused, own, strict=True)]
 
 
@@ -127,19 +136,33 @@ def _project(model: PreTrainedModel, deep: Rows, weight: Rows) -> Rows:
 def _mix(model: PreTrainedModel, deep: Rows, change: Rows, weight: Rows, config: ESampConfig) -> Rows:
     if model.config.model_type != "gemma2" or not change.any():  # a linear head
         return _project(model, deep + change, weight)
-    strength = config.beta if config.signal == "state" else max(1.0, config.beta * (config.signal == "both"))
+    strength = config.beta if config.signal in ("state", "contrast") else max(1.0, config.beta * (config.signal == "both"))
     own, counter = (_project(model, x, weight) for x in (deep, deep - change / strength))
     return (1 + strength) * own - strength * counter
 
 
-def _group(config: ESampConfig, source: int, size: int) -> Group:
+def _limited(own: Rows, mixed: Rows, config: ESampConfig) -> Rows:
+    """`mixed` within the limits of the options."""
+    if config.cap:
+        mixed = contrast_reference.capped(own, mixed, config.cap)
+    if config.kl:
+        mixed = contrast_reference.limited(own, mixed, config.kl)
+    return contrast_reference.with_ends_kept(own, mixed, [EOS]) if config.keep_end else mixed
+
+
+def _group(config: ESampConfig, weight: Rows, source: int) -> Group | contrast_reference.Loops:
+    size = weight.shape[1]
+    if config.signal == "contrast":
+        return contrast_reference.Loops(size, config.samples, config.sample_forgetting)
     memory = None
     if config.signal != "state":
         projection = _projection(config, size, config.seed + 1)
         features = size if projection is None else config.features
         memory = RLS(features + 1, size, config.action_ridge, projection)
     beta = config.beta if config.signal != "action" else 0.0
-    return Group(_distiller(config, source, size), memory, config.gate, beta, config.gain)
+    used = weight[weight.any(1)]
+    scale = float(((used - used.mean(0)) ** 2).sum(1).mean())
+    return Group(_distiller(config, source, size), memory, config.gate, beta, config.gain / scale)
 
 
 def _distiller(config: ESampConfig, source: int, size: int) -> RLS | Mean | Network:

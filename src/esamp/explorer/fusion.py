@@ -99,11 +99,12 @@ def limited_logits(reference: Tensor, fused: Tensor, budget: float) -> Tensor:
 def kept_ends(reference: Tensor, fused: Tensor, stops: Tensor) -> Tensor:
     """`fused` in float32 with the probability that `reference` gives to the tokens `stops`, both `[R, V]`.
 
-    `stops` is `[R, k]` int64, filled up with -1. The other tokens keep their proportions under `fused`::
+    `stops` is `[R, k]` int64, filled up with -1. Their logits are those of the reference, and the other tokens keep
+    their proportions under `fused`::
 
         p(stop) = p_ref(stop)        p(z) = (1 - p_ref(stops)) p_fused(z) / (1 - p_fused(stops))
     """
-    log_old, log_new = reference.float().log_softmax(-1), fused.float().log_softmax(-1)
+    log_old, log_new = reference.float(), fused.float()
     place = stops.clamp_min(0).to(log_old.device)
     is_stop = torch.zeros_like(log_old).scatter_add(1, place, (stops >= 0).to(log_old)) > 0
     others_old = log_old.masked_fill(is_stop, float("-inf")).logsumexp(-1, keepdim=True)
