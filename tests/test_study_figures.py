@@ -317,6 +317,19 @@ def test_a_cloud_as_drawn() -> None:
     assert "%" in axes.get_xlabel()
 
 
+def test_clouds_over_non_words_and_topic_are_in_percent_and_better_to_the_right() -> None:
+    def measured(arm: str, seed: int, item: str) -> Measured:
+        kind = ALL.index(arm)
+        return Measured(np.eye(4, dtype=np.float32), nonwords=0.01 * (1 + kind), on_topic=0.9 - 0.1 * kind)
+
+    own = drawn(study(), [with_measured(full(), measured)])
+    for across, rising, place in (("non-words", False, 4), ("on-topic", True, 60)):
+        (axes,) = own[f"diversity-over-{across}"].axes
+        low, high = axes.get_xlim()
+        assert bool(low < high) == rising
+        assert xy(lines(axes, COLOURS[0])[-1])[0][0] == pytest.approx(place)
+
+
 def test_diversity_without_embeddings_is_that_of_tokens() -> None:
     of = with_measured(full(), lambda arm, seed, item: Measured())
     own = drawn(study(), [of])

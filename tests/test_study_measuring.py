@@ -45,6 +45,12 @@ method = "vanilla"
 [[methods]]
 method = "vanilla"
 sampling = { temperature = 2.0 }
+[[methods]]
+method = "esamp"
+[primary]
+question = "Does it write more different texts at equal perplexity?"
+arm = "esamp"
+at_equal = ["perplexity"]
 """
 Parts = list[tuple[str, int]]
 
@@ -261,3 +267,5 @@ def test_the_report_has_the_columns(folder: Path) -> None:
     for column in ("Vendi", "Vendi30", "cosine", "perplexity", "second perplexity", "entropy", "loops %", "empty %"):
         assert f"| {column} |" in text, column
     assert "* **on topic**: samples that are closer" in text
+    assert text.index("*Does it write more different texts at equal perplexity?*") < text.index("## countdown")
+    assert (folder / "report" / "primary.csv").read_text().startswith("model,task,n,problems,arm,equal_in")
