@@ -11,11 +11,12 @@ from torch import Tensor
 
 import reference
 from esamp.errors import OptionError
-from esamp.explorer.config import ESampConfig
+from esamp.explorer.config import PRESET_SAMPLING, ESampConfig
 from esamp.explorer.layout import RowLayout
 from esamp.explorer.rls import RecursiveLeastSquares
 from esamp.methods.base import ModelShape
 from esamp.methods.esamp import ESamp
+from esamp.sampling import Sampling
 from esamp.step import Combined, DecodeStep
 from rows import plain_rows
 
@@ -353,3 +354,23 @@ def test_the_shared_slot_is_new_when_its_last_group_left() -> None:
     esamp.release(0)
     assert esamp.admit() == 0
     assert esamp.telemetry(0)["updates"] == 0
+
+
+def test_a_preset_sets_only_the_sampler_settings_that_a_request_leaves_unset() -> None:
+    config = ESampConfig(preset="open")
+    usual = PRESET_SAMPLING["open"]
+    filled = ESamp.sampler(config, Sampling(max_tokens=9, top_p=0.5))
+    assert {name: dict(filled)[name] for name in usual} == usual
+    assert (filled.max_tokens, filled.top_p) == (9, 0.5)
+    given = ESamp.sampler(config, Sampling(temperature=1.0))
+    assert given.temperature == 1.0
+    assert given.min_p == usual["min_p"]
+    assert ESamp.sampler(config, filled) == filled
+    assert ESamp.sampler(ESampConfig(preset="paper"), Sampling()) == Sampling()
+
+
+def test_explicit_options_win_over_a_preset() -> None:
+    config = ESampConfig(preset="answers", gain=2.5)
+    assert (config.signal, config.gain, config.first_token) == ("action", 2.5, True)
+    assert ESamp.takes_first(config)
+    assert not ESamp.takes_first(ESampConfig(preset="paper"))

@@ -14,10 +14,21 @@ from esamp.explorer.config import PRESETS, ESampConfig
 from esamp.options import Options, allowed
 from esamp.sampling import Sampling
 
-NUMBERS = ("beta", "gain", "ridge", "action_ridge", "forgetting", "lr", "eps", "clip")
-INTEGERS = ("waves", "features", "width", "depth", "update_every", "warmup", "seed", "source_layer", "target_layer")
+NUMBERS = ("beta", "gain", "kl", "cap", "ridge", "action_ridge", "forgetting", "sample_forgetting", "lr", "eps", "clip")
+INTEGERS = (
+    "waves",
+    "features",
+    "samples",
+    "width",
+    "depth",
+    "update_every",
+    "warmup",
+    "seed",
+    "source_layer",
+    "target_layer",
+)
 CHOICES = ("preset", "signal", "distiller", "scope", "candidates", "block", "loss", "dtype")
-SWITCHES = ("gate", "centre")
+SWITCHES = ("gate", "centre", "keep_end", "first_token")
 
 
 def test_every_option_of_esamp_is_covered_here() -> None:

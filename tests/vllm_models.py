@@ -80,7 +80,7 @@ def replay(
             sources, deeps = ([states[i][k][step] for i in running] for k in (0, 1))
             if isinstance(group, contrast_reference.Loops):
                 found = [group.contrast(i) for i in running]
-                changes = [config.beta * confidence * difference for difference, confidence in found]
+                changes = [config.beta * (c if config.gate else 1.0) * difference for difference, c in found]
                 group.learn(list(zip(running, deeps, strict=True)))
             else:
                 taken = [action(weight, samples[i][step], own[i][step]) for i in running]

@@ -9,9 +9,17 @@ from esamp.options import Options
 
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
+    "open": {"signal": "state", "distiller": "rls", "beta": 0.5, "gate": True},
+    "answers": {"signal": "action", "gain": 1.0, "waves": 16, "first_token": True},
     "paper": {"distiller": "mlp", "beta": 0.25, "gate": False, "signal": "state"},
 }
 """What each preset changes; whatever is given explicitly wins over it."""
+
+PRESET_SAMPLING: dict[str, dict[str, float]] = {
+    "open": {"temperature": 1.2, "min_p": 0.05},
+    "answers": {"temperature": 0.8},
+}
+"""Settings of the ordinary sampler that come with a preset, where a request leaves them unset."""
 
 
 class ESampConfig(Options):
@@ -22,8 +30,9 @@ class ESampConfig(Options):
     c the confidence of that prediction, e = c (hL - y).
     """
 
-    preset: Literal["default", "paper"] = "default"
-    """starting values: 'default' (rls, gated, beta 0.5) or 'paper' (mlp, beta 0.25, no gate)"""
+    preset: Literal["default", "open", "answers", "paper"] = "default"
+    """starting values: 'default', 'open' (stories, ideas, synthetic data; comes with settings of the sampler), 'answers'
+    (short answers, where the action taken counts), or 'paper' (as published: mlp, beta 0.25, no gate)"""
     signal: Literal["state", "contrast", "action", "both"] = "state"
     """what is new: the state reached, how the sample differs from the others of its group, the action taken, or
     state and action both"""

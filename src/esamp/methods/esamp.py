@@ -10,11 +10,12 @@ from torch import Tensor
 
 from esamp.errors import OptionError
 from esamp.explorer import fusion, telemetry
-from esamp.explorer.config import ESampConfig
+from esamp.explorer.config import PRESET_SAMPLING, ESampConfig
 from esamp.explorer.explorer import Explorer, Proposal
 from esamp.explorer.size import shared_bytes, slot_bytes
 from esamp.methods.base import DecodeMethod, Detail, ModelShape
 from esamp.options import Options, narrowed
+from esamp.sampling import Sampling
 from esamp.step import Combined, DecodeStep, Rows, Steering
 
 SEEDS = 2**31 - 1
@@ -109,6 +110,13 @@ class ESamp(DecodeMethod):
         """n samples in ``wave_count`` waves, as even as can be, larger ones first."""
         count = min(narrowed(options, cls.options).wave_count, n)
         return tuple(n // count + (wave < n % count) for wave in range(count))
+
+    @classmethod
+    def sampler(cls, options: Options, sampling: Sampling) -> Sampling:
+        """With the settings that come with the preset, where the request sets none itself."""
+        usual = PRESET_SAMPLING.get(narrowed(options, cls.options).preset, {})
+        unset = {name: value for name, value in usual.items() if name not in sampling.model_fields_set}
+        return sampling.replace(**unset) if unset else sampling
 
     @classmethod
     def takes_first(cls, options: Options) -> bool:

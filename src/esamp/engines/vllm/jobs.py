@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from esamp.engines import text
 from esamp.engines.base import Progress, Request, Sample, TokenTrace
-from esamp.engines.vllm.params import RequestOptions, flat
+from esamp.engines.vllm.params import SAMPLER_SET, RequestOptions, flat
 from esamp.errors import EsampError
 from esamp.methods.base import DecodeMethod, Method
 from esamp.options import Options
@@ -85,7 +85,7 @@ class Job:
             stop=list(sampling.stop),
             detokenize=bool(sampling.stop),
             output_kind=RequestOutputKind.DELTA,
-            extra_args=flat(self.request.method, self.options, asked) if self.explores else None,
+            extra_args=flat(self.request.method, self.options, asked) | {SAMPLER_SET: True} if self.explores else None,
         )
 
     def take(self, index: int, tokens: Sequence[int], finish_reason: str | None) -> None:

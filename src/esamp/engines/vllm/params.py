@@ -21,7 +21,9 @@ NATIVE = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "prese
 METHOD = "method"
 SAMPLES = "esamp_samples"
 """Written at admission: n of the request, which vLLM does not tell the engine about its samples."""
-FOREIGN = frozenset({"kv_transfer_params", "ec_transfer_params", "kv_cache_report_mode", SAMPLES})
+SAMPLER_SET = "esamp_sampler_set"
+"""Written by our own engine, which has set the sampler already and knows which settings were given."""
+FOREIGN = frozenset({"kv_transfer_params", "ec_transfer_params", "kv_cache_report_mode", SAMPLES, SAMPLER_SET})
 """Keys of others in the same mapping."""
 
 Given = TypeVar("Given", bound=Options)
@@ -135,9 +137,12 @@ def check_defaults(defaults: Mapping[str, Any]) -> None:
 
 
 def settings(params: "SamplingParams") -> Sampling:
-    """What vLLM's parameters say about the ordinary sampler."""
+    """What vLLM's parameters say about the ordinary sampler.
+
+    vLLM does not tell a setting that was given from one that was not, so a neutral value counts as unset.
+    """
     stop = params.stop or []
-    return Sampling(
+    values: dict[str, Any] = dict(
         temperature=params.temperature,
         top_k=max(params.top_k, 0),
         top_p=params.top_p,
@@ -147,6 +152,8 @@ def settings(params: "SamplingParams") -> Sampling:
         frequency_penalty=params.frequency_penalty,
         stop=(stop,) if isinstance(stop, str) else tuple(stop),
     )
+    neutral = dict(Sampling())
+    return Sampling(**{name: value for name, value in values.items() if value != neutral[name]})
 
 
 def apply_sampler(params: "SamplingParams") -> None:
@@ -155,11 +162,12 @@ def apply_sampler(params: "SamplingParams") -> None:
     Raises:
         OptionError: the method makes no sense together with the request's other parameters.
     """
-    name = (params.extra_args or {}).get(METHOD)
-    if not isinstance(name, str):
+    extra_args = params.extra_args or {}
+    name = extra_args.get(METHOD)
+    if not isinstance(name, str) or SAMPLER_SET in extra_args:
         return
     method = registry.get(name)
-    own = {key: value for key, value in params.extra_args.items() if key in method.options.model_fields}
+    own = {key: value for key, value in extra_args.items() if key in method.options.model_fields}
     before = settings(params)
     after = method.sampler(_read(method.options, own), before)
     for field in NATIVE:
