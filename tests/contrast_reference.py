@@ -1,4 +1,4 @@
-"""The contrast signal and the limits of a change once more, in float64 and plain loops; shares no code with the package."""
+"""The contrast signal and the limits of a change in float64 and plain loops; shares no code with the package."""
 
 import math
 from collections.abc import Sequence

@@ -136,7 +136,10 @@ def _project(model: PreTrainedModel, deep: Rows, weight: Rows) -> Rows:
 def _mix(model: PreTrainedModel, deep: Rows, change: Rows, weight: Rows, config: ESampConfig) -> Rows:
     if model.config.model_type != "gemma2" or not change.any():  # a linear head
         return _project(model, deep + change, weight)
-    strength = config.beta if config.signal in ("state", "contrast") else max(1.0, config.beta * (config.signal == "both"))
+    if config.signal in ("state", "contrast"):
+        strength = config.beta
+    else:
+        strength = max(1.0, config.beta * (config.signal == "both"))
     own, counter = (_project(model, x, weight) for x in (deep, deep - change / strength))
     return (1 + strength) * own - strength * counter
 

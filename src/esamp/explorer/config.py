@@ -31,8 +31,8 @@ class ESampConfig(Options):
     """
 
     preset: Literal["default", "open", "answers", "paper"] = "default"
-    """starting values: 'default', 'open' (stories, ideas, synthetic data; comes with settings of the sampler), 'answers'
-    (short answers, where the action taken counts), or 'paper' (as published: mlp, beta 0.25, no gate)"""
+    """starting values: 'default', 'open' (stories, ideas, synthetic data), 'answers' (short answers, where the
+    action taken counts), or 'paper' (as published: mlp, beta 0.25, no gate); some come with settings of the sampler"""
     signal: Literal["state", "contrast", "action", "both"] = "state"
     """what is new: the state reached, how the sample differs from the others of its group, the action taken, or
     state and action both"""
