@@ -14,7 +14,7 @@ from esamp.study import config, primary_report, tables
 from esamp.study.config import Study
 from esamp.study.grid import cells
 from esamp.study.load import Block
-from esamp.study.measured import Measured
+from esamp.study.measured import Measured, Scored
 from esamp.study.primary import Outcome, primary
 from esamp.study.records import Record, SampleRecord
 
@@ -194,6 +194,22 @@ def test_the_report_begins_with_it_and_the_csv_has_every_number() -> None:
     assert float(rows[0]["difference"]) == pytest.approx(3)
     assert (rows[0]["curve"], float(rows[0]["setting"]), rows[0]["nearest"]) == ("temperature", 1.5, "False")
     assert rows[1]["p_holm"] == ""
+
+
+def test_the_level_of_perplexity_is_the_geometric_mean_that_is_held_equal() -> None:
+    whole = by_hand((7, 0.09, 0.8, 0))
+    arms = {
+        arm: {
+            0: {item: replace(one, measured=replace(one.measured, own=scored(int(item)))) for item, one in rows.items()}
+        }
+        for arm, (rows,) in ((arm, groups.values()) for arm, groups in whole.arms.items())
+    }
+    [outcome] = primary(study(at_equal=["perplexity"]), [replace(whole, arms=arms)])
+    assert outcome.level == pytest.approx(np.exp(np.mean([int(item) for item in whole.items])))
+
+
+def scored(nll: float) -> Scored:
+    return Scored((nll, nll), (1.0, 1.0), (1, 1))
 
 
 def test_without_a_declaration_there_is_no_section() -> None:

@@ -14,7 +14,7 @@ from esamp.metrics.intervals import Interval, bootstrap_mean, holm, paired_permu
 from esamp.study.claim import Claim
 from esamp.study.config import Study
 from esamp.study.load import Block
-from esamp.study.matching import Place, has, place, values
+from esamp.study.matching import Place, has, level, place, values
 from esamp.study.measures import By
 from esamp.study.plain import all_curves
 from esamp.study.statistics import NOTHING, generator
@@ -52,7 +52,7 @@ class Outcome:
     block: Block
     by: By
     level: float
-    """of the arm: its mean of the measure `by`"""
+    """of the arm: its mean of the measure `by`; of perplexity the geometric mean, which is what is held equal"""
     own: float
     """the arm's mean of the measure compared"""
     place: Place | None
@@ -94,12 +94,12 @@ def _test(study: Study, block: Block, claim: Claim, by: By) -> Outcome:
     arm, measure = claim.arm, claim.measure
     best = _best(study, block, claim, by)
     if best is None:
-        return Outcome(block, by, _mean(block, arm, by), _mean(block, arm, measure), None, NAN, NOTHING, NAN, NAN)
+        return Outcome(block, by, _level(block, arm, by), _mean(block, arm, measure), None, NAN, NOTHING, NAN, NAN)
     beyond = best.beyond(block, arm, measure)
     return Outcome(
         block,
         by,
-        _mean(block, arm, by),
+        _level(block, arm, by),
         _mean(block, arm, measure),
         best,
         best.plain(block, measure),
@@ -127,6 +127,10 @@ def _bound(block: Block, best: Place, arm: str, measure: str) -> Bound:
     beyond = best.beyond(block, arm, measure)
     interval = bootstrap_mean(beyond, generator())
     return Bound(measure, _mean(block, arm, measure), best.plain(block, measure), interval)
+
+
+def _level(block: Block, arm: str, by: By) -> float:
+    return math.exp(level(block, arm, by).mean()) if by == "perplexity" else _mean(block, arm, by)
 
 
 def _mean(block: Block, arm: str, measure: str) -> float:

@@ -86,6 +86,7 @@ def _method(study: Study, claim: Claim, tests: int) -> str:
         f"The study's file declares it: {claim.measure} of {cell(claim.arm)} against plain sampling at equal quality. "
         f"Plain sampling has {len(curves)} curve{'s' * (len(curves) != 1)} ({cell('; '.join(curves))}); where "
         "several have the level, the one with the highest value is compared with, which favours plain sampling. "
+        f"{'Levels of perplexity are geometric means over problems. ' * ('perplexity' in claim.at_equal)}"
         "Differences are paired by problem and seed; brackets are 95 % bootstrap intervals over problems; p is from a "
         f"permutation test over problems, corrected by Holm over {tests} test{'s' * (tests != 1)}."
     )
