@@ -1,6 +1,7 @@
 """The command line itself: help, flags derived from options, one-line errors, `esamp doctor`."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from esamp.cli.flags import FlagGroup, value_of, with_flags
 from esamp.cli.terminal import one_line, printable
 from esamp.errors import OptionError
 from esamp.explorer.config import ESampConfig
+from esamp.extras import install_command
 from esamp.options import Options, allowed
 from esamp.runs.job import RunOptions
 from esamp.sampling import Sampling
@@ -258,12 +260,12 @@ def test_doctor_says_what_to_install(capsys: Output, monkeypatch: pytest.MonkeyP
     from esamp import doctor
     from esamp.engines.registry import EngineEntry
 
-    entry = EngineEntry("far", "nowhere:Engine", "far away", ("no_such_package",), "pip install 'esamp[far]'")
+    entry = EngineEntry("far", "nowhere:Engine", "far away", ("no_such_package",), "far")
     monkeypatch.setattr(doctor, "ENTRIES", {"far": entry})
     monkeypatch.setattr(doctor, "embedded_path", lambda: tmp_path)
     code, out, _ = esamp(capsys, "doctor")
     assert code == 1
-    assert "needs no_such_package: pip install 'esamp[far]'" in flat(out)
+    assert f"needs no_such_package: {install_command('far')}" in flat(out)
     assert "no weights in" in flat(out)
 
 
@@ -271,7 +273,9 @@ def test_an_engine_that_is_not_installed_says_so(monkeypatch: pytest.MonkeyPatch
     from esamp.engines import registry
     from esamp.errors import MissingDependencyError
 
-    entry = registry.EngineEntry("far", "nowhere:Engine", "far away", ("no_such_package",), "pip install 'esamp[far]'")
+    entry = registry.EngineEntry("far", "nowhere:Engine", "far away", ("no_such_package",), "far")
     monkeypatch.setattr(registry, "ENTRIES", {"far": entry})
-    with pytest.raises(MissingDependencyError, match=r"engine 'far' needs no_such_package: pip install 'esamp\[far\]'"):
+    with pytest.raises(
+        MissingDependencyError, match=re.escape(f"engine 'far' needs no_such_package: {install_command('far')}")
+    ):
         registry.start("far", None, device="cpu", dtype="auto", batch_rows=1)

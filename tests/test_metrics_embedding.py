@@ -1,3 +1,4 @@
+import re
 import sys
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from esamp.errors import InputError, MissingDependencyError
+from esamp.extras import install_command
 from esamp.metrics import embedding
 from esamp.metrics.embedding import DEFAULT_MODEL, SentenceEmbedder
 
@@ -40,12 +42,12 @@ def library(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 def test_says_what_to_install_when_the_library_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
-    with pytest.raises(MissingDependencyError, match=r"pip install 'esamp\[metrics\]'"):
+    with pytest.raises(MissingDependencyError, match=re.escape(install_command("metrics"))):
         SentenceEmbedder()
 
 
 def test_says_what_to_install_when_the_default_model_is_out_of_reach(library: ModuleType) -> None:
-    with pytest.raises(MissingDependencyError, match=r"pip install 'esamp\[metrics\]'"):
+    with pytest.raises(MissingDependencyError, match=re.escape(install_command("metrics"))):
         SentenceEmbedder()
 
 

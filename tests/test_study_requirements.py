@@ -7,6 +7,7 @@ import pytest
 
 from esamp.cli import main
 from esamp.errors import InputError, MissingDependencyError
+from esamp.extras import install_command
 from esamp.metrics.embedding import DEFAULT_MODEL, is_local
 from esamp.study import config
 from esamp.study.requirements import check_report
@@ -43,7 +44,11 @@ def test_missing_packages_error_names_all_of_them_and_one_command(file: Path, mo
     lack(monkeypatch, "sentence_transformers", "wordfreq", "matplotlib")
     with pytest.raises(MissingDependencyError) as error:
         check_report(study)
-    for words in ("sentence-transformers and wordfreq and matplotlib", "esamp[figures,metrics]", "--no-report-check"):
+    for words in (
+        "sentence-transformers and wordfreq and matplotlib",
+        install_command("figures", "metrics"),
+        "--no-report-check",
+    ):
         assert words in str(error.value)
 
 
@@ -74,7 +79,7 @@ def test_run_refuses_before_any_model_is_loaded_unless_told_otherwise(
     lack(monkeypatch, "wordfreq")
     given = ["study", "run", str(file), "--store", str(file.parent / "store")]
     assert main(given) != 0
-    assert "pip install 'esamp[metrics]'" in " ".join(capsys.readouterr().err.split())
+    assert install_command("metrics") in " ".join(capsys.readouterr().err.split())
     assert not list((file.parent / "store").glob("cells/*"))
     assert main([*given, "--dry-run"]) == 0
     assert main([*given, "--no-report-check"]) == 0

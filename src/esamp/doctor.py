@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from esamp.engines.registry import ENTRIES
+from esamp.extras import install_command
 from esamp.models import EMBEDDED, SMOLLM2, embedded_path, smollm2
 from esamp.sandbox.isolation import MEANING, available
 
@@ -73,7 +74,7 @@ def installed(package: str) -> str | None:
 def _devices() -> tuple[Check, ...]:
     cores = os.cpu_count() or 1
     if find_spec("torch") is None:
-        return (Check("cpu", False, f"{cores} cores; torch is not installed: pip install esamp"),)
+        return (Check("cpu", False, f"{cores} cores; torch is not installed: {install_command()}"),)
     import torch
 
     checks = [Check("cpu", True, f"{cores} cores, torch uses {torch.get_num_threads()} threads")]
@@ -111,7 +112,7 @@ def _extras() -> tuple[Check, ...]:
 def _extra(name: str, packages: list[str]) -> Check:
     missing = [package for package in packages if installed(package) is None]
     if missing:
-        return Check(name, False, f"lacks {', '.join(missing)}: pip install 'esamp[{name}]'")
+        return Check(name, False, f"lacks {', '.join(missing)}: {install_command(name)}")
     return Check(name, True, ", ".join(packages))
 
 

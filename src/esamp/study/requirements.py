@@ -4,6 +4,7 @@ from collections.abc import Collection
 from importlib.util import find_spec
 
 from esamp.errors import EsampError, MissingDependencyError
+from esamp.extras import install_command
 from esamp.metrics.embedding import SentenceEmbedder, is_local
 from esamp.study.config import Study
 
@@ -48,7 +49,7 @@ def check_report(study: Study, *, texts: bool = True) -> None:
 
 
 def _explain(lacking: Collection[str], extras: Collection[str]) -> str:
-    command = f"pip install 'esamp[{','.join(sorted(extras))}]'"
+    command = install_command(*sorted(extras))
     without = "; ".join(f"without {name}: {WAYS_OUT[name]}" for name in lacking)
     return (
         f"the report of this study needs {' and '.join(lacking)}: install what is missing with: {command}. "

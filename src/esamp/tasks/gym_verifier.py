@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from esamp.errors import MissingDependencyError
+from esamp.extras import install_command
 
 SECONDS = 10.0
 MEMORY = 4 << 30
@@ -94,7 +95,9 @@ class GymVerifier:
             other.close()
             if not self._pipe.poll(120) or self._pipe.recv() != "ready":
                 self.close()
-                raise MissingDependencyError("the package 'reasoning-gym' grades this task: pip install 'esamp[tasks]'")
+                raise MissingDependencyError(
+                    f"the package 'reasoning-gym' grades this task: {install_command('tasks')}"
+                )
         assert self._pipe is not None
         return self._pipe
 

@@ -7,6 +7,7 @@ from typing import Any, Self
 from pydantic import Field
 
 from esamp.errors import MissingDependencyError, OptionError
+from esamp.extras import install_command
 from esamp.options import Options, narrowed
 from esamp.tasks.base import Grade, Item, Task
 from esamp.tasks.gym_verifier import GymVerifier
@@ -104,7 +105,7 @@ def _generate(family: str, settings: dict[str, Any]) -> list[dict[str, Any]]:
         from reasoning_gym.factory import DATASETS, create_dataset
     except ModuleNotFoundError:
         raise MissingDependencyError(
-            "the package 'reasoning-gym' makes this task: pip install 'esamp[tasks]'"
+            f"the package 'reasoning-gym' makes this task: {install_command('tasks')}"
         ) from None
     if family not in DATASETS:
         raise OptionError(f"reasoning-gym has no family {family!r}: choose from {', '.join(sorted(DATASETS))}")

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import Field
 
 from esamp.errors import InputError, MissingDependencyError
+from esamp.extras import install_command
 from esamp.options import Options
 
 MORE = 1 << 30
@@ -46,7 +47,7 @@ def load(
     try:
         from datasets import load_dataset
     except ModuleNotFoundError:
-        raise MissingDependencyError("the package 'datasets' loads this task: pip install 'esamp[tasks]'") from None
+        raise MissingDependencyError(f"the package 'datasets' loads this task: {install_command('tasks')}") from None
     try:
         with _one_error():
             return list(load_dataset(hub, config, split=split))

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from esamp.errors import MissingDependencyError
+from esamp.extras import install_command
 
 SECONDS = 10.0
 MEMORY = 2 << 30
@@ -71,7 +72,7 @@ class Verifier:
             other.close()
             if not self._pipe.poll(120) or self._pipe.recv() != "ready":
                 self.close()
-                raise MissingDependencyError("the package 'math-verify' grades this task: pip install 'esamp[tasks]'")
+                raise MissingDependencyError(f"the package 'math-verify' grades this task: {install_command('tasks')}")
         assert self._pipe is not None
         return self._pipe
 

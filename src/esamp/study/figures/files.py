@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from esamp.errors import MissingDependencyError
+from esamp.extras import install_command
 from esamp.study.config import Study
 from esamp.study.load import Block
 
@@ -44,7 +45,7 @@ def figures(study: Study, blocks: Sequence[Block], folder: Path, formats: Sequen
         OSError: a file cannot be written.
     """
     if find_spec("matplotlib") is None:
-        raise MissingDependencyError("figures need matplotlib: install it with: pip install 'esamp[figures]'")
+        raise MissingDependencyError(f"figures need matplotlib: {install_command('figures')}")
     from esamp.study.figures import canvas
     from esamp.study.figures.contents import contents
 
