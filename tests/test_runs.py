@@ -19,7 +19,7 @@ from esamp.explorer.config import ESampConfig
 from esamp.methods.vanilla import VanillaOptions
 from esamp.runs.job import Job, RunOptions, remaining, run
 from esamp.runs.output import OutputFile
-from esamp.runs.prompts import Prompt, from_texts, parse_jsonl, read_jsonl, read_text
+from esamp.runs.prompts import Prompt, as_messages, from_texts, parse_jsonl, read_jsonl, read_text
 from esamp.sampling import Sampling
 
 
@@ -78,10 +78,15 @@ def test_a_prompt_from_each_line() -> None:
     assert len(first.id) == 12
 
 
-def test_chat_makes_a_users_message_of_a_text() -> None:
-    [prompt] = parse_jsonl([b'{"prompt": "a"}'], name="in", chat=True)
-    assert prompt.content == ({"role": "user", "content": "a"},)
-    assert from_texts(["a"], chat=True)[0] == prompt
+def test_texts_become_users_messages_and_get_the_ids_of_messages() -> None:
+    lines = [b'{"prompt": "a"}', b'{"messages": [{"role": "user", "content": "b"}]}', b'{"prompt": "b"}']
+    lines += [b'{"prompt": "a"}', b'{"prompt": "a", "id": "x"}']
+    plain = parse_jsonl(lines, name="in")
+    given = [json.dumps({"messages": [{"role": "user", "content": text}]}).encode() for text in ("a", "b", "b", "a")]
+    messages = parse_jsonl([*given, given[0][:-1] + b', "id": "x"}'], name="in")
+    assert as_messages(plain) == messages
+    assert as_messages(messages) == messages
+    assert {prompt.id for prompt in messages} & {prompt.id for prompt in plain} == {plain[1].id, "x"}
 
 
 def test_ids_do_not_depend_on_the_neighbours() -> None:

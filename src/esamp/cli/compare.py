@@ -13,7 +13,6 @@ import typer
 from pydantic import Field
 
 from esamp.cli.chat import applies_template
-from esamp.cli.chat import applies_template
 from esamp.cli.flags import FlagGroup, value_of, with_flags
 from esamp.cli.pages import check_page, write_page
 from esamp.cli.samples import console_for, print_samples, print_table, print_text
@@ -88,7 +87,7 @@ def command(
     arms = _arms(methods)
     if page is not None:
         check_page(page)
-    questions = _questions(prompt, input, chat=applies_template(run))
+    questions = _questions(prompt, input, run)
     graded = all(question.grade is not None for question in questions)
     if not graded:
         questions = [Question(question.prompt) for question in questions]
@@ -121,16 +120,18 @@ def command(
         message(f"all samples side by side: {page}")
 
 
-def _questions(prompt: str | None, input: Path | None, *, chat: bool) -> list[Question]:
+def _questions(prompt: str | None, input: Path | None, run: CompareOptions) -> list[Question]:
     if (prompt is None) == (input is None):
         raise OptionError("give one prompt as an argument, or a file of prompts with --input FILE.jsonl")
     if prompt is not None:
-        prompts = sources.from_texts([prompt], chat=chat)
+        prompts = sources.from_texts([prompt])
     elif str(input) == "-":
-        prompts = sources.parse_jsonl(sys.stdin.buffer, name="standard input", chat=chat)
+        prompts = sources.parse_jsonl(sys.stdin.buffer, name="standard input")
     else:
         assert input is not None
-        prompts = sources.read_jsonl(input, chat=chat)
+        prompts = sources.read_jsonl(input)
+    if applies_template(run):
+        prompts = sources.as_messages(prompts)
     return [_question(each) for each in prompts]
 
 

@@ -73,7 +73,9 @@ def command(
     esamp generate --input prompts.jsonl --output samples.jsonl --preset paper
     """
     job = Job(run, sampling, options)
-    asked = _prompts(prompts or [], input, chat=applies_template(run))
+    asked = _prompts(prompts or [], input)
+    if applies_template(run):
+        asked = sources.as_messages(asked)
     with OutputFile(output, job.settings()) if output else nullcontext() as file:
         if file is not None and file.torn:
             message(f"warning: the last line of {output} was cut off by an interruption, its prompt is done again")
@@ -89,18 +91,18 @@ def command(
         message(f"{_prompt_count(len(asked))} done in {output}, {len(asked) - len(todo)} of them before this run")
 
 
-def _prompts(texts: list[str], input: Path | None, *, chat: bool) -> list[Prompt]:
+def _prompts(texts: list[str], input: Path | None) -> list[Prompt]:
     if texts and input is not None:
         raise OptionError("give prompts as arguments or by --input, not both")
     if input is not None:
         if str(input) == "-":
-            return sources.parse_jsonl(sys.stdin.buffer, name="standard input", chat=chat)
-        return sources.read_jsonl(input, chat=chat)
+            return sources.parse_jsonl(sys.stdin.buffer, name="standard input")
+        return sources.read_jsonl(input)
     if texts:
-        return sources.from_texts(texts, chat=chat)
+        return sources.from_texts(texts)
     if sys.stdin.isatty():
         raise OptionError("no prompt: give one as an argument, on standard input, or a file with --input FILE.jsonl")
-    return sources.read_text(sys.stdin.buffer, name="standard input", chat=chat)
+    return sources.read_text(sys.stdin.buffer, name="standard input")
 
 
 def _generate(job: Job, prompts: list[Prompt], file: OutputFile | None, *, as_json: bool) -> None:

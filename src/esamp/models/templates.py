@@ -29,7 +29,7 @@ def has_chat_template(model: str) -> bool:
         tokenizer = AutoTokenizer.from_pretrained(model)
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
-        raise InputError(f"the tokenizer of {model!r} cannot be loaded: {first} -- {hub.remedy(model)}") from error
+        raise InputError(f"model {model!r} cannot be loaded: {first} -- {hub.remedy(model)}") from error
     if tokenizer.chat_template is None:
         return False
     try:

@@ -25,19 +25,19 @@ class Prompt:
     """how many prompts before it have the same content"""
 
 
-def from_texts(texts: Sequence[str], *, chat: bool = False) -> list[Prompt]:
-    """One prompt per text; with `chat` each is the message of a user.
+def from_texts(texts: Sequence[str]) -> list[Prompt]:
+    """One prompt per text.
 
     Raises:
         InputError: a text is not valid Unicode.
     """
     entries = []
     for number, text in enumerate(texts, 1):
-        entries.append((f"prompt {number}", None, _content(f"prompt {number}", text, chat)))
+        entries.append((f"prompt {number}", None, _content(f"prompt {number}", text)))
     return _identified(entries)
 
 
-def read_text(stream: BinaryIO, *, name: str, chat: bool = False) -> list[Prompt]:
+def read_text(stream: BinaryIO, *, name: str) -> list[Prompt]:
     """All of `stream`, without its last line break, as one prompt.
 
     Raises:
@@ -49,23 +49,22 @@ def read_text(stream: BinaryIO, *, name: str, chat: bool = False) -> list[Prompt
         raise InputError(f"{name} is not valid UTF-8") from None
     if not text:
         raise InputError(f"{name} is empty: it should hold one prompt")
-    return from_texts([text], chat=chat)
+    return from_texts([text])
 
 
-def read_jsonl(path: Path, *, chat: bool = False) -> list[Prompt]:
+def read_jsonl(path: Path) -> list[Prompt]:
     """The prompts of a JSONL file; see `parse_jsonl`."""
     try:
         lines = path.read_bytes().split(b"\n")
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
-    return parse_jsonl(lines, name=str(path), chat=chat)
+    return parse_jsonl(lines, name=str(path))
 
 
-def parse_jsonl(lines: Iterable[bytes], *, name: str, chat: bool = False) -> list[Prompt]:
+def parse_jsonl(lines: Iterable[bytes], *, name: str) -> list[Prompt]:
     """One prompt per line: ``{"prompt": text}`` or ``{"messages": [{"role": ..., "content": ...}]}``.
 
-    An ``"id"`` (text or whole number, unique in the file) is optional, blank lines and other keys are ignored. With
-    `chat` a text is the message of a user.
+    An ``"id"`` (text or whole number, unique in the file) is optional, blank lines and other keys are ignored.
 
     Raises:
         InputError: naming file and line of the first line that cannot be used, or there is none at all.
@@ -75,9 +74,19 @@ def parse_jsonl(lines: Iterable[bytes], *, name: str, chat: bool = False) -> lis
         if line.strip():
             where = f"{name}:{number}"
             values = _object(where, line)
-            entries.append((where, _id(where, values), _line_content(where, values, chat)))
+            entries.append((where, _id(where, values), _line_content(where, values)))
     if not entries:
         raise InputError(f'{name} has no prompts: each line should be an object such as {{"prompt": "Once upon"}}')
+    return _identified(entries)
+
+
+def as_messages(prompts: Iterable[Prompt]) -> list[Prompt]:
+    """The prompts with each text as the message of a user. An id that was derived from a text is derived anew."""
+    entries: list[tuple[str, str | None, Content]] = []
+    for number, prompt in enumerate(prompts, 1):
+        chat = ({"role": "user", "content": prompt.content},) if isinstance(prompt.content, str) else prompt.content
+        derived = prompt.id == _derived_id(_digest(prompt.content), prompt.repeat)
+        entries.append((f"prompt {number}", None if derived else prompt.id, chat))
     return _identified(entries)
 
 
@@ -104,12 +113,12 @@ def _id(where: str, values: dict[str, Any]) -> str | None:
     raise InputError(f'{where}: "id" should be a text or a whole number, not {_shown(value)}')
 
 
-def _line_content(where: str, values: dict[str, Any], chat: bool) -> Content:
+def _line_content(where: str, values: dict[str, Any]) -> Content:
     if ("prompt" in values) == ("messages" in values):
         found = ", ".join(repr(key) for key in values) or "none"
         raise InputError(f'{where}: expected either "prompt" or "messages"; its keys: {found}')
     if "prompt" in values:
-        return _content(where, values["prompt"], chat)
+        return _content(where, values["prompt"])
     messages = values["messages"]
     if not isinstance(messages, list) or not messages:
         raise InputError(f'{where}: "messages" should be a list with at least one message, not {_shown(messages)}')
@@ -122,11 +131,10 @@ def _message(where: str, message: Any) -> Mapping[str, str]:
     return {key: _unicode(where, message[key]) for key in ("role", "content")}
 
 
-def _content(where: str, text: Any, chat: bool) -> Content:
+def _content(where: str, text: Any) -> str:
     if not isinstance(text, str):
         raise InputError(f'{where}: "prompt" should be a text, not {_shown(text)}')
-    checked = _unicode(where, text)
-    return ({"role": "user", "content": checked},) if chat else checked
+    return _unicode(where, text)
 
 
 def _unicode(where: str, text: str) -> str:
@@ -146,15 +154,23 @@ def _identified(entries: Iterable[tuple[str, str | None, Content]]) -> list[Prom
     places: dict[str, str] = {}
     repeats: Counter[str] = Counter()
     for where, given, content in entries:
-        digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
+        digest = _digest(content)
         repeat = repeats[digest]
-        name = given or (f"{digest}-{repeat + 1}" if repeat else digest)
+        name = given or _derived_id(digest, repeat)
         if name in places:
             raise InputError(f"{where}: the id {name!r} was already used at {places[name]}")
         prompts.append(Prompt(name, content, repeat))
         places[name] = where
         repeats[digest] += 1
     return prompts
+
+
+def _digest(content: Content) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
+
+
+def _derived_id(digest: str, repeat: int) -> str:
+    return f"{digest}-{repeat + 1}" if repeat else digest
 
 
 def _shown(value: Any) -> str:
