@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.cache_utils import DynamicLayer
 
 from esamp.engines import text
 from esamp.engines.base import Engine, Request, Sample
@@ -17,6 +18,8 @@ from esamp.search.likelihood_vllm import token_logprobs
 
 AT_ONCE = 1 << 26
 """Logits that a forward pass may give at most, if it has more than one row."""
+LEAST = -1e4
+"""Log-probabilities below this are of probability zero, so that they add nothing to an entropy."""
 POSITIONS = 256
 """Positions whose logits are worked on in float32 at a time."""
 
@@ -81,7 +84,7 @@ def _batches(engine: HFEngine, prompt: Sequence[int], rows: list[tuple[int, ...]
     vocabulary = engine.model.config.get_text_config(decoder=True).vocab_size
     batch: list[tuple[int, ...]] = []
     for row in sorted(rows, key=len):
-        if batch and (len(batch) + 1) * (len(prompt) + len(row)) * vocabulary > AT_ONCE:
+        if batch and (len(batch) + 1) * len(row) * vocabulary > AT_ONCE:
             yield batch
             batch = []
         batch.append(row)
@@ -93,19 +96,36 @@ def _batches(engine: HFEngine, prompt: Sequence[int], rows: list[tuple[int, ...]
 def _forward(
     engine: HFEngine, prompt: Sequence[int], rows: Sequence[tuple[int, ...]], distribution: bool
 ) -> list[Likelihood]:
-    """One forward pass over prompt and rows, padded on the right, which a causal model does not see."""
+    """Likelihoods of `rows` behind the prompt, padded on the right, which a causal model does not see."""
     longest = max(map(len, rows))
     device = engine.model.device
-    ids = torch.tensor([[*prompt, *row, *[row[-1]] * (longest - len(row))] for row in rows], device=device)
+    ids = torch.tensor([[*row, *[row[-1]] * (longest - len(row))] for row in rows], device=device)
     lengths = torch.tensor([len(row) for row in rows], device=device)
-    logits = engine.model(input_ids=ids, use_cache=False).logits[:, len(prompt) - 1 : -1]
-    pieces = zip(logits.split(POSITIONS, 1), ids[:, len(prompt) :].split(POSITIONS, 1), strict=True)
+    logits = _logits(engine.model, torch.tensor([list(prompt)], device=device), ids)
+    pieces = zip(logits.split(POSITIONS, 1), ids.split(POSITIONS, 1), strict=True)
     measured = [_measure(*piece, distribution) for piece in pieces]
     columns = [torch.cat(column, 1).double() for column in zip(*measured, strict=True)]
     counts = torch.arange(longest, device=device) < lengths.unsqueeze(1)
     total, sure, spread = (torch.where(counts, column, 0.0).sum(1) for column in columns)
     table = torch.stack([total, total / lengths, sure / lengths, spread / lengths]).tolist()
     return [Likelihood(*values) for values in zip(*table, map(len, rows), strict=True)]
+
+
+def _logits(model: PreTrainedModel, prompt: Tensor, ids: Tensor) -> Tensor:
+    """Logits `[R, T, V]` that each token of `ids` `[R, T]` was drawn from, behind the prompt `[1, P]`.
+
+    The prompt is read once for all rows where the model's cache allows it, and with every row otherwise.
+    """
+    cache = DynamicCache(config=model.config)
+    if not cache.layers or any(type(layer) is not DynamicLayer for layer in cache.layers):
+        whole = torch.cat([prompt.expand(len(ids), -1), ids], dim=1)
+        return model(input_ids=whole, use_cache=False).logits[:, prompt.shape[1] - 1 : -1]  # type: ignore[no-any-return]
+    first = model(input_ids=prompt, past_key_values=cache, use_cache=True).logits[:, -1:]
+    if ids.shape[1] == 1:
+        return first.expand(len(ids), -1, -1)  # type: ignore[no-any-return]
+    cache.batch_repeat_interleave(len(ids))
+    others = model(input_ids=ids[:, :-1], past_key_values=cache, use_cache=True).logits
+    return torch.cat([first.expand(len(ids), -1, -1), others], dim=1)
 
 
 def _measure(logits: Tensor, targets: Tensor, distribution: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -115,4 +135,5 @@ def _measure(logits: Tensor, targets: Tensor, distribution: bool) -> tuple[Tenso
     if not distribution:
         nothing = torch.full_like(chosen, math.nan)
         return chosen, nothing, nothing
-    return chosen, -math.log(logp.shape[-1]) - logp.mean(-1), torch.special.entr(logp.exp()).sum(-1)
+    entropy = -(logp.exp() * logp.clamp_min(LEAST)).sum(-1)
+    return chosen, -math.log(logp.shape[-1]) - logp.mean(-1), entropy
