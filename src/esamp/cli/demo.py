@@ -84,6 +84,7 @@ def command(
 
 
 def _open(samples: int, max_tokens: int, seed: int, *, model: str, page: Path, json: bool) -> None:
+    message(f"{len(DEMO_PROMPTS)} prompts x {samples} samples x {len(showcase.ARMS)} ways to decode, on {model}")
     meter = TextMeter.start()
     for sentence in meter.missing:
         message(f"note: {sentence}")

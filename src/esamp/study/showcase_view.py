@@ -126,7 +126,7 @@ def _numbers(outcome: Outcome, outcomes: Sequence[Outcome]) -> dict[str, object]
         "arm": outcome.arm.name,
         "default": outcome is default_of(outcomes),
         "comparable": outcome is comparable(outcomes),
-        "sampling": outcome.arm.sampling.model_dump(exclude_unset=True),
+        "sampling": outcome.completions[0].request.own_sampling.model_dump(exclude_defaults=True),
         "options": None if outcome.arm.options is None else outcome.arm.options.model_dump(exclude_unset=True),
         "perplexity": [_finite(math.exp(value)) for value in outcome.nll],
         **{name: [_finite(getattr(score, name)) for score in outcome.scores] for name in asdict(outcome.scores[0])},
