@@ -13,6 +13,7 @@ import torch
 
 from chat_models import save_chat_model
 from esamp.cli import main
+from esamp.cli.samples import clipped, console_for
 from esamp.engines.base import Completion, Request, Sample, TokenTrace
 from esamp.engines.hf import HFEngine
 from esamp.models import SMOLLM2
@@ -117,6 +118,17 @@ def test_a_text_is_on_topic_when_few_prompts_are_nearer_and_an_empty_one_never_i
     assert scores.on_topic == 0.5
     assert scores.empty == 0.25
     assert 2 < scores.vendi < 4
+
+
+def test_a_cut_sample_ends_with_a_whole_word_and_a_mark() -> None:
+    console = console_for(False)
+    shown = clipped("one two three four five six seven", 10, 2, console).plain
+    assert shown == "one two\nthree …"
+    assert clipped("one two", 10, 2, console).plain == "one two"
+    word = clipped("w" * 50, 10, 2, console).plain
+    assert all(len(line) <= 10 for line in word.splitlines())
+    assert word.endswith("…")
+    assert clipped("a \x1b[31mb", 40, 2, console).plain == "a \\x1b[31mb"
 
 
 # ---- the command

@@ -26,6 +26,10 @@ BATCH_ROWS = 96
 """Samples side by side: what a small model decodes fastest on a CPU, and no hardship for a GPU."""
 OPEN_TOKENS, COUNTDOWN_TOKENS = 96, 480
 PROBLEMS, SHOWN = 5, 5
+RULE = (
+    "The first samples, unselected, of plain sampling at the temperature of the nearest perplexity and of ESamp, on "
+    "the prompt where their diversity differs most:"
+)
 
 
 def command(
@@ -123,6 +127,7 @@ def _print_open(outcomes: Sequence[Outcome], meter: TextMeter, prompts: Sequence
     left, right = showcase_view.beside(outcomes, place)
     heads = (showcase.comparable(outcomes).arm.name, showcase.default_of(outcomes).arm.name)
     console.print()
+    print_text(console, RULE, "dim")
     print_text(console, f"> {prompts[place]}", "bold")
     side_by_side(console, heads, left, right)
 

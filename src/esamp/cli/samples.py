@@ -65,8 +65,9 @@ def clipped(text: str, width: int, lines: int, console: Console, indent: str = "
         line.rstrip()
     shown = wrapped[:lines]
     if len(wrapped) > lines:
-        while shown[-1] and cell_len(shown[-1].plain) > width - 2:
-            shown[-1].right_crop(1)
-        shown[-1].rstrip()
-        shown[-1].append(" …")
+        last = shown[-1]
+        if cell_len(last.plain) > width - 2:  # back to the last whole word, if the line has several
+            last.truncate(max(last.plain.rfind(" "), 0) or width - 2)
+        last.rstrip()
+        last.append(" …")
     return Text(f"\n{indent}").join(shown)

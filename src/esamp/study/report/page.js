@@ -7,8 +7,8 @@
   const LABELS = { kl: "Change by exploring (KL)", novelty: "Novelty", surprisal: "Surprisal" };
   Object.assign(METRICS.kl, {
     name: "Change (KL)",
-    meaning: "How much exploring changed the choice of this token: KL divergence of the distribution it was drawn from " +
-      "from the model\u2019s own. 0 is plain sampling.",
+    meaning: "How much exploring changed the choice of this token: KL divergence between the explored distribution and " +
+      "the model\u2019s own. 0 is plain sampling.",
   });
   Object.assign(METRICS.novelty, { name: "Novelty" });
 
