@@ -71,7 +71,7 @@ def command(
 ) -> None:
     """Show what exploring does: the same prompts with plain sampling, top-p and ESamp, all samples on an HTML page.
 
-    Three prompts on a small chat model take about two minutes on two cores. The table has diversity and what it must
+    Three prompts on a small chat model take two to three minutes on two cores. The table has diversity and what it must
     not cost; below it are the first samples of plain sampling and of ESamp at the nearest perplexity, unselected.
 
     Examples: esamp demo; esamp demo --task countdown --problems 20
