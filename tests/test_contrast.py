@@ -10,8 +10,9 @@ from torch import Tensor
 from contrast_reference import Loops
 from esamp.explorer.config import ESampConfig
 from esamp.explorer.contrast import SampleMeans
-from esamp.explorer.explorer import Explorer, Proposal
+from esamp.explorer.explorer import Explorer
 from esamp.explorer.layout import RowLayout
+from esamp.explorer.proposal import Proposal
 
 D = 5
 

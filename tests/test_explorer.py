@@ -11,9 +11,10 @@ from torch import Tensor
 
 import reference
 from esamp.explorer.config import ESampConfig
-from esamp.explorer.explorer import Explorer, Proposal
+from esamp.explorer.explorer import Explorer
 from esamp.explorer.layout import RowLayout
 from esamp.explorer.mlp import ResidualNetwork
+from esamp.explorer.proposal import Proposal
 from esamp.explorer.rls import RecursiveLeastSquares
 
 S, D, V = 9, 6, 10

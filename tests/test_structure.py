@@ -10,7 +10,7 @@ import esamp
 
 PACKAGE = Path(esamp.__path__[0])
 FLOORS = (
-    {"errors"},
+    {"errors", "extras"},
     {"options"},
     {"explorer"},
     {"step", "sampling"},

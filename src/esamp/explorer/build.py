@@ -1,4 +1,4 @@
-"""`build_distiller`: options to the distiller that they name."""
+"""From options to the distiller and the action memory that they name."""
 
 import torch
 
@@ -35,4 +35,21 @@ def build_distiller(
         dtype=dtype,
         device=device,
         seed=config.seed,
+    )
+
+
+def build_memory(
+    config: ESampConfig, deep_size: int, dtype: torch.dtype, device: torch.device | str
+) -> RecursiveLeastSquares:
+    """The action memory: least squares from deep states to the directions of the tokens taken there."""
+    return RecursiveLeastSquares(
+        deep_size,
+        deep_size,
+        features=config.features,
+        ridge=config.action_ridge,
+        forgetting=config.forgetting,
+        gate=False,
+        dtype=dtype,
+        device=device,
+        seed=config.seed + 1,
     )

@@ -1,7 +1,6 @@
 """`Explorer`: one step of Exploratory Sampling on tensors, for any mix of groups."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
@@ -9,53 +8,20 @@ from torch import Tensor
 
 from esamp.errors import OptionError
 from esamp.explorer.bank import Bank, all_finite, choose
-from esamp.explorer.build import build_distiller
+from esamp.explorer.build import build_distiller, build_memory
 from esamp.explorer.config import ESampConfig
 from esamp.explorer.contrast import SampleMeans
 from esamp.explorer.distiller import Distiller, State
 from esamp.explorer.fusion import divergence
 from esamp.explorer.layout import RowLayout
 from esamp.explorer.mlp import ResidualNetwork
-from esamp.explorer.rls import RecursiveLeastSquares
+from esamp.explorer.proposal import Proposal
 from esamp.explorer.telemetry import Telemetry
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 
 Direction: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """What beta scales, from the error ``e = c (target - y)`` and from ``c y``; all `[R, d]`. Usually it is e."""
-
-
-@dataclass
-class Proposal:
-    """What the explorer found at one step. R rows, d the size of the deep state; everything in float32 or better."""
-
-    layout: RowLayout
-    source: Tensor
-    """`[R, s]` h1, as the engine gave it"""
-    sample: Tensor
-    """`[R]` int64: the index of each row's sample in its group"""
-    target: Tensor
-    """`[R, d]` what the distiller is to predict"""
-    deep: Tensor
-    """`[R, d]` hL"""
-    residual: Tensor
-    """`[R, d]` target - y, before the gate; y is the sample's own mean with the contrast signal"""
-    error: Tensor
-    """`[R, d]` e, the gated error (or contrast) in the space of the deep state"""
-    delta: Tensor
-    """`[R, d]` beta e - gain a, or what stands in for e"""
-    live: Tensor
-    """`[R]` bool: rows that take part and are finite"""
-    broken: Tensor
-    """`[R]` bool: rows that take part and are not finite, or would not be when steered"""
-    steered: Tensor
-    """`[R]` bool: rows whose distribution changes"""
-
-    def reject(self, rows: Tensor) -> None:
-        """Leave `rows` `[R]` bool alone after all: their logits came out as no numbers. Their slots are reset."""
-        self.broken |= self.live & rows
-        self.live &= ~rows
-        self.steered &= ~rows
 
 
 class Explorer:
@@ -90,19 +56,7 @@ class Explorer:
             )
         else:
             self.distiller = build_distiller(config, source_size, deep_size, dtype, device, frozen=frozen)
-        self.memory: RecursiveLeastSquares | None = None
-        if config.remembers_actions:
-            self.memory = RecursiveLeastSquares(
-                deep_size,
-                deep_size,
-                features=config.features,
-                ridge=config.action_ridge,
-                forgetting=config.forgetting,
-                gate=False,
-                dtype=dtype,
-                device=device,
-                seed=config.seed + 1,
-            )
+        self.memory = build_memory(config, deep_size, dtype, device) if config.remembers_actions else None
         exact = torch.float64 if dtype == torch.float64 else torch.float32
         own: State = {
             "clock": torch.zeros(2, dtype=torch.int64, device=device),  # steps seen, updates made

@@ -11,7 +11,8 @@ from torch import Tensor
 from esamp.errors import OptionError
 from esamp.explorer import fusion, telemetry
 from esamp.explorer.config import PRESET_SAMPLING, ESampConfig
-from esamp.explorer.explorer import Explorer, Proposal
+from esamp.explorer.explorer import Explorer
+from esamp.explorer.proposal import Proposal
 from esamp.explorer.size import shared_bytes, slot_bytes
 from esamp.methods.base import DecodeMethod, Detail, ModelShape
 from esamp.options import Options, narrowed

@@ -9,7 +9,8 @@ from typing import Any
 
 from esamp.engines.base import Request
 from esamp.errors import InputError
-from esamp.study.config import Arm, ModelSpec, Study, TaskSpec
+from esamp.study.config import Arm, Study
+from esamp.study.specs import ModelSpec, TaskSpec
 from esamp.tasks import registry as tasks
 from esamp.tasks.base import Item
 

@@ -12,12 +12,13 @@ from dataclasses import replace
 from typing import Any, Literal, TypeAlias
 
 from esamp.engines.base import Request, Sample
-from esamp.study.config import ModelSpec, Study
+from esamp.study.config import Study
 from esamp.study.grid import Cell, cells, item_key
 from esamp.study.measured import Measured, Scored
 from esamp.study.part import Measure, Part, Values, digest, number, part_name, value
 from esamp.study.records import Record
 from esamp.study.run import WAIT, Problems
+from esamp.study.specs import ModelSpec
 from esamp.study.store import Store
 from esamp.study.text_parts import embedding, nonwords, opening, topic
 from esamp.tasks.base import Item

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esamp.engines.base import Request
-from esamp.study.config import ModelSpec
 from esamp.study.grid import Cell
 from esamp.study.measured import Measured
 from esamp.study.records import Record
+from esamp.study.specs import ModelSpec
 
 VERSION = 1
 """Raised when a measure is computed in another way, so that what was measured before is not taken for it."""

@@ -11,9 +11,10 @@ from esamp.engines.base import Engine, Progress, check_active
 from esamp.methods import registry as methods
 from esamp.search.base import answer
 from esamp.search.layers import layers
-from esamp.study.config import Study, TaskSpec
+from esamp.study.config import Study
 from esamp.study.grid import Cell, cells, item_key
 from esamp.study.records import record
+from esamp.study.specs import TaskSpec
 from esamp.study.store import Store
 from esamp.tasks import registry as tasks
 from esamp.tasks.base import Item, Task
