@@ -47,7 +47,7 @@ MIXES: list[tuple[list[int | None], list[int]]] = [
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"sample_forgetting": 0.7, "beta": 2.0}, {"gate": False}, {"sample_forgetting": 1.0, "samples": 2}],
+    [{}, {"forgetting": 0.7, "beta": 2.0}, {"gate": False}, {"forgetting": 1.0, "samples": 2}],
     ids=str,
 )
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-10), ("float32", 1e-4)])
@@ -57,7 +57,7 @@ def test_contrast_equals_the_loops_for_any_mix_of_groups(
     explored = explorer(**options, dtype=dtype)
     config = explored.config
     assert [explored.claim(), explored.claim()] == [0, 1]
-    groups = [Loops(D, config.samples, config.sample_forgetting) for _ in range(2)]
+    groups = [Loops(D, config.samples, config.forgetting_factor) for _ in range(2)]
     for slots, sample in MIXES * 4:
         deep = torch.randn(len(slots), D, dtype=torch.float64) + 1
         live = torch.rand(len(slots)) < 0.8

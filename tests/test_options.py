@@ -14,7 +14,7 @@ from esamp.explorer.config import PRESETS, ESampConfig
 from esamp.options import Options, allowed
 from esamp.sampling import Sampling
 
-NUMBERS = ("beta", "gain", "kl", "cap", "ridge", "action_ridge", "forgetting", "sample_forgetting", "lr", "eps", "clip")
+NUMBERS = ("beta", "gain", "kl", "cap", "ridge", "action_ridge", "lr", "eps", "clip")
 INTEGERS = (
     "waves",
     "features",
@@ -28,11 +28,13 @@ INTEGERS = (
     "target_layer",
 )
 CHOICES = ("preset", "signal", "distiller", "scope", "candidates", "block", "loss", "dtype")
+OPTIONAL = ("forgetting",)
+"""Numbers that may be left to the method."""
 SWITCHES = ("gate", "centre", "keep_end", "first_token")
 
 
 def test_every_option_of_esamp_is_covered_here() -> None:
-    assert {*NUMBERS, *INTEGERS, *CHOICES, *SWITCHES} == set(ESampConfig.model_fields)
+    assert {*NUMBERS, *OPTIONAL, *INTEGERS, *CHOICES, *SWITCHES} == set(ESampConfig.model_fields)
 
 
 @pytest.mark.parametrize("cls", [ESampConfig, Sampling])
@@ -45,6 +47,13 @@ def test_every_option_is_described(cls: type[Options]) -> None:
 @pytest.mark.parametrize("name", NUMBERS)
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -1.0, 1e9, "0.5", "nan", True, None, [], {}])
 def test_numbers_refuse_what_is_none(name: str, value: Any) -> None:
+    with pytest.raises(OptionError, match=rf"option '{name}' = .*: expected a number"):
+        ESampConfig.parse({name: value})
+
+
+@pytest.mark.parametrize("name", OPTIONAL)
+@pytest.mark.parametrize("value", [math.nan, math.inf, -1.0, 0.0, 1.5, "0.5", True, []])
+def test_optional_numbers_refuse_what_is_none(name: str, value: Any) -> None:
     with pytest.raises(OptionError, match=rf"option '{name}' = .*: expected a number"):
         ESampConfig.parse({name: value})
 

@@ -156,7 +156,7 @@ def _limited(own: Rows, mixed: Rows, config: ESampConfig) -> Rows:
 def _group(config: ESampConfig, weight: Rows, source: int) -> Group | contrast_reference.Loops:
     size = weight.shape[1]
     if config.signal == "contrast":
-        return contrast_reference.Loops(size, config.samples, config.sample_forgetting)
+        return contrast_reference.Loops(size, config.samples, config.forgetting_factor)
     memory = None
     if config.signal != "state":
         projection = _projection(config, size, config.seed + 1)

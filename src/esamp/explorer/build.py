@@ -23,13 +23,15 @@ def build_distiller(
         network = ResidualNetwork(target_size, config, dtype=dtype, device=device)
         return FrozenNetwork(network) if frozen else network
     if config.distiller == "mean":
-        return RunningMean(target_size, ridge=config.ridge, forgetting=config.forgetting, dtype=dtype, device=device)
+        return RunningMean(
+            target_size, ridge=config.ridge, forgetting=config.forgetting_factor, dtype=dtype, device=device
+        )
     return RecursiveLeastSquares(
         source_size,
         target_size,
         features=config.features,
         ridge=config.ridge,
-        forgetting=config.forgetting,
+        forgetting=config.forgetting_factor,
         centre=config.centre,
         gate=config.gate,
         dtype=dtype,
@@ -47,7 +49,7 @@ def build_memory(
         deep_size,
         features=config.features,
         ridge=config.action_ridge,
-        forgetting=config.forgetting,
+        forgetting=config.forgetting_factor,
         gate=False,
         dtype=dtype,
         device=device,

@@ -65,12 +65,11 @@ class ESampConfig(Options):
     """rls: ridge penalty lambda of the state signal"""
     action_ridge: float = Field(0.01, gt=0, le=1e6)
     """ridge penalty lambda of the action memory"""
-    forgetting: float = Field(1.0, gt=0, le=1)
-    """rls and mean: weight that past steps keep at each step; 1 forgets nothing"""
+    forgetting: float | None = Field(None, gt=0, le=1)
+    """rls, mean and contrast: weight that the past keeps at each step; 1 forgets nothing; by default 1, and 0.99 with
+    the contrast signal"""
     samples: int = Field(64, ge=2, le=4096)
     """contrast: running means kept for a group; sample i uses mean i modulo this number"""
-    sample_forgetting: float = Field(0.99, gt=0, le=1)
-    """contrast: weight that a sample's past tokens keep at each new token; 1 forgets nothing"""
     centre: bool = False
     """rls: predict what is left after the group's running mean"""
     width: int = Field(384, ge=1, le=65536)
@@ -146,6 +145,11 @@ class ESampConfig(Options):
         if not self.steers_action:
             return self.beta
         return max(self.beta, 1.0) if self.steers_state else 1.0
+
+    @property
+    def forgetting_factor(self) -> float:
+        """`forgetting`, or its default for this signal."""
+        return self.forgetting or (0.99 if self.signal == "contrast" else 1.0)
 
     @property
     def wave_count(self) -> int:

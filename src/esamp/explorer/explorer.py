@@ -52,7 +52,7 @@ class Explorer:
         self.means: SampleMeans | None = None
         if config.signal == "contrast":
             self.means = SampleMeans(
-                deep_size, samples=config.samples, forgetting=config.sample_forgetting, dtype=dtype, device=device
+                deep_size, samples=config.samples, forgetting=config.forgetting_factor, dtype=dtype, device=device
             )
         else:
             self.distiller = build_distiller(config, source_size, deep_size, dtype, device, frozen=frozen)
