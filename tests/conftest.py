@@ -62,9 +62,12 @@ def shared() -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator["Browser"]:
-    """A headless Chromium that is installed on the machine; skips without one. ``CHROMIUM`` may name it."""
+    """A headless Chromium that is installed on the machine; skips without one. ``CHROMIUM`` may name it.
+
+    For one file of tests: Playwright keeps an event loop running, in which other files' tests could start none.
+    """
     names = (os.environ.get("CHROMIUM"), "chromium", "chromium-browser", "google-chrome")
     path = next((found for name in names if name and (found := shutil.which(name))), None)
     if path is None:

@@ -1,12 +1,14 @@
 """Quality of texts beside perplexity: words, loops, topic and openings, by hand."""
 
 import math
+import re
 import sys
 
 import numpy as np
 import pytest
 
 from esamp.errors import InputError, MissingDependencyError
+from esamp.extras import install_command
 from esamp.metrics import quality
 from esamp.metrics.embedding import SentenceEmbedder, _packaged_model
 from esamp.metrics.quality import empty_share, first_words, loop_rate, loops, nonword_share, on_topic_share
@@ -48,7 +50,7 @@ def test_missing_wordfreq_error_names_the_extra(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "wordfreq", None)
     quality._is_word.cache_clear()
     for texts in ([PLAIN], []):
-        with pytest.raises(MissingDependencyError, match=r"wordfreq.*esamp\[metrics\]"):
+        with pytest.raises(MissingDependencyError, match=f"wordfreq.*{re.escape(install_command('metrics'))}"):
             nonword_share(texts)
 
 

@@ -1,5 +1,6 @@
 """What the figures show: curves and points by hand, what is drawn of them, files that are always the same."""
 
+import re
 import sys
 import tomllib
 import xml.etree.ElementTree as ET
@@ -15,6 +16,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 
 from esamp.errors import MissingDependencyError
+from esamp.extras import install_command
 from esamp.metrics.intervals import Interval, bootstrap_mean
 from esamp.metrics.vendi import vendi_score
 from esamp.study import config
@@ -450,7 +452,7 @@ def test_captions_say_how_to_read() -> None:
 
 def test_without_matplotlib_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(MissingDependencyError, match=r"esamp\[figures\]"):
+    with pytest.raises(MissingDependencyError, match=re.escape(install_command("figures"))):
         figures(study(), [full()], tmp_path)
 
 

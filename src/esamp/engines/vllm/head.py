@@ -61,7 +61,8 @@ def find_head(model: Any, hidden_size: int, dtype: torch.dtype, device: torch.de
     rank = get_tensor_model_parallel_rank()
     scale = 1.0
     if weight is not None:
-        scale = head_scale(tensor_model_parallel_all_reduce(row_sums(weight).to(device)).cpu())
+        sums = row_sums(weight).to(device, torch.float32)  # collectives on a CPU take no float64
+        scale = head_scale(tensor_model_parallel_all_reduce(sums).double().cpu())
     return VLLMHead(is_linear(logits), weight, 0 if weight is None else rank * weight.shape[0], scale)
 
 
