@@ -16,7 +16,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 """What each preset changes; whatever is given explicitly wins over it."""
 
 PRESET_SAMPLING: dict[str, dict[str, float]] = {
-    "open": {"temperature": 1.2, "min_p": 0.05},
+    "open": {"temperature": 0.8},
     "answers": {"temperature": 0.8},
 }
 """Settings of the ordinary sampler that come with a preset, where a request leaves them unset."""
