@@ -104,6 +104,9 @@ class Sample:
     token_ids: tuple[int, ...]
     finish_reason: Literal["stop", "length"]
     trace: TokenTrace | None = None
+    logprob: float | None = None
+    """sum of its tokens' log-probabilities under the model's own distribution at temperature 1, in nats; None where the
+    engine was not told to keep it"""
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,8 @@ class EngineEntry:
     """whether it asks a server, which has an address and knows its models by names of its own"""
     traces: bool = False
     """whether it measures all that `esamp.engines.base.TokenTrace` names"""
+    logprobs: bool = False
+    """whether it can keep how likely the model itself finds the samples while it draws them"""
 
     @property
     def install(self) -> str:
@@ -75,6 +77,7 @@ ENTRIES: Mapping[str, EngineEntry] = {
             "vllm",
             check="esamp.engines.vllm.build:check",
             keeps_layers=True,
+            logprobs=True,
         ),
         EngineEntry(
             "openai",
@@ -100,11 +103,12 @@ def start(
     layers: Sequence[int] = (),
     base_url: str = "",
     trace: bool = False,
+    logprobs: bool = False,
 ) -> Engine:
     """Load `model` into the engine called `name`; None is the embedded model, or the only one of a server.
 
     Requests will read the states of these `layers`. `base_url` is where the server of an engine that asks one is.
-    With `trace` every sample has its `TokenTrace`.
+    With `trace` every sample has its `TokenTrace`; with `logprobs` its log-probability, if the engine can tell.
 
     Raises:
         OptionError: no such engine, device or dtype.
@@ -122,6 +126,8 @@ def start(
     more: dict[str, Any] = dict(layers=layers) if entry.keeps_layers else {}
     if trace:
         more["trace"] = True
+    if logprobs and entry.logprobs:
+        more["logprobs"] = True
     if entry.remote:
         more["base_url"] = base_url or None
     elif base_url:

@@ -42,13 +42,14 @@ class ModelOptions(Options):
     base_url: str = ""
     """engine openai: the server's address, as in http://127.0.0.1:8000/v1; by default $OPENAI_BASE_URL"""
 
-    def start(self, layers: Sequence[int] = (), *, trace: bool = False) -> Engine:
+    def start(self, layers: Sequence[int] = (), *, trace: bool = False, logprobs: bool = False) -> Engine:
         """Load the model into the engine; requests will read the states of these `layers`.
 
-        With `trace` the engine measures every token.
+        With `trace` the engine measures every token; with `logprobs` it keeps the samples' log-probabilities if it can.
         """
         where = dict(device=self.device, dtype=self.dtype, base_url=self.base_url)
-        return engines.start(self.engine, self.model, **where, batch_rows=self.batch_rows, layers=layers, trace=trace)
+        kept = dict(layers=layers, trace=trace, logprobs=logprobs)
+        return engines.start(self.engine, self.model, **where, batch_rows=self.batch_rows, **kept)
 
     def chats(self) -> bool:
         """Whether prompts go through a chat template: as `chat` says, else where the model has one.

@@ -19,7 +19,6 @@ from esamp.study.measures import LEVELS, TESTED
 COSTS = ("loops", "non-words", "empty", "cut", "self-BLEU", "cosine", "perplexity", "second perplexity")
 """Measures of which less is better."""
 EMBEDDED = frozenset({"Vendi", "Vendi30", "cosine", "on topic"})
-LIKELIHOOD = frozenset({"perplexity", "entropy"})
 
 
 class Claim(Options):
@@ -60,12 +59,13 @@ class Claim(Options):
             raise OptionError("there is no curve of plain sampling: add vanilla or min_p at two settings or more")
 
 
-def missing(*, embedder: bool, likelihood: bool, second: bool, words: bool) -> dict[str, str]:
+def missing(*, embedder: bool, likelihood: bool, entropy: bool, second: bool, words: bool) -> dict[str, str]:
     """Measures that a study with these settings leaves out, with the setting that brings them back."""
     found: dict[str, str] = {}
     for there, names, setting in (
         (embedder, EMBEDDED, "name an embedder"),
-        (likelihood, LIKELIHOOD, "set likelihood = true"),
+        (likelihood, {"perplexity"}, "set likelihood = true"),
+        (entropy, {"entropy"}, "set likelihood = true and entropy = true"),
         (second, {"second perplexity"}, "name a second_model"),
         (words, {"non-words"}, "set words = true"),
     ):

@@ -73,11 +73,13 @@ class Study:
     second_model: str | None
     """model for the report's perplexity"""
     likelihood: bool
-    """whether the report scores texts under the model that drew them"""
+    """whether the report has the texts' perplexity under the model that drew them"""
     traces: bool
     """whether per-token measurements are kept"""
     words: bool = True
     """whether the report counts non-words"""
+    entropy: bool = True
+    """whether the report has that model's entropy along the texts as well"""
     primary: Claim | None = None
     """the comparison that the study is made for"""
 
@@ -164,6 +166,7 @@ def parse(values: Mapping[str, Any]) -> Study:
         whole.likelihood,
         whole.traces,
         whole.words,
+        whole.entropy,
         _claim(values.get("primary"), whole, arms),
     )
 
@@ -177,7 +180,8 @@ def _claim(given: object, whole: StudyOptions, arms: Sequence[Arm]) -> Claim | N
             raise OptionError("give a table with question, arm, measure, at_equal and not_above")
         claim = Claim.parse(given)
         embedder, second = (_named(each) is not None for each in (whole.embedder, whole.second_model))
-        lacks = missing(embedder=embedder, likelihood=whole.likelihood, second=second, words=whole.words)
+        own = dict(likelihood=whole.likelihood, entropy=whole.likelihood and whole.entropy, words=whole.words)
+        lacks = missing(embedder=embedder, second=second, **own)
         claim.check({arm.label: arm.method in PLAIN for arm in arms}, lacks)
         return claim
     raise AssertionError

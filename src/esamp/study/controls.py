@@ -62,7 +62,8 @@ def controls(study: Study, found: Sequence[Matched]) -> list[Control]:
     """What there is for each arm that is not vanilla."""
     plain = [arm for arm in study.arms if arm.method == "vanilla"]
     reached = {(each.arm, each.by) for each in found if each.value is not None}
-    levels = [by for by in LEVELS if by in {"entropy", "perplexity", *(each.by for each in found)}]
+    always = {"perplexity", "entropy"} if study.entropy else {"perplexity"}
+    levels = [by for by in LEVELS if by in always or by in {each.by for each in found}]
     rows = []
     for arm in study.arms:
         if arm.method == "vanilla":

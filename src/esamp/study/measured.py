@@ -13,7 +13,7 @@ class Scored:
     nll: tuple[float, ...]
     """mean negative log-likelihood of a token, in nats"""
     entropy: tuple[float, ...]
-    """mean entropy of the model's next-token distribution along the sample, in nats"""
+    """mean entropy of the model's next-token distribution along the sample, in nats; NaN where it is not asked for"""
     tokens: tuple[int, ...]
     """of the sample, as this model counts them"""
 

@@ -5,6 +5,7 @@ the texts of one group: were the group ever drawn again, the line would no longe
 """
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -29,8 +30,8 @@ OnPart: TypeAlias = Callable[[str, int], Callable[[], None]]
 """Told what is measured and of how many groups; gives what is called after each of them."""
 
 
-def scoring(role: Literal["own", "second"], spec: ModelSpec) -> Part:
-    """Likelihoods of the texts under a model at temperature 1, and the entropy of its distribution along them.
+def scoring(role: Literal["own", "second"], spec: ModelSpec, *, entropy: bool = True) -> Part:
+    """Likelihoods of the texts under a model at temperature 1, and with `entropy` that of its distribution along them.
 
     The model that drew the samples reads the prompt as it was and the tokens that were drawn; a second model reads
     the texts, which it cuts into tokens of its own.
@@ -48,7 +49,7 @@ def scoring(role: Literal["own", "second"], spec: ModelSpec) -> Part:
                 Sample(each.index, each.text or "", (each.token_ids or ()) if role == "own" else (), "stop")
                 for each in record.samples
             ]
-            found = likelihoods(engine, asked, samples, distribution=True)
+            found = likelihoods(engine, asked, samples, distribution=entropy)
             return {
                 "nll": [number(-each.mean) for each in found],
                 "entropy": [number(each.entropy) for each in found],
@@ -62,8 +63,9 @@ def scoring(role: Literal["own", "second"], spec: ModelSpec) -> Part:
         scored = Scored(nll, entropy, tuple(values["tokens"]))
         return replace(measured, own=scored) if role == "own" else replace(measured, second=scored)
 
-    name = part_name(role, spec.model_dump(mode="json", include={"model", "dtype"}))
-    return Part(name, f"likelihoods under {spec.name}", start, put, spec if role == "own" else None)
+    settings = spec.model_dump(mode="json", include={"model", "dtype"})
+    name = part_name(role, settings if entropy else {**settings, "entropy": False})
+    return Part(name, f"likelihoods under {spec.name}", start, put, spec if role == "own" else None, role=role)
 
 
 def parts(study: Study, problems: Mapping[str, Problems]) -> list[Part]:
@@ -76,7 +78,7 @@ def parts(study: Study, problems: Mapping[str, Problems]) -> list[Part]:
     if study.words:
         wanted.append(nonwords())
     if study.likelihood:
-        wanted += [scoring("own", model) for model in study.models if model.engine in LOCAL]
+        wanted += [scoring("own", model, entropy=study.entropy) for model in study.models if model.engine in LOCAL]
     if study.second_model is not None:
         wanted.append(scoring("second", ModelSpec(model=study.second_model)))
     return wanted
@@ -91,7 +93,7 @@ def measure(study: Study, store: Store, problems: Mapping[str, Problems], *, on_
     """
     earlier: list[Part] = []
     for part in parts(study, problems):
-        asked = [(cell, _missing(part, cell, store, problems)) for cell in cells(study)]
+        asked = [(cell, _missing(study, part, cell, store, problems)) for cell in cells(study)]
         todo = [(cell, missing) for cell, missing in asked if missing]
         if todo:
             done = on_part(part.title, sum(len(missing) for _, missing in todo))
@@ -108,7 +110,8 @@ def attach(
     study: Study, store: Store, problems: Mapping[str, Problems], cell: Cell, records: Mapping[str, Record]
 ) -> dict[str, Record]:
     """The records of a cell, by the keys of their problems, with what has been measured of them."""
-    lines = {_line_key(key, record): record for key, record in records.items()}
+    drawn = {key: _drawn(record) for key, record in records.items()} if _while_drawing(study) else records
+    lines = {_line_key(key, record): record for key, record in drawn.items()}
     return dict(zip(records, _known(parts(study, problems), store, cell, lines).values(), strict=True))
 
 
@@ -122,7 +125,9 @@ def _known(measured: Sequence[Part], store: Store, cell: Cell, records: Mapping[
     return found
 
 
-def _missing(part: Part, cell: Cell, store: Store, problems: Mapping[str, Problems]) -> dict[str, tuple[Item, Record]]:
+def _missing(
+    study: Study, part: Part, cell: Cell, store: Store, problems: Mapping[str, Problems]
+) -> dict[str, tuple[Item, Record]]:
     """By the keys of their lines: problems and records of the study that this part has still to measure."""
     own = problems[cell.task.name]
     if own.task.private or not part.covers(cell):
@@ -130,8 +135,27 @@ def _missing(part: Part, cell: Cell, store: Store, problems: Mapping[str, Proble
     items = {item_key(item): item for item in own.items}
     done = store.read(cell, part.name)
     finished = {key: Record.of_json(line) for key, line in store.read(cell).items() if key in items}
+    if part.role == "own" and _while_drawing(study):
+        finished = {key: record for key, record in finished.items() if _drawn(record).measured.own is None}
     keyed = {_line_key(key, record): (items[key], record) for key, record in finished.items()}
     return {key: each for key, each in keyed.items() if key not in done}
+
+
+def _while_drawing(study: Study) -> bool:
+    """Whether what an engine kept of the likelihoods while it drew the samples is all that the study asks for."""
+    return study.likelihood and not study.entropy
+
+
+def _drawn(record: Record) -> Record:
+    """The record with the likelihoods that were kept while its samples were drawn, if those of all were."""
+    nll = []
+    for sample in record.samples:
+        if sample.logprob is None:
+            return record
+        nll.append(-sample.logprob / sample.tokens if sample.tokens else math.nan)
+    nothing = tuple(math.nan for _ in nll)
+    own = Scored(tuple(nll), nothing, tuple(sample.tokens for sample in record.samples))
+    return replace(record, measured=replace(record.measured, own=own))
 
 
 def _measure_cell(

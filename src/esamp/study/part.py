@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,8 @@ class Part:
     """the model whose samples it measures; None for all"""
     task: str | None = None
     """the task, by its name in the study, whose samples it measures; None for all"""
+    role: Literal["own", "second"] | None = None
+    """of a part that measures likelihoods: whose"""
 
     def covers(self, cell: Cell) -> bool:
         """Whether this part measures the cell."""

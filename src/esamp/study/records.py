@@ -30,6 +30,8 @@ class SampleRecord:
     """what the method saw at each token (`esamp.engines.base.TokenTrace`), if the study keeps it; None: not measured"""
     pieces: tuple[str, ...] | None = None
     """the text that each token adds, where there is a trace and text may be kept"""
+    logprob: float | None = None
+    """sum of its tokens' log-probabilities under the model that drew it, at temperature 1, in nats, if it was kept"""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def record(task: Task, item: Item, completion: Completion) -> Record:
         trace = None if sample.trace is None else _numbers(sample.trace)
         pieces = None if sample.trace is None or task.private else sample.trace.pieces
         own = (sample.index, shown, ids, count, sample.finish_reason, grade.correct, *told)
-        samples.append(SampleRecord(*own, trace=trace, pieces=pieces))
+        samples.append(SampleRecord(*own, trace=trace, pieces=pieces, logprob=sample.logprob))
     details = {} if task.private else dict(completion.details)
     telemetry = finite(completion.telemetry)
     return Record(item.id, tuple(samples), asdict(completion.cost), telemetry, details)

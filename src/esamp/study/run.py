@@ -8,6 +8,7 @@ from itertools import groupby
 
 from esamp.engines import registry as engines
 from esamp.engines.base import Engine, Progress, check_active
+from esamp.errors import OptionError
 from esamp.methods import registry as methods
 from esamp.search.base import answer
 from esamp.search.layers import layers
@@ -97,7 +98,7 @@ def run(
         if not any(_missing(cell, store, problems) for cell in own):
             continue
         on_model(own[0].model.name)
-        with _start(own) as engine:
+        with _start(own, logprobs=study.likelihood and not study.entropy) as engine:
             while own:
                 busy = [cell for cell in own if not _run_cell(engine, cell, store, problems[cell.task.name], on_cell)]
                 if busy == own:
@@ -136,13 +137,17 @@ def _left(cell: Cell, store: Store, problems: Problems) -> set[str]:
 def _problems(spec: TaskSpec) -> Problems:
     kind = tasks.get(spec.task)
     task = kind.build(kind.options.parse(spec.options))
-    return Problems(task, task.items(limit=spec.limit))
+    last = None if spec.limit is None else spec.skip + spec.limit
+    items = task.items(limit=last)[spec.skip :]
+    if not items:
+        raise OptionError(f"task {spec.name!r}: skip = {spec.skip} leaves no problem")
+    return Problems(task, items)
 
 
-def _start(own: Sequence[Cell]) -> Engine:
+def _start(own: Sequence[Cell], *, logprobs: bool) -> Engine:
     """The model of these cells, with the layers that their methods read."""
     wanted: set[int] = set()
     if engines.ENTRIES[own[0].model.engine].keeps_layers:
         for cell in own:
             wanted |= set(layers(methods.get(cell.arm.method), cell.arm.options))
-    return own[0].model.start(sorted(wanted), trace=own[0].traces)
+    return own[0].model.start(sorted(wanted), trace=own[0].traces, logprobs=logprobs)

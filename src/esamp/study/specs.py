@@ -27,6 +27,8 @@ class StudyOptions(Options):
     """model under which the report measures every text's perplexity, a hub name or a folder"""
     likelihood: bool = True
     """whether the report measures perplexity and entropy under the model that drew the samples"""
+    entropy: bool = True
+    """whether entropy is one of them; without it engine vllm measures perplexity while drawing, which is faster"""
     words: bool = True
     """whether the report counts non-words, which takes English texts and the package wordfreq"""
     traces: bool = False
@@ -52,8 +54,10 @@ class TaskSpec(Options):
     """its name, as `esamp study tasks` lists them"""
     label: str | None = None
     """what reports call it; by default its name"""
+    skip: int = Field(0, ge=0)
+    """leave out the first so many problems"""
     limit: int | None = Field(None, ge=1)
-    """only the first so many problems"""
+    """only so many problems"""
     options: dict[str, Any] = Field(default_factory=dict)
     """the task's own"""
 

@@ -38,6 +38,7 @@ class VLLMEngine(Engine):
         tokenizer: PreTrainedTokenizerBase,
         *,
         trace: bool = False,
+        logprobs: bool = False,
         in_process: bool = False,
     ) -> None:
         """Use a running engine that was started with our worker: of ``vllm.LLM`` it is ``.llm_engine``.
@@ -46,6 +47,7 @@ class VLLMEngine(Engine):
             llm: the engine; nobody else should step it meanwhile.
             tokenizer: its model's.
             trace: keep per-token measurements in `Sample.trace`.
+            logprobs: keep how likely the model itself finds each sample in `Sample.logprob`.
             in_process: whether the engine runs in this process.
         """
         config = llm.vllm_config
@@ -56,7 +58,7 @@ class VLLMEngine(Engine):
         if self.settings.defaults:
             raise OptionError("the setting 'defaults' is for servers: here every request says itself what it wants")
         self._batch_rows: int = config.scheduler_config.max_num_seqs
-        self._trace, self._in_process, self._open = trace, in_process, True
+        self._trace, self._logprobs, self._in_process, self._open = trace, logprobs, in_process, True
         self._jobs: dict[str, tuple[Job, int]] = {}  # by vLLM's id, with the index of its first sample
         self._numbers = itertools.count()
 
@@ -69,6 +71,7 @@ class VLLMEngine(Engine):
         dtype: str = "auto",
         batch_rows: int = 64,
         trace: bool = False,
+        logprobs: bool = False,
         layers: Iterable[int] = (1,),
         in_process: bool = True,
         **arguments: Any,
@@ -85,6 +88,7 @@ class VLLMEngine(Engine):
             dtype: "auto" (float32 on a CPU, else vLLM's choice), "float32", "bfloat16" or "float16".
             batch_rows: most samples decoded side by side.
             trace: keep per-token measurements in `Sample.trace`.
+            logprobs: keep how likely the model itself finds each sample in `Sample.logprob`.
             layers: depths of the residual stream that requests may read.
             in_process: run the engine in this process.
             **arguments: more of ``vllm.EngineArgs``, such as ``tensor_parallel_size`` or ``max_model_len``.
@@ -109,7 +113,8 @@ class VLLMEngine(Engine):
             arguments=arguments,
         )
         try:
-            return cls(llm, loading.load_tokenizer(source), trace=trace, in_process=in_process)
+            tokenizer = loading.load_tokenizer(source)
+            return cls(llm, tokenizer, trace=trace, logprobs=logprobs, in_process=in_process)
         except EsampError:
             loading.stop(llm, in_process=in_process)
             raise
@@ -173,7 +178,7 @@ class VLLMEngine(Engine):
                 )
         prompt = text.encode(self.tokenizer, request)
         limit = text.room(prompt, request, self.llm.model_config.max_model_len)
-        return Job(request, method, options, prompt, limit, progress)
+        return Job(request, method, options, prompt, limit, progress, logprobs=self._logprobs)
 
     def _fits(self, job: Job) -> bool:
         """Whether all rows of a new group find a place beside those that run; if none runs it starts in any case."""
@@ -203,7 +208,7 @@ class VLLMEngine(Engine):
         for output in self.llm.step():
             job, first = self._jobs[output.request_id]
             for each in output.outputs:
-                job.take(first + each.index, each.token_ids, each.finish_reason)
+                job.take(first + each.index, each)
 
     def _completion(self, job: Job) -> Completion:
         for name in job.ids:

@@ -1,7 +1,8 @@
 """`Job`: one request on its way through vLLM, and its samples as far as they have come."""
 
+import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from esamp.methods.base import DecodeMethod, Method
 from esamp.options import Options
 
 if TYPE_CHECKING:
-    from vllm import SamplingParams
+    from vllm import CompletionOutput, SamplingParams
 
 SEEDS = 2**62
 """vLLM adds a sample's index to the request's seed; the sum must stay a seed."""
@@ -38,13 +39,18 @@ class Job:
     ids: list[str] = field(default_factory=list)
     """vLLM's requests: one, or one a sample"""
     started: float = field(default_factory=time.perf_counter)
+    logprobs: bool = False
+    """whether vLLM reports how likely the model itself finds each token"""
     tokens: list[list[int]] = field(init=False)
     """of each sample"""
+    scores: list[list[float]] = field(init=False)
+    """log-probabilities of each sample's tokens under the model's own distribution, in nats, where they are reported"""
     ended: list[bool | None] = field(init=False)
     """of each sample whether it ended by itself; None while it runs"""
 
     def __post_init__(self) -> None:
         self.tokens, self.ended = [[] for _ in range(self.request.n)], [None] * self.request.n
+        self.scores = [[] for _ in range(self.request.n)]
 
     @property
     def left(self) -> int:
@@ -85,16 +91,21 @@ class Job:
             stop=list(sampling.stop),
             detokenize=bool(sampling.stop),
             output_kind=RequestOutputKind.DELTA,
+            logprobs=0 if self.logprobs else None,
             extra_args=flat(self.request.method, self.options, asked) | {SAMPLER_SET: True} if self.explores else None,
         )
 
-    def take(self, index: int, tokens: Sequence[int], finish_reason: str | None) -> None:
+    def take(self, index: int, new: "CompletionOutput") -> None:
         """The tokens of a step for one sample, and why it ended if it did.
 
         Raises:
             EsampError: it ended for no reason that a sample should end for.
         """
+        tokens, finish_reason = new.token_ids, new.finish_reason
         self.tokens[index] += tokens
+        if self.logprobs:
+            assert new.logprobs is not None
+            self.scores[index] += [step[token].logprob for step, token in zip(new.logprobs, tokens, strict=True)]
         if finish_reason is not None:
             if finish_reason not in ENDINGS:
                 raise EsampError(f"request {self.request.id!r}: vLLM ended a sample with {finish_reason!r}")
@@ -109,4 +120,5 @@ class Job:
         if measured is not None:
             novelty, kl, surprisal = (series[: len(ending.tokens)].clone() for series in measured)
             kept = TokenTrace(novelty, kl, surprisal, text.pieces(tokenizer, ending.tokens))
-        return Sample(index, ending.text, ending.tokens, "stop" if ending.stopped else "length", kept)
+        logprob = math.fsum(self.scores[index][: len(ending.tokens)]) if self.logprobs else None
+        return Sample(index, ending.text, ending.tokens, "stop" if ending.stopped else "length", kept, logprob)
