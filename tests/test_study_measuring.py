@@ -117,6 +117,38 @@ def test_likelihoods_are_those_of_the_models(folder: Path) -> None:
                 assert scored.tokens[place] == tokens
 
 
+def test_likelihoods_kept_while_drawing_are_not_measured_again(folder: Path) -> None:
+    """A study without entropy takes those of the record if every sample has one, and reads the texts otherwise."""
+    study, store, problems = opened(folder, entropy=False)
+    [part] = [part for part in measuring.parts(study, problems) if part.title == "likelihoods under countdown"]
+    cell = next(cells(study))
+    key, line = next(iter(store.read(cell).items()))
+    record = Record.of_json(line)
+    samples = tuple(replace(each, logprob=-1.5 * each.tokens) for each in record.samples)
+    kept = measuring.attach(study, store, problems, cell, {key: replace(record, samples=samples)})[key]
+    assert kept.measured.own is not None
+    assert kept.measured.own.nll == (1.5, 1.5)
+    assert kept.measured.own.tokens == tuple(each.tokens for each in samples)
+    assert all(map(math.isnan, kept.measured.own.entropy))
+    half = replace(record, samples=(samples[0], *record.samples[1:]))
+    assert measuring.attach(study, store, problems, cell, {key: half})[key].measured.own is None
+    empty = replace(record, samples=(replace(samples[0], tokens=0, logprob=0.0), *samples[1:]))
+    own = measuring.attach(study, store, problems, cell, {key: empty})[key].measured.own
+    assert own is not None
+    assert math.isnan(own.nll[0])
+
+    parts: Parts = []
+    measuring.measure(study, store, problems, on_part=noted(parts))  # the engine hf has kept none
+    assert parts == [("likelihoods under countdown", 6)]
+    with_entropy = measuring.attach(*opened(folder), cell, {key: record})[key].measured.own
+    without = measuring.attach(study, store, problems, cell, {key: record})[key].measured.own
+    assert with_entropy is not None
+    assert without is not None
+    assert without.nll == pytest.approx(with_entropy.nll, abs=1e-5)
+    assert all(map(math.isnan, without.entropy))
+    assert part.name != "own-596a2b34e7f7"
+
+
 def test_embeddings_are_those_of_the_texts(folder: Path) -> None:
     embedder = SentenceEmbedder()
     measures = {measure.name: measure.of for measure in MEASURES}

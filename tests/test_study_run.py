@@ -269,6 +269,18 @@ def test_mistakes_are_named_before_anything_is_loaded(changes: dict[str, Any], s
         config.parse(SMALL | changes)
 
 
+def test_problems_can_be_left_to_another_study() -> None:
+    def items(task: str, **changes: int) -> list[Item]:
+        [problems] = load_tasks(config.parse(SMALL | {"tasks": [{"task": task, **changes}]})).values()
+        return list(problems.items)
+
+    assert items("countdown", skip=2, limit=3) == items("countdown", limit=5)[2:]
+    assert items("coverage", limit=24) + items("coverage", skip=24) == items("coverage")
+    assert items("coverage", skip=66, limit=9) == items("coverage")[66:]
+    with pytest.raises(OptionError, match="'coverage': skip = 67 leaves no problem"):
+        items("coverage", skip=67)
+
+
 def test_files_that_are_no_studies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.toml").write_text("name = ")
     for name, sentence in (("a.toml", "is not a TOML file"), ("b.toml", "cannot read")):

@@ -31,6 +31,7 @@ from esamp.errors import (
 )
 from esamp.explorer.config import ESampConfig
 from esamp.sampling import Sampling
+from esamp.search.likelihood import likelihoods
 
 PROMPT = "Numbers 3 5 8 9 target 24"
 OTHER = "Numbers 1 2 7 11 target 30"
@@ -39,7 +40,7 @@ SHORT = Sampling(max_tokens=24)
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[VLLMEngine]:
-    with VLLMEngine.load(batch_rows=16, trace=True, layers=(2,)) as engine:
+    with VLLMEngine.load(batch_rows=16, trace=True, logprobs=True, layers=(2,)) as engine:
         yield engine
 
 
@@ -117,6 +118,24 @@ def test_greedy_samples_are_the_transformers_engines(engine: VLLMEngine, hf: HFE
     assert tokens(got) == tokens(wanted)
     assert got.samples[0].text == wanted.samples[0].text
     assert (got.telemetry, got.samples[0].trace) == ({}, None)
+
+
+@pytest.mark.parametrize("method", ["vanilla", "esamp", "fire"])
+@pytest.mark.parametrize("stop", [(), ("+", "-")])
+def test_log_probabilities_are_those_of_the_undisturbed_model(
+    engine: VLLMEngine, hf: HFEngine, method: str, stop: tuple[str, ...]
+) -> None:
+    """At temperature 1 and without filters, whatever the tokens were drawn by, as transformers computes them later."""
+    sampling = Sampling(temperature=1.5, top_p=0.9, max_tokens=24, stop=stop)
+    options = ESampConfig(beta=2.0) if method == "esamp" else None
+    got = only(engine, request(method=method, options=options, sampling=sampling))
+    wanted = likelihoods(hf, got.request, got.samples)
+    assert [sample.logprob for sample in got.samples] == pytest.approx([each.total for each in wanted], rel=1e-4)
+
+
+def test_log_probabilities_are_kept_where_they_are_asked_for(hf: HFEngine) -> None:
+    [completion] = hf.generate([request(n=1)])
+    assert completion.samples[0].logprob is None
 
 
 def test_greedy_groups_explore_as_with_transformers(engine: VLLMEngine, hf: HFEngine) -> None:
