@@ -1,6 +1,7 @@
 """`esamp demo`: the chat model's table, samples, JSON and page, and what it does where something is missing."""
 
 import json
+import random
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -109,11 +110,17 @@ def test_prompts_for_the_topic_measure_are_sixty_different_ones() -> None:
     assert len({*DEMO_PROMPTS, *OTHER_PROMPTS}) == 60
 
 
+def test_the_prompts_of_the_demo_are_drawn_by_chance() -> None:
+    kinds = {"Describe", "Imagine", "Invent", "Suggest", "Tell", "Write"}
+    pool = sorted(prompt for prompt in (*DEMO_PROMPTS, *OTHER_PROMPTS) if prompt.split()[0] in kinds)
+    assert set(random.Random(0).sample(pool, 3)) == set(DEMO_PROMPTS)
+
+
 def test_a_text_is_on_topic_when_few_prompts_are_nearer_and_an_empty_one_never_is() -> None:
     meter = TextMeter.start()
     assert meter.missing == ()
     meter.about(DEMO_PROMPTS)
-    own = "The old lighthouse keeper lit the lamp and watched the ships go by."
+    own = "Players roll dice to move around the board. Collect a card on each square. Most cards win the game."
     scores = meter.measure(DEMO_PROMPTS[0], [own, "Boil the potatoes, then fry the eggs.", own, " "])
     assert scores.on_topic == 0.5
     assert scores.empty == 0.25

@@ -1,15 +1,17 @@
 """Open-ended prompts: three that the demo answers, and others among which an answer has to find its own prompt."""
 
 DEMO_PROMPTS: tuple[str, ...] = (
-    "Tell me a short story about a lighthouse keeper.",
-    "Suggest a name and a one-line idea for a small café.",
-    "Write the first sentences of a mystery novel.",
+    "Invent a board game in three sentences.",
+    "Write a horoscope for tomorrow.",
+    "Write a love letter from the moon to the sun.",
 )
+"""Drawn by chance before any answer to them was seen: ``random.Random(0).sample(sorted(pool), 3)``, the pool being all
+prompts of this module that begin with Describe, Imagine, Invent, Suggest, Tell or Write."""
 
 OTHER_PROMPTS: tuple[str, ...] = (
     "Describe an animal that does not exist.",
-    "Explain to a child why the sky is blue.",
     "Explain how a bicycle stays upright.",
+    "Explain to a child why the sky is blue.",
     "Give a toast for a wedding.",
     "Give advice to someone who moves to a new city.",
     "Give me a tip for learning a language.",
@@ -18,7 +20,6 @@ OTHER_PROMPTS: tuple[str, ...] = (
     "How do I repot a house plant?",
     "How should I prepare for a job interview?",
     "Imagine a planet and describe its weather.",
-    "Invent a board game in three sentences.",
     "Invent a holiday and say how people celebrate it.",
     "Invent a machine that makes mornings easier.",
     "Invent a new sport and its rules.",
@@ -33,6 +34,7 @@ OTHER_PROMPTS: tuple[str, ...] = (
     "Say what you would put into a time capsule.",
     "Suggest a gift for a retired teacher.",
     "Suggest a hobby that costs nothing.",
+    "Suggest a name and a one-line idea for a small café.",
     "Suggest a name for a pet parrot.",
     "Suggest a slogan for a bank.",
     "Suggest a theme for a birthday party.",
@@ -42,16 +44,16 @@ OTHER_PROMPTS: tuple[str, ...] = (
     "Tell me a fact about the deep sea.",
     "Tell me a joke about computers.",
     "Tell me a riddle.",
+    "Tell me a short story about a lighthouse keeper.",
     "Tell me an invented legend about a mountain.",
     "What makes a good friend?",
     "What should I cook with potatoes and eggs?",
     "What will schools look like in a hundred years?",
     "What would a dog say if it could speak?",
-    "Write a diary entry of an astronaut.",
     "Write a dialogue between two rival chefs.",
+    "Write a diary entry of an astronaut.",
     "Write a haiku about autumn.",
     "Write a letter of apology to a neighbour.",
-    "Write a love letter from the moon to the sun.",
     "Write a lullaby.",
     "Write a news report about a lost elephant.",
     "Write a poem about the sea.",
@@ -60,9 +62,9 @@ OTHER_PROMPTS: tuple[str, ...] = (
     "Write a speech for the opening of a library.",
     "Write a thank-you note for a present.",
     "Write a warning sign for a dragon's cave.",
+    "Write the first sentences of a mystery novel.",
     "Write the last page of a war story.",
     "Write the weather forecast for a day in spring.",
     "Write three questions for a quiz about music.",
-    "Write a horoscope for tomorrow.",
 )
 """With those of the demo 60 prompts of many kinds. They are data of a measure: another list gives other figures."""
