@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from esamp.errors import OptionError
 from esamp.models.data import PAD, Traces
 from esamp.models.tokenizer import vocabulary
 from esamp.tasks.base import Item, Task
@@ -26,6 +27,7 @@ from esamp.tasks.countdown import (
     solve,
 )
 from esamp.tasks.countdown.expression import MAX_DEPTH, MAX_LENGTH, parse
+from esamp.tasks.countdown.task import CountdownOptions
 from esamp.tasks.countdown.trace import Habits, random_trace
 
 Tree = int | tuple["Tree", str, "Tree"]
@@ -238,6 +240,30 @@ def test_items() -> None:
         task.items("dev")
     with pytest.raises(ValueError, match="limit"):
         task.items("train")
+
+
+@pytest.mark.parametrize("split", ["test", "train"])
+def test_problems_of_one_size(split: str) -> None:
+    task = Countdown.build(CountdownOptions(sizes=(5, 6), split=split))
+    found = task.items(limit=40)
+    assert len(found) == 40
+    assert {len(numbers(item)) for item in found} == {5, 6}
+    whole = [item for item in Countdown(split=split).items(limit=200) if len(numbers(item)) > 4]
+    assert [item.prompt for item in found] == [item.prompt for item in whole][:40]
+    if split == "test":
+        assert found == whole[:40]  # with the ids that they always have
+        assert len(task.items()) == 180
+
+
+def test_sizes_that_no_problem_has_are_refused() -> None:
+    with pytest.raises(OptionError, match="no problem has 7 numbers"):
+        Countdown.build(CountdownOptions(sizes=(5, 7)))
+
+
+def numbers(item: Item) -> tuple[int, ...]:
+    found = item.data["numbers"]
+    assert isinstance(found, tuple)
+    return found
 
 
 def test_training_never_sees_a_test_problem() -> None:

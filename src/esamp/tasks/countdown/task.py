@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from itertools import islice
 from typing import Literal, Self
 
 from pydantic import Field
 
+from esamp.errors import OptionError
 from esamp.options import Options, narrowed
 from esamp.tasks.base import Grade, Item, Task
 
@@ -24,6 +26,8 @@ class CountdownOptions(Options):
     """the fixed 300 problems, or freshly drawn ones"""
     problem_seed: int = Field(0, ge=0, lt=2**63)
     """seed of the freshly drawn ones"""
+    sizes: tuple[int, ...] = Field((4, 5, 6), min_length=1, strict=False)
+    """only problems with so many numbers"""
 
 
 class Countdown(Task):
@@ -38,29 +42,39 @@ class Countdown(Task):
     def build(cls, options: Options) -> Self:
         """Nothing is loaded: the problems come with the package or are drawn."""
         wanted = narrowed(options, CountdownOptions)
-        return cls(wanted.problem_seed, split=wanted.split)
+        if unknown := set(wanted.sizes) - set(Rules().sizes):
+            raise OptionError(f"option 'sizes': no problem has {min(unknown)} numbers: choose from 4, 5 and 6")
+        return cls(wanted.problem_seed, split=wanted.split, sizes=wanted.sizes)
 
-    def __init__(self, seed: int = 0, rules: Rules | None = None, *, split: str = "test") -> None:
+    def __init__(
+        self, seed: int = 0, rules: Rules | None = None, *, split: str = "test", sizes: Sequence[int] | None = None
+    ) -> None:
+        """Draw training problems from `seed` by `rules`; keep only those with as many numbers as `sizes` say."""
         self.seed, self.rules, self.split = seed, rules or Rules(), split
+        self.sizes = frozenset(self.rules.sizes if sizes is None else sizes)
 
     def items(self, split: str | None = None, limit: int | None = None) -> list[Item]:
         """Problems of a split. The data of an item: numbers, target, and in the test split the number of solutions."""
         split = self.split if split is None else split
         if split == "test":
-            tests = held_out_problems()[:limit]
-            return [self._item(f"test/{n:03d}", test.problem, solutions=test.solutions) for n, test in enumerate(tests)]
+            tests = [(n, test) for n, test in enumerate(held_out_problems()) if self._wanted(test.problem)][:limit]
+            return [self._item(f"test/{n:03d}", test.problem, solutions=test.solutions) for n, test in tests]
         if split != "train":
             raise ValueError(f"split must be 'test' or 'train', got {split!r}")
         if limit is None:
             raise ValueError("the train split has no end: give a limit")
         held_out = {test.problem.key for test in held_out_problems()}
-        drawn = (p for p in random_problems(self.seed, self.rules) if p.key not in held_out)
+        every = random_problems(self.seed, self.rules)
+        drawn = (problem for problem in every if problem.key not in held_out and self._wanted(problem))
         return [self._item(f"train/{self.seed}/{n}", problem) for n, problem in enumerate(islice(drawn, limit))]
 
     def item(self, prompt: str) -> Item | None:
         """The problem that a prompt of this task's form asks for; None if the prompt has another form."""
         problem = Problem.of_prompt(prompt)
         return None if problem is None else self._item("prompt", problem)
+
+    def _wanted(self, problem: Problem) -> bool:
+        return len(problem.numbers) in self.sizes
 
     def _item(self, where: str, problem: Problem, **more: object) -> Item:
         data = {"numbers": problem.numbers, "target": problem.target, **more}
