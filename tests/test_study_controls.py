@@ -13,6 +13,7 @@ from esamp.metrics.intervals import paired_permutation
 from esamp.study import config, tables
 from esamp.study.config import Study
 from esamp.study.controls import Control, Matched, controls, matched
+from esamp.study.glance import at_a_glance
 from esamp.study.load import Block
 from esamp.study.measured import Measured, Scored
 from esamp.study.plain import curves
@@ -181,6 +182,29 @@ def test_arms_without_likelihoods_are_left_out() -> None:
     whole = by_hand([(2, 0.5, 0.25)] * 4)
     assert not any(each.arm == "xtc" for each in matched(study(), by_hand_without("xtc", whole)))
     assert matched(study(), by_hand_without("vanilla", whole)) == []
+
+
+def test_the_first_table_has_means_and_gains_at_equal_levels() -> None:
+    """Distinct right answers: 1 at entropy .4, 0 at .8, so .75 at .5; and 1 from nll .1 to .3, so 1 at .25."""
+    lines = at_a_glance(study(), by_hand([(2, 0.5, 0.25)] * 4)).splitlines()
+    cells = {line.split(" | ")[0].removeprefix("| "): line.strip("| ").split(" | ") for line in lines[2:]}
+    assert cells["method"] == [
+        *("method", "pass@1 %", "solved %", "majority %", "distinct", "perplexity", "loops %", "tokens"),
+        *("distinct at equal entropy", "distinct at equal perplexity"),
+    ]
+    assert cells["esamp beta=1"][:8] == ["esamp beta=1", "100", "100", "100", "1.00", "1.28", "0.0", "10.00"]
+    assert cells["esamp beta=1"][8].startswith("+0.25 [+0.25, +0.25], p = ")
+    assert cells["esamp beta=1"][9].startswith("+0.00 [+0.00, +0.00], p = ")
+    assert cells["vanilla"][:3] == ["vanilla", "50", "100"]
+    assert len(cells["vanilla"]) == 8  # a method has no gain over itself
+
+
+def test_the_first_table_of_a_study_without_levels_compares_with_the_baseline() -> None:
+    whole = by_hand([(2, 0.5, 0.25)] * 4)
+    bare = by_hand_without("vanilla", by_hand_without("vanilla temperature=2", whole))
+    text = at_a_glance(study(), bare)
+    assert "differences in distinct from the baseline" in text
+    assert "distinct against vanilla" in text
 
 
 def by_hand_without(arm: str, whole: Block) -> Block:

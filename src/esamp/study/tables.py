@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from esamp.study.config import Study
 from esamp.study.controls import Control, Matched, controls, matched
+from esamp.study.glance import at_a_glance
 from esamp.study.load import Block
 from esamp.study.markdown import cell, change, csv_table, equal, head_of, markdown_table, numbers, shown
 from esamp.study.measures import LEVELS, measures
@@ -38,7 +39,8 @@ def markdown(
     """
     parts = [f"# {study.name}", primary, _introduction(study)]
     for block in blocks:
-        parts += [f"## {cell(block.title)}", _extent(study, block), *_estimates(block), _differences(study, block)]
+        parts += [f"## {cell(block.title)}", _extent(study, block), at_a_glance(study, block)]
+        parts += [*_estimates(block), _differences(study, block)]
         parts += [_controls(study, block), (figures or {}).get(block.title, "")]
     parts += [novelty, "## What the columns are", _legend(blocks)]
     return "\n\n".join(part for part in parts if part) + "\n"
