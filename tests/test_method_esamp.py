@@ -368,7 +368,7 @@ def test_a_preset_sets_only_the_sampler_settings_that_a_request_leaves_unset() -
 
 
 def test_explicit_options_win_over_a_preset() -> None:
-    config = ESampConfig(preset="answers", gain=2.5)
-    assert (config.signal, config.gain, config.first_token) == ("action", 2.5, True)
+    config = ESampConfig(preset="paper", beta=1.5, first_token=True)
+    assert (config.distiller, config.beta, config.gate) == ("mlp", 1.5, False)
     assert ESamp.takes_first(config)
     assert not ESamp.takes_first(ESampConfig(preset="paper"))

@@ -10,14 +10,14 @@ from esamp.options import Options
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     "open": {"signal": "state", "distiller": "rls", "beta": 0.5, "gate": True},
-    "answers": {"signal": "action", "gain": 1.0, "waves": 16, "first_token": True},
+    "answers": {"signal": "state", "distiller": "rls", "beta": 0.5, "gate": True},
     "paper": {"distiller": "mlp", "beta": 0.25, "gate": False, "signal": "state"},
 }
 """What each preset changes; whatever is given explicitly wins over it."""
 
 PRESET_SAMPLING: dict[str, dict[str, float]] = {
     "open": {"temperature": 0.8},
-    "answers": {"temperature": 0.8},
+    "answers": {"temperature": 1.0, "min_p": 0.1},
 }
 """Settings of the ordinary sampler that come with a preset, where a request leaves them unset."""
 
@@ -31,8 +31,8 @@ class ESampConfig(Options):
     """
 
     preset: Literal["default", "open", "answers", "paper"] = "default"
-    """starting values: 'default', 'open' (stories, ideas, synthetic data), 'answers' (short answers, where the
-    action taken counts), or 'paper' (as published: mlp, beta 0.25, no gate); some come with settings of the sampler"""
+    """starting values: 'default', 'open' (stories, ideas, synthetic data), 'answers' (short answers: a name, a number),
+    or 'paper' (as published: mlp, beta 0.25, no gate); some come with settings of the sampler"""
     signal: Literal["state", "contrast", "action", "both"] = "state"
     """what is new: the state reached, how the sample differs from the others of its group, the action taken, or
     state and action both"""
@@ -59,7 +59,7 @@ class ESampConfig(Options):
     """give end-of-sequence tokens the probability that the model gives them, so that lengths stay as they were"""
     first_token: bool = False
     """act on a sample's first token as well, which the published method leaves alone"""
-    features: int = Field(128, ge=0, le=8192)
+    features: int = Field(32, ge=0, le=8192)
     """rls: size m of the fixed random projection of the source state; 0 uses the state itself"""
     ridge: float = Field(1.0, gt=0, le=1e6)
     """rls: ridge penalty lambda of the state signal"""
