@@ -239,20 +239,21 @@ def fused_logits(head: Callable[[Vector], Vector], deep: Vector, y: Vector, beta
 
 
 def survivors(logits: Vector, temperature: float, top_k: int, top_p: float, min_p: float) -> list[int]:
-    """Tokens left by temperature, top-k, top-p and min-p, in this order, each on what the former left."""
+    """Tokens left by temperature, min-p, top-k and top-p, in this order, each on what the former left."""
     scaled = logits / temperature
     order = sorted(range(len(logits)), key=lambda v: (-scaled[v], v))
+    share = softmax(scaled)
+    order = [token for token in order if share[token] >= min_p * share[order[0]]]
     if top_k:
         order = order[:top_k]
     p = softmax(scaled[order])
     kept, mass = [], 0.0
-    for token, share in zip(order, p, strict=True):
+    for token, part in zip(order, p, strict=True):
         if kept and mass >= top_p:
             break
         kept.append(token)
-        mass += share
-    p = softmax(scaled[kept])
-    return [token for token, share in zip(kept, p, strict=True) if share >= min_p * p[0]]
+        mass += part
+    return kept
 
 
 def candidate_distribution(

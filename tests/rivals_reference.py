@@ -189,8 +189,6 @@ class Recipe:
     frequency: float = 0.0
     repetition: float = 1.0
     prompt: Sequence[int] = field(default=())
-    min_p_first: bool = False
-    """vLLM's order; transformers has min-p last"""
 
     def distribution(
         self, logits: Sequence[float], generated: Sequence[int], place: Place, moved: Sequence[float] | None = None
@@ -204,10 +202,7 @@ class Recipe:
             row = change(row, place)
         row = penalised(row, self.prompt, generated, self.presence, self.frequency, self.repetition)
         row = [x / self.temperature for x in row]
-        if self.min_p_first:
-            row = top_p(top_k(min_p(row, self.min_p), self.top_k), self.top_p)
-        else:
-            row = min_p(top_p(top_k(row, self.top_k), self.top_p), self.min_p)
+        row = top_p(top_k(min_p(row, self.min_p), self.top_k), self.top_p)
         if moved is not None:
             row = [x + by / self.temperature for x, by in zip(row, moved, strict=True)]
         for change in self.late:

@@ -46,7 +46,7 @@ class Scene:
         wanted = {name: value for name, value in self.options.items() if name in ESampConfig.model_fields}
         return ESampConfig(**wanted) if "esamp" in self.method.split("+") else ESampConfig(beta=0)
 
-    def recipe(self, prompt: Sequence[int], *, min_p_first: bool = False) -> Recipe:
+    def recipe(self, prompt: Sequence[int]) -> Recipe:
         """All of it in numbers, with the filters by their definitions."""
         given = {name: field.default for name, field in type(self.own).model_fields.items()} | dict(self.options)
         parts = self.method.split("+")
@@ -74,7 +74,6 @@ class Scene:
             top_k=asked.get("top_k", 0),
             top_p=asked.get("top_p", 1.0),
             prompt=prompt,
-            min_p_first=min_p_first,
             **native,
         )
 
@@ -130,10 +129,9 @@ def wanted(
     *,
     seed: int,
     protected: frozenset[int],
-    min_p_first: bool = False,
 ) -> Iterator[Tensor]:
     """Of each of a group's samples, what its tokens should have been drawn from, `[T, V]` float64."""
-    recipe, config = scene.recipe(prompt, min_p_first=min_p_first), scene.esamp
+    recipe, config = scene.recipe(prompt), scene.esamp
     for index, (tokens, (fused, own)) in enumerate(zip(samples, replay(model, prompt, samples, config), strict=True)):
         by_reference = config.candidates == "reference"
         rows = []

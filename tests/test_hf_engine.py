@@ -222,7 +222,7 @@ def test_trained_models_tell_stories(shared: Path, name: str) -> None:
     request = Request("s", "Once upon a time", n=8, sampling=sampling, options=ESampConfig(beta=0.5))
     completion = next(loaded.generate([request]))
     check_active(completion)
-    assert len({sample.text for sample in completion.samples}) > 4
+    assert len({sample.text for sample in completion.samples}) > 3
     assert 0 < completion.telemetry["kl"] < 2
     assert -1 < completion.telemetry["explained_variance"] < 1
     plain = next(loaded.generate([ask("Once upon a time", 8, "vanilla", sampling)]))

@@ -26,19 +26,12 @@ def encoder_decoder() -> PreTrainedModel:
     )
 
 
-def beams_by_default() -> PreTrainedModel:
-    model = small("llama", num_hidden_layers=1)
-    model.generation_config.num_beams = 3
-    return model
-
-
 @pytest.mark.parametrize(
     ("make", "arguments", "kind", "message"),
     [
         (encoder_decoder, {}, UnsupportedError, "encoder-decoder: esamp needs a decoder-only model"),
         (lambda: AutoModel.from_config(small("llama").config), {}, UnsupportedError, "AutoModelForCausalLM"),
         (lambda: torch.compile(small("llama"), backend="eager"), {}, UnsupportedError, "the model as it was"),
-        (beams_by_default, {}, UnsupportedError, "num_beams=1"),
         (lambda: small("llama"), {"method": "vanilla"}, OptionError, "generate()"),
         (lambda: small("llama"), {"method": "nothing"}, OptionError, "choose from"),
         (lambda: small("llama"), {"options": VanillaOptions()}, OptionError, "ESampConfig"),
@@ -53,12 +46,8 @@ def test_what_cannot_be_explored_is_refused_at_the_door(
 ) -> None:
     model = make()
     hooks = count_hooks(model)
-    try:
-        with pytest.raises(kind, match=message), esamp.explore(model, **arguments):
-            pass
-    finally:
-        if isinstance(model, PreTrainedModel) and model.can_generate():
-            model.generation_config.num_beams = None
+    with pytest.raises(kind, match=message), esamp.explore(model, **arguments):
+        pass
     assert count_hooks(model) == hooks
 
 
@@ -71,6 +60,19 @@ def call(run: Run, own_call: bool, **kwargs: Any) -> Any:
 def test_beam_search_is_refused(architecture: str, own_call: bool) -> None:
     with pytest.raises(UnsupportedError, match="num_beams=1"), esamp.explore(small(architecture)) as run:
         call(run, own_call, num_beams=4)
+
+
+@both_calls
+def test_beams_of_the_generation_config_are_refused_unless_the_call_has_none(
+    own_call: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = small("llama")
+    monkeypatch.setattr(model.generation_config, "num_beams", 3)
+    with esamp.explore(model) as run:
+        with pytest.raises(UnsupportedError, match="num_beams=1"):
+            call(run, own_call)
+        call(run, own_call, num_beams=1)
+        assert run.telemetry()["updates"] > 0
 
 
 def test_beam_search_is_refused_with_a_static_cache() -> None:

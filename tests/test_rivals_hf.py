@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessor, P
 
 import esamp
 from esamp import HFEngine, Request
-from esamp.engines.hf.processors import CountPenalties
+from esamp.engines.hf.processors import CountPenalties, MinP
 from esamp.engines.text import line_breaks
 from esamp.methods import registry
 from esamp.methods.base import DecodeMethod
@@ -72,10 +72,9 @@ def arguments(sampling: Sampling) -> dict[str, Any]:
         temperature=sampling.temperature,
         top_k=sampling.top_k,
         top_p=sampling.top_p,
-        min_p=sampling.min_p,
         repetition_penalty=sampling.repetition_penalty,
         max_new_tokens=sampling.max_tokens,
-        logits_processor=[counting],
+        logits_processor=[counting, *([MinP(sampling.min_p, sampling.temperature)] if sampling.min_p else [])],
     )
 
 

@@ -59,9 +59,7 @@ def asked(scene: Scene, place: int, **params: Any) -> Request:
 def check(served: Served, scene: Scene, request: Request, samples: Sequence[Sample]) -> None:
     """The samples' scores are those of the definition."""
     tokens = [sample.tokens for sample in samples]
-    replayed = wanted(
-        scene, served.model, request.prompt, tokens, seed=SEED, protected=served.protected, min_p_first=True
-    )
+    replayed = wanted(scene, served.model, request.prompt, tokens, seed=SEED, protected=served.protected)
     for sample, expected in zip(samples, replayed, strict=True):
         torch.testing.assert_close(sample.scores.softmax(-1), expected, **CLOSE, msg=str(scene).__add__)
 

@@ -8,7 +8,7 @@ from esamp.options import Options
 
 
 class Sampling(Options):
-    """The ordinary sampler: what is filtered, how hot, how long. Order: temperature, top-k, top-p, min-p."""
+    """The ordinary sampler: what is filtered, how hot, how long. Order: temperature, min-p, top-k, top-p."""
 
     temperature: float = Field(1.0, ge=0, le=100)
     """softmax temperature; 0 decodes greedily"""

@@ -21,6 +21,8 @@ class Ending:
     """whether it ended by itself, not at the limit"""
 
 
+WINDOW = 6
+"""Tokens before a piece of text that decide how it begins."""
 DEFAULT_TOKENS, STEP = 512, 64
 """Longest sample where the request sets no limit, and to what its room in the context is rounded down."""
 
@@ -66,34 +68,45 @@ def _chat_ids(tokenizer: PreTrainedTokenizerBase, request: Request) -> list[int]
     return list(tokenizer(str(text), add_special_tokens=False).input_ids)
 
 
-def end(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int], request: Request, *, ended: bool) -> Ending:
+def end(
+    tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], tokens: Sequence[int], request: Request, *, ended: bool
+) -> Ending:
     """Cut a sample at its first stop text.
 
     Args:
         tokenizer: the model's.
+        prompt: what the sample continues.
         tokens: what was generated, nothing of the padding behind.
         request: names the stop texts.
         ended: whether the model ended the text, by its own token or short of the limit.
     """
-    text, stops = decode(tokenizer, tokens), request.sampling.stop
+    text, stops = decode(tokenizer, tokens, prompt), request.sampling.stop
     found = [place for stop in stops if (place := text.find(stop)) >= 0]
     if found:
-        return Ending(tuple(_until_text(tokenizer, tokens, stops)), text[: min(found)], True)
+        return Ending(tuple(_until_text(tokenizer, prompt, tokens, stops)), text[: min(found)], True)
     return Ending(tuple(tokens), text, ended)
 
 
-def decode(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> str:
-    """The text of `tokens`, without special tokens."""
-    return tokenizer.batch_decode([list(tokens)], skip_special_tokens=True)[0]
+def decode(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int], before: Sequence[int] = ()) -> str:
+    """The text that `tokens` add to the tokens `before`, without special tokens.
+
+    Decoders of SentencePiece models drop the space in front of the first token. So the last few tokens before are
+    decoded as well, and their text is taken off.
+    """
+    if not before:
+        return tokenizer.batch_decode([list(tokens)], skip_special_tokens=True)[0]
+    tail = list(before[-WINDOW:])
+    start, whole = tokenizer.batch_decode([tail, tail + list(tokens)], skip_special_tokens=True)
+    return whole[len(start) :] if whole.startswith(start) else decode(tokenizer, tokens)
 
 
-def pieces(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int], window: int = 6) -> tuple[str, ...]:
+def pieces(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], tokens: Sequence[int]) -> tuple[str, ...]:
     """The text that each token adds to those before it, found within a window of neighbours."""
-    added = []
-    for place in range(len(tokens)):
-        start = max(0, place - window)
-        before = decode(tokenizer, tokens[start:place])
-        after = decode(tokenizer, tokens[start : place + 1])
+    every, length, added = [*prompt[-WINDOW:], *tokens], len(prompt[-WINDOW:]), []
+    for place in range(length, len(every)):
+        start = max(0, place - WINDOW)
+        before = decode(tokenizer, every[start:place])
+        after = decode(tokenizer, every[start : place + 1])
         added.append(after.removeprefix(before) if after.startswith(before) else after[len(before) :])
     return tuple(added)
 
@@ -104,11 +117,13 @@ def line_breaks(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     return tuple(token for token, text in enumerate(texts) if "\n" in text)
 
 
-def _until_text(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int], stops: Sequence[str]) -> Sequence[int]:
+def _until_text(
+    tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], tokens: Sequence[int], stops: Sequence[str]
+) -> Sequence[int]:
     """The shortest prefix of `tokens` whose text holds one of `stops`."""
     low, high = 1, len(tokens)
     while low < high:
         middle = (low + high) // 2
-        text = decode(tokenizer, tokens[:middle])
+        text = decode(tokenizer, tokens[:middle], prompt)
         low, high = (low, middle) if any(stop in text for stop in stops) else (middle + 1, high)
     return tokens[:low]

@@ -9,6 +9,8 @@ from transformers import (
     LogitsProcessor,
     LogitsProcessorList,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
+    StoppingCriteria,
     StoppingCriteriaList,
     StopStringCriteria,
 )
@@ -88,15 +90,20 @@ def _refuse_modes(config: GenerationConfig) -> None:
 
 def with_stop_strings(kwargs: dict[str, Any]) -> dict[str, Any]:
     """Turn ``stop_strings`` into a criterion: transformers does not hand the tokenizer on to a custom_generate."""
-    stop_strings, tokenizer = kwargs.pop("stop_strings", None), kwargs.pop("tokenizer", None)
+    stop_strings, tokenizer = kwargs.get("stop_strings"), kwargs.pop("tokenizer", None)
     if stop_strings is None:
         return kwargs
     if tokenizer is None:
         raise OptionError("stop_strings needs tokenizer=... as well")
     criteria = StoppingCriteriaList(kwargs.pop("stopping_criteria", None) or [])
     stops = [stop_strings] if isinstance(stop_strings, str) else list(stop_strings)
+    criteria.append(stop_criterion(tokenizer, stops))
+    return {**kwargs, "stopping_criteria": criteria, "stop_strings": None}
+
+
+def stop_criterion(tokenizer: PreTrainedTokenizerBase, stops: Sequence[str]) -> StoppingCriteria:
+    """Ends a row when its newest token completes one of `stops`."""
     try:
-        criteria.append(StopStringCriteria(tokenizer, stops))
+        return StopStringCriteria(tokenizer, list(stops))
     except ValueError:  # it takes the vocabulary apart, which fails for tokenizers that cannot spell any text
-        criteria.append(DecodedStopTexts(tokenizer, stops))
-    return {**kwargs, "stopping_criteria": criteria}
+        return DecodedStopTexts(tokenizer, list(stops))

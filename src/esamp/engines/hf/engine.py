@@ -233,11 +233,11 @@ class HFEngine(Engine):
     def _sample(self, job: _Job, index: int, tokens: list[int], trace: Trace | None, row: int) -> Sample:
         request = job.request
         ended = len(tokens) < job.limit or tokens[-1] in self._eos
-        ending = text.end(self.tokenizer, tokens, request, ended=ended)
+        ending = text.end(self.tokenizer, job.prompt, tokens, request, ended=ended)
         kept = None
         if trace is not None:
             series = {name: values[row, : len(ending.tokens)].clone() for name, values in vars(trace).items()}
-            kept = TokenTrace(**series, pieces=text.pieces(self.tokenizer, ending.tokens))
+            kept = TokenTrace(**series, pieces=text.pieces(self.tokenizer, job.prompt, ending.tokens))
         return Sample(index, ending.text, ending.tokens, "stop" if ending.stopped else "length", kept)
 
     def _settings(self, sampling: Sampling, jobs: Sequence[_Job]) -> dict[str, Any]:

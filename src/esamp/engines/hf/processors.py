@@ -1,5 +1,6 @@
 """What this engine adds to a generate call: logits processors, an ear at the stopping criteria, a counter."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -74,6 +75,37 @@ class RepetitionPenalty(LogitsProcessor):
         real = (torch.arange(length, device=input_ids.device) >= first.unsqueeze(1)).to(scores.dtype)
         seen = torch.zeros_like(scores).scatter_reduce_(1, input_ids, real, "amax") > 0
         return torch.where(seen, torch.where(scores > 0, scores / self._penalty, scores * self._penalty), scores)
+
+
+class MinP(LogitsProcessor):
+    """Drops tokens of less than a share of the best token's probability at temperature T, before top-k and top-p.
+
+    transformers has min-p behind them. vLLM has it first, and a request means the same on both engines.
+    """
+
+    def __init__(self, share: float, temperature: float) -> None:
+        """The share of the best token's probability, and the temperature that scores are divided by afterwards."""
+        self._reach = -math.log(share) * temperature
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Scores `[B, V]` before the temperature in; minus infinity where they are too far below the best out."""
+        return scores.masked_fill(scores < scores.amax(-1, keepdim=True) - self._reach, -torch.inf)
+
+
+class BehindPrompt(StoppingCriteria):
+    """Shows another criterion the generated tokens alone, so that no stop text begins within the prompt."""
+
+    def __init__(self, criterion: StoppingCriteria) -> None:
+        """For one generate call."""
+        self._criterion = criterion
+        self._prompt: int | None = None  # tokens of the prompt, padding included
+
+    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
+        """Which rows `[B]` end here. The first call comes with one generated token."""
+        if self._prompt is None:
+            self._prompt = input_ids.shape[1] - 1
+        done: Tensor = self._criterion(input_ids[:, self._prompt :], scores, **kwargs)
+        return done
 
 
 class DecodedStopTexts(StoppingCriteria):

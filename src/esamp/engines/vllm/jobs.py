@@ -115,10 +115,10 @@ class Job:
 
     def sample(self, index: int, tokenizer: PreTrainedTokenizerBase, measured: Tensor | None) -> Sample:
         """One of the answers, with its measurements `[3, tokens]` if there are any."""
-        ending = text.end(tokenizer, self.tokens[index], self.request, ended=bool(self.ended[index]))
+        ending = text.end(tokenizer, self.prompt, self.tokens[index], self.request, ended=bool(self.ended[index]))
         kept = None
         if measured is not None:
             novelty, kl, surprisal = (series[: len(ending.tokens)].clone() for series in measured)
-            kept = TokenTrace(novelty, kl, surprisal, text.pieces(tokenizer, ending.tokens))
+            kept = TokenTrace(novelty, kl, surprisal, text.pieces(tokenizer, self.prompt, ending.tokens))
         logprob = math.fsum(self.scores[index][: len(ending.tokens)]) if self.logprobs else None
         return Sample(index, ending.text, ending.tokens, "stop" if ending.stopped else "length", kept, logprob)
