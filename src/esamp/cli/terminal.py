@@ -41,8 +41,7 @@ def message(text: str) -> None:
 
 def console(*, stderr: bool = False, width: int | None = None, soft_wrap: bool = False) -> Console:
     """A console that prints texts as they are: no ``[markup]``, no ``:emoji:``, no highlighting of numbers."""
-    plain = dict(markup=False, emoji=False, highlight=False)
-    return Console(stderr=stderr, width=width, soft_wrap=soft_wrap, **plain)
+    return Console(stderr=stderr, width=width, soft_wrap=soft_wrap, markup=False, emoji=False, highlight=False)
 
 
 def label() -> TextColumn:

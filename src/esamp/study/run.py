@@ -86,9 +86,9 @@ def states(study: Study, store: Store, problems: dict[str, Problems]) -> Iterato
 
 def failures(study: Study, found: Iterable[CellState], *, skipped: bool = False) -> Failures:
     """The groups of a study that failed; with `skipped` only those that are not tried again."""
-    states = list(found)
-    records = [each for state in states for each in state.failed.values() if not (skipped and each.retry)]
-    return Failures(sum(state.total for state in states), study.max_failed, "groups", records)
+    every = list(found)
+    records = [each for state in every for each in state.failed.values() if not (skipped and each.retry)]
+    return Failures(sum(state.total for state in every), study.max_failed, "groups", records)
 
 
 def run(
