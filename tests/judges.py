@@ -6,12 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+pytest.importorskip("openai", reason="the official client is not installed: pip install 'esamp[openai]'")
+
 from esamp.study import config
 from esamp.study.grid import cells, item_key
 from esamp.study.records import Record, SampleRecord
 from esamp.study.run import load_tasks
 from esamp.study.store import Store
-from test_openai_engine import Reply, Scripted
+from scripted_server import Reply, Scripted
 
 Groups = dict[str, list[str]]
 """What a judge sees: texts by letter."""

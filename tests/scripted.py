@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from esamp.engines.base import Completion, Engine, Progress, Request, Sample
+from esamp.engines.base import Completion, Engine, Outcome, Progress, Request, Sample
 
 Script = Callable[[Request, int], str]
 
@@ -17,9 +17,9 @@ class ScriptedEngine(Engine):
         self.cut = cut
         self.asked: list[Request] = []
         self.calls = 0
-        """how often `generate` was called"""
+        """how often the engine was called"""
 
-    def generate(self, requests: Iterable[Request], *, progress: Progress | None = None) -> Iterator[Completion]:
+    def outcomes(self, requests: Iterable[Request], *, progress: Progress | None = None) -> Iterator[Outcome]:
         self.calls += 1
         for request in requests:
             self.asked.append(request)

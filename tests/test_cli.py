@@ -93,7 +93,7 @@ def test_version(capsys: Output) -> None:
         (["generate", "x", "--source-layer", "2", "--target-layer", "1"], "target_layer = 1 must lie above"),
         (["generate", "x", "--method", "nope"], "unknown method 'nope': choose from "),
         (["generate", "x", "--method", "vanilla", "--beta", "1"], "--beta is no option of method 'vanilla'"),
-        (["generate", "x", "--engine", "nope"], "unknown engine 'nope': choose from hf"),
+        (["generate", "x", "--engine", "nope"], "option 'engine' = 'nope': choose from hf"),
         (["generate", "x", "--input", "f"], "give prompts as arguments or by --input, not both"),
         (["generate", "--input", "missing.jsonl"], "cannot read missing.jsonl: No such file"),
         (["generate", "x\udcff"], "prompt 1: holds half a surrogate pair, or bytes that are not UTF-8"),

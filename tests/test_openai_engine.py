@@ -8,9 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +21,21 @@ from esamp.engines import registry
 from esamp.engines.base import Completion, Request, check_active
 from esamp.engines.openai import OpenAIEngine
 from esamp.engines.openai.endpoint import Endpoint, check
-from esamp.errors import EsampError, InactiveMethodError, InputError, OptionError, UnsupportedError
+from esamp.errors import (
+    EsampError,
+    InactiveMethodError,
+    InputError,
+    OptionError,
+    PromptError,
+    UnansweredError,
+    UnsupportedError,
+)
 from esamp.methods import registry as methods
 from esamp.runs.job import Job, ModelOptions, RunOptions
 from esamp.sampling import Sampling
 from esamp.search.base import answer
 from esamp.study.grid import PLACEMENT
+from scripted_server import Reply, Scripted, completion
 
 PROMPT = "Numbers 3 5 8 9 target 24"
 KEY = "sk-a-secret-of-ours"
@@ -220,91 +227,6 @@ class TestOurs:
 
 # ---- foreign servers
 
-Reply = tuple[int, Any] | None
-"""Status and body (JSON unless bytes); None closes the connection without a word."""
-
-
-class Patient(ThreadingHTTPServer):
-    """Lets more connections wait than the five of `socketserver`: one beyond them comes a second later."""
-
-    request_queue_size = 128
-
-
-class Scripted:
-    """A server on a real socket that says what it is told to, in turn, and then what it said last."""
-
-    def __init__(self) -> None:
-        self.replies: list[Reply] = [(200, completion())]
-        self.bodies: list[dict[str, Any]] = []
-        self.headers: list[Mapping[str, str]] = []
-        self.models: Reply = (200, {"data": [{"id": "some", "owned_by": "somebody"}]})
-        self.about: Reply = (404, {"detail": "Not Found"})
-        self.most = self._now = 0
-        self.pause = 0.0
-        self._lock = threading.Lock()
-        script = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                script.send(self, script.models if self.path.endswith("/models") else script.about)
-
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                reply = script.next(body, dict(self.headers.items()))
-                script.send(self, reply)
-                script.leave()
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = Patient(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/v1"
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
-        self._thread.start()
-
-    def next(self, body: dict[str, Any], headers: Mapping[str, str]) -> Reply:
-        with self._lock:
-            self.bodies.append(body)
-            self.headers.append(headers)
-            self._now += 1
-            self.most = max(self.most, self._now)
-            reply = self.replies[0]
-            if len(self.replies) > 1:
-                self.replies.pop(0)
-        time.sleep(self.pause)
-        return reply
-
-    def leave(self) -> None:
-        with self._lock:
-            self._now -= 1
-
-    @staticmethod
-    def send(handler: BaseHTTPRequestHandler, reply: Reply) -> None:
-        if reply is None:
-            handler.connection.shutdown(socket.SHUT_RDWR)
-            return
-        status, body = reply
-        content = body if isinstance(body, bytes) else json.dumps(body).encode()
-        handler.send_response(status)
-        for name, value in (("content-type", "application/json"), ("content-length", str(len(content)))):
-            handler.send_header(name, value)
-        if status in (429, 500):
-            handler.send_header("retry-after-ms", "5")
-        with suppress(OSError):  # the client may have left
-            handler.end_headers()
-            handler.wfile.write(content)
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-
-def completion(n: int = 1, *, text: str = "an answer", reason: str | None = "stop", **more: Any) -> dict[str, Any]:
-    choices = [{"index": index, "text": text, "finish_reason": reason, **more} for index in range(n)]
-    return {"id": "c", "choices": choices, "usage": {"prompt_tokens": 7, "completion_tokens": 5 * n}}
-
 
 @pytest.fixture
 def script() -> Iterator[Scripted]:
@@ -457,11 +379,11 @@ def test_what_passes_is_tried_again(script: Scripted, start: Any, first: Reply) 
         ((200, b"<html>\x1b[2J</html>"), EsampError, r"no JSON: '<html>\?\[2J</html>'"),
         ((200, []), EsampError, "is no completion"),
         ((200, {"choices": [7]}), EsampError, "a choice is no object"),
-        ((200, {"choices": []}), UnsupportedError, "gave 0 of 1 samples"),
+        ((200, {"choices": []}), UnansweredError, "it has no choices"),
         ((200, completion(2)), UnsupportedError, "gave 2 of 1 samples"),
         ((200, completion(text=3)), EsampError, "no text"),  # type: ignore[arg-type]
-        ((200, completion(reason="content_filter")), EsampError, "ended a sample with 'content_filter'"),
-        ((200, completion(reason=None)), EsampError, "ended a sample with 'None'"),
+        ((200, completion(text="", reason="content_filter")), PromptError, "content filter withheld every sample"),
+        ((200, completion(reason=None)), UnansweredError, "broke a sample off: its finish_reason is 'None'"),
         ((200, {**completion(), "usage": None}), UnsupportedError, "tells no usage"),
         ((200, {**completion(), "usage": {"completion_tokens": -1}}), UnsupportedError, "tells no usage"),
     ],

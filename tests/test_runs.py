@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esamp.engines.base import Completion, Engine, Progress, Request, Sample
+from esamp.engines.base import Completion, Engine, Outcome, Progress, Request, Sample
 from esamp.errors import EsampError, InactiveMethodError, InputError
 from esamp.explorer.config import ESampConfig
 from esamp.methods.vanilla import VanillaOptions
@@ -34,7 +34,7 @@ class Parrot(Engine):
     def close(self) -> None:
         self.closed = True
 
-    def generate(self, requests: Iterable[Request], *, progress: Progress | None = None) -> Iterator[Completion]:
+    def outcomes(self, requests: Iterable[Request], *, progress: Progress | None = None) -> Iterator[Outcome]:
         for number, request in enumerate(requests):
             if number == self.dies_at:
                 raise KeyboardInterrupt

@@ -140,7 +140,7 @@ def test_the_report_says_what_is_beyond_chance_and_labels_cannot_break_it() -> N
     same = Block("m", "t", 4, block().items, 2, {"vanilla": block().arms["vanilla"], "x": block().arms["vanilla"]})
     plain = tables.markdown(study(), [same])
     assert "Nothing differs beyond chance after correction." in plain
-    assert "2 more are not finished" in plain
+    assert "2 more problems are not finished" in plain
 
 
 def test_csv_files_have_every_number() -> None:

@@ -81,6 +81,7 @@ def test_run_refuses_before_any_model_is_loaded_unless_told_otherwise(
     assert main(given) != 0
     assert install_command("metrics") in " ".join(capsys.readouterr().err.split())
     assert not list((file.parent / "store").glob("cells/*"))
-    assert main([*given, "--dry-run"]) == 0
+    assert main([*given, "--dry-run"]) != 0
+    assert main([*given, "--dry-run", "--no-report-check"]) == 0
     assert main([*given, "--no-report-check"]) == 0
     assert list((file.parent / "store").glob("cells/*/records.jsonl"))

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esamp.engines.base import Completion, Engine, Progress, Request
+from esamp.engines.base import Completion, Engine, Outcome, Progress, Request
 from esamp.engines.hf import HFEngine
 from esamp.errors import InactiveMethodError, OptionError
 from esamp.methods import registry
@@ -337,8 +337,8 @@ def test_sampled_search_depends_on_the_seed_alone() -> None:
 class Backwards(ScriptedEngine):
     """Finishes later requests first."""
 
-    def generate(self, requests: Any, *, progress: Progress | None = None) -> Iterator[Completion]:
-        yield from reversed(list(super().generate(requests, progress=progress)))
+    def outcomes(self, requests: Any, *, progress: Progress | None = None) -> Iterator[Outcome]:
+        yield from reversed(list(super().outcomes(requests, progress=progress)))
 
 
 def test_the_order_in_which_calls_come_back_does_not_matter() -> None:
@@ -761,7 +761,7 @@ class Counting(Engine):
         self.engine = engine
         self.seen: list[Completion] = []
 
-    def generate(self, requests: Any, *, progress: Progress | None = None) -> Iterator[Completion]:
+    def outcomes(self, requests: Any, *, progress: Progress | None = None) -> Iterator[Outcome]:
         for completion in self.engine.generate(requests, progress=progress):
             self.seen.append(completion)
             yield completion

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from esamp.engines.base import Completion, Engine, Request, Sample, TokenTrace
+    from esamp.engines.base import Completion, Engine, Failure, Request, Sample, TokenTrace
     from esamp.engines.hf import HFEngine, Run, explore
     from esamp.engines.vllm.engine import VLLMEngine
     from esamp.errors import EsampError
@@ -27,6 +27,7 @@ __all__ = [
     "ESampConfig",
     "Engine",
     "EsampError",
+    "Failure",
     "HFEngine",
     "Request",
     "Run",
@@ -43,6 +44,7 @@ _HOME = {
     "ESampConfig": "esamp.explorer.config",
     "Engine": "esamp.engines.base",
     "EsampError": "esamp.errors",
+    "Failure": "esamp.engines.base",
     "HFEngine": "esamp.engines.hf",
     "Request": "esamp.engines.base",
     "Run": "esamp.engines.hf",

@@ -21,6 +21,31 @@ class InputError(EsampError):
     """A prompt, file or data set cannot be used as it is."""
 
 
+class RequestError(EsampError):
+    """One request failed, and others of the same run may succeed: a run records it and goes on."""
+
+    retry = False
+    """whether the same request may succeed at another time"""
+
+
+class PromptError(InputError, RequestError):
+    """A prompt is empty, too long, refused by a filter or by the chat template."""
+
+
+class RefusedError(OptionError, RequestError):
+    """A server refuses a request for a reason that the message repeats, or its method cannot be used on its prompt."""
+
+
+class UnansweredError(RequestError):
+    """A request got no usable answer this time: it was aborted, timed out, or the server failed."""
+
+    retry = True
+
+
+class FailedRequestsError(EsampError):
+    """Requests of a run failed: it stopped because of too many, or ended without them."""
+
+
 class BusyError(InputError):
     """Another process is writing the file."""
 

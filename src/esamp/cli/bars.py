@@ -3,10 +3,9 @@
 import sys
 from collections.abc import Callable, Sequence
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from esamp.cli.terminal import Rate, printable
+from esamp.cli.terminal import Rate, console, label, printable
 from esamp.engines.base import Progress as Told
 from esamp.study.grid import Cell
 from esamp.study.run import CellState
@@ -17,13 +16,13 @@ class StudyBars:
 
     def __init__(self, found: Sequence[CellState]) -> None:
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            label(),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
             Rate(),
             TextColumn("ETA"),
             TimeRemainingColumn(),
-            console=Console(stderr=True),
+            console=console(stderr=True),
             transient=True,
             redirect_stdout=False,
             disable=not sys.stderr.isatty(),
@@ -61,12 +60,12 @@ class MeasureBar:
 
     def __init__(self) -> None:
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            label(),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
             TextColumn("ETA"),
             TimeRemainingColumn(),
-            console=Console(stderr=True),
+            console=console(stderr=True),
             transient=True,
             redirect_stdout=False,
             disable=not sys.stderr.isatty(),

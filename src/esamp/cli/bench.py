@@ -9,11 +9,10 @@ from tempfile import TemporaryDirectory
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from esamp.cli.flags import FlagGroup, with_flags
-from esamp.cli.terminal import Bar, hush
+from esamp.cli.terminal import Bar, console, hush
 from esamp.engines import registry as engines
 from esamp.engines.hf import HFEngine
 from esamp.engines.hf.loading import load_model, random_model
@@ -154,10 +153,10 @@ def _throughput(
     for name, runs in (("off", result.off), ("on", result.on)):
         rate, step = result.speed(runs)
         table.add_row(name, f"{rate:,.0f}", f"{step:.2f}")
-    console = Console(highlight=False)
-    console.print(table)
+    out = console()
+    out.print(table)
     for sentence in _sentences(place, result, pairs):
-        console.print(sentence, markup=False)
+        out.print(sentence)
 
 
 def _sentences(place: Place, result: throughput.Throughput, pairs: int) -> Iterator[str]:
@@ -200,12 +199,11 @@ def _diversity(
         vendi = f"{row.vendi.estimate:.2f} [{row.vendi.low:.2f}, {row.vendi.high:.2f}]"
         rest = (row.cosine, row.perplexity, row.entropy, row.explained_variance, row.kl)
         table.add_row(row.arm, vendi, *("-" if value != value else f"{value:.2f}" for value in rest))
-    console = Console(highlight=False)
-    console.print(table)
-    console.print(
+    out = console()
+    out.print(table)
+    out.print(
         f"{len(setting.prompts)} prompts, {len(setting.seeds)} seeds, {setting.samples} samples of {setting.tokens} "
         f"tokens; Vendi and cosine over {kernel[0]}; PPL and entropy H under the undisturbed model at T = 1",
-        markup=False,
     )
 
 

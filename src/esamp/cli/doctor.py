@@ -4,11 +4,10 @@ import json as encoder
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from esamp.cli.terminal import printable
+from esamp.cli.terminal import console, printable
 from esamp.doctor import Check, diagnose
 
 
@@ -31,7 +30,7 @@ def command(
         _section(table, "Models", found.models)
         _section(table, "Optional extras", found.extras)
         _section(table, "Sandbox for a model's code", found.sandbox)
-        Console(highlight=False).print(table)
+        console().print(table)
     if not found.healthy:
         raise typer.Exit(1)
 

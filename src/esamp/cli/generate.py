@@ -11,12 +11,13 @@ from esamp.cli import show
 from esamp.cli.chat import applies_template
 from esamp.cli.flags import FlagGroup, with_flags
 from esamp.cli.terminal import Bar, hush, message
-from esamp.engines.base import Engine
+from esamp.engines.base import Engine, Failure
 from esamp.errors import OptionError
 from esamp.methods import registry as methods
 from esamp.options import Options
 from esamp.runs import job as jobs
 from esamp.runs import prompts as sources
+from esamp.runs.failures import Failures
 from esamp.runs.job import Job, RunOptions
 from esamp.runs.output import OutputFile
 from esamp.runs.prompts import Prompt
@@ -79,16 +80,20 @@ def command(
     with OutputFile(output, job.settings()) if output else nullcontext() as file:
         if file is not None and file.torn:
             message(f"warning: the last line of {output} was cut off by an interruption, its prompt is done again")
-        todo = jobs.remaining(job, asked, file)
+        todo, failed = jobs.remaining(job, asked, file), jobs.failures(job, asked, file)
+        before = len(asked) - len(todo) - len(failed.found)
         try:
-            _generate(job, todo, file, as_json=json)
+            _generate(job, todo, file, failed, as_json=json)
         except KeyboardInterrupt:
             if file is not None:
                 file.recover()
-            message(_interrupted(len(asked) - len(jobs.remaining(job, asked, file)), len(asked), output))
+            done = 0 if file is None else sum(job.key(prompt) in file.done for prompt in asked)
+            message(_interrupted(done, len(asked), output))
             raise typer.Exit(130) from None
     if output is not None:
-        message(f"{_prompt_count(len(asked))} done in {output}, {len(asked) - len(todo)} of them before this run")
+        done = len(asked) - len(failed.found)
+        message(f"{_prompt_count(done)} done in {output}, {before} of them before this run")
+    failed.finish()
 
 
 def _prompts(texts: list[str], input: Path | None) -> list[Prompt]:
@@ -105,7 +110,7 @@ def _prompts(texts: list[str], input: Path | None) -> list[Prompt]:
     return sources.read_text(sys.stdin.buffer, name="standard input")
 
 
-def _generate(job: Job, prompts: list[Prompt], file: OutputFile | None, *, as_json: bool) -> None:
+def _generate(job: Job, prompts: list[Prompt], file: OutputFile | None, failed: Failures, *, as_json: bool) -> None:
     with Bar(len(prompts) * job.run.n) as bar:
 
         def start() -> Engine:
@@ -114,10 +119,12 @@ def _generate(job: Job, prompts: list[Prompt], file: OutputFile | None, *, as_js
             bar.generating()
             return engine
 
-        for completion in jobs.run(job, prompts, start, output=file, progress=bar.advance):
+        for outcome in jobs.run(job, prompts, start, output=file, failed=failed, progress=bar.advance):
+            if isinstance(outcome, Failure) and failed.total == 1 and file is None:
+                raise outcome.error  # no batch, and nothing to continue
             if as_json or file is None:
                 with bar.hidden():
-                    show.as_json(job, completion) if as_json else show.as_text(completion)
+                    show.as_json(job, outcome) if as_json else show.as_text(outcome)
 
 
 def _interrupted(done: int, asked: int, output: Path | None) -> str:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from esamp.cli.flags import FlagGroup, with_flags
-from esamp.cli.terminal import Bar, message, printable
+from esamp.cli.terminal import Bar, console, message, printable
 from esamp.errors import EsampError
 from esamp.judge import groups
 from esamp.judge.client import Judges
@@ -121,16 +121,16 @@ def _finite(value: Any) -> Any:
 
 
 def _show(summary: Summary, options: JudgeOptions) -> None:
-    console = Console(highlight=False, soft_wrap=True, markup=False)
-    console.print(printable(f"{summary.place.title}: {options.mode}, by {options.criterion}"))
+    out = console(soft_wrap=True)
+    out.print(printable(f"{summary.place.title}: {options.mode}, by {options.criterion}"))
     unread = ", ".join(f"{count} {reason}" for reason, count in summary.unread.items())
     told = [f"{summary.problems} problems, {summary.read} of {summary.asked} verdicts read"]
     told += [f"not read: {unread}"] if unread else []
     told += [f"{summary.missing} not asked yet"] if summary.missing else []
     told += [f"{summary.cut} with texts that were cut"] if summary.cut else []
-    console.print("; ".join(told))
+    out.print("; ".join(told))
     _table(
-        console,
+        out,
         ("judge", "first arm", "second arm", "won", "tied", "lost", "problems", "win rate %", "p (Holm)"),
         [
             (
@@ -142,9 +142,9 @@ def _show(summary: Summary, options: JudgeOptions) -> None:
         texts=3,
     )
     ranks = [(rank.judge, rank.arm, _interval(rank.interval, 1, 2)) for rank in summary.ranks]
-    _table(console, ("judge", "arm", "mean rank"), ranks, texts=2)
+    _table(out, ("judge", "arm", "mean rank"), ranks, texts=2)
     _table(
-        console,
+        out,
         ("judge", "shown first wins %", "without bias", "same in both orders %", "same place wins %"),
         [
             (
@@ -155,7 +155,7 @@ def _show(summary: Summary, options: JudgeOptions) -> None:
         ],
     )
     _table(
-        console,
+        out,
         ("judge", "agreement between", "raters", "units", "equal %", "kappa", "alpha", "W"),
         [
             (
@@ -169,7 +169,7 @@ def _show(summary: Summary, options: JudgeOptions) -> None:
     )
 
 
-def _table(console: Console, head: Sequence[str], rows: Sequence[Sequence[object]], *, texts: int = 1) -> None:
+def _table(out: Console, head: Sequence[str], rows: Sequence[Sequence[object]], *, texts: int = 1) -> None:
     """The columns after the first `texts` are numbers."""
     if not rows:
         return
@@ -178,8 +178,8 @@ def _table(console: Console, head: Sequence[str], rows: Sequence[Sequence[object
         table.add_column(name, justify="left" if place < texts else "right")
     for row in rows:
         table.add_row(*(printable(str(cell)) for cell in row))
-    console.print()
-    console.print(table)
+    out.print()
+    out.print(table)
 
 
 def _interval(found: Interval, scale: float, digits: int) -> str:

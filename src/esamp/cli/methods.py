@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from esamp.cli.terminal import console
 from esamp.engines import registry as engines
 from esamp.methods import registry
 from esamp.methods.base import Method
@@ -42,21 +43,21 @@ def command(
     if json:
         print(encoder.dumps({name: _record(name, method) for name, method in chosen.items()}, indent=2))
         return
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
+    out = console(width=None if sys.stdout.isatty() else 100)
     if names:
         for name, method in chosen.items():
-            _tell(console, _record(name, method))
+            _tell(out, _record(name, method))
         return
     for kind in sorted({method.kind for method in chosen.values()}, key=_place):
-        console.print(Text.assemble((kind, "bold"), f"  {KINDS.get(kind, '')}"))
+        out.print(Text.assemble((kind, "bold"), f"  {KINDS.get(kind, '')}"))
         listing = Table.grid(padding=(0, 2))
         for name, method in chosen.items():
             if method.kind == kind:
                 listing.add_row(
                     Text(f"  {name}", "cyan", no_wrap=True), Text(" ".join(_engines(method))), method.summary
                 )
-        console.print(listing)
-    console.print("\nesamp methods NAME tells the options, esamp generate --method NAME runs one.")
+        out.print(listing)
+    out.print("\nesamp methods NAME tells the options, esamp generate --method NAME runs one.")
 
 
 def _place(kind: str) -> int:
@@ -85,13 +86,13 @@ def _record(name: str, method: type[Method]) -> dict[str, Any]:
     }
 
 
-def _tell(console: Console, record: dict[str, Any]) -> None:
-    console.print(Text.assemble((record["name"], "bold cyan"), f"  ({record['kind']}; {', '.join(record['engines'])})"))
+def _tell(out: Console, record: dict[str, Any]) -> None:
+    out.print(Text.assemble((record["name"], "bold cyan"), f"  ({record['kind']}; {', '.join(record['engines'])})"))
     for text in (record["summary"], f"Source: {record['citation']}"):
-        console.print(f"  {text}", markup=False)
+        out.print(f"  {text}")
     listing = Table.grid(padding=(0, 2))
     for option, about in record["options"].items():
         value = f"{about['allowed']}; default {encoder.dumps(about['default'])}"
         listing.add_row(Text(f"  {option}", "cyan", no_wrap=True), Text(f"{about['description']} ({value})"))
-    console.print(listing)
-    console.print()
+    out.print(listing)
+    out.print()

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from esamp.cli.terminal import printable
+from esamp.cli.terminal import console, printable
 from esamp.study.report import Summary
 
 PIPE_WIDTH, WIDEST = 80, 120
@@ -16,8 +16,7 @@ PIPE_WIDTH, WIDEST = 80, 120
 
 def console_for(terminal: bool) -> Console:
     """A console on standard output that is 80 columns wide unless that is a wider (or narrower) `terminal`."""
-    console = Console(highlight=False)
-    return Console(highlight=False, width=min(console.width, WIDEST) if terminal else PIPE_WIDTH)
+    return console(width=min(console().width, WIDEST) if terminal else PIPE_WIDTH)
 
 
 def print_table(console: Console, summary: Summary) -> None:

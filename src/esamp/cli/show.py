@@ -3,41 +3,47 @@
 import json
 import math
 import sys
+from collections import Counter
 
-from rich.console import Console
 from rich.text import Text
 
-from esamp.cli.terminal import printable
-from esamp.engines.base import Completion, Sample
+from esamp.cli.terminal import console, printable
+from esamp.engines.base import Completion, Failure, Outcome, Sample
 from esamp.runs.job import Job
 
 COUNTED = {"rows_steered": "tokens steered", "updates": "updates", "resets": "resets"}
 MEASURED = {"explained_variance": "explained variance", "kl": "KL"}
 
 
-def as_json(job: Job, completion: Completion) -> None:
+def as_json(job: Job, outcome: Outcome) -> None:
     """One line of ASCII on standard output."""
-    print(json.dumps(job.record(completion), allow_nan=False), flush=True)
+    print(json.dumps(job.record(outcome), allow_nan=False), flush=True)
 
 
-def as_text(completion: Completion) -> None:
-    """The prompt, the numbered samples and what the method did; wrapped on a terminal, unwrapped on a pipe."""
-    prompt = completion.request.prompt
+def as_text(outcome: Outcome) -> None:
+    """The prompt, the numbered samples and what the method did, or why there are none.
+
+    Wrapped on a terminal, unwrapped on a pipe.
+    """
+    prompt = outcome.request.prompt
     turns = [prompt] if isinstance(prompt, str) else [f"{turn['role']}: {turn['content']}" for turn in prompt]
     show = _on_terminal if sys.stdout.isatty() else _on_pipe
     show([("> ", turn) for turn in turns], "bold")
-    show([(f"[{sample.index + 1}] ", sample.text) for sample in completion.samples], "")
-    show([("", _summary(completion))], "dim")
+    if isinstance(outcome, Failure):
+        show([("failed: ", str(outcome.error))], "")
+    else:
+        show([(f"[{sample.index + 1}] ", sample.text) for sample in outcome.samples], "")
+        show([("", _summary(outcome))], "dim")
     print(flush=True)
 
 
 def _on_terminal(entries: list[tuple[str, str]], style: str) -> None:
-    console = Console(highlight=False)
+    out = console()
     for label, text in entries:
         margin = Text(label, "bold cyan")
-        for line in Text(_body(text), style).wrap(console, max(console.width - len(label), 1)):
+        for line in Text(_body(text), style).wrap(console, max(out.width - len(label), 1)):
             line.rstrip()
-            console.print(margin + line, no_wrap=True, overflow="ignore", crop=False)
+            out.print(margin + line, no_wrap=True, overflow="ignore", crop=False)
             margin = Text(" " * len(label))
 
 
@@ -59,6 +65,9 @@ def _summary(completion: Completion) -> str:
     ]
     if cut := sum(map(_is_cut, samples)):
         parts.append(f"{cut} cut off")
+    parts += [
+        f"{count} ended by {word}" for word, count in Counter(each.server_reason for each in samples).items() if word
+    ]
     parts += [f"{telemetry[name]:.0f} {word}" for name, word in COUNTED.items() if name in telemetry]
     parts += [
         f"{word} {telemetry[name]:.2g}"

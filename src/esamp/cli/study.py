@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from esamp.cli.bars import StudyBars
@@ -14,13 +13,18 @@ from esamp.cli.study_flags import AsJson, Data, File, Folder
 from esamp.cli.study_plan import Thinking, show_plans
 from esamp.cli.study_report import report
 from esamp.cli.study_tasks import tasks
-from esamp.cli.terminal import hush, message, printable
+from esamp.cli.terminal import console, hush, message, one_line, printable
 from esamp.study import config
+from esamp.study.check import check
+from esamp.study.config import Study
+from esamp.study.places import at
 from esamp.study.plan import plans
 from esamp.study.power import PlanOptions
-from esamp.study.requirements import check_report
-from esamp.study.run import CellState, load_tasks, run, states
+from esamp.study.run import CellState, Problems, failures, load_tasks, run, states
 from esamp.study.store import Store
+
+SHOWN = 20
+"""Failed groups that are listed for people."""
 
 command = typer.Typer(help="Run studies: a TOML file names models, tasks, methods, group sizes and seeds.")
 
@@ -31,26 +35,29 @@ def run_study(
     store: Folder = Path("store"),
     data: Data = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="print the cells and the tokens to expect", show_default=False)
+        bool,
+        typer.Option("--dry-run", help="check all of it, print the cells and the tokens to expect", show_default=False),
     ] = False,
     report_check: Annotated[
         bool,
         typer.Option(
-            "--report-check/--no-report-check", help="refuse to start where the report would fail for want of packages"
+            "--report-check/--no-report-check", help="refuse a study whose report would fail for want of packages"
         ),
     ] = True,
     json: AsJson = False,
 ) -> None:
-    """Do what is missing of a study. The same command goes on after an interruption; several may share a store."""
-    study = config.read(file, data or ())
-    problems = load_tasks(study)
+    """Do what is missing of a study. The same command goes on after an interruption; several may share a store.
+
+    A group that fails is written down with its reason, and the others go on: the exit code is then 1.
+    """
+    study, problems = _loaded(file, data)
+    with at(str(file)):
+        check(study, problems, report=report_check)
     place = Store(store)
-    if dry_run:
-        _show(list(states(study, place, problems)), json=json)
-        return
-    if report_check:
-        check_report(study, texts=not all(each.task.private for each in problems.values()))
     found = list(states(study, place, problems))
+    if dry_run:
+        _show(found, json=json)
+        return
     for model in study.models:
         hush(model.engine)
     with StudyBars(found) as bars:
@@ -59,13 +66,14 @@ def run_study(
     if json:
         print(encoder.dumps(_record(left)))
     message(f"{sum(state.done for state in left)} groups are in {store}: esamp study report {file} --store {store}")
+    failures(study, left).finish()
 
 
 @command.command("status")
 def status(file: File, store: Folder = Path("store"), data: Data = None, json: AsJson = False) -> None:
     """How far every cell of a study is, and what is still to come."""
-    study = config.read(file, data or ())
-    _show(list(states(study, Store(store), load_tasks(study))), json=json)
+    study, problems = _loaded(file, data)
+    _show(list(states(study, Store(store), problems)), json=json)
 
 
 @command.command("plan")
@@ -74,9 +82,9 @@ def plan(
     file: File, options: PlanOptions, store: Folder = Path("store"), data: Data = None, json: AsJson = False
 ) -> None:
     """How many problems and seeds a study needs to see a difference, from the spread of what is finished so far."""
-    study = config.read(file, data or ())
+    study, problems = _loaded(file, data)
     with Thinking() as bar:
-        found = plans(study, Store(store), load_tasks(study), options, bar.tick)
+        found = plans(study, Store(store), problems, options, bar.tick)
     show_plans(found, options, study, json=json)
 
 
@@ -84,21 +92,39 @@ command.command("report")(report)
 command.command("tasks")(tasks)
 
 
+def _loaded(file: Path, data: list[str] | None) -> tuple[Study, dict[str, Problems]]:
+    """The study and its problems."""
+    study = config.read(file, data or ())
+    with at(str(file)):
+        return study, load_tasks(study)
+
+
 def _show(found: list[CellState], *, json: bool) -> None:
     if json:
         print(encoder.dumps(_record(found)))
         return
+    failed = [(state.cell.title, item, each) for state in found for item, each in state.failed.items()]
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    for name, side in (("cell", "left"), ("groups", "right"), ("tokens", "right"), ("to come", "right")):
-        table.add_column(name, justify=side)  # type: ignore[arg-type]
+    table.add_column("cell")
+    for name in ("groups", *(["failed"] if failed else []), "tokens", "to come"):
+        table.add_column(name, justify="right")
     for state in found:
-        row = (f"{state.done} / {state.total}", f"{state.tokens:,.0f}", f"{state.expected:,.0f}")
-        table.add_row(printable(state.cell.title), *row)
-    console = Console(highlight=False)
-    console.print(table)
+        counts = (f"{state.done} / {state.total}", *([str(len(state.failed))] if failed else []))
+        table.add_row(printable(state.cell.title), *counts, f"{state.tokens:,.0f}", f"{state.expected:,.0f}")
+    out = console()
+    out.print(table)
     done, total = sum(state.done for state in found), sum(state.total for state in found)
     expected = sum(state.expected for state in found)
-    console.print(f"\n{len(found)} cells, {done} of {total} groups done, about {expected:,.0f} tokens to come")
+    out.print(f"\n{len(found)} cells, {done} of {total} groups done, about {expected:,.0f} tokens to come")
+    if failed:
+        again = sum(each.retry for _, _, each in failed)
+        out.print(
+            f"{len(failed)} groups failed: esamp study run tries {again} of them again, the others would fail again"
+        )
+    for title, item, each in failed[:SHOWN]:
+        out.print(one_line(f"  {title}, problem {item}: {each.reason}"), soft_wrap=True)
+    if len(failed) > SHOWN:
+        out.print(f"  and {len(failed) - SHOWN} more (--json lists all)")
 
 
 def _record(found: list[CellState]) -> dict[str, object]:
@@ -110,6 +136,7 @@ def _record(found: list[CellState]) -> dict[str, object]:
             "total": state.total,
             "tokens": state.tokens,
             "expected_tokens": state.expected,
+            "failed": [{"item": item, **failure.as_json()} for item, failure in state.failed.items()],
         }
         for state in found
     ]
@@ -117,5 +144,6 @@ def _record(found: list[CellState]) -> dict[str, object]:
         "cells": rows,
         "done": sum(state.done for state in found),
         "total": sum(state.total for state in found),
+        "failed": sum(len(state.failed) for state in found),
         "expected_tokens": sum(state.expected for state in found),
     }

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from time import monotonic
 
-from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from esamp.cli.terminal import printable
+from esamp.cli.terminal import console, printable
 from esamp.study.config import Study
 from esamp.study.measures import MEASURES
 from esamp.study.plan import MOST, Plan
@@ -26,8 +25,9 @@ class Thinking:
 
     def __init__(self) -> None:
         columns = (SpinnerColumn(), TextColumn("{task.completed:.0f} sizes simulated"), TimeElapsedColumn())
-        console = Console(stderr=True)
-        self._progress = Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty())
+        self._progress = Progress(
+            *columns, console=console(stderr=True), transient=True, disable=not sys.stderr.isatty()
+        )
         self._task = self._progress.add_task("", total=None)
         self._begun = monotonic()
 
@@ -50,16 +50,16 @@ def show_plans(found: Sequence[Plan], options: PlanOptions, study: Study, *, jso
         records = [_finite(asdict(plan)) for plan in found]
         print(encoder.dumps({"options": options.model_dump(), "baseline": study.baseline, "plans": records}))
         return
-    console = Console(highlight=False, soft_wrap=True, markup=False)
+    out = console(soft_wrap=True)
     for plan in found:
-        console.print(printable(f"{plan.title}\n{_about(plan, options)}\n"))
+        out.print(printable(f"{plan.title}\n{_about(plan, options)}\n"))
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
         for name in ("problems", "seeds", "power", "tokens"):
             table.add_column(name, justify="right")
         for point in plan.points:
             table.add_row(f"{point.problems:,}", str(point.seeds), f"{point.power:.0%}", f"{point.tokens:,.0f}")
-        console.print(table)
-        console.print(f"\n{_verdict(plan, options)}\n")
+        out.print(table)
+        out.print(f"\n{_verdict(plan, options)}\n")
 
 
 def _about(plan: Plan, options: PlanOptions) -> str:

@@ -18,6 +18,7 @@ from esamp.study.figures import Figure, figures
 from esamp.study.load import Block, load
 from esamp.study.markdown import figure
 from esamp.study.measuring import measure
+from esamp.study.places import at
 from esamp.study.report.study_page import study_page
 from esamp.study.run import load_tasks
 from esamp.study.store import Store
@@ -37,7 +38,9 @@ def report(
 ) -> None:
     """Measure what is finished, and write it up: report.md, CSV files, figures, and index.html to read samples in."""
     study = config.read(file, data or ())
-    place, problems = Store(store), load_tasks(study)
+    with at(str(file)):
+        problems = load_tasks(study)
+    place = Store(store)
     hush("sentence_transformers")
     with MeasureBar() as bar:
         measure(study, place, problems, on_part=bar.part)
@@ -47,6 +50,8 @@ def report(
             drawn = figures(study, blocks, out / "figures") if draw else []
         except OSError as error:
             raise InputError(f"cannot write to {out / 'figures'}: {error.strerror}") from None
+    if failed := sum(len(block.failed) for block in blocks):
+        message(f"warning: {failed} groups failed; their problems are left out of all methods (esamp study status)")
     written = {
         "report.md": tables.markdown(
             study,

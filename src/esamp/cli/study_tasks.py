@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from esamp.cli.terminal import console
 from esamp.options import allowed
 from esamp.tasks import registry
 from esamp.tasks.base import Task
@@ -22,9 +23,9 @@ def tasks(
     if json:
         print(encoder.dumps({record["name"]: record for record in records}, indent=2))
         return
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
+    out = console(width=None if sys.stdout.isatty() else 100)
     for record in records:
-        _tell(console, record)
+        _tell(out, record)
 
 
 def _record(task: type[Task]) -> dict[str, Any]:
@@ -46,14 +47,14 @@ def _record(task: type[Task]) -> dict[str, Any]:
     }
 
 
-def _tell(console: Console, record: dict[str, Any]) -> None:
+def _tell(out: Console, record: dict[str, Any]) -> None:
     marks = [word for word, there in (("not graded", not record["graded"]), ("private", record["private"])) if there]
-    console.print(Text.assemble((record["name"], "bold cyan"), f"  ({', '.join(marks)})" if marks else ""))
+    out.print(Text.assemble((record["name"], "bold cyan"), f"  ({', '.join(marks)})" if marks else ""))
     for text in (record["summary"], f"Source: {record['source']}"):
-        console.print(f"  {text}", markup=False)
+        out.print(f"  {text}")
     listing = Table.grid(padding=(0, 2))
     for option, about in record["options"].items():
         value = f"{about['allowed']}; default {encoder.dumps(about['default'])}"
         listing.add_row(Text(f"  {option}", "cyan", no_wrap=True), Text(f"{about['description']} ({value})"))
-    console.print(listing)
-    console.print()
+    out.print(listing)
+    out.print()

@@ -39,6 +39,16 @@ def message(text: str) -> None:
     print(f"esamp: {one_line(text)}", file=sys.stderr)
 
 
+def console(*, stderr: bool = False, width: int | None = None, soft_wrap: bool = False) -> Console:
+    """A console that prints texts as they are: no ``[markup]``, no ``:emoji:``, no highlighting of numbers."""
+    return Console(stderr=stderr, width=width, soft_wrap=soft_wrap, markup=False, emoji=False, highlight=False)
+
+
+def label() -> TextColumn:
+    """What a bar counts, as it is: names of models and methods may have brackets."""
+    return TextColumn("{task.description}", markup=False)
+
+
 def hush(library: str) -> None:
     """Let `library` log errors only. Some say their first words before they have read how loud they are to be."""
     logging.getLogger(library).setLevel(logging.ERROR)
@@ -49,7 +59,7 @@ class Bar:
 
     def __init__(self, samples: int, what: str = "samples") -> None:
         columns = (
-            TextColumn("{task.description}"),
+            label(),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
             Rate(),
@@ -58,7 +68,7 @@ class Bar:
         )
         self._progress = Progress(
             *columns,
-            console=Console(stderr=True),
+            console=console(stderr=True),
             transient=True,
             redirect_stdout=False,
             disable=not sys.stderr.isatty(),

@@ -8,7 +8,7 @@ from typing import Any, Literal, Self, TypeAlias
 
 from torch import Tensor
 
-from esamp.errors import InactiveMethodError, OptionError, UnsupportedError
+from esamp.errors import InactiveMethodError, OptionError, RequestError, UnsupportedError
 from esamp.methods import registry
 from esamp.methods.base import DecodeMethod
 from esamp.options import Options
@@ -107,6 +107,8 @@ class Sample:
     logprob: float | None = None
     """sum of its tokens' log-probabilities under the model's own distribution at temperature 1, in nats; None where the
     engine was not told to keep it"""
+    server_reason: str = ""
+    """why a server ended the sample, in its own word, where that is neither "stop" nor "length": content_filter"""
 
 
 @dataclass(frozen=True)
@@ -157,16 +159,41 @@ class Completion:
         return Cost(tokens, self.prompt_tokens, len(self.samples), self.seconds)
 
 
+@dataclass(frozen=True)
+class Failure:
+    """A request without an answer, while the engine goes on with the others."""
+
+    request: Request
+    error: RequestError
+    """why; `RequestError.retry` says whether the same request may succeed at another time"""
+
+
+Outcome: TypeAlias = Completion | Failure
+"""What comes of one request."""
+
+
 class Engine(ABC):
     """Runs requests. An engine owns a model and its tokenizer and knows no method by name."""
 
     @abstractmethod
-    def generate(self, requests: Iterable[Request], *, progress: Progress | None = None) -> Iterator[Completion]:
-        """Yield one completion per request as soon as it is finished; batches requests as it sees fit.
+    def outcomes(self, requests: Iterable[Request], *, progress: Progress | None = None) -> Iterator[Outcome]:
+        """Yield one outcome per request as soon as it is known; batches requests as it sees fit.
+
+        Only what concerns one request is a `Failure`: a prompt that is too long, an answer that was aborted. What every
+        request would meet (no memory, no server, an unknown option) is raised.
 
         Raises:
             UnsupportedError: a request names a method or an option that this engine cannot carry out.
         """
+
+    def generate(self, requests: Iterable[Request], *, progress: Progress | None = None) -> Iterator[Completion]:
+        """`outcomes` for callers who need all answers: the first failure is raised.
+
+        Raises:
+            RequestError: a request failed.
+            UnsupportedError: a request names a method or an option that this engine cannot carry out.
+        """
+        return completions(self.outcomes(requests, progress=progress))
 
     @abstractmethod
     def close(self) -> None:
@@ -177,6 +204,18 @@ class Engine(ABC):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def completions(outcomes: Iterable[Outcome]) -> Iterator[Completion]:
+    """The completions among `outcomes`, up to the first failure.
+
+    Raises:
+        RequestError: that failure's error.
+    """
+    for outcome in outcomes:
+        if isinstance(outcome, Failure):
+            raise outcome.error
+        yield outcome
 
 
 def refuse_search(request: Request) -> None:

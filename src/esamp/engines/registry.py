@@ -26,6 +26,8 @@ class EngineEntry:
     """the extra of the package that provides them; none for what is always installed"""
     check: str | None = None
     """``module:function`` that looks whether it can run here, and says what there is or what to do"""
+    refuse: str | None = None
+    """``module:function`` of device, dtype and base_url that refuses at once what loading would refuse later"""
     provides: frozenset[Need] = frozenset()
     """what it offers to methods beyond the plain decode step"""
     keeps_layers: bool = False
@@ -66,6 +68,7 @@ ENTRIES: Mapping[str, EngineEntry] = {
             "esamp.engines.hf:HFEngine.load",
             "Hugging Face transformers, on any device that torch has",
             ("torch", "transformers"),
+            refuse="esamp.engines.hf.loading:refuse",
             provides=frozenset(Need),
             traces=True,
         ),
@@ -76,6 +79,7 @@ ENTRIES: Mapping[str, EngineEntry] = {
             ("vllm",),
             "vllm",
             check="esamp.engines.vllm.build:check",
+            refuse="esamp.engines.vllm.loading:refuse",
             keeps_layers=True,
             logprobs=True,
         ),
@@ -86,6 +90,7 @@ ENTRIES: Mapping[str, EngineEntry] = {
             ("openai",),
             "openai",
             check="esamp.engines.openai.endpoint:check",
+            refuse="esamp.engines.openai.endpoint:refuse",
             remote=True,
         ),
     )
@@ -115,13 +120,7 @@ def start(
         UnsupportedError: a trace is asked for of an engine that keeps none.
         MissingDependencyError: the engine's packages are not installed.
     """
-    if name not in ENTRIES:
-        raise OptionError(f"unknown engine {name!r}: choose from {', '.join(ENTRIES)}")
-    entry = ENTRIES[name]
-    if trace:
-        check_traces(name)
-    if missing := entry.missing():
-        raise MissingDependencyError(f"engine {name!r} needs {' and '.join(missing)}: {entry.install}")
+    entry = check(name, device=device, dtype=dtype, base_url=base_url, trace=trace)
     load: Callable[..., Engine] = EntryPoint(name, entry.target, "esamp.engines").load()
     more: dict[str, Any] = dict(layers=layers) if entry.keeps_layers else {}
     if trace:
@@ -130,9 +129,30 @@ def start(
         more["logprobs"] = True
     if entry.remote:
         more["base_url"] = base_url or None
-    elif base_url:
-        raise OptionError(f"base_url = {base_url!r}: engine {name!r} asks no server; leave it out, or use 'openai'")
     return load(model, device=device, dtype=dtype, batch_rows=batch_rows, **more)
+
+
+def check(name: str, *, device: str, dtype: str, base_url: str = "", trace: bool = False) -> EngineEntry:
+    """The engine called `name`, if it can work here. Loads no model and asks no server.
+
+    Raises:
+        OptionError: no such engine, device or dtype, or no address of a server.
+        UnsupportedError: a trace is asked for of an engine that keeps none, or it cannot run on this machine.
+        MissingDependencyError: the engine's packages are not installed.
+    """
+    if name not in ENTRIES:
+        raise OptionError(f"unknown engine {name!r}: choose from {', '.join(ENTRIES)}")
+    entry = ENTRIES[name]
+    if trace:
+        check_traces(name)
+    if missing := entry.missing():
+        raise MissingDependencyError(f"engine {name!r} needs {' and '.join(missing)}: {entry.install}")
+    if base_url and not entry.remote:
+        raise OptionError(f"base_url = {base_url!r}: engine {name!r} asks no server; leave it out, or use 'openai'")
+    if entry.refuse is not None:
+        refuse: Callable[[str, str, str], object] = EntryPoint(name, entry.refuse, "esamp.engines").load()
+        refuse(device, dtype, base_url)
+    return entry
 
 
 def check_traces(name: str) -> None:

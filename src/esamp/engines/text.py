@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from esamp.engines.base import Request
-from esamp.errors import InputError
+from esamp.errors import PromptError
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,11 @@ def encode(tokenizer: PreTrainedTokenizerBase, request: Request) -> list[int]:
     """The token ids of a request's prompt.
 
     Raises:
-        InputError: the prompt is empty, or is a chat and the model has no template.
+        PromptError: the prompt is empty, or is a chat and the model has no template or one that refuses it.
     """
     ids = _chat_ids(tokenizer, request) if not isinstance(request.prompt, str) else tokenizer(request.prompt).input_ids
     if not ids:
-        raise InputError(f"request {request.id!r}: the prompt is empty")
+        raise PromptError(f"request {request.id!r}: the prompt is empty")
     return list(ids)
 
 
@@ -45,7 +46,7 @@ def room(ids: Sequence[int], request: Request, context: int | None) -> int:
     Without a limit of the request's own it is rounded down, so that prompts of about one length can share a batch.
 
     Raises:
-        InputError: the prompt does not fit, or not with as many tokens as the request asks for.
+        PromptError: the prompt does not fit, or not with as many tokens as the request asks for.
     """
     wanted = request.sampling.max_tokens
     if context is None:
@@ -55,16 +56,19 @@ def room(ids: Sequence[int], request: Request, context: int | None) -> int:
         return wanted or min(left // STEP * STEP or left, DEFAULT_TOKENS)
     more = f" and max_tokens = {wanted}" if wanted else ""
     remedy = f"set max_tokens to at most {left}" if left > 0 else "shorten it"
-    raise InputError(
+    raise PromptError(
         f"request {request.id!r}: {len(ids)} prompt tokens{more} exceed the model's context of {context}: {remedy}"
     )
 
 
 def _chat_ids(tokenizer: PreTrainedTokenizerBase, request: Request) -> list[int]:
     if tokenizer.chat_template is None:
-        raise InputError(f"request {request.id!r} is a chat, but this model has no chat template: give a plain prompt")
+        raise PromptError(f"request {request.id!r} is a chat, but this model has no chat template: give a plain prompt")
     turns = [dict(turn) for turn in request.prompt if not isinstance(turn, str)]
-    text = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+    try:
+        text = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+    except TemplateError as error:
+        raise PromptError(f"request {request.id!r}: the model's chat template refuses the messages: {error}") from None
     return list(tokenizer(str(text), add_special_tokens=False).input_ids)
 
 

@@ -141,6 +141,8 @@ def _samples(path: Path) -> dict[tuple[str, str], tuple[str, ...]]:
     for number, line in enumerate(lines[:-1], 1):  # the last is empty, or the end of what is just being written
         try:
             values = json.loads(line)
+            if "failure" in values:
+                continue
             texts = tuple(sample["text"] for sample in values["samples"])
             key = str(values["id"]), _prompt(values["prompt"])
         except (ValueError, KeyError, TypeError):

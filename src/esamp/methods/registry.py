@@ -22,7 +22,15 @@ def get(name: str) -> type[Method]:
     Raises:
         OptionError: no such method is installed, the entry point does not lead to a `Method`, or they do not combine.
     """
-    return combine([part(each) for each in name.split("+")])
+    parts = name.split("+")
+    if len(parts) > len(set(parts)):  # before any of them is looked for: a request may name one a thousand times
+        raise OptionError(f"method {shortened(name)!r} names one method twice")
+    return combine([part(each) for each in parts])
+
+
+def shortened(name: str) -> str:
+    """A name for a message, whatever was sent for one."""
+    return name if len(name) <= 80 else f"{name[:77]}..."
 
 
 def part(name: str) -> type[Method]:
@@ -33,7 +41,7 @@ def part(name: str) -> type[Method]:
     """
     found = [point for point in entry_points(group=GROUP) if point.name == name]
     if not found:
-        raise OptionError(f"unknown method {name!r}: choose from {', '.join(names())}")
+        raise OptionError(f"unknown method {shortened(name)!r}: choose from {', '.join(names())}")
     loaded = found[0].load()
     if not (isinstance(loaded, type) and issubclass(loaded, Method)):
         raise OptionError(f"method {name!r}: {found[0].value} is no esamp Method; ask the package that installed it")

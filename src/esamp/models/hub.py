@@ -72,6 +72,19 @@ def check(name: str | Path) -> None:
         raise InputError(f"model {name!r} cannot be loaded: it is no folder, and {error} -- {remedy(name)}") from error
 
 
+def check_named(name: str) -> None:
+    """Refuse a model that cannot be found: neither one of ours, nor a folder, nor on the hub. Downloads nothing.
+
+    Raises:
+        InputError: there is no such folder or model, or the hub cannot be reached and its cache has none.
+    """
+    if name in NAMES:
+        return
+    if name.startswith(("/", "./", "../", "~")) and not Path(name).is_dir():
+        raise InputError(f"model {name!r} cannot be loaded: there is no such folder -- {remedy(name)}")
+    check(name)
+
+
 def remedy(name: str | Path) -> str:
     """What to do about a model that cannot be loaded, with the name that was probably meant."""
     close = difflib.get_close_matches(str(name).lower(), NAMES, n=1, cutoff=0.7)

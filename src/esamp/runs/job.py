@@ -7,21 +7,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from esamp.engines import registry as engines
-from esamp.engines.base import Completion, Engine, Progress, Request, check_active
+from esamp.engines.base import Completion, Engine, Failure, Outcome, Progress, Request, Sample, check_active
 from esamp.methods import registry
 from esamp.models import EMBEDDED
 from esamp.options import Options
+from esamp.runs.failures import FailureOptions, FailureRecord, Failures
 from esamp.runs.output import OutputFile
 from esamp.runs.prompts import Prompt
 from esamp.sampling import Sampling
-from esamp.search.base import answer
+from esamp.search.base import outcomes
 from esamp.search.layers import layers
 
-PLACEMENT = frozenset({"device", "batch_rows", "base_url"})
-"""Options that say where and in what portions a run is computed. A run may continue with others."""
+PLACEMENT = frozenset({"device", "batch_rows", "base_url", "max_failed"})
+"""Options on which no sample depends: where and in what portions a run is computed. A run may continue with others."""
 
 
 class ModelOptions(Options):
@@ -42,6 +43,13 @@ class ModelOptions(Options):
     base_url: str = ""
     """engine openai: the server's address, as in http://127.0.0.1:8000/v1; by default $OPENAI_BASE_URL"""
 
+    @field_validator("engine")
+    @classmethod
+    def _check_engine(cls, name: str) -> str:
+        if name not in engines.ENTRIES:
+            raise ValueError(f"choose from {', '.join(engines.ENTRIES)}")
+        return name
+
     def start(self, layers: Sequence[int] = (), *, trace: bool = False, logprobs: bool = False) -> Engine:
         """Load the model into the engine; requests will read the states of these `layers`.
 
@@ -61,7 +69,7 @@ class ModelOptions(Options):
         """
         if self.chat is not None:
             return self.chat
-        if self.engine not in engines.ENTRIES or engines.ENTRIES[self.engine].remote:
+        if engines.ENTRIES[self.engine].remote:
             return False
         from esamp.models.templates import has_chat_template  # imports transformers
 
@@ -77,7 +85,7 @@ class PlaceOptions(ModelOptions):
     """seed of the sampling"""
 
 
-class RunOptions(PlaceOptions):
+class RunOptions(FailureOptions, PlaceOptions):
     """What is run on which model, apart from the sampler's and the method's own options."""
 
     method: str = "esamp"
@@ -130,22 +138,25 @@ class Job:
         digest = hashlib.sha256(f"{self.run.seed}/{prompt.repeat}".encode()).digest()
         return int.from_bytes(digest[:8], "big") >> 1
 
-    def record(self, completion: Completion) -> dict[str, Any]:
-        """A completion as it is written and printed. Numbers that were not measured are null."""
-        request = completion.request
+    def record(self, outcome: Outcome) -> dict[str, Any]:
+        """An outcome as it is written and printed. Numbers that were not measured are null."""
+        what = {"id": outcome.request.id, "prompt": outcome.request.prompt}
+        if isinstance(outcome, Failure):
+            return {**what, "samples": [], "failure": FailureRecord.of(outcome.error).as_json()}
         return {
-            "id": request.id,
-            "prompt": request.prompt,
-            "samples": [
-                {"text": sample.text, "tokens": len(sample.token_ids), "finish_reason": sample.finish_reason}
-                for sample in completion.samples
-            ],
-            "telemetry": finite(completion.telemetry),
-            "cost": {**asdict(completion.cost), "seconds": round(completion.cost.seconds, 3)},
-            **({"details": completion.details} if completion.details else {}),
-            "prompt_tokens": completion.prompt_tokens,
-            "seconds": round(completion.seconds, 3),
+            **what,
+            "samples": [_shown(sample) for sample in outcome.samples],
+            "telemetry": finite(outcome.telemetry),
+            "cost": {**asdict(outcome.cost), "seconds": round(outcome.cost.seconds, 3)},
+            **({"details": outcome.details} if outcome.details else {}),
+            "prompt_tokens": outcome.prompt_tokens,
+            "seconds": round(outcome.seconds, 3),
         }
+
+
+def _shown(sample: Sample) -> dict[str, Any]:
+    shown = {"text": sample.text, "tokens": len(sample.token_ids), "finish_reason": sample.finish_reason}
+    return {**shown, **({"server_reason": sample.server_reason} if sample.server_reason else {})}
 
 
 def finite(values: Mapping[str, float]) -> dict[str, float | None]:
@@ -154,8 +165,17 @@ def finite(values: Mapping[str, float]) -> dict[str, float | None]:
 
 
 def remaining(job: Job, prompts: Sequence[Prompt], output: OutputFile | None) -> list[Prompt]:
-    """The prompts that are not in the output file yet."""
-    return [prompt for prompt in prompts if output is None or job.key(prompt) not in output.done]
+    """The prompts that the output file has no samples of, without those that would fail again."""
+    return [prompt for prompt in prompts if output is None or not output.settled(job.key(prompt))]
+
+
+def failures(job: Job, prompts: Sequence[Prompt], output: OutputFile | None) -> Failures:
+    """The count of a run's failures, beginning with those prompts that it skips."""
+    known = {} if output is None else output.failed
+    keys = [job.key(prompt) for prompt in prompts] if known else []
+    return Failures(
+        len(prompts), job.run.max_failed, found=[known[k] for k in keys if k in known and not known[k].retry]
+    )
 
 
 def run(
@@ -164,21 +184,30 @@ def run(
     start: Callable[[], Engine],
     *,
     output: OutputFile | None = None,
+    failed: Failures | None = None,
     progress: Progress | None = None,
-) -> Iterator[Completion]:
-    """Yield a completion per prompt, in the engine's order, each on disk before it is yielded.
+) -> Iterator[Outcome]:
+    """Yield an outcome per prompt, in the engine's order, each on disk before it is yielded.
 
-    The engine is started only if something is to be done.
+    The engine is started only if something is to be done. `failed` counts the failures, by default of these prompts.
 
     Raises:
         InactiveMethodError: the method should have acted on a prompt and did not; that prompt is not written.
+        FailedRequestsError: more prompts failed than the job allows.
     """
+    failed = Failures(len(prompts), job.run.max_failed) if failed is None else failed
+    failed.check()
     if not prompts:
         return
     by_id = {prompt.id: prompt for prompt in prompts}
     with start() as engine:
-        for completion in answer(engine, [job.request(prompt) for prompt in prompts], progress=progress):
-            check_active(completion)
+        for outcome in outcomes(engine, [job.request(prompt) for prompt in prompts], progress=progress):
+            if isinstance(outcome, Completion):
+                check_active(outcome)
+            elif progress is not None:
+                progress(outcome.request.n, 0)
             if output is not None:
-                output.append(job.key(by_id[completion.request.id]), job.record(completion))
-            yield completion
+                output.append(job.key(by_id[outcome.request.id]), job.record(outcome))
+            yield outcome
+            if isinstance(outcome, Failure):
+                failed.add(FailureRecord.of(outcome.error))

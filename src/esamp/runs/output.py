@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from esamp.errors import BusyError, EsampError, InputError
+from esamp.runs.failures import FailureRecord
 
 START = b'{"esamp": "'
 """How every line begins. What does not begin so was not written here and is never touched."""
@@ -18,6 +19,7 @@ START = b'{"esamp": "'
 class OutputFile:
     """One line per finished prompt: version, key, id, prompt, samples, telemetry and the settings of the run.
 
+    The line of a prompt that failed has a field ``failure`` instead; of several lines of one key the last counts.
     A line is on disk (fsync) when `append` returns. A last line without its end is what a killed process left behind;
     it is dropped on opening and `torn` says so. An advisory lock keeps a second process out while the file is open.
     """
@@ -30,6 +32,7 @@ class OutputFile:
         """
         self.path, self.settings = path, dict(settings)
         self.done: set[str] = set()
+        self.failed: dict[str, FailureRecord] = {}
         self.torn = False
         if path.exists() and not path.is_file():
             raise InputError(f"cannot write to {path}: it is not a regular file (--json prints to standard output)")
@@ -70,7 +73,11 @@ class OutputFile:
             os.fsync(self._file.fileno())
         except OSError as error:
             raise EsampError(f"cannot write to {self.path}: {error.strerror}") from None
-        self.done.add(key)
+        self._count(key, line)
+
+    def settled(self, key: str) -> bool:
+        """Whether nothing is left to do for a key: it is done, or it failed and would fail again."""
+        return key in self.done or (key in self.failed and not self.failed[key].retry)
 
     def recover(self) -> None:
         """Read from the file what is done, and cut off a torn end: on opening, or after `append` was interrupted.
@@ -82,7 +89,7 @@ class OutputFile:
         for number, line in enumerate(self._lines(), 1):
             where = f"{self.path}:{number}"
             if line.endswith(b"\n"):
-                self.done.add(_key(where, line, self.settings))
+                self._count(*_read(where, line, self.settings))
                 end += len(line)
                 continue
             begun = line.rstrip(b"\0")
@@ -93,6 +100,13 @@ class OutputFile:
             self._file.truncate(end)
         os.fsync(self._file.fileno())
         _sync_folder(self.path)
+
+    def _count(self, key: str, line: Mapping[str, Any]) -> None:
+        if (failure := FailureRecord.of_line(line)) is not None:
+            self.failed[key] = failure
+            return
+        self.done.add(key)
+        self.failed.pop(key, None)
 
     def _lock(self) -> None:
         try:
@@ -107,8 +121,8 @@ class OutputFile:
             yield from file
 
 
-def _key(where: str, line: bytes, settings: Mapping[str, Any]) -> str:
-    """The key of a line of ours, written with the same settings."""
+def _read(where: str, line: bytes, settings: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """The key and the fields of a line of ours, written with the same settings."""
     try:
         found = json.loads(line)
     except ValueError:
@@ -120,8 +134,7 @@ def _key(where: str, line: bytes, settings: Mapping[str, Any]) -> str:
             f"{where} was written with other settings ({'; '.join(differences)}): "
             "give the same ones to continue it, or another output file"
         )
-    key: str = found["key"]
-    return key
+    return found["key"], found
 
 
 def _sync_folder(path: Path) -> None:

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import TypeAlias
 
-from esamp.errors import InputError
+from esamp.errors import PromptError
 
 Prompt: TypeAlias = str | tuple[Mapping[str, str], ...]
 """As in `Request`: a text, or chat messages."""
@@ -16,13 +16,13 @@ def instruct(prompt: Prompt, instructions: str) -> Prompt:
     They go into a message that is there already, as not every chat template takes a system message.
 
     Raises:
-        InputError: the chat has no message of a user.
+        PromptError: the chat has no message of a user.
     """
     if isinstance(prompt, str):
         return f"{instructions}\n\n{prompt}"
     places = [place for place, turn in enumerate(prompt) if turn.get("role") == "user"]
     if not places:
-        raise InputError("the chat has no message with role 'user' that instructions could be added to")
+        raise PromptError("the chat has no message with role 'user' that instructions could be added to")
     last = places[-1]
     turn = prompt[last]
     return (*prompt[:last], {**turn, "content": f"{instructions}\n\n{turn['content']}"}, *prompt[last + 1 :])

@@ -1,10 +1,11 @@
-"""`SearchMethod`: what a method made of many calls promises, and `answer`, which runs any method on any engine."""
+"""`SearchMethod`: a method made of many calls; `outcomes` and `answer`, which run any method on any engine."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 
-from esamp.engines.base import Completion, Engine, Progress, Request
+from esamp.engines.base import Completion, Engine, Failure, Outcome, Progress, Request, completions
+from esamp.errors import RequestError
 from esamp.methods import registry
 from esamp.methods.base import Method
 
@@ -28,16 +29,34 @@ class SearchMethod(Method, ABC):
         """
 
 
-def answer(engine: Engine, requests: Iterable[Request], *, progress: Progress | None = None) -> Iterator[Completion]:
-    """Run requests whatever their methods are: in the engine where they act there, above it where they search."""
+def outcomes(engine: Engine, requests: Iterable[Request], *, progress: Progress | None = None) -> Iterator[Outcome]:
+    """Run requests whatever their methods are: in the engine where they act there, above it where they search.
+
+    A search of which one call fails is one failure, with that call's error.
+    """
     for searches, some in groupby(requests, key=_searches):
-        if not searches:
-            yield from engine.generate(some, progress=progress)
-            continue
-        for request in some:
-            method = registry.get(request.method)
-            assert issubclass(method, SearchMethod)
-            yield method.run(engine, request, progress=progress)
+        if searches:
+            yield from (_search(engine, request, progress) for request in some)
+        else:
+            yield from engine.outcomes(some, progress=progress)
+
+
+def answer(engine: Engine, requests: Iterable[Request], *, progress: Progress | None = None) -> Iterator[Completion]:
+    """`outcomes` for callers who need all answers: the first failure is raised.
+
+    Raises:
+        RequestError: a request failed.
+    """
+    return completions(outcomes(engine, requests, progress=progress))
+
+
+def _search(engine: Engine, request: Request, progress: Progress | None) -> Outcome:
+    method = registry.get(request.method)
+    assert issubclass(method, SearchMethod)
+    try:
+        return method.run(engine, request, progress=progress)
+    except RequestError as error:
+        return Failure(request, error)
 
 
 def _searches(request: Request) -> bool:

@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from esamp.errors import InputError, OptionError
+from esamp.errors import InputError, OptionError, PromptError
 from esamp.search.asking import Prompt
 
 ROWS = 8
@@ -63,7 +63,7 @@ class RewardModel:
         its text are one text.
 
         Raises:
-            InputError: the prompt is a chat and there is no template, or a text is too long for the model.
+            PromptError: the prompt is a chat and there is no template, or a text is too long for the model.
         """
         rows = [self._encode(prompt, text) for text in texts]
         scores: list[float] = []
@@ -75,14 +75,14 @@ class RewardModel:
         if isinstance(prompt, str):
             ids = list(self._tokenizer(prompt + text).input_ids)
         elif self._tokenizer.chat_template is None:
-            raise InputError("the prompt is a chat, but the reward model has no chat template: give a plain prompt")
+            raise PromptError("the prompt is a chat, but the reward model has no chat template: give a plain prompt")
         else:
             turns = [*(dict(turn) for turn in prompt), {"role": "assistant", "content": text}]
             whole = self._tokenizer.apply_chat_template(turns, tokenize=False)
             ids = list(self._tokenizer(str(whole), add_special_tokens=False).input_ids)
         limit = self._context
         if limit is not None and len(ids) > limit:
-            raise InputError(
+            raise PromptError(
                 f"a text of {len(ids)} tokens with its prompt exceeds the reward model's context of {limit}"
             )
         return ids

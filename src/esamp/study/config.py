@@ -38,6 +38,7 @@ from esamp.methods import registry as methods
 from esamp.options import Options
 from esamp.sampling import Sampling
 from esamp.study.claim import Claim, missing
+from esamp.study.places import at, entry
 from esamp.study.specs import MethodSpec, ModelSpec, StudyOptions, TaskSpec
 from esamp.tasks import registry as tasks
 
@@ -82,6 +83,8 @@ class Study:
     """whether the report has that model's entropy along the texts as well"""
     primary: Claim | None = None
     """the comparison that the study is made for"""
+    max_failed: float = 0.1
+    """share of the groups that may fail"""
 
 
 def read(path: Path, data: Sequence[str] = ()) -> Study:
@@ -140,7 +143,7 @@ def parse(values: Mapping[str, Any]) -> Study:
     models = tuple(_part(where, ModelSpec, table) for where, table in lists["models"])
     asked = tuple(_part(where, TaskSpec, table) for where, table in lists["tasks"])
     for (where, _), spec in zip(lists["tasks"], asked, strict=True):
-        with _at(where):
+        with at(where):
             tasks.get(spec.task).options.parse(spec.options)
     specs = [_part(where, MethodSpec, table) for where, table in lists["methods"]]
     found = [_arms(where, spec, usual) for (where, _), spec in zip(lists["methods"], specs, strict=True)]
@@ -168,6 +171,7 @@ def parse(values: Mapping[str, Any]) -> Study:
         whole.words,
         whole.entropy,
         _claim(values.get("primary"), whole, arms),
+        whole.max_failed,
     )
 
 
@@ -175,7 +179,7 @@ def _claim(given: object, whole: StudyOptions, arms: Sequence[Arm]) -> Claim | N
     """The primary comparison, if the file declares one."""
     if given is None:
         return None
-    with _at("[primary]"):
+    with at("[primary]"):
         if not isinstance(given, dict):
             raise OptionError("give a table with question, arm, measure, at_equal and not_above")
         claim = Claim.parse(given)
@@ -184,7 +188,6 @@ def _claim(given: object, whole: StudyOptions, arms: Sequence[Arm]) -> Claim | N
         lacks = missing(embedder=embedder, second=second, **own)
         claim.check({arm.label: arm.method in PLAIN for arm in arms}, lacks)
         return claim
-    raise AssertionError
 
 
 def _named(model: str) -> str | None:
@@ -194,31 +197,16 @@ def _named(model: str) -> str | None:
 def _tables(name: str, given: object) -> list[tuple[str, Mapping[str, Any]]]:
     if not isinstance(given, list) or not given or not all(isinstance(table, dict) for table in given):
         raise OptionError(f"a study needs {name}: give at least one [[{name}]]")
-    return [(f"[[{name}]] number {place}", table) for place, table in enumerate(given, 1)]
-
-
-class _at:  # noqa: N801  # reads as a word: with _at("[[tasks]] number 2")
-    """Says where in the file an error is."""
-
-    def __init__(self, where: str) -> None:
-        self.where = where
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OptionError):
-            raise OptionError(f"{self.where}: {error}") from None
+    return [(entry(name, place), table) for place, table in enumerate(given, 1)]
 
 
 def _part(where: str, cls: type[Part], values: Mapping[str, Any]) -> Part:
-    with _at(where):
+    with at(where):
         return cls.parse(values)
-    raise AssertionError
 
 
 def _arms(where: str, spec: MethodSpec, usual: Sampling) -> list[Arm]:
-    with _at(where):
+    with at(where):
         method = methods.get(spec.method)
         arms = []
         for point in _points(spec.grid):
@@ -231,7 +219,6 @@ def _arms(where: str, spec: MethodSpec, usual: Sampling) -> list[Arm]:
             words = [f"{name.removeprefix('sampling.')}={_short(v)}" for name, v in (given | point).items()]
             arms.append(Arm(" ".join([spec.label or spec.method, *words]), spec.method, options, sampling))
         return arms
-    raise AssertionError
 
 
 def _points(grid: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:

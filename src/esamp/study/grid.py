@@ -36,7 +36,7 @@ class Cell:
     def settings(self) -> dict[str, Any]:
         """Everything that the samples depend on beside the problem, as JSON."""
         return {
-            "model": {**self.model.model_dump(mode="json", exclude=set(PLACEMENT)), "chat": _chats(self.model)},
+            "model": {**self.model.model_dump(mode="json", exclude=set(PLACEMENT)), "chat": chats(self.model)},
             "task": {
                 "task": self.task.task,
                 "options": {name: v for name, v in self.task.options.items() if name not in UNHASHED},
@@ -62,7 +62,7 @@ class Cell:
 
     def request(self, item: Item) -> Request:
         """What the engine gets for one problem."""
-        chat = tasks.get(self.task.task).chat and _chats(self.model)
+        chat = tasks.get(self.task.task).chat and chats(self.model)
         prompt = ({"role": "user", "content": item.prompt},) if chat and isinstance(item.prompt, str) else item.prompt
         return Request(item.id, prompt, self.n, self.arm.sampling, self.arm.method, self.arm.options, self.seed)
 
@@ -77,7 +77,12 @@ def cells(study: Study) -> Iterator[Cell]:
                         yield Cell(model, task, arm, n, seed, study.traces)
 
 
-def _chats(model: ModelSpec) -> bool:
+def chats(model: ModelSpec) -> bool:
+    """Whether the model's prompts go through a chat template.
+
+    Raises:
+        InputError: the file does not say so, and the model's tokenizer cannot be loaded.
+    """
     try:
         return model.chats()
     except InputError as error:

@@ -1,19 +1,21 @@
 """Running a study: every cell's missing groups, one model after the other."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
 
 from esamp.engines import registry as engines
-from esamp.engines.base import Engine, Progress, check_active
+from esamp.engines.base import Completion, Engine, Progress, check_active
 from esamp.errors import OptionError
 from esamp.methods import registry as methods
-from esamp.search.base import answer
+from esamp.runs.failures import FailureRecord, Failures
+from esamp.search.base import outcomes
 from esamp.search.layers import layers
 from esamp.study.config import Study
 from esamp.study.grid import Cell, cells, item_key
+from esamp.study.places import at, entry
 from esamp.study.records import record
 from esamp.study.specs import TaskSpec
 from esamp.study.store import Store
@@ -46,28 +48,47 @@ class CellState:
     total: int
     tokens: float
     """generated so far"""
+    failed: Mapping[str, FailureRecord] = field(default_factory=dict)
+    """groups that failed when they were last tried, by the ids of their problems"""
 
     @property
     def expected(self) -> float:
         """Tokens still to be generated: what a group took on average so far, or at most, if there is none yet."""
-        left = self.total - self.done
+        left = self.total - self.done - sum(not failure.retry for failure in self.failed.values())
         if self.done:
             return left * self.tokens / self.done
         return float(left * self.cell.n * (self.cell.arm.sampling.max_tokens or 512))
 
 
 def load_tasks(study: Study) -> dict[str, Problems]:
-    """The problems of each task, by its name in the study."""
-    return {spec.name: _problems(spec) for spec in study.tasks}
+    """The problems of each task, by its name in the study.
+
+    Raises:
+        EsampError: they cannot be loaded; names the task's place in the file.
+    """
+    loaded = {}
+    for number, spec in enumerate(study.tasks, 1):
+        with at(entry("tasks", number)):
+            loaded[spec.name] = _problems(spec)
+    return loaded
 
 
 def states(study: Study, store: Store, problems: dict[str, Problems]) -> Iterator[CellState]:
     """How far every cell is."""
     for cell in cells(study):
-        wanted = {item_key(item) for item in problems[cell.task.name].items}
-        done = {key: line for key, line in store.read(cell).items() if key in wanted}
+        wanted = {item_key(item): item.id for item in problems[cell.task.name].items}
+        there = store.contents(cell)
+        done = {key: line for key, line in there.done.items() if key in wanted}
         tokens = sum(line["cost"]["tokens"] for line in done.values())
-        yield CellState(cell, len(done), len(wanted), tokens)
+        failed = {wanted[key]: failure for key, failure in there.failed.items() if key in wanted}
+        yield CellState(cell, len(done), len(wanted), tokens, failed)
+
+
+def failures(study: Study, found: Iterable[CellState], *, skipped: bool = False) -> Failures:
+    """The groups of a study that failed; with `skipped` only those that are not tried again."""
+    every = list(found)
+    records = [each for state in every for each in state.failed.values() if not (skipped and each.retry)]
+    return Failures(sum(state.total for state in every), study.max_failed, "groups", records)
 
 
 def run(
@@ -80,6 +101,8 @@ def run(
 ) -> None:
     """Do what is missing of a study, and wait for what other processes are doing.
 
+    A group that fails is written down as such, and the others go on; `failures` tells which did.
+
     Args:
         study: what to run.
         store: where groups go.
@@ -90,48 +113,63 @@ def run(
     Raises:
         InactiveMethodError: a method that should have acted on a group did not; that group is not written.
         UnsupportedError: the study wants traces of an engine that keeps none.
+        FailedRequestsError: more groups failed than the study allows.
     """
     for model in study.models if study.traces else ():
         engines.check_traces(model.engine)
+    failed = failures(study, states(study, store, problems), skipped=True)
+    failed.check()
+    work = Work(store, problems, failed, on_cell)
     for _, group in groupby(cells(study), key=lambda cell: cell.model.name):
         own = list(group)
-        if not any(_missing(cell, store, problems) for cell in own):
+        if not any(map(work.left, own)):
             continue
         on_model(own[0].model.name)
         with _start(own, logprobs=study.likelihood and not study.entropy) as engine:
             while own:
-                busy = [cell for cell in own if not _run_cell(engine, cell, store, problems[cell.task.name], on_cell)]
+                busy = [cell for cell in own if not work.run(engine, cell)]
                 if busy == own:
                     time.sleep(WAIT)
                 own = busy
 
 
-def _run_cell(
-    engine: Engine, cell: Cell, store: Store, problems: Problems, on_cell: Callable[[Cell, int], Progress]
-) -> bool:
-    """Whether the cell is complete now, which it is unless another process is at it."""
-    file = store.open(cell)
-    if file is None:
-        return not _left(cell, store, problems)
-    with file:
-        missing = {item.id: item for item in problems.items if item_key(item) not in file.done}
-        if not missing:
-            return True
-        progress = on_cell(cell, len(missing))
-        requests = [cell.request(item) for item in missing.values()]
-        for completion in answer(engine, requests, progress=progress):
-            check_active(completion)
-            item = missing[completion.request.id]
-            file.append(item_key(item), record(problems.task, item, completion).as_json())
-    return True
+@dataclass(frozen=True)
+class Work:
+    """What a run of a study needs for every cell."""
 
+    store: Store
+    problems: Mapping[str, Problems]
+    failed: Failures
+    on_cell: Callable[[Cell, int], Progress]
 
-def _missing(cell: Cell, store: Store, problems: dict[str, Problems]) -> bool:
-    return bool(_left(cell, store, problems[cell.task.name]))
+    def run(self, engine: Engine, cell: Cell) -> bool:
+        """Whether the cell is settled now, which it is unless another process is at it."""
+        file = self.store.open(cell)
+        if file is None:
+            return not self.left(cell)
+        problems = self.problems[cell.task.name]
+        with file:
+            missing = {item.id: item for item in problems.items if not file.settled(item_key(item))}
+            if not missing:
+                return True
+            progress = self.on_cell(cell, len(missing))
+            requests = [cell.request(item) for item in missing.values()]
+            for outcome in outcomes(engine, requests, progress=progress):
+                item = missing[outcome.request.id]
+                if isinstance(outcome, Completion):
+                    check_active(outcome)
+                    file.append(item_key(item), record(problems.task, item, outcome).as_json())
+                    continue
+                progress(outcome.request.n, 0)
+                failure = FailureRecord.of(outcome.error, private=problems.task.private)
+                file.append(item_key(item), {"item": item.id, "failure": failure.as_json()})
+                self.failed.add(failure)
+        return True
 
-
-def _left(cell: Cell, store: Store, problems: Problems) -> set[str]:
-    return {item_key(item) for item in problems.items} - store.read(cell).keys()
+    def left(self, cell: Cell) -> set[str]:
+        """The keys of problems that are neither done nor would fail again."""
+        items = self.problems[cell.task.name].items
+        return {item_key(item) for item in items} - self.store.contents(cell).settled
 
 
 def _problems(spec: TaskSpec) -> Problems:

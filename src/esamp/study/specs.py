@@ -7,10 +7,11 @@ from pydantic import Field
 
 from esamp.metrics.embedding import DEFAULT_MODEL
 from esamp.options import Options
+from esamp.runs.failures import FailureOptions
 from esamp.runs.job import ModelOptions
 
 
-class StudyOptions(Options):
+class StudyOptions(FailureOptions):
     """What a study says once, beside its lists of models, tasks and methods."""
 
     name: str = Field(min_length=1, max_length=100, pattern=r"^[\w.+ -]+$")

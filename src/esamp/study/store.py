@@ -1,7 +1,8 @@
 """`Store`: a folder of finished groups that survives whatever ends a process, and that several processes share.
 
     STORE/cells/<key of the cell>/cell.json        what the cell is, for people and for `esamp study status`
-    STORE/cells/<key of the cell>/records.jsonl    one line a group, appended and synced (see `esamp.runs.output`)
+    STORE/cells/<key of the cell>/records.jsonl    one line a group, appended and synced (see `esamp.runs.output`); of a
+                                                   group that failed the reason
     STORE/cells/<key of the cell>/<measure>.jsonl  what was measured of the groups later, in the same way
 
 A process holds the lock of a cell's records while it works on the cell; the kernel gives it back however the process
@@ -11,14 +12,31 @@ ends.
 import json
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from esamp.errors import BusyError, InputError
+from esamp.runs.failures import FailureRecord
 from esamp.runs.output import OutputFile
 from esamp.study.grid import Cell
 
 RECORDS = "records"
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a file of a cell holds, by the keys of the problems."""
+
+    done: Mapping[str, Mapping[str, Any]]
+    """lines of finished groups"""
+    failed: Mapping[str, FailureRecord]
+    """groups that failed when they were last tried"""
+
+    @property
+    def settled(self) -> set[str]:
+        """Problems with nothing left to do: those that are done, and those that would fail again."""
+        return self.done.keys() | {key for key, failure in self.failed.items() if not failure.retry}
 
 
 class Store:
@@ -51,13 +69,30 @@ class Store:
             return None
 
     def read(self, cell: Cell, name: str = RECORDS) -> dict[str, Mapping[str, Any]]:
-        """The cell's records by the keys of their problems, as written; what a process is just writing is left out.
+        """The cell's records by the keys of their problems, as written, without the groups that failed.
+
+        What a process is just writing is left out.
+
+        Raises:
+            InputError: a line within the file cannot be read.
+        """
+        return dict(self.contents(cell, name).done)
+
+    def contents(self, cell: Cell, name: str = RECORDS) -> Contents:
+        """What `read` gives, and the groups that failed.
 
         Raises:
             InputError: a line within the file cannot be read.
         """
         path = self._folder(cell) / f"{name}.jsonl"
-        return {str(line["key"]): line for line in _lines(path)} if path.exists() else {}
+        done, failed = dict[str, Mapping[str, Any]](), dict[str, FailureRecord]()
+        for line in _lines(path) if path.exists() else ():
+            key = str(line["key"])
+            if (failure := FailureRecord.of_line(line)) is None:
+                done[key] = line
+            else:
+                failed[key] = failure
+        return Contents(done, {key: failure for key, failure in failed.items() if key not in done})
 
     def _folder(self, cell: Cell) -> Path:
         return self.root / "cells" / cell.key

@@ -96,8 +96,8 @@ def _introduction(study: Study) -> str:
 
 
 def _extent(study: Study, block: Block) -> str:
-    left = f" {block.missing} more are not finished by all methods and left out." if block.missing else ""
-    return f"{len(block.items)} problems.{left}"
+    left = cell(block.left_out).replace("[", "\\[").replace("!", "\\!")  # a server's words are in it
+    return f"{len(block.items)} problems. {left}".rstrip()
 
 
 def _estimates(block: Block) -> list[str]:

@@ -12,7 +12,18 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from esamp.engines import text
-from esamp.engines.base import Completion, Cost, Engine, Progress, Request, Sample, TokenTrace, refuse_search
+from esamp.engines.base import (
+    Completion,
+    Cost,
+    Engine,
+    Failure,
+    Outcome,
+    Progress,
+    Request,
+    Sample,
+    TokenTrace,
+    refuse_search,
+)
 from esamp.engines.hf import beams, decoding
 from esamp.engines.hf.explore import explore
 from esamp.engines.hf.loading import load_model
@@ -21,7 +32,7 @@ from esamp.engines.hf.prompt import left_padded
 from esamp.engines.hf.run import Run
 from esamp.engines.hf.settings import generate_settings
 from esamp.engines.hf.traces import Trace, Watch
-from esamp.errors import OptionError, UnsupportedError
+from esamp.errors import OptionError, PromptError, UnsupportedError
 from esamp.methods import registry
 from esamp.methods.base import DecodeMethod
 from esamp.methods.beams import BeamMethod
@@ -97,14 +108,16 @@ class HFEngine(Engine):
         loaded, tokenizer = load_model(resolve(EMBEDDED if model is None else model), device=device, dtype=dtype)
         return cls(loaded, tokenizer, batch_rows=batch_rows, trace=trace)
 
-    def generate(self, requests: Iterable[Request], *, progress: Progress | None = None) -> Iterator[Completion]:
-        """Yield completions batch by batch, in the order of the requests.
+    def outcomes(self, requests: Iterable[Request], *, progress: Progress | None = None) -> Iterator[Outcome]:
+        """Yield completions batch by batch, in the order of the requests; failures come before their neighbours.
 
         Raises:
             UnsupportedError: a batch does not fit into the device's memory, or a request asks for what cannot be done.
-            InputError: a prompt is empty or too long.
         """
         for jobs in self._batches(requests):
+            if isinstance(jobs, Failure):
+                yield jobs
+                continue
             started = time.perf_counter()
             try:
                 telemetry = self._run_batch(jobs, progress)
@@ -122,11 +135,15 @@ class HFEngine(Engine):
 
     # ---- batches
 
-    def _batches(self, requests: Iterable[Request]) -> Iterator[list[_Job]]:
-        """Neighbouring requests that can be decoded together."""
+    def _batches(self, requests: Iterable[Request]) -> Iterator[list[_Job] | Failure]:
+        """Neighbouring requests that can be decoded together, and those whose prompts cannot be decoded at all."""
         batch: list[_Job] = []
         for request in requests:
-            job = self._job(request)
+            try:
+                job = self._job(request)
+            except PromptError as error:
+                yield Failure(request, error)
+                continue
             widest = max(self._waves(request))
             if batch and (_kind(job) != _kind(batch[0]) or (len(batch) + 1) * widest > self._batch_rows):
                 yield batch

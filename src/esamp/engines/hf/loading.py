@@ -35,6 +35,15 @@ def load_model(source: str | Path, *, device: str, dtype: str) -> tuple[PreTrain
     return loaded.eval(), tokenizer
 
 
+def refuse(device: str, dtype: str, base_url: str) -> None:
+    """Refuse a device that torch does not have here, or an unknown dtype.
+
+    Raises:
+        OptionError: says which can be used.
+    """
+    _precision(dtype, _device(device))
+
+
 def random_model(folder: Path, *, device: str, dtype: str) -> PreTrainedModel:
     """A model of the shape that `folder` has a ``config.json`` of, with random weights, in evaluation mode.
 

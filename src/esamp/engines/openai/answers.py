@@ -7,10 +7,20 @@ from typing import Any, Literal, TypeAlias
 
 from esamp.engines.base import Completion, Cost, Sample
 from esamp.engines.openai.bodies import Call
-from esamp.errors import EsampError, InactiveMethodError, UnsupportedError
+from esamp.errors import InactiveMethodError, PromptError, UnansweredError, UnsupportedError
 
 Reason: TypeAlias = Literal["stop", "length"]
-ENDINGS: Mapping[str, Reason] = {"stop": "stop", "length": "length"}
+FILTER = "content_filter"
+ENDINGS: Mapping[str, Reason] = {
+    **dict.fromkeys(("stop", "eos", "eos_token", "stop_sequence", "end_turn"), "stop"),
+    **dict.fromkeys(("length", "max_tokens", "model_length"), "length"),
+    **dict.fromkeys((FILTER, "tool_calls", "function_call"), "stop"),
+}
+"""What servers call the end of a sample, in small letters; after any other (abort, error) a request is unanswered."""
+SYNONYMS = frozenset(ENDINGS) - {FILTER, "tool_calls", "function_call"}
+"""Words that say no more than "stop" or "length"."""
+TEXT_PARTS = ("text", "output_text", "refusal")
+"""Kinds of the parts of a message that are its text; the others are thoughts, images, calls."""
 
 
 @dataclass(frozen=True)
@@ -29,27 +39,26 @@ def answer(response: object, call: Call, first: int) -> Answer:
     """Read a response of `call.size` samples, of which `first` is the first one.
 
     Raises:
-        EsampError: it is no completion, or a sample ended for no reason that a sample should end for.
+        UnansweredError: it is no completion, or a sample was broken off.
         UnsupportedError: it has another number of samples, or does not tell how many tokens they took.
     """
     what = f"request {call.request.id!r}"
     choices = response.get("choices") if isinstance(response, dict) else None
-    if not isinstance(response, dict) or not isinstance(choices, list):
-        raise EsampError(f"{what}: the server's answer is no completion: it has no list of choices")
+    if not isinstance(response, dict) or not isinstance(choices, list) or not choices:
+        raise UnansweredError(f"{what}: the server's answer is no completion: it has no choices")
     if len(choices) != call.size:
         raise UnsupportedError(f"{what}: the server gave {len(choices)} of {call.size} samples: ask for n = 1")
     samples = tuple(_sample(choice, place, first, what) for place, choice in enumerate(choices))
     if sorted(sample.index for sample in samples) != list(range(first, first + call.size)):
-        raise EsampError(f"{what}: the server's answer is no completion: its choices are not numbered from 0 on")
+        raise UnansweredError(f"{what}: the server's answer is no completion: its choices are not numbered from 0 on")
     usage = response.get("usage")
     counted = _count(usage, "completion_tokens")
-    known = [len(sample.token_ids) for sample in samples]
-    if counted is None and not all(known):
+    if counted is None and not all(sample.token_ids or _withheld(sample) for sample in samples):
         raise UnsupportedError(f"{what}: the server tells no usage, so nobody knows what its answers cost")
     report = response.get("esamp")
     return Answer(
         tuple(sorted(samples, key=lambda sample: sample.index)),
-        sum(known) if counted is None else counted,
+        sum(len(sample.token_ids) for sample in samples) if counted is None else counted,
         _count(usage, "prompt_tokens") or 0,
         report if isinstance(report, dict) else None,
     )
@@ -59,10 +68,13 @@ def completion(call: Call, answers: Sequence[Answer], seconds: float) -> Complet
     """All answers to one request.
 
     Raises:
+        PromptError: a filter withheld all samples.
         UnsupportedError: the server ran the request without its method.
         InactiveMethodError: it does not say what the method did.
     """
     samples = tuple(sample for each in answers for sample in each.samples)
+    if all(map(_withheld, samples)):
+        raise PromptError(f"request {call.request.id!r}: the server's content filter withheld every sample")
     prompt_tokens = max(each.prompt_tokens for each in answers)
     spent = Cost(sum(each.tokens for each in answers), prompt_tokens, len(samples), seconds)
     telemetry = _telemetry(call, answers) if call.explores else {}
@@ -98,18 +110,44 @@ def _number(value: object) -> float:
 
 def _sample(choice: object, place: int, first: int, what: str) -> Sample:
     if not isinstance(choice, dict):
-        raise EsampError(f"{what}: the server's answer is no completion: a choice is no object")
+        raise UnansweredError(f"{what}: the server's answer is no completion: a choice is no object")
+    given = choice.get("finish_reason")
+    reason = given.partition(":")[0].strip().lower() if isinstance(given, str) else ""  # content_filter: SAFETY
+    if reason not in ENDINGS:
+        raise UnansweredError(f"{what}: the server broke a sample off: its finish_reason is {str(given)[:80]!r}")
     message = choice.get("message")
-    text = message.get("content") or "" if isinstance(message, dict) else choice.get("text")
+    text = _message_text(message) if isinstance(message, dict) else choice.get("text")
+    if text is None and reason == FILTER:
+        text = ""
     index, ids = choice.get("index", place), choice.get("token_ids")
     if not isinstance(text, str) or not isinstance(index, int):
-        raise EsampError(f"{what}: the server's answer is no completion: a choice has no text or no index")
-    reason = choice.get("finish_reason")
-    if not isinstance(reason, str) or reason not in ENDINGS:
-        raise EsampError(f"{what}: the server ended a sample with {str(reason)[:80]!r}, neither 'stop' nor 'length'")
+        raise UnansweredError(f"{what}: the server's answer is no completion: a choice has no text or no index")
     known = isinstance(ids, list) and all(type(each) is int for each in ids)
-    plain = text.encode(errors="replace").decode()  # JSON can say halves of characters, which no file can hold
-    return Sample(first + index, plain, tuple(ids) if known and ids else (), ENDINGS[reason])
+    own = "" if reason in SYNONYMS else reason
+    return Sample(first + index, _whole(text), tuple(ids) if known and ids else (), ENDINGS[reason], server_reason=own)
+
+
+def _message_text(message: Mapping[str, Any]) -> object:
+    """The text of a chat message: its content, all at once or in parts, or the reason why the model refuses."""
+    content = message.get("content")
+    if isinstance(content, list):
+        content = "".join(map(_part_text, content))
+    return content or message.get("refusal") or ""
+
+
+def _part_text(part: object) -> str:
+    if isinstance(part, dict):
+        part = (part.get("text") or part.get("refusal")) if part.get("type", "text") in TEXT_PARTS else None
+    return part if isinstance(part, str) else ""
+
+
+def _whole(text: str) -> str:
+    """Without the halves of characters that JSON can say and no file can hold."""
+    return text.encode(errors="replace").decode()
+
+
+def _withheld(sample: Sample) -> bool:
+    return sample.server_reason == FILTER and not sample.text
 
 
 def _count(usage: object, name: str) -> int | None:

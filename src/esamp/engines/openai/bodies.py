@@ -8,7 +8,7 @@ from typing import Any
 from esamp.engines.base import Request, refuse_search
 from esamp.engines.openai.server import Facts
 from esamp.engines.vllm.params import check_possible, flat
-from esamp.errors import InputError, OptionError, UnsupportedError
+from esamp.errors import OptionError, PromptError, UnsupportedError
 from esamp.methods import registry
 from esamp.methods.base import DecodeMethod
 from esamp.options import Options
@@ -49,13 +49,13 @@ def call(request: Request, facts: Facts) -> Call:
 
     Raises:
         OptionError: n or an option cannot be sent.
-        InputError: the prompt is empty.
+        PromptError: the prompt is empty.
         UnsupportedError: the method cannot act at this server.
     """
     if request.n < 1:
         raise OptionError(f"request {request.id!r}: n = {request.n} must be at least 1")
     if not request.prompt:
-        raise InputError(f"request {request.id!r}: the prompt is empty")
+        raise PromptError(f"request {request.id!r}: the prompt is empty")
     refuse_search(request)
     explores = issubclass(registry.get(request.method), DecodeMethod)
     _check_method(request, facts, explores=explores)

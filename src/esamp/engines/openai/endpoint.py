@@ -8,7 +8,15 @@ from importlib.metadata import version
 from typing import Any
 from urllib.parse import urlsplit
 
-from esamp.errors import EsampError, InputError, OptionError, UnsupportedError
+from esamp.errors import (
+    EsampError,
+    InputError,
+    OptionError,
+    PromptError,
+    RefusedError,
+    UnansweredError,
+    UnsupportedError,
+)
 
 URL, KEY = "OPENAI_BASE_URL", "OPENAI_API_KEY"
 """Environment variables, those of the official client."""
@@ -16,7 +24,10 @@ NO_KEY = "none"
 """What a server that wants no key is sent: the client insists on some."""
 SHOWN = 500
 """Most characters of a server's sentence that a message repeats."""
+REFUSALS = frozenset({400, 403, 413, 422, 451})
+"""Statuses by which a server refuses one request; 403 usually means the key, and sometimes a moderated prompt."""
 TOO_LONG = re.compile(r"context[ _]length|maximum context|context window|too long|longer than", re.IGNORECASE)
+FILTERED = re.compile(r"content[ _-]?(filter|management|policy)|moderat(ed|ion)|flagged|safety", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -80,12 +91,20 @@ class Endpoint:
         import openai
 
         if isinstance(error, openai.APITimeoutError):
-            return EsampError(f"{what}: no answer from {self.url} in time, asked {tries} times: raise the timeout")
+            return UnansweredError(f"{what}: no answer from {self.url} in time, asked {tries} times: raise the timeout")
         if not isinstance(error, openai.APIStatusError):
             return EsampError(
                 f"{what}: {self.url} cannot be reached, tried {tries} times: is the server up, and {URL} right?"
             )
-        status, said = error.status_code, self.quoted(_sentence(error.body) or "no reason given")
+        status, said = error.status_code, self.quoted(sentence(error.body) or "no reason given")
+        if 300 <= status < 400:
+            target = self.quoted(error.response.headers.get("location", "an address that it does not name"))
+            return InputError(
+                f"{what}: {self.url} sends us on to {target} ({status}). Prompts and keys go only where you say: "
+                f"if that is the server, set {URL} to its address"
+            )
+        if status in REFUSALS and (status == 413 or TOO_LONG.search(said) or FILTERED.search(said)):
+            return PromptError(f"{what}: {self.url} says: {said}")
         if status in (401, 403):
             return InputError(
                 f"{what}: {self.url} refuses the key ({status}: {said}): set {KEY}, and see that {URL} is right"
@@ -95,14 +114,12 @@ class Endpoint:
                 f"{what}: {self.url} does not know it (404: {said}): check {URL} and the model's name; a key ({KEY}) "
                 "may also be for other models"
             )
-        if status in (400, 413, 422):
-            if status == 413 or TOO_LONG.search(said):
-                return InputError(f"{what}: {self.url} says: {said}")
+        if status in REFUSALS:
             refused = [name for name in extras if name in said]
             if refused:
                 return UnsupportedError(f"{what}: {self.url} does not take {', '.join(refused)}: {said}")
-            return OptionError(f"{what}: {self.url} says: {said}")
-        return EsampError(f"{what}: {self.url} failed {tries} times, at last with {status}: {said}")
+            return RefusedError(f"{what}: {self.url} says: {said}")
+        return UnansweredError(f"{what}: {self.url} failed {tries} times, at last with {status}: {said}")
 
 
 EXAMPLE = "http://127.0.0.1:8000/v1"
@@ -120,8 +137,20 @@ def check() -> tuple[bool, str]:
     return True, f"{installed}; {URL} = {endpoint.url}, {KEY} is {'not set' if endpoint.key == NO_KEY else 'set'}"
 
 
-def _sentence(body: object) -> object:
+def refuse(device: str, dtype: str, base_url: str) -> None:
+    """Refuse what only an engine of one's own can be told, and a server without an address. Calls no server.
+
+    Raises:
+        OptionError: says what to leave out or to set.
+    """
+    for name, given in (("device", device), ("dtype", dtype)):
+        if given != "auto":
+            raise OptionError(f"{name} = {given!r}: the server decides that; leave it at 'auto'")
+    Endpoint.find(base_url or None)
+
+
+def sentence(body: object) -> object:
     """The reason in an error's body, wherever servers put it."""
-    if isinstance(body, dict):
-        return body.get("message") or body.get("detail") or body.get("error")
+    while isinstance(body, dict):
+        body = body.get("message") or body.get("detail") or body.get("error")
     return body

@@ -1,20 +1,19 @@
 """`OpenAIEngine`: requests in, completions out, through a server."""
 
 import asyncio
-import itertools
 import queue
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from typing import Self
 
-from esamp.engines.base import Completion, Engine, Progress, Request
+from esamp.engines.base import Completion, Engine, Failure, Outcome, Progress, Request
 from esamp.engines.openai.answers import Answer, answer, completion
 from esamp.engines.openai.background import Background
 from esamp.engines.openai.bodies import Call, call
-from esamp.engines.openai.endpoint import Endpoint
+from esamp.engines.openai.endpoint import Endpoint, refuse
 from esamp.engines.openai.server import Facts, Server
-from esamp.errors import EsampError, OptionError
+from esamp.errors import EsampError, OptionError, RequestError
 
 
 class OpenAIEngine(Engine):
@@ -65,9 +64,7 @@ class OpenAIEngine(Engine):
             InputError: the server does not serve the model, or refuses the key.
             EsampError: the server cannot be reached.
         """
-        for name, given in (("device", device), ("dtype", dtype)):
-            if given != "auto":
-                raise OptionError(f"{name} = {given!r}: the server decides that; leave it at 'auto'")
+        refuse(device, dtype, base_url or "")
         for name, least, number in (
             ("concurrency", 1, concurrency),
             ("batch_rows", 1, batch_rows),
@@ -94,37 +91,47 @@ class OpenAIEngine(Engine):
             self._background.submit(self._server.close()).result()
             self._background.close()
 
-    def generate(self, requests: Iterable[Request], *, progress: Progress | None = None) -> Iterator[Completion]:
-        """Yield completions as they arrive.
+    def outcomes(self, requests: Iterable[Request], *, progress: Progress | None = None) -> Iterator[Outcome]:
+        """Yield completions as they arrive, and failures as they are known.
 
         Raises:
             UnsupportedError: the server cannot do what a request asks for.
-            OptionError: the server refuses a value, and says which.
-            InputError: the server refuses the prompt, the key or the model.
-            EsampError: the server fails, or answers what is no completion.
+            OptionError: a request cannot be sent.
+            InputError: the server refuses the key or the model, or sends us elsewhere.
+            EsampError: the server cannot be reached, or answers what is no JSON.
         """
         if not self._open:
             raise EsampError("this engine was closed: load another one")
-        source = map(call, requests, itertools.repeat(self.facts))
+        source = map(self._call, requests)
         following = next(source, None)
         flying: dict[Future[Completion], Call] = {}
         landed: queue.SimpleQueue[Future[Completion]] = queue.SimpleQueue()
         try:
             while flying or following is not None:
-                while following is not None and self._fits(following, flying):
-                    future = self._background.submit(self._complete(following))
-                    flying[future] = following
-                    future.add_done_callback(landed.put)
+                while following is not None and (isinstance(following, Failure) or self._fits(following, flying)):
+                    if isinstance(following, Failure):
+                        yield following
+                    else:
+                        future = self._background.submit(self._complete(following))
+                        flying[future] = following
+                        future.add_done_callback(landed.put)
                     following = next(source, None)
+                if not flying:
+                    continue
                 future = landed.get()
-                del flying[future]
-                done = future.result()
-                if progress is not None:
-                    progress(len(done.samples), done.cost.tokens)
-                yield done
+                outcome = _landed(flying.pop(future).request, future)
+                if progress is not None and isinstance(outcome, Completion):
+                    progress(len(outcome.samples), outcome.cost.tokens)
+                yield outcome
         finally:
             for future in flying:
                 future.cancel()
+
+    def _call(self, request: Request) -> Call | Failure:
+        try:
+            return call(request, self.facts)
+        except RequestError as error:
+            return Failure(request, error)
 
     def _fits(self, following: Call, flying: dict["Future[Completion]", Call]) -> bool:
         """Whether another request may start beside those in flight; one may always."""
@@ -145,3 +152,10 @@ class OpenAIEngine(Engine):
         what = f"request {call.request.id!r}"
         response = await self._server.post(call.path, call.bodies[place], what=what, extras=call.extras)
         return answer(response, call, place)
+
+
+def _landed(request: Request, future: Future[Completion]) -> Outcome:
+    try:
+        return future.result()
+    except RequestError as error:
+        return Failure(request, error)

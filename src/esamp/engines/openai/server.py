@@ -5,8 +5,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from esamp.engines.openai.endpoint import Endpoint
-from esamp.errors import EsampError, InputError
+from esamp.engines.openai.endpoint import Endpoint, sentence
+from esamp.errors import InputError, UnansweredError
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,11 @@ class Server:
         self.endpoint, self._tries = endpoint, retries + 1
         limits = openai.Timeout(timeout, connect=min(timeout, 10.0))
         self._client = openai.AsyncOpenAI(
-            base_url=endpoint.url, api_key=endpoint.key, max_retries=retries, timeout=limits
+            base_url=endpoint.url,
+            api_key=endpoint.key,
+            max_retries=retries,
+            timeout=limits,
+            http_client=openai.DefaultAsyncHttpxClient(follow_redirects=False),  # a redirect would take prompts along
         )
 
     async def close(self) -> None:
@@ -47,7 +51,8 @@ class Server:
         """The JSON that the server answers to `body`.
 
         Raises:
-            EsampError: it refuses, fails, is not there, or answers what is no JSON; see `Endpoint.explained`.
+            EsampError: it refuses, fails, or is not there; see `Endpoint.explained`.
+            UnansweredError: it answers what is no JSON, or an error with status 200.
         """
         import openai
 
@@ -55,7 +60,10 @@ class Server:
             text = await self._client.post(path, cast_to=str, body=dict(body))
         except openai.APIError as error:  # its own chain of errors may show headers
             raise self.endpoint.explained(error, what=what, tries=self._tries, extras=extras) from None
-        return self._read(text, what)
+        answer = self._read(text, what)
+        if isinstance(answer, dict) and answer.get("error") and not answer.get("choices"):
+            raise UnansweredError(f"{what}: {self.endpoint.url} says: {self.endpoint.quoted(sentence(answer))}")
+        return answer
 
     async def facts(self, model: str | None) -> Facts:
         """Ask it what it is and serves.
@@ -119,7 +127,7 @@ class Server:
             return json.loads(text)
         except (ValueError, RecursionError):
             said = self.endpoint.quoted(text[:80])
-            raise EsampError(
+            raise UnansweredError(
                 f"{what}: {self.endpoint.url} answered what is no JSON: {said!r}; is its path right?"
             ) from None
 

@@ -11,12 +11,12 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from esamp.engines import text
-from esamp.engines.base import Completion, Engine, Progress, Request, refuse_search
+from esamp.engines.base import Completion, Engine, Failure, Outcome, Progress, Request, refuse_search
 from esamp.engines.vllm import loading
 from esamp.engines.vllm.jobs import Job
 from esamp.engines.vllm.params import RequestOptions, check_possible
 from esamp.engines.vllm.settings import VLLMSettings
-from esamp.errors import EsampError, OptionError, UnsupportedError
+from esamp.errors import EsampError, OptionError, PromptError, UnsupportedError
 from esamp.methods import registry
 from esamp.methods.base import DecodeMethod
 from esamp.models import EMBEDDED, resolve
@@ -127,12 +127,11 @@ class VLLMEngine(Engine):
             del self.llm
             loading.stop(llm, in_process=self._in_process)
 
-    def generate(self, requests: Iterable[Request], *, progress: Progress | None = None) -> Iterator[Completion]:
+    def outcomes(self, requests: Iterable[Request], *, progress: Progress | None = None) -> Iterator[Outcome]:
         """Yield completions as their last samples end.
 
         Raises:
             UnsupportedError: a request asks for what cannot be done, or its group was refused.
-            InputError: a prompt is empty or too long.
         """
         if not self._open:
             raise EsampError("this engine was closed: load another one")
@@ -141,15 +140,18 @@ class VLLMEngine(Engine):
         own: list[Job] = []
         try:
             while own or following is not None:
-                while following is not None and self._fits(following):
-                    self._submit(following)
-                    own.append(following)
+                while following is not None and (isinstance(following, Failure) or self._fits(following)):
+                    if isinstance(following, Failure):
+                        yield following
+                    else:
+                        self._submit(following)
+                        own.append(following)
                     following = next(source, None)
-                if all(job.left for job in own):
+                if own and all(job.left for job in own):
                     self._step()
-                for job in [job for job in own if not job.left]:
+                for job in [job for job in own if not job.left or job.broken]:
                     own.remove(job)
-                    yield self._completion(job)
+                    yield self._outcome(job)
         finally:
             self._abort(own)
 
@@ -159,7 +161,7 @@ class VLLMEngine(Engine):
 
     # ---- one request
 
-    def _job(self, request: Request, progress: Progress | None) -> Job:
+    def _job(self, request: Request, progress: Progress | None) -> Job | Failure:
         if request.n < 1:
             raise OptionError(f"request {request.id!r}: n = {request.n} must be at least 1")
         method, options = registry.get(request.method), request.own_options
@@ -176,8 +178,11 @@ class VLLMEngine(Engine):
                     f"request {request.id!r} reads layer {min(missing)}, but vLLM was started to keep layers "
                     f"{', '.join(map(str, self.settings.layers))}: load the engine with layers=({min(missing)},)"
                 )
-        prompt = text.encode(self.tokenizer, request)
-        limit = text.room(prompt, request, self.llm.model_config.max_model_len)
+        try:
+            prompt = text.encode(self.tokenizer, request)
+            limit = text.room(prompt, request, self.llm.model_config.max_model_len)
+        except PromptError as error:
+            return Failure(request, error)
         return Job(request, method, options, prompt, limit, progress, logprobs=self._logprobs)
 
     def _fits(self, job: Job) -> bool:
@@ -210,7 +215,10 @@ class VLLMEngine(Engine):
             for each in output.outputs:
                 job.take(first + each.index, each)
 
-    def _completion(self, job: Job) -> Completion:
+    def _outcome(self, job: Job) -> Outcome:
+        if job.broken is not None:
+            self._abort([job])
+            return Failure(job.request, job.broken)
         for name in job.ids:
             del self._jobs[name]
         request = job.request

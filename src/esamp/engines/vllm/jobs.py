@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from esamp.engines import text
 from esamp.engines.base import Progress, Request, Sample, TokenTrace
 from esamp.engines.vllm.params import SAMPLER_SET, RequestOptions, flat
-from esamp.errors import EsampError
+from esamp.errors import UnansweredError
 from esamp.methods.base import DecodeMethod, Method
 from esamp.options import Options
 
@@ -47,6 +47,8 @@ class Job:
     """log-probabilities of each sample's tokens under the model's own distribution, in nats, where they are reported"""
     ended: list[bool | None] = field(init=False)
     """of each sample whether it ended by itself; None while it runs"""
+    broken: UnansweredError | None = field(default=None, init=False)
+    """why there will be no answer: vLLM broke a sample off"""
 
     def __post_init__(self) -> None:
         self.tokens, self.ended = [[] for _ in range(self.request.n)], [None] * self.request.n
@@ -96,11 +98,7 @@ class Job:
         )
 
     def take(self, index: int, new: "CompletionOutput") -> None:
-        """The tokens of a step for one sample, and why it ended if it did.
-
-        Raises:
-            EsampError: it ended for no reason that a sample should end for.
-        """
+        """The tokens of a step for one sample, and why it ended if it did."""
         tokens, finish_reason = new.token_ids, new.finish_reason
         self.tokens[index] += tokens
         if self.logprobs:
@@ -108,8 +106,8 @@ class Job:
             self.scores[index] += [step[token].logprob for step, token in zip(new.logprobs, tokens, strict=True)]
         if finish_reason is not None:
             if finish_reason not in ENDINGS:
-                raise EsampError(f"request {self.request.id!r}: vLLM ended a sample with {finish_reason!r}")
-            self.ended[index] = ENDINGS[finish_reason]
+                self.broken = UnansweredError(f"request {self.request.id!r}: vLLM ended a sample: {finish_reason!r}")
+            self.ended[index] = ENDINGS.get(finish_reason, True)
         if self.progress is not None:
             self.progress(int(finish_reason is not None), len(tokens))
 

@@ -129,6 +129,15 @@ def _imports() -> Iterator[None]:
         yield
 
 
+def refuse(device: str, dtype: str, base_url: str) -> None:
+    """Refuse a device that the installed vLLM does not run on, or an unknown dtype.
+
+    Raises:
+        EsampError: as `start` raises it.
+    """
+    _check(device, dtype, batch_rows=1)
+
+
 def _check(device: str, dtype: str, batch_rows: int) -> bool:
     """Whether vLLM runs on the CPU here."""
     if batch_rows < 1:

@@ -1,7 +1,7 @@
 """Which prompts a request gets."""
 
 from esamp.engines.base import Request
-from esamp.errors import OptionError
+from esamp.errors import RefusedError
 from esamp.search.tree_of_thoughts.arithmetic import stated_problem, trace_problem
 from esamp.search.tree_of_thoughts.few_shot import FewShotPrompts
 from esamp.search.tree_of_thoughts.general import GeneralPrompts
@@ -18,7 +18,7 @@ def prompts_for(request: Request, options: TreeOfThoughtsOptions) -> Prompts:
     chat, gets the worked examples. Everything else gets the general prompts.
 
     Raises:
-        OptionError: the options name prompts of number games, and the prompt states none.
+        RefusedError: the options name prompts of number games, and the prompt states none.
     """
     wanted, text = options.thought_prompts, problem_of(request.prompt)
     game = stated_problem(text)
@@ -28,7 +28,7 @@ def prompts_for(request: Request, options: TreeOfThoughtsOptions) -> Prompts:
     if wanted == "general":
         return GeneralPrompts(request.prompt)
     if game is None:
-        raise OptionError(
+        raise RefusedError(
             f"option 'thought_prompts' = {wanted!r} is for number games, and request {request.id!r} states none: write "
             "'Numbers 3 5 8 9 target 24', or use 'general'"
         )

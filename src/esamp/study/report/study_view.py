@@ -83,7 +83,7 @@ def _facts(part: Part, arms: int, seeds: int) -> str:
     extent = (_several(arms, "method"), _several(len(block.items), "problem"), _several(seeds, "seed"))
     said = [f"{block.title}: {', '.join(extent)}."]
     if block.missing:
-        said.append(f"{block.missing} more problems are not finished by all methods and left out.")
+        said.append(block.left_out)
     if len(part.items) < len(block.items):
         said.append(f"The table counts all of them; the samples of the first {len(part.items)} problems are here.")
     if part.private:

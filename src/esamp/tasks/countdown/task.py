@@ -62,7 +62,7 @@ class Countdown(Task):
         if split != "train":
             raise ValueError(f"split must be 'test' or 'train', got {split!r}")
         if limit is None:
-            raise ValueError("the train split has no end: give a limit")
+            raise OptionError("split = 'train' has no end: give a limit")
         held_out = {test.problem.key for test in held_out_problems()}
         every = random_problems(self.seed, self.rules)
         drawn = (problem for problem in every if problem.key not in held_out and self._wanted(problem))
