@@ -56,8 +56,15 @@ class ModelOptions(Options):
         With `trace` the engine measures every token; with `logprobs` it keeps the samples' log-probabilities if it can.
         """
         where = dict(device=self.device, dtype=self.dtype, base_url=self.base_url)
-        kept = dict(layers=layers, trace=trace, logprobs=logprobs)
-        return engines.start(self.engine, self.model, **where, batch_rows=self.batch_rows, **kept)
+        return engines.start(
+            self.engine,
+            self.model,
+            **where,
+            batch_rows=self.batch_rows,
+            layers=layers,
+            trace=trace,
+            logprobs=logprobs,
+        )
 
     def chats(self) -> bool:
         """Whether prompts go through a chat template: as `chat` says, else where the model has one.
