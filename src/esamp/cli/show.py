@@ -41,7 +41,7 @@ def _on_terminal(entries: list[tuple[str, str]], style: str) -> None:
     out = console()
     for label, text in entries:
         margin = Text(label, "bold cyan")
-        for line in Text(_body(text), style).wrap(console, max(out.width - len(label), 1)):
+        for line in Text(_body(text), style).wrap(out, max(out.width - len(label), 1)):
             line.rstrip()
             out.print(margin + line, no_wrap=True, overflow="ignore", crop=False)
             margin = Text(" " * len(label))
