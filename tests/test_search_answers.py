@@ -28,7 +28,7 @@ TRACE = "try 8 - 3 = 5 left 5 9 5\n5 * 5 = 25 not 24\ntry 8 * 3 = 24 yes\n24 = 8
         (r"so \boxed{5} or \boxed{\frac{1}{2}} it is", "boxed", r"\frac{1}{2}"),
         (r"\boxed{\boxed{3}}", "boxed", r"\boxed{3}"),
         (r"\boxed {a\}b} {", "boxed", r"a\}b"),
-        (r"first \boxed{1} then \boxed{2", "boxed", "1"),
+        (r"first \boxed{1} then \boxed{2", "boxed", None),  # withdrawn, and cut off
         (r"\boxed{never", "boxed", None),
         (r"\boxed{5} of {x} }", "boxed", "5"),
         ("} \\boxed{} ", "boxed", None),

@@ -39,9 +39,9 @@ def verifier() -> Iterator[Verifier]:
         (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
         (r"\boxed{1 \boxed{2} 3}", r"1 \boxed{2} 3"),
         (r"\boxed{12", None),
-        (r"\boxed{1} and then \boxed{2", "1"),
-        (r"\boxed{}", ""),
-        (r"\boxed 5", None),
+        (r"\boxed{1} and then \boxed{2", None),
+        (r"\boxed{}", None),
+        (r"\boxed 5", "5"),
         (r"}}}\boxed{3}{{{", "3"),
         ("", None),
         ("the answer is 73", None),
@@ -76,7 +76,7 @@ def test_any_text_has_a_last_box_or_none(text: str) -> None:
         ("73.5", None),
         ("7 3 apples", None),
         ("1,23", None),
-        ("-5", None),
+        ("-5", -5),
         (r"\frac{1}{2}", None),
         ("", None),
         ("٣", None),
@@ -134,13 +134,6 @@ def test_a_contest_counts_the_last_box_alone(text: str, correct: bool) -> None:
 def test_mathematical_answers(verifier: Verifier, gold: str, text: str, correct: bool) -> None:
     item = Item("math500/0000", "", {"answer": gold})
     assert Math500([item], verifier).grade(item, text).correct is correct
-
-
-def test_an_answer_that_takes_for_ever_is_wrong_and_the_next_one_is_graded() -> None:
-    with Verifier(seconds=0.0) as hasty:
-        assert hasty.same("18", "18") is False
-        hasty._seconds = 60.0
-        assert hasty.same("18", "18") is True
 
 
 def test_equal_answers_have_one_canonical_form(verifier: Verifier) -> None:

@@ -1,8 +1,10 @@
 """HumanEval and MBPP: the answer is a program, graded by running its tests in the sandbox, if that is allowed."""
 
+import builtins
+import keyword
 import re
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Any, ClassVar, Literal, Self
 
@@ -13,11 +15,22 @@ from esamp.errors import InputError, OptionError
 from esamp.options import Options, narrowed
 from esamp.tasks import sources
 from esamp.tasks.base import Grade, Item, Task
+from esamp.tasks.program_text import (
+    PYTHON,
+    as_body,
+    bare,
+    begins_with_body,
+    defines,
+    fenced_blocks,
+    flush_left,
+    plain_code,
+    program_without_fences,
+)
 from esamp.tasks.sources import SourceOptions
+from esamp.tasks.thought import without_thought
 
 STOPS = ("\nclass ", "\ndef ", "\n#", "\nif ", "\nprint", "\nassert ", "\n@", "\n```", "<file_sep>")
 """Where a completion ends (Chen et al. 2021, section 2.1, and what models write behind it)."""
-_FENCE = re.compile(r"^[ \t]*```[ \t]*[\w+-]*[ \t]*\r?\n(.*?)(?:^[ \t]*```|\Z)", re.MULTILINE | re.DOTALL)
 
 
 class CodeOptions(SourceOptions):
@@ -64,7 +77,7 @@ class CodeTask(Task):
                 f"the task {self.name!r} runs code that the model wrote, in a sandbox (`esamp doctor` says what this "
                 "machine isolates): allow it with the task's option run_code = true"
             )
-        program = self.program(item, text)
+        program = self.program(item, plain_code(without_thought(text)))
         if not program.strip():
             return Grade(False, None, None, "no code")
         seconds = self._options.code_seconds
@@ -132,11 +145,16 @@ class HumanEval(_Code):
 
     def program(self, item: Item, text: str) -> str:
         """The prompt and its completion; the prompt's helpers and imports stay where a block repeats the function."""
-        block = fenced(text)
-        body = completion(text) if block is None else block
-        if re.search(rf"^(?:async )?def {item.data['names']}\b", body, re.MULTILINE):
-            return f"{item.data['setup']}    pass\n\n{body}"
-        return f"{item.data['setup']}{body}"
+        setup, name = str(item.data["setup"]), str(item.data["names"])
+        plain = bare(text)
+        is_body = begins_with_body(plain)
+        body = None if is_body and plain[:1] in (" ", "\t") else chosen_block(text, [name])
+        if body is None:
+            body = "" if is_body else program_without_fences(plain) or ""
+            body = body if defines(body, name) else completion(plain)
+        if defines(flush_left(body), name):
+            return f"{setup}    pass\n\n{flush_left(body)}"
+        return f"{setup}{as_body(body, _last_indent(setup))}"
 
 
 class MBPP(_Code):
@@ -167,16 +185,40 @@ class MBPP(_Code):
         return Item(f"mbpp/{number}", prompt, {"tests": joined, "setup": str(setup), "names": ""})
 
     def program(self, item: Item, text: str) -> str:
-        """The last fenced block, or what is before ``[DONE]``."""
-        block = fenced(text)
-        found = block if block is not None else text.partition("[DONE]")[0].removeprefix("[BEGIN]")
-        return f"{item.data['setup']}\n{found}"
+        """The last block that defines what the tests call, or what stands before ``[DONE]`` or a closing fence."""
+        found = chosen_block(text, called(str(item.data["tests"])))
+        if found is None:
+            plain = bare(text).partition("[DONE]")[0].strip("\n").removeprefix("[BEGIN]")
+            found = program_without_fences(plain) or plain
+        return f"{item.data['setup']}\n{flush_left(found)}"
 
 
 def fenced(text: str) -> str | None:
     """The last fenced block of a text, None if it has none. One that the text's end cut off counts."""
-    blocks = _FENCE.findall(text)
-    return str(blocks[-1]) if blocks else None
+    blocks = fenced_blocks(text)
+    return blocks[-1].body if blocks else None
+
+
+def chosen_block(text: str, names: Sequence[str]) -> str | None:
+    """The last block that defines one of the names; else the last of Python, else the last that is not marked.
+
+    None if the text has no such block, or if a definition stands before all blocks and in none of them.
+    """
+    blocks = [each for each in fenced_blocks(text) if each.language in PYTHON or not each.language]
+    for block in reversed(blocks):
+        if any(defines(flush_left(block.body), name) for name in names):
+            return block.body
+    before = program_without_fences(bare(text)) or ""
+    if any(defines(before, name) for name in names):
+        return None
+    marked = [each for each in blocks if each.language]
+    return (marked or blocks)[-1].body if blocks else None
+
+
+def called(tests: str) -> list[str]:
+    """The names that tests call, without Python's own and without attributes."""
+    names = re.findall(r"(?<![\w.])([A-Za-z_]\w*)[ \t]*\(", tests)
+    return [name for name in dict.fromkeys(names) if name not in dir(builtins) and not keyword.iskeyword(name)]
 
 
 def completion(text: str) -> str:
@@ -184,3 +226,9 @@ def completion(text: str) -> str:
     if re.match(r"\s*(?:from |import |def |async def |@|class )", text) and not text.startswith((" ", "\t")):
         return text
     return text[: min((at for stop in STOPS if (at := text.find(stop)) >= 0), default=len(text))]
+
+
+def _last_indent(prompt: str) -> str:
+    """The indent of the last line of a function's head, four spaces if that has none."""
+    last = prompt.rstrip().rpartition("\n")[2]
+    return last[: len(last) - len(last.lstrip())] or "    "

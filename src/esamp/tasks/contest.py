@@ -1,6 +1,5 @@
 r"""AIME 2024, AIME 2025 and AMC 2023: answers are whole numbers in the last ``\boxed{}``, and nothing else counts."""
 
-import re
 from typing import Literal, Self
 
 from esamp.errors import InputError
@@ -8,12 +7,15 @@ from esamp.options import Options, narrowed
 from esamp.tasks import sources
 from esamp.tasks.base import Grade, Item, Task
 from esamp.tasks.boxed import last_boxed
+from esamp.tasks.numerals import number
 from esamp.tasks.sources import SourceOptions
+from esamp.tasks.thought import without_thought
 
 HUB = {"aime24": "HuggingFaceH4/aime_2024", "aime25": "MathArena/aime_2025", "amc23": "math-ai/amc23"}
 SPLIT = {"aime24": "train", "aime25": "train", "amc23": "test"}
 ASK = "Please reason step by step, and put your final answer within \\boxed{}."
-_WHOLE = re.compile(r"[+]?[0-9]{1,12}(?:\.0{1,6})?", re.ASCII)
+LONGEST = 13
+"""Digits and sign of a whole number."""
 
 
 class ContestOptions(SourceOptions):
@@ -26,8 +28,8 @@ class ContestOptions(SourceOptions):
 class Contest(Task):
     r"""Whole-number answers.
 
-    Graded is the last balanced ``\boxed{}``: a whole number, leading zeros allowed (``073`` is 73). There is no
-    fallback to the last number of a text: one that was cut off has no answer.
+    Graded is the last ``\boxed{}`` that says something, outside of thoughts: a whole number, in any of the forms in
+    which one is written. There is no fallback to the last number of a text: one that was cut off has no answer.
     """
 
     name = "aime"
@@ -52,11 +54,11 @@ class Contest(Task):
         for place, row in enumerate(rows):
             where = f"{wanted.contest}, problem {place + 1}"
             text = str(sources.field(where, row, "prompt", "problem", "question", "Problem"))
-            number = whole(str(sources.field(where, row, "answer", "Answer")))
-            if number is None:
+            answer = whole(str(sources.field(where, row, "answer", "Answer")))
+            if answer is None:
                 raise InputError(f"{where}: its answer is not a whole number")
             prompt = text if "\\boxed" in text else f"{text}\n{ASK}"
-            items.append(Item(f"{wanted.contest}/{place:02d}", prompt, {"answer": number}))
+            items.append(Item(f"{wanted.contest}/{place:02d}", prompt, {"answer": answer}))
         return cls(wanted.contest, items)
 
     def items(self, split: str | None = None, limit: int | None = None) -> list[Item]:
@@ -65,21 +67,17 @@ class Contest(Task):
 
     def grade(self, item: Item, text: str) -> Grade:
         """The whole number in the last box."""
-        boxed = last_boxed(text)
+        boxed = last_boxed(without_thought(text))
         if boxed is None:
             return Grade(False, None, None, "no box")
-        number = whole(boxed)
-        if number is None:
+        found = whole(boxed)
+        if found is None:
             return Grade(False, boxed, None, "not a whole number")
-        right = number == item.data["answer"]
-        return Grade(right, boxed, str(number), "correct" if right else f"{number} is wrong")
+        right = found == item.data["answer"]
+        return Grade(right, boxed, str(found), "correct" if right else f"{found} is wrong")
 
 
 def whole(text: str) -> int | None:
-    r"""A whole number as it is written in boxes: ``073``, ``73.0``, ``1{,}234``, ``\text{73}``, ``x = 73`` are fine."""
-    plain = re.sub(r"(?<=[0-9])\s*\\(?:text|mathrm|mbox)\s*\{[a-zA-Z .]*\}\s*$", "", text[:200])  # a unit
-    plain = re.sub(r"\\(?:text|mathrm|mathbf|boldsymbol)\s*\{([^{}]*)\}", r"\1", plain)
-    plain = re.sub(r"\{,\}|(?<=[0-9]),(?=[0-9]{3}(?:[^0-9]|$))|\\[!,;: ]|[$\s]", "", plain)
-    plain = plain.rpartition("=")[2].rstrip(".") if plain.count("=") == 1 else plain.rstrip(".")
-    plain = re.sub(r"\^?\{?\\circ\}?$|\\%$", "", plain)
-    return int(plain.split(".")[0]) if _WHOLE.fullmatch(plain) else None
+    r"""The whole number that an answer consists of: ``073``, ``73.0``, ``1\,234``, ``\textbf{73}``, ``m+n = 73``."""
+    found = number(text)
+    return int(found) if found is not None and "." not in found and len(found) <= LONGEST else None

@@ -1,20 +1,18 @@
 """`GymVerifier`: Reasoning Gym's verifiers in a process of their own, which can be killed and may do little."""
 
-import multiprocessing
 import os
 import re
 import resource
 import sys
 import sysconfig
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
-from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any, Self
 
-from esamp.errors import MissingDependencyError
 from esamp.extras import install_command
+from esamp.tasks.worker import Worker, quiet
 
 SECONDS = 10.0
 MEMORY = 4 << 30
@@ -39,15 +37,15 @@ class GymVerifier:
     """One family's verifier behind a pipe.
 
     Some verifiers run an answer as Python, or never end on it. Of the first kind, only formulas and exact answers are
-    shown to them. All run in a process with limits of memory and time that may open no file to write, start no process
-    and use no network; it is replaced when it does not answer.
+    shown to them. All run in a process with limits of memory and processor time that may open no file to write, start
+    no process and use no network; it is replaced when it does not answer.
     """
 
     def __init__(self, family: str, settings: Mapping[str, Any], seconds: float = SECONDS) -> None:
-        """Start nothing yet. An answer has `seconds` to be verified."""
-        self._family, self._settings, self._seconds = family, dict(settings), seconds
-        self._process: multiprocessing.process.BaseProcess | None = None
-        self._pipe: Connection | None = None
+        """Start nothing yet. An answer has `seconds` of processor time to be verified."""
+        self._family = family
+        missing = f"the package 'reasoning-gym' grades this task: {install_command('tasks')}"
+        self._worker = Worker(__name__, (family, dict(settings)), seconds, missing)
 
     def __enter__(self) -> Self:
         return self
@@ -60,46 +58,20 @@ class GymVerifier:
 
         Raises:
             MissingDependencyError: reasoning-gym is not installed.
+            UnsupportedError: the process was stopped or killed from outside.
         """
         if answer == entry["answer"] and self._family in EVALUATING:
             return 1.0, ""
         if not showable(self._family, answer):
             return 0.0, "not in the form of an answer"
-        pipe = self._started()
-        try:
-            pipe.send((answer.encode(errors="replace").decode(), entry))
-            if pipe.poll(self._seconds):
-                score = float(pipe.recv())
-                return score, "another answer" if score >= 0 else "the verifier cannot read it"
-        except (EOFError, OSError):
-            pass  # it died of its limits
-        self.close()
-        return 0.0, "the verifier did not end"
+        score = self._worker.ask((answer.encode(errors="replace").decode(), entry))
+        if not isinstance(score, float):
+            return 0.0, "the verifier did not end"
+        return score, "another answer" if score >= 0 else "the verifier cannot read it"
 
     def close(self) -> None:
         """End the process."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.join()
-            self._process.close()
-        if self._pipe is not None:
-            self._pipe.close()
-        self._process = self._pipe = None
-
-    def _started(self) -> Connection:
-        if self._pipe is None:
-            context = multiprocessing.get_context("spawn")
-            self._pipe, other = context.Pipe()
-            self._process = context.Process(target=_serve, args=(other, self._family, self._settings), daemon=True)
-            self._process.start()
-            other.close()
-            if not self._pipe.poll(120) or self._pipe.recv() != "ready":
-                self.close()
-                raise MissingDependencyError(
-                    f"the package 'reasoning-gym' grades this task: {install_command('tasks')}"
-                )
-        assert self._pipe is not None
-        return self._pipe
+        self._worker.close()
 
 
 def showable(family: str, answer: str) -> bool:
@@ -111,33 +83,30 @@ def showable(family: str, answer: str) -> bool:
     return family not in SYMBOLIC or _FORMULA.fullmatch(answer) is not None
 
 
-def _serve(pipe: Connection, family: str, settings: dict[str, Any]) -> None:
-    """The other end."""
-    try:
-        from reasoning_gym.factory import create_dataset
-    except ModuleNotFoundError:
-        pipe.send("missing")
-        return
-    problems = create_dataset(family, **settings)
+def start(settings: tuple[str, dict[str, Any]]) -> Callable[[tuple[str, Mapping[str, Any]]], float]:
+    """Load the family's verifier and limit the process.
+
+    Raises:
+        ModuleNotFoundError: reasoning-gym is not installed.
+    """
+    from reasoning_gym.factory import create_dataset
+
+    family, config = settings
+    problems = create_dataset(family, **config)
     warnings.simplefilter("ignore")
-    silent = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(silent, 1)
-    os.dup2(silent, 2)
+    quiet()
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     known = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib"))
     sys.addaudithook(partial(_watch, known))
-    pipe.send("ready")
-    while True:
+
+    def score(request: tuple[str, Mapping[str, Any]]) -> float:
         try:
-            answer, entry = pipe.recv()
-        except EOFError:
-            return
-        try:
-            score = float(problems.score_answer(answer, entry))
+            return float(problems.score_answer(*request))
         except (*FAILURES, TypeError, ValueError):
-            score = -1.0
-        pipe.send(score)
+            return -1.0
+
+    return score
 
 
 def _watch(known: tuple[str, ...], event: str, arguments: tuple[Any, ...]) -> None:

@@ -5,7 +5,7 @@ import json
 import pickletools
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import date
 from hashlib import sha256
 from pathlib import Path
@@ -19,6 +19,7 @@ from esamp.options import Options, narrowed
 from esamp.tasks import sources
 from esamp.tasks.base import Item
 from esamp.tasks.code import CodeOptions, CodeTask
+from esamp.tasks.program_text import PYTHON, defines, fenced_blocks, flush_left
 
 HUB = "livecodebench/code_generation_lite"
 FILES = ("test.jsonl", "test2.jsonl", "test3.jsonl", "test4.jsonl", "test5.jsonl", "test6.jsonl")
@@ -34,6 +35,7 @@ PRELUDE = "\n".join(
         *(f"from {name} import *" for name in STARS.split()),
         *(f"import {name}" for name in STARS.split()),
         "sys.setrecursionlimit(50_000)",
+        "quit = exit = sys.exit",  # an interpreter has them from the module `site`, which the sandbox does not load
     ]
 )
 """What the benchmark's own grader gives every program: it need not import these modules."""
@@ -46,7 +48,10 @@ FUNCTION = (
     "Solve this problem in Python by completing the code below; keep its names. Put the whole solution into one block "
     "of code.\n\n```python\n{starter}\n```"
 )
-_BLOCK = re.compile(r"^[ \t]*```[ \t]*([\w+-]*)[^\S\n]*\r?\n(.*?)(?:^[ \t]*```[ \t]*\r?$|\Z)", re.MULTILINE | re.DOTALL)
+_READS = re.compile(
+    r"\binput\s{0,4}\(|\bstdin\b|\bopen\s{0,4}\(\s{0,4}(?:0|['\"]/dev/stdin)|\bfileinput\b|\bos\.read\b"
+)
+"""How a program reads its input."""
 _TEXTS = {"SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "UNICODE"}
 _NOTHING = {"PROTO", "FRAME", "MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT", "STOP"}
 
@@ -121,8 +126,11 @@ class LiveCodeBench(CodeTask):
         return cls(list(items.values()), wanted, tests)
 
     def program(self, item: Item, text: str) -> str:
-        """The last block of Python, or the last one of no language."""
-        return last_program(text)
+        """The last block that defines the method or reads the input, else the last block of Python or no language."""
+        method = str(item.data["method"])
+        if not method:
+            return last_program(text, lambda block: _READS.search(block) is not None)
+        return last_program(text, lambda block: defines(block, "Solution") or defines(block, method))
 
     def check(self, item: Item, program: str, limits: sandbox.Limits) -> sandbox.Result:
         """Run all tests until one fails."""
@@ -158,16 +166,18 @@ class LiveCodeBench(CodeTask):
         return self._last[1]
 
 
-def last_program(text: str) -> str:
-    """The last fenced block marked as Python; without any, the last one that is not marked; else nothing.
+def last_program(text: str, wanted: Callable[[str], bool] = bool) -> str:
+    """The last fenced block marked as Python that is as wanted, else the last one that is not marked and is as wanted.
 
-    A block that the text's end cuts off counts.
+    Without any that is, the last one marked as Python, else the last one that is not marked, else nothing. A block that
+    the text's end cuts off counts.
     """
-    blocks = [(kind.lower(), body) for kind, body in _BLOCK.findall(text)]
-    for kinds in (("python", "python3", "py"), ("",)):
-        found = [body for kind, body in blocks if kind in kinds]
-        if found:
-            return str(found[-1])
+    blocks = fenced_blocks(text)
+    marked = [flush_left(each.body) for each in blocks if each.language in PYTHON]
+    unmarked = [flush_left(each.body) for each in blocks if not each.language]
+    for bodies in (*([body for body in each if wanted(body)] for each in (marked, unmarked)), marked, unmarked):
+        if bodies:
+            return bodies[-1]
     return ""
 
 

@@ -14,11 +14,28 @@ def same_output(printed: str, expected: str) -> bool:
 
 
 def same_numbers(line: str, wanted: str) -> bool:
-    """Whether two lines hold the same numbers, exactly, however they are written: ``1.50`` and ``1.5``."""
+    """Whether two lines hold the same numbers however they are written, such as ``1.50`` and ``1.5``.
+
+    They are compared exactly; only where nine decimals or more are expected, a number printed with more decimals counts
+    if it is the expected one when it is rounded.
+    """
     try:
-        return [Decimal(word) for word in line.split()] == [Decimal(word) for word in wanted.split()]
+        printed, expected = ([Decimal(word) for word in each.split()] for each in (line, wanted))
+        return len(printed) == len(expected) and all(
+            one == two or rounds_to(one, two) for one, two in zip(printed, expected, strict=True)
+        )
     except InvalidOperation:
         return False
+
+
+def rounds_to(printed: Decimal, expected: Decimal) -> bool:
+    """Whether a number with more decimals is the expected one, rounded to as many decimals as that has."""
+    if not (printed.is_finite() and expected.is_finite()):
+        return False
+    decimals, more = (-int(each.as_tuple().exponent) for each in (expected, printed))
+    return (
+        9 <= decimals <= 20 and decimals < more <= 400 and abs(printed - expected) <= Decimal(5).scaleb(-decimals - 1)
+    )
 
 
 def programs(run: Callable[[str], tuple[int, str, str]], cases: Sequence[tuple[str, str]]) -> None:

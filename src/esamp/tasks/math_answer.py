@@ -1,23 +1,38 @@
 r"""MATH-500 and GSM8K: the boxed answer, or the one behind ``####``, compared by `math-verify`."""
 
 import re
+from collections.abc import Sequence
 from typing import ClassVar, Self
 
 from esamp.options import Options, narrowed
 from esamp.tasks import sources
 from esamp.tasks.base import Grade, Item, Task
-from esamp.tasks.boxed import last_boxed
+from esamp.tasks.boxed import Box, boxes, last_boxed
 from esamp.tasks.contest import ASK
+from esamp.tasks.final_answer import final_answer
+from esamp.tasks.math_text import differ, listed, normal, same_words, without_base
+from esamp.tasks.numerals import number, number_in_words
 from esamp.tasks.sources import SourceOptions
-from esamp.tasks.verifier import Verifier
+from esamp.tasks.thought import without_thought
+from esamp.tasks.verifier import LONGEST, Verifier
 
-_HASHES = re.compile(r"####[ \t]*([^\n]*)")
+_HASHES = re.compile(r"####[ \t]*\n?([^\n]*)")
+BESIDE = 120
+"""Characters between two boxes of one list, at most."""
+_TAKEN_BACK = re.compile(
+    r"\b(?:no|not|wait|wrong|but|instead|actually|hmm|rather|however|mistake|error|correct(?:ed|ion)?|again|check|sorry|"
+    r"oops)\b",
+    re.IGNORECASE,
+)
+"""What separates an answer from an earlier one that it replaces."""
 
 
 class Math500(Task):
     """500 problems of the MATH benchmark.
 
-    The last boxed answer counts, or one behind ``####``; it is right if `math-verify` finds it equal to the reference.
+    The last boxed answer counts, or one behind ``####``, else one behind ``Answer:`` or ``answer is``; nothing in a
+    thought does. Where the reference is a list of solutions, several boxes side by side are one too. An answer is right
+    if it is the reference's text or `math-verify` finds the two equal, with the same base and unit's power.
     """
 
     name = "math500"
@@ -58,20 +73,32 @@ class Math500(Task):
         return self._items[:limit]
 
     def grade(self, item: Item, text: str) -> Grade:
-        """The last boxed answer, or the one behind the last ``####``."""
-        answer = last_boxed(text)
-        if answer is None:
-            behind = _HASHES.findall(text)
-            answer = behind[-1].strip() if behind else None
+        """The boxed answer, or the one behind the last ``####``, else behind ``Answer:``."""
+        gold = str(item.data["answer"])
+        answer = answer_of(without_thought(text), several=listed(gold))
         if not answer:
-            return Grade(False, None, None, "no box and nothing behind ####")
-        right = self._verifier.same(str(item.data["answer"]), answer)
-        canonical = str(item.data["answer"]) if right else re.sub(r"\s+", "", answer)
+            return Grade(False, None, None, "no box and nothing behind #### or Answer:")
+        right = self.equal(gold, answer)
+        canonical = gold if right else re.sub(r"\s+", "", answer)
         return Grade(right, answer, canonical, "correct" if right else "another answer")
+
+    def equal(self, gold: str, answer: str) -> bool:
+        """Whether an answer is the reference, by its text or by `math-verify`."""
+        if len(answer) > LONGEST:
+            return False
+        wanted, given = normal(gold), normal(answer)
+        if differ(wanted, given):
+            return False
+        if same_words(wanted, given) or same_words(without_base(wanted), without_base(given)):
+            return True
+        found, value = number(given), number(wanted)
+        if found is not None and value is not None and "%" not in wanted + given and "." not in found + value:
+            return found == value
+        return self._verifier.same(wanted, given)
 
 
 class GSM8K(Math500):
-    """1,319 word problems with whole-number answers; graded as MATH-500 is."""
+    """1,319 word problems with whole-number answers; read as those of MATH-500 are, also out of a sentence."""
 
     name = "gsm8k"
     summary = "GSM8K: word problems of primary school"
@@ -82,3 +109,37 @@ class GSM8K(Math500):
     def reference(cls, answer: str) -> str:
         """What is behind ``####``, without the commas of large numbers."""
         return answer.rpartition("####")[2].strip().replace(",", "")
+
+    def equal(self, gold: str, answer: str) -> bool:
+        """Whether the one number of the answer is the reference; without one, as in MATH-500."""
+        found, wanted = number_in_words(answer), number(gold)
+        if found is None and re.search(r"[0-9][^0-9]*\b(?:or|and|to)\b[^0-9]*[0-9]", answer):
+            return False
+        return super().equal(gold, answer) if found is None or wanted is None else found == wanted
+
+
+def answer_of(text: str, *, several: bool = False) -> str | None:
+    """What a text without thoughts gives as its answer; with `several`, boxes side by side are one list."""
+    found = boxes(text)
+    if found:
+        return _joined(text, found) if several else found[-1].inside
+    behind = [each for each in _HASHES.findall(text) if re.search(r"[0-9\\]", each)]
+    if behind:
+        return str(behind[-1]).strip()
+    box = text.rfind("\\boxed{")
+    cut_off = box >= 0 and "}" not in text[box:]
+    return None if cut_off else final_answer(text) or None
+
+
+def _joined(text: str, found: Sequence[Box]) -> str:
+    """The last boxes between which nothing is taken back, as a list without repetitions."""
+    first = len(found) - 1
+    if listed(found[first].inside):
+        return found[first].inside
+    while first > 0 and _beside(text[found[first - 1].end : found[first].begin]):
+        first -= 1
+    return ", ".join(dict.fromkeys(box.inside for box in found[first:]))
+
+
+def _beside(between: str) -> bool:
+    return len(between) <= BESIDE and _TAKEN_BACK.search(between) is None

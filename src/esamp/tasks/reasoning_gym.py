@@ -10,13 +10,15 @@ from esamp.errors import MissingDependencyError, OptionError
 from esamp.extras import install_command
 from esamp.options import Options, narrowed
 from esamp.tasks.base import Grade, Item, Task
+from esamp.tasks.boxed import last_boxed
+from esamp.tasks.final_answer import stated, undressed
 from esamp.tasks.gym_verifier import GymVerifier
+from esamp.tasks.thought import without_thought
 
 ASK = "Give your final answer, and nothing else, between <answer> and </answer> at the end."
 MOST = 100_000
 """Problems of a seed. The library makes problem i of a seed from seed + i, so seeds are that far apart."""
 _TAGGED = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL | re.IGNORECASE)
-_BEHIND = re.compile(r"answer[ \t*_]{0,4}:[ \t*_]{0,4}", re.IGNORECASE)
 
 
 class ReasoningGymOptions(Options):
@@ -36,7 +38,8 @@ class ReasoningGym(Task):
     """Problems of one family.
 
     The answer is what is in the last ``<answer>...</answer>``, else what is behind the last ``Answer:`` of the text up
-    to the line's end, else the last line. It is right if the library's verifier gives it a score of 1.
+    to the line's end, else the last box, else the last line; nothing in a thought counts. It is right if the library's
+    verifier gives it a score of 1, as it stands there or without emphasis, marks of mathematics and the like.
     """
 
     name = "reasoning_gym"
@@ -77,20 +80,25 @@ class ReasoningGym(Task):
         answer = answer_of(text)
         if not answer:
             return Grade(False, None, None, "no answer")
-        canonical = " ".join(answer.split())
-        score, reason = self._verifier.score(answer, self._entries[item.id])
-        return Grade(score >= 1.0, answer, canonical, "correct" if score >= 1.0 else reason)
+        reason = ""
+        for form in dict.fromkeys((answer, undressed(answer))):
+            score, reason = self._verifier.score(form, self._entries[item.id])
+            if score >= 1.0:
+                return Grade(True, answer, " ".join(form.split()), "correct")
+        return Grade(False, answer, " ".join(undressed(answer).split()), reason)
 
 
 def answer_of(text: str) -> str:
     """What a text gives as its answer; empty if that is nothing."""
+    text = without_thought(text)
     tagged = _TAGGED.findall(text)
     if tagged:
         return str(tagged[-1]).strip()
-    behind = list(_BEHIND.finditer(text))
-    if behind:
-        return text[behind[-1].end() :].strip().partition("\n")[0].strip(" \t\r*_")
-    return text.rstrip().rpartition("\n")[2].strip()
+    behind = stated(text)
+    if behind is not None:
+        return behind.strip(" \t\r*_")
+    boxed = last_boxed(text)
+    return boxed if boxed is not None else text.rstrip().rpartition("\n")[2].strip()
 
 
 def _settings(wanted: ReasoningGymOptions) -> dict[str, Any]:

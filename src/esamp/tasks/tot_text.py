@@ -9,6 +9,7 @@ from esamp.errors import InputError
 from esamp.options import Options, narrowed
 from esamp.tasks.base import Grade, Item, Task
 from esamp.tasks.continuation import read_text
+from esamp.tasks.thought import without_thought
 
 PARAGRAPHS = 4
 WORDS = (
@@ -72,6 +73,7 @@ class ToTText(Task):
         """Whether the constraint is met behind the last line ``Passage:``, or in the whole text if there is none."""
         given = item.data["sentences"]
         assert isinstance(given, list)
+        text = without_thought(text)
         heads = list(_HEAD.finditer(text))
         body = text[heads[-1].end() :] if heads else text
         paragraphs = [plain(each) for each in re.split(r"\n[ \t\r]*\n", body)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from itertools import islice
 from typing import Literal, Self
@@ -12,11 +11,12 @@ from pydantic import Field
 from esamp.errors import OptionError
 from esamp.options import Options, narrowed
 from esamp.tasks.base import Grade, Item, Task
+from esamp.tasks.final_answer import final_answer, undressed
+from esamp.tasks.thought import without_thought
 
 from .expression import ExpressionError, parse
+from .notation import arithmetic, left_side
 from .problem import Problem, Rules, held_out_problems, random_problems
-
-_ANSWER = re.compile(r"answer[ \t]*:", re.IGNORECASE | re.ASCII)
 
 
 class CountdownOptions(Options):
@@ -81,7 +81,7 @@ class Countdown(Task):
         return Item(f"{self.name}/{where}", problem.prompt(), data)
 
     def grade(self, item: Item, text: str) -> Grade:
-        """Grade the expression after the last "Answer:"; fractions on the way are allowed, a closing "= target" too."""
+        """Grade the expression after the last "Answer:" or in the last box; fractions on the way are allowed."""
         numbers, target = item.data["numbers"], item.data["target"]
         if not isinstance(numbers, tuple) or not isinstance(target, int):
             raise TypeError(f"{item.id} is no Countdown item: its data needs `numbers` and `target`")
@@ -90,17 +90,12 @@ class Countdown(Task):
 
 def grade_answer(problem: Problem, text: str) -> Grade:
     """The grade of a text for a problem: each number used exactly once and the exact value equal to the target."""
-    start = None
-    for match in _ANSWER.finditer(text):
-        start = match.end()
-    if start is None:
+    said = final_answer(without_thought(text))
+    if said is None:
         return Grade(False, None, None, "no answer")
-    answer = text[start:].lstrip(" \t").split("\n", 1)[0].strip()
-    written, equals, result = answer.partition("=")
-    if equals and result.strip() != str(problem.target):
-        return Grade(False, answer, None, "not an expression: it goes on after '='")
+    answer = undressed(said)
     try:
-        expression = parse(written)
+        expression = parse(left_side(arithmetic(said), problem.target))
     except ExpressionError as error:
         return Grade(False, answer, None, f"not an expression: {error}")
     if sorted(expression.numbers) != sorted(problem.numbers):

@@ -4,6 +4,7 @@ from typing import Literal, Self
 
 from esamp.options import Options, narrowed
 from esamp.tasks.base import Grade, Item, Task
+from esamp.tasks.thought import without_thought
 
 from .answers import Answers
 from .questions import Question, questions
@@ -49,4 +50,4 @@ class Coverage(Task):
             raise TypeError(f"{item.id} is no coverage item")
         if item.id not in self._answers:
             self._answers[item.id] = Answers(self._questions[item.id])
-        return self._answers[item.id].grade(text)
+        return self._answers[item.id].grade(without_thought(text))

@@ -1,0 +1,130 @@
+r"""Reads the final answer of a text, for every task and vote: boxed or behind ``Answer:``, and undressed.
+
+Texts are untrusted: every reading takes time linear in the text, or looks at a bounded part of it.
+"""
+
+import re
+from typing import Literal
+
+from esamp.tasks.boxed import last_boxed
+
+LONGEST = 4_000
+"""Characters of an answer that are looked at."""
+_COLON = re.compile(
+    r"\banswer[*_`'\" \t]{0,8}(?:(?:is|are)\b[*_ \t]{0,8})?[:：](?:__)?[* \t]{0,8}"
+    r"|^[ \t]{0,3}#{1,6}[ \t]{1,4}(?:\w{1,20}[ \t]{1,4})?answer[*_ \t]{0,8}$"
+    r"|^[ \t]{0,3}[*_]{1,3}(?:\w{1,20}[ \t]{1,4})?answer[*_ \t]{0,8}$",
+    re.IGNORECASE | re.ASCII | re.MULTILINE,
+)
+_VERB = re.compile(r"\banswer[*_ \t]{0,8}\b(?:is|are)\b[:：]?(?:__)?[* \t]{0,8}", re.IGNORECASE | re.ASCII)
+_OPENING_LINE = re.compile(r"(?:```|~~~)[\w+-]*|\$\$|\\\[|\*\*|<answer>", re.IGNORECASE | re.ASCII)
+_PAIRS = (
+    *(("\\(", "\\)"), ("\\[", "\\]"), ("$$", "$$"), ("$", "$"), ("```", "```"), ("`", "`"), ("**", "**"), ("*", "*")),
+    *(("__", "__"), ("_", "_"), ('"', '"'), ("'", "'"), ("“", "”"), ("‘", "’"), ("«", "»"), ("「", "」")),
+    *(("<answer>", "</answer>"), ("{", "}"), ("<", ">"), ("[[", "]]")),
+)
+_STYLES = (
+    r"text(?:bf|it|rm|sf|tt|normal)?|math(?:rm|bf|it|sf|tt|normal)|boldsymbol|bm|mbox|hbox|underline|emph|boxed|fbox"
+)
+_STYLED = re.compile(rf"\\(?:{_STYLES})\s{{0,4}}\{{")
+_STYLE_COMMAND = re.compile(r"\\(?:displaystyle|textstyle|bf|rm|it|Large|large|huge|normalsize)(?![A-Za-z])\s{0,4}")
+_SPACE_COMMAND = re.compile(r"\\(?:q?quad(?![A-Za-z])|[,;:! ])")
+_STRAY = "* \t\r\n"
+_FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
+_CHARACTERS = str.maketrans(
+    _FULL_WIDTH
+    | dict.fromkeys(map(ord, "−–—‐‑‒﹣⁻"), "-")
+    | dict.fromkeys([0x00A0, 0x2007, 0x2009, 0x200A, 0x202F, 0x2002, 0x2003, 0x2005, 0x3000], " ")
+    | dict.fromkeys([0x200B, 0x200C, 0x200D, 0x2060, 0xFEFF, 0xFE0F], None)
+)
+
+
+def plain_characters(text: str) -> str:
+    """The text with ASCII digits, letters, signs, minus and spaces for their full-width and typographic forms."""
+    return text.translate(_CHARACTERS)
+
+
+def mark_ends(text: str, marks: Literal["colon", "verb", "any"] = "colon") -> list[int]:
+    """Where the marks of an answer end, in their order.
+
+    Args:
+        text: any text, without thoughts.
+        marks: "colon" is ``Answer:`` and a heading of that word alone, "verb" is ``answer is``, "any" is both.
+    """
+    patterns = {"colon": (_COLON,), "verb": (_VERB,), "any": (_COLON, _VERB)}[marks]
+    return sorted(found.end() for pattern in patterns for found in pattern.finditer(text))
+
+
+def stated(text: str, marks: Literal["colon", "any"] = "colon") -> str | None:
+    """What stands behind the last mark of an answer, to the end of the line; None without a mark.
+
+    Where the mark ends its line, the next line that says something counts.
+    """
+    ends = mark_ends(text, marks)
+    if not ends:
+        return None
+    lines = [line.strip() for line in text[ends[-1] : ends[-1] + 2 * LONGEST].split("\n")]
+    said = [line for line in lines if line]
+    if len(said) > 1 and _OPENING_LINE.fullmatch(said[0]):
+        return said[1]
+    return said[0] if said else ""
+
+
+def final_answer(text: str) -> str | None:
+    """The last box, else what stands behind ``Answer:``, else behind ``answer is``; None without any of these."""
+    found = last_boxed(text)
+    if found is None:
+        found = stated(text)
+    return stated(text, "any") if found is None else found
+
+
+def undressed(answer: str) -> str:
+    r"""An answer without what chat models put around it.
+
+    That is emphasis, quotes, backticks, marks of mathematics, boxes, ``\text{...}``, spaces and a closing full stop, in
+    any order and depth. What is within the answer stays.
+    """
+    answer = answer.strip(_STRAY)
+    if len(answer) > LONGEST:
+        return answer
+    before = None
+    while answer != before:
+        before = answer
+        answer = _STYLE_COMMAND.sub("", answer, count=1) if answer.startswith("\\") else answer
+        answer = _without_space_commands(answer).rstrip(".。").strip(_STRAY)
+        for opening, closing in _PAIRS:
+            inner = answer[len(opening) : len(answer) - len(closing)]
+            if _encloses(answer, opening, closing) and inner.strip():
+                answer = inner.strip(_STRAY)
+        if (style := _STYLED.match(answer)) and _closing_brace(answer, style.end()) == len(answer) - 1:
+            answer = answer[style.end() : -1].strip(_STRAY)
+    return answer
+
+
+def _without_space_commands(answer: str) -> str:
+    r"""Without ``\,`` and the like at both ends."""
+    while space := _SPACE_COMMAND.match(answer):
+        answer = answer[space.end() :].lstrip()
+    while space := re.search(r"\\(?:q?quad|[,;:!])$", answer):
+        answer = answer[: space.start()].rstrip()
+    return answer
+
+
+def _encloses(answer: str, opening: str, closing: str) -> bool:
+    """Whether the first mark belongs to the last one: not in ``$a$ and $b$`` or ``{a}{b}``."""
+    if len(answer) <= len(opening) + len(closing) or not (answer.startswith(opening) and answer.endswith(closing)):
+        return False
+    if opening == "{":
+        return _closing_brace(answer, 1) == len(answer) - 1
+    inner = answer[len(opening) : -len(closing)]
+    return opening not in inner and closing not in inner
+
+
+def _closing_brace(text: str, start: int) -> int:
+    """Where the brace closes that is open at `start`; -1 if it does not."""
+    depth = 1
+    for mark in re.compile(r"\\.|[{}]", re.DOTALL).finditer(text, start):
+        depth += {"{": 1, "}": -1}.get(mark[0], 0)
+        if not depth:
+            return mark.start()
+    return -1
