@@ -101,7 +101,7 @@ class Worker:
     def _started(self) -> Connection:
         if self._pipe is None:
             self._pipe, other = multiprocessing.Pipe()
-            paths = json.dumps([each for each in sys.path if isinstance(each, str)])
+            paths = json.dumps(sys.path)
             command = [sys.executable, "-I", "-c", _START, paths, self._module, str(other.fileno())]
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[other.fileno()])
             other.close()
