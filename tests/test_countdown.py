@@ -238,7 +238,7 @@ def test_items() -> None:
     assert task.grade(Item("x", "", {"numbers": (3, 5, 8, 9), "target": 24}), "Answer: 9*3+5-8").correct
     with pytest.raises(ValueError, match="split"):
         task.items("dev")
-    with pytest.raises(ValueError, match="limit"):
+    with pytest.raises(OptionError, match="limit"):
         task.items("train")
 
 
