@@ -300,7 +300,7 @@ def test_a_single_prompt_that_fails_is_the_command_s_own_error(capsys: Output) -
     assert main(["generate", LONG, "--method", "vanilla"]) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert printed.err.startswith("esamp: error: request ")
+    assert "esamp: error: request " in printed.err
 
 
 def test_prompts_without_a_file_show_why_they_failed(script: Scripted, capsys: Output) -> None:
@@ -386,7 +386,7 @@ def test_a_study_goes_on_and_its_report_leaves_failed_problems_out_of_all_method
     assert run(study, "status", "--json") == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["done"], told["failed"], told["total"]) == (4, 8, 12)
-    assert [each["retry"] for each in told["cells"][0]["failed"]] == [False, True]
+    assert sorted(each["retry"] for each in told["cells"][0]["failed"]) == [False, True]
     assert run(study, "status") == 0
     shown = capsys.readouterr().out
     assert "8 groups failed: esamp study run tries 4 of them again" in shown

@@ -263,7 +263,7 @@ def test_votes_of_the_embedded_model_over_an_exploring_method(embedded: HFEngine
     """Countdown answers vote by their canonical forms; each sample is the one that the method gives by itself."""
     options = dict(over="esamp", over_options=dict(beta=0.5))
     asked = request(
-        "weighted_vote", n=8, prompt="Numbers 2 3 4 target 24", sampling=Sampling(max_tokens=120), **options
+        "weighted_vote", n=8, prompt="Numbers 3 5 8 9 target 24", sampling=Sampling(max_tokens=384), **options
     )
     completion = only(embedded, asked)
     assert completion.telemetry["rows_steered"] > 0

@@ -52,6 +52,8 @@ ENGINES |= {
 }
 GRAMMAR_WARNING = pytest.mark.filterwarnings("ignore:max_rollback_tokens is deprecated:DeprecationWarning")  # in vLLM
 CLOSE: dict[str, Any] = dict(atol=1e-4, rtol=1e-4)
+SOLVED: dict[str, Any] = dict(atol=5e-4, rtol=1e-3)
+"""Where a strength is solved for: a KL divergence of thousandths of a nat is a small difference of float32 sums."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,8 @@ def check(served: Served, request: Request, samples: Sequence[Sample]) -> None:
     """The samples' scores are the fused logits, and those are not the model's own."""
     moved = 0.0
     for sample, (fused, own) in zip(samples, expected(served, request, samples), strict=True):
-        torch.testing.assert_close(sample.scores, fused, **CLOSE, msg=str(request).__add__)
+        close = SOLVED if "kl" in (request.esamp or {}) else CLOSE
+        torch.testing.assert_close(sample.scores, fused, **close, msg=str(request).__add__)
         moved = max(moved, (fused - own).abs().max().item())
     assert (moved > 2e-3) == (request.esamp is not None), request
 

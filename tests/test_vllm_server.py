@@ -30,6 +30,8 @@ PATIENCE = 300.0
 """Seconds in which a server starts on a busy machine."""
 KEY = "a secret"
 EXPLORING = {"method": "esamp"}
+LINGERING = {"method": "esamp", "preset": "paper", "width": 1024}
+"""A network that makes 480 tokens take many seconds, so that a request still runs while others come."""
 NATIVE = ("min_p", "penalties")
 """Methods that only set vLLM's own sampler."""
 
@@ -314,7 +316,7 @@ def test_counters_move(server: Server) -> None:
 
 def test_a_client_that_leaves_gives_its_slot_back(server: Server) -> None:
     admitted = server.metrics()["groups_admitted_total"]
-    stream = server.complete(n=4, max_tokens=480, stream=True, xargs=EXPLORING, extra_headers={"x-request-id": "gone"})
+    stream = server.complete(n=4, max_tokens=480, stream=True, xargs=LINGERING, extra_headers={"x-request-id": "gone"})
     next(iter(stream))
     assert server.metrics()["slots_in_use"] == 1
     stream.close()
@@ -324,7 +326,7 @@ def test_a_client_that_leaves_gives_its_slot_back(server: Server) -> None:
 
 def test_more_groups_than_slots_are_visible(server: Server) -> None:
     before = server.metrics()
-    holding = {"max_tokens": 480, "extra_body": {"vllm_xargs": EXPLORING, "ignore_eos": True}}  # until it is closed
+    holding = {"max_tokens": 480, "extra_body": {"vllm_xargs": LINGERING, "ignore_eos": True}}  # until it is closed
     streams = [
         server.client.completions.create(model="countdown", prompt=PROMPT, n=2, stream=True, **holding)
         for _ in range(SLOTS)
