@@ -53,7 +53,7 @@ def verdict(outcomes: Sequence[Outcome]) -> list[str]:
     )
     first = numbers if found.difference.low > 0 else f"No gain that can be told from chance: {numbers}"
     second = (
-        f"The interval is over {prompts} prompts chosen for this demo, with one seed: it shows how the methods behave "
+        f"The interval is over {prompts} prompts drawn by chance, with one seed: it shows how the methods behave "
         "here and does not rank them elsewhere. More variety is worth it only while the other columns hold."
     )
     return [first, second]
