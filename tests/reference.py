@@ -174,6 +174,14 @@ def _gradient(weight: torch.Tensor) -> Vector:
 
 
 @dataclass
+class NoDistiller(Mean):
+    """The action signal alone: the running mean stands in for a prediction, and there is no error."""
+
+    def predict(self, h: Vector) -> tuple[Vector, float]:
+        return super().predict(h)[0], 0.0
+
+
+@dataclass
 class Group:
     """One group on its own: predict and steer its rows, then learn from them, and keep the telemetry."""
 

@@ -81,7 +81,10 @@ def head(cap: bool = False) -> Head:
 def build(name: str, *, slots: int = 2, full: bool = False, **options: Any) -> DecodeMethod:
     method = registry.part(name)
     assert issubclass(method, DecodeMethod)
-    network = {"dtype": "float64", "width": 5} if issubclass(method, ESamp) else {}
+    network = {"dtype": "float64"} if issubclass(method, ESamp) else {}
+    if issubclass(method, ESamp) and "distiller" in method.options.model_fields:
+        usual = method.options.model_fields["distiller"].default
+        network |= {"width": 5} if options.get("distiller", usual) == "mlp" else {}
     return method.build(method.options.parse(network | options), SHAPE, slots=slots, full=full)
 
 
@@ -173,7 +176,7 @@ def test_each_takes_its_own_options_and_a_model_that_fits() -> None:
         Rarity.build(Rarity.options(), replace(SHAPE, vocabulary=0), slots=1, full=False)
     vocab = registry.part("esamp_vocab")
     with pytest.raises(OptionError, match="keeps quantised"):
-        vocab.build(vocab.options(), replace(SHAPE, head_rows=False), slots=1, full=False)
+        vocab.build(vocab.options(), replace(SHAPE, head_obstacle="this model keeps quantised"), slots=1, full=False)
 
 
 # ---- what they have in common

@@ -1,7 +1,7 @@
 """Who shares what with whom, which rows take part, and what happens when numbers go wrong."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import pytest
@@ -11,6 +11,7 @@ from transformers import DynamicCache, PreTrainedModel, StoppingCriteriaList
 
 import esamp
 from esamp import ESampConfig, Run
+from esamp.engines.hf import EndingsWarning, GroupingWarning
 from esamp.errors import InputError
 from hf_models import EOS, PAD, small, small_tokenizer
 
@@ -98,10 +99,12 @@ def test_a_running_row_that_samples_the_padding_token_goes_on_exploring() -> Non
             return scores
         return torch.full_like(scores, -torch.inf).index_fill_(1, torch.tensor([PAD]), 0.0)
 
-    for own_call, rows in ((False, 4 * 2 - 2 + 2), (True, 7 * 2)):
-        with esamp.explore(model, STRONG, samples_per_prompt=2) as run:
-            generate(run, own_call, A, tokens=8, logits_processor=[pad_once], stopping_criteria=force)
-        assert run.telemetry()["rows"] == rows
+    with esamp.explore(model, STRONG) as run:
+        generate(run, True, A, tokens=8, logits_processor=[pad_once], stopping_criteria=force)
+        assert run.telemetry()["rows"] == 7 * 2
+    with pytest.warns(EndingsWarning, match=r"behind token 2.*run\.generate"), esamp.explore(model, STRONG) as run:
+        generate(run, False, A, tokens=8, logits_processor=[pad_once], stopping_criteria=force)
+    assert run.telemetry()["rows"] == 6 * 2 - 2 - 2  # neither the step that ended in the padding token nor the next one
 
 
 # ---- groups
@@ -162,17 +165,23 @@ def test_a_neighbour_in_the_batch_leaves_no_trace(own_call: bool, distiller: Any
         options = ESampConfig(distiller=distiller, beta=1)
         with esamp.explore(model, options, samples_per_prompt=2) as run:
             generate(run, own_call, rows, 1, 6, do_sample=False)
-            slot = run._groups.latest[len(prompts) // 2]
+            slot = run._exploration.groups.latest[len(prompts) // 2]
             states.append({name: tensor[slot] for name, tensor in run.method.explorer.bank.tensors.items()})
     torch.testing.assert_close(states[1], states[0], atol=1e-4, rtol=1e-4)
 
 
 @both_calls
-def test_the_same_prompt_twice_in_a_batch_makes_two_groups(own_call: bool) -> None:
+def test_the_same_prompt_twice_in_a_batch_makes_two_groups_only_if_that_is_said(own_call: bool) -> None:
+    warns = nullcontext() if own_call else pytest.warns(GroupingWarning, match="leave samples_per_prompt out")
     with esamp.explore(small("llama"), STRONG, samples_per_prompt=2) as run:
         for calls in (1, 2):
-            generate(run, own_call, torch.cat([A, A]))
+            with warns if calls == 1 else nullcontext():  # once
+                generate(run, own_call, torch.cat([A, A]))
             assert [run.telemetry(group)["updates"] for group in (0, 1)] == [calls * updates(own_call)] * 2
+    with esamp.explore(small("llama"), STRONG) as run:
+        generate(run, own_call, torch.cat([A, A]))
+        assert run.telemetry(0)["rows"] == 4 * updates(own_call)
+        assert run.telemetry(0)["updates"] == updates(own_call)
 
 
 @both_calls

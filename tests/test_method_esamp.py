@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 import reference
+from applicable import applicable
 from esamp.errors import OptionError
 from esamp.explorer.config import PRESET_SAMPLING, ESampConfig
 from esamp.explorer.layout import RowLayout
@@ -59,7 +60,7 @@ class Head:
 
 def method(full: bool = False, slots: int = 2, **options: Any) -> ESamp:
     settings = {"dtype": "float64", "features": 4, "width": 5, "gate": False} | options
-    return ESamp.build(ESampConfig.parse(settings), SHAPE, slots=slots, full=full)
+    return ESamp.build(ESampConfig.parse(applicable(settings)), SHAPE, slots=slots, full=full)
 
 
 def decode_step(head: Head, slots: list[int | None], dtype: torch.dtype = torch.float64) -> DecodeStep:
@@ -323,7 +324,7 @@ def test_layers_and_models_that_do_not_fit() -> None:
         ESamp.build(ESampConfig(preset="paper"), uneven, slots=1, full=False)
     with pytest.raises(OptionError, match="leave it out"):
         ESamp.build(ESampConfig(target_layer=2), uneven, slots=1, full=False)
-    sealed = ModelShape(D, {1: S}, 4, torch.device("cpu"), head_rows=False)
+    sealed = ModelShape(D, {1: S}, 4, torch.device("cpu"), head_obstacle="this model keeps quantised")
     with pytest.raises(OptionError, match="signal = 'action'"):
         ESamp.build(ESampConfig(signal="action"), sealed, slots=1, full=False)
 

@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 
+from applicable import applicable
 from esamp.explorer.config import ESampConfig
 from esamp.explorer.explorer import Explorer
 from esamp.explorer.size import slot_bytes
@@ -20,7 +21,7 @@ CASES = [
 
 @pytest.mark.parametrize("options", CASES, ids=str)
 def test_it_is_what_the_bank_takes(options):
-    config = ESampConfig(**options, width=7)
+    config = ESampConfig(**applicable(options | {"width": 7}))
     size = 12 if config.distiller == "mlp" else 9
     explorer = Explorer(config, size, 12, slots=3, device=torch.device("cpu"))
     assert explorer.bank.nbytes == 3 * slot_bytes(config, size, 12)

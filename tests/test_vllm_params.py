@@ -19,15 +19,17 @@ def test_ordinary_sampling_by_name_takes_part_in_nothing():
 
 
 def test_options_are_those_of_the_method():
-    asked = parse({"method": "esamp", "beta": 0.25, "distiller": "mean", "features": 16})
+    asked = parse({"method": "esamp", "beta": 0.25, "distiller": "mean", "warmup": 16})
     assert asked is not None
-    assert asked.options == ESampConfig(beta=0.25, distiller="mean", features=16)
+    assert asked.options == ESampConfig(beta=0.25, distiller="mean", warmup=16)
     assert asked.method.name == "esamp"
     assert (asked.group, asked.telemetry, asked.trace, asked.samples) == (None, False, False, None)
 
 
 def test_every_option_survives_the_way_through_json_without_booleans():
-    options = ESampConfig(beta=1, gate=False, centre=True, waves=4, signal="both", clip=0, candidates="reference")
+    options = ESampConfig(
+        beta=1, gate=False, centre=True, waves=4, signal="both", distiller="rls", candidates="reference"
+    )
     flat = {name: int(value) if isinstance(value, bool) else value for name, value in options if value is not None}
     asked = parse({"method": "esamp"} | flat)
     assert asked is not None

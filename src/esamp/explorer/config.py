@@ -22,6 +22,12 @@ PRESET_SAMPLING: dict[str, dict[str, float]] = {
 """Settings of the ordinary sampler that come with a preset, where a request leaves them unset."""
 
 
+DECIDING = ("preset", "signal", "distiller")
+"""Options that decide which others have an effect."""
+NETWORK = ("width", "depth", "block", "lr", "eps", "clip", "loss")
+"""Options of the published network."""
+
+
 class ESampConfig(Options):
     """Options of Exploratory Sampling (arXiv 2604.24927) and of our variants of it.
 
@@ -109,7 +115,47 @@ class ESampConfig(Options):
     def _check_together(self) -> Self:
         if self.target_layer is not None and self.target_layer <= self.source_layer:
             raise ValueError(f"target_layer = {self.target_layer} must lie above source_layer = {self.source_layer}")
+        usual = {name: field.default for name, field in type(self).model_fields.items()} | PRESETS[self.preset]
+        for name, reason in self.unused_options().items():
+            if getattr(self, name) != usual[name]:
+                raise ValueError(f"{name} = {getattr(self, name)!r} does nothing with {reason}: leave it out")
         return self
+
+    def replace(self, **changes: Any) -> Self:
+        """A validated copy with `changes` on top of what was set explicitly, less what they leave without effect."""
+        explicit = {name: getattr(self, name) for name in self.model_fields_set}
+        deciding = {name: value for name, value in (explicit | changes).items() if name in DECIDING}
+        unused = type(self).parse(deciding).unused_options()
+        return self.parse({name: value for name, value in explicit.items() if name not in unused} | changes)
+
+    def unused_options(self) -> dict[str, str]:
+        """Options that nothing reads, and the settings for which that is so."""
+        signal, distiller = f"signal = {self.signal!r}", f"distiller = {self.distiller!r}"
+        unused: dict[str, str] = {}
+        if not self.remembers_actions:
+            unused |= dict.fromkeys(("gain", "action_ridge"), signal)
+        if self.signal == "action":
+            unused |= dict.fromkeys(("beta", "gate", "target_layer"), signal)
+        if self.signal != "contrast":
+            unused["samples"] = signal
+        if not self.predicts:
+            unused |= dict.fromkeys(("distiller", "source_layer", "ridge", "centre", *NETWORK), signal)
+            return unused if self.remembers_actions else unused | {"features": signal}
+        if self.distiller != "mlp":
+            unused |= dict.fromkeys(NETWORK, distiller)
+        if self.distiller != "rls":
+            unused["centre"] = distiller
+        if self.distiller == "mlp":
+            unused["ridge"] = distiller
+        if not self.remembers_actions:
+            unused |= {"features": distiller} if self.distiller != "rls" else {}
+            unused |= {"forgetting": distiller} if self.distiller == "mlp" else {}
+        return unused
+
+    @property
+    def predicts(self) -> bool:
+        """Whether a distiller predicts the state: the contrast signal compares running means, actions need none."""
+        return self.signal in ("state", "both")
 
     @property
     def steers_state(self) -> bool:

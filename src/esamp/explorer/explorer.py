@@ -54,7 +54,7 @@ class Explorer:
             self.means = SampleMeans(
                 deep_size, samples=config.samples, forgetting=config.forgetting_factor, dtype=dtype, device=device
             )
-        else:
+        elif config.predicts:
             self.distiller = build_distiller(config, source_size, deep_size, dtype, device, frozen=frozen)
         self.memory = build_memory(config, deep_size, dtype, device) if config.remembers_actions else None
         exact = torch.float64 if dtype == torch.float64 else torch.float32
@@ -63,9 +63,10 @@ class Explorer:
             "centre": torch.zeros(deep_size, dtype=exact, device=device),
             "count": torch.zeros(1, dtype=exact, device=device),
         }
-        learner = self.means if self.distiller is None else self.distiller
-        assert learner is not None
-        template = _prefixed("own", own) | _prefixed("state", learner.template())
+        template = _prefixed("own", own)
+        learner = self.distiller or self.means
+        if learner is not None:
+            template |= _prefixed("state", learner.template())
         if self.memory is not None:
             template |= _prefixed("action", self.memory.template())
         self.bank = Bank(template, slots)
@@ -124,8 +125,8 @@ class Explorer:
         if self.memory is not None:
             action = self.memory.predict(_part("action", state), layout.to_grid(deep, taking_part)).value
             delta = delta - self.gain * layout.to_rows(action)
-        in_range = (deep + delta).to(given).isfinite() & residual.isfinite()  # float16 ends at 65504
-        finite = in_range.all(-1) & source.isfinite().all(-1)
+        finite = (residual.isfinite() & delta.isfinite()).all(-1) & source.isfinite().all(-1)
+        in_range = (deep + delta).to(given).isfinite().all(-1)  # float16 ends at 65504
         ready = layout.spread(state["own.clock"][:, 1]) >= self.config.warmup
         moved = (delta != 0).any(-1)
         return Proposal(
@@ -139,7 +140,7 @@ class Explorer:
             delta=delta,
             live=taking_part & finite,
             broken=taking_part & ~finite,
-            steered=taking_part & finite & ready & moved,
+            steered=taking_part & finite & in_range & ready & moved,
         )
 
     @torch.no_grad()
@@ -166,8 +167,8 @@ class Explorer:
         due = present & (old["own.clock"][:, 0] % self.config.update_every == 0)
         if self.distiller is not None and not self.distiller.learns:
             due = torch.zeros_like(due)
-        reset = layout.to_grid(broken, broken).any(-1) | (due & ~all_finite(new))
         own = self._bookkeeping(old, target, taught, torch.stack([present, due], dim=-1))
+        reset = layout.to_grid(broken, broken).any(-1) | (due & ~all_finite(new | own))
         learned = {name: choose(due, tensor, old[name]) for name, tensor in new.items()}
         self.bank.store(layout.slots, old | learned | own, reset=reset)
         self._record(proposal, rows, old, steps=present, updates=due & ~reset, resets=reset)
@@ -202,15 +203,17 @@ class Explorer:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Of each row: the prediction y `[R, d]`, what beta scales before the gate `[R, d]`, and confidence `[R]`."""
         own = _part("state", state)
-        if self.distiller is None:
-            assert self.means is not None
+        if self.means is not None:
             found = self.means.compare(own, layout.to_grid(sample, live))
             value, signal = layout.to_rows(found.own), layout.to_rows(found.difference)
             confidence = found.confidence
-        else:
+        elif self.distiller is not None:
             predicted = self.distiller.predict(own, layout.to_grid(source, live))
             value, confidence = layout.to_rows(predicted.value), predicted.confidence
             signal = target - value
+        else:  # the action signal alone: nothing is predicted but the group's running mean, and no error is used
+            value, signal = layout.spread(state["own.centre"]), torch.zeros_like(target)
+            return value, signal, torch.ones_like(source[:, 0])
         trusted = layout.to_rows(confidence) if self.config.gate else torch.ones_like(source[:, 0])
         return value, signal, trusted
 
@@ -226,15 +229,15 @@ class Explorer:
     ) -> State:
         layout = proposal.layout
         source, state = layout.to_grid(proposal.source, rows), _part("state", old)
-        if self.distiller is None:
-            assert self.means is not None
+        new: State = {}
+        if self.means is not None:
             sample = layout.to_grid(proposal.sample, rows)
             new = _prefixed("state", self.means.update(state, sample, target, live))
-        elif slope is None:
+        elif self.distiller is not None and slope is None:
             new = _prefixed("state", self.distiller.update(state, source, target, live))
-        elif isinstance(self.distiller, ResidualNetwork):
+        elif isinstance(self.distiller, ResidualNetwork) and slope is not None:
             new = _prefixed("state", self.distiller.descend(state, source, layout.to_grid(slope, rows), live))
-        else:
+        elif self.distiller is not None:
             raise OptionError("only distiller = 'mlp' learns by the gradient of any loss")
         if self.memory is not None and action is not None:
             deep, taken = layout.to_grid(proposal.deep, rows), layout.to_grid(action, rows)

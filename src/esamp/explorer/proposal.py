@@ -29,12 +29,20 @@ class Proposal:
     live: Tensor
     """`[R]` bool: rows that take part and are finite"""
     broken: Tensor
-    """`[R]` bool: rows that take part and are not finite, or would not be when steered"""
+    """`[R]` bool: rows that take part and whose states or predictions are not finite; their slots are reset"""
     steered: Tensor
     """`[R]` bool: rows whose distribution changes"""
 
-    def reject(self, rows: Tensor) -> None:
-        """Leave `rows` `[R]` bool alone after all: their logits came out as no numbers. Their slots are reset."""
-        self.broken |= self.live & rows
-        self.live &= ~rows
-        self.steered &= ~rows
+    def fall_back(self, reference: Tensor, fused: Tensor, *, narrow: bool) -> None:
+        """Leave rows alone after all whose logits cannot be sampled from: not those in `reference`, `fused` `[R]` bool.
+
+        A row whose own logits are not finite is not learned from. Where only the fused ones are not, the prediction has
+        diverged and its slot is reset, except in a `narrow` dtype (float16): there steering leaves the range of numbers
+        although slot and row are in order.
+        """
+        diverged = self.live & reference & ~fused
+        if not narrow:
+            self.broken |= diverged
+            self.live &= ~diverged
+        self.live &= reference
+        self.steered &= reference & fused

@@ -13,6 +13,8 @@ def slot_bytes(config: ESampConfig, source_size: int, deep_size: int, *, frozen:
     own = 2 * 8 + exact * (deep_size + 1)
     if config.signal == "contrast":
         state = exact * config.samples * (deep_size + 1)
+    elif not config.predicts:
+        state = 0
     elif config.distiller == "mlp":
         state = exact + (0 if frozen else 3 * _weights(config, deep_size))
     elif config.distiller == "mean":
@@ -29,7 +31,7 @@ def slot_bytes(config: ESampConfig, source_size: int, deep_size: int, *, frozen:
 def shared_bytes(config: ESampConfig, source_size: int, deep_size: int, *, frozen: bool = False) -> int:
     """Bytes that all slots have in common: the random projections of source and deep states, a frozen network."""
     exact = max(BYTES[config.dtype], 4)
-    predicts = config.distiller == "rls" and config.signal != "contrast"
+    predicts = config.distiller == "rls" and config.predicts
     sizes = [source_size] * predicts + [deep_size] * config.remembers_actions
     projections = sum(exact * config.features * size for size in sizes if 0 < config.features < size)
     return projections + (_weights(config, deep_size) if frozen else 0)

@@ -38,8 +38,8 @@ class ModelShape:
     """number of transformer layers"""
     device: torch.device
     """where the LM head's input lives"""
-    head_rows: bool = True
-    """whether the rows of the LM head can be read"""
+    head_obstacle: str = ""
+    """why the rows of the LM head cannot be read, as the end of a sentence ("is quantised"); empty if they can"""
     vocabulary: int = 0
     """V, the number of logits; 0 where nobody knows before the first step"""
     line_breaks: Callable[[], tuple[int, ...]] = _unknown

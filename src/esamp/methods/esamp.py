@@ -37,7 +37,7 @@ class ESamp(DecodeMethod):
     """Predicts each row's deep state and tilts its logits toward what the prediction missed.
 
     `full` telemetry projects the reference states beside the steered ones, which gives the KL divergence; the action
-    signal, a head that is not linear and ``candidates = "reference"`` need those logits anyway.
+    signal, a head that is not linear, states in float16 and ``candidates = "reference"`` need those logits anyway.
     """
 
     name = "esamp"
@@ -80,12 +80,12 @@ class ESamp(DecodeMethod):
             )
         if config.target_layer is not None and shape.layer_sizes[config.target_layer] != shape.hidden_size:
             raise OptionError(f"target_layer = {config.target_layer} has another size than the head: leave it out")
-        if config.remembers_actions and not shape.head_rows:
+        if config.remembers_actions and shape.head_obstacle:
             raise OptionError(
-                f"signal = {config.signal!r} reads the rows of the LM head, which this model keeps quantised"
+                f"signal = {config.signal!r} reads the rows of the LM head, which {shape.head_obstacle}: choose another"
             )
-        if cls.variant.distils == "tokens" and not shape.head_rows:
-            raise OptionError(f"{cls.name} trains through the LM head, which this model keeps quantised")
+        if cls.variant.distils == "tokens" and shape.head_obstacle:
+            raise OptionError(f"{cls.name} trains through the LM head, which {shape.head_obstacle}")
         frozen = cls.variant.distils == "nothing"
         explorer = Explorer(
             config,
@@ -174,7 +174,8 @@ class ESamp(DecodeMethod):
         if not step.head.is_linear or variant.distils == "tokens":
             return self._steer_logits(step, proposal)
         moved = fusion.mixed_states(step.deep, proposal.delta, proposal.steered)
-        compares = config.candidates == "reference" or config.adjusts_logits
+        overflows = step.deep.dtype == torch.float16  # logits of steered states may leave its range: then fall back
+        compares = config.candidates == "reference" or config.adjusts_logits or overflows
         if not (self.full or self.explorer.memory is not None or compares):
             return Steering((moved,))
         return Steering((step.deep, moved), lambda reference, fused: self._combine(step, reference, fused))
@@ -241,7 +242,11 @@ class ESamp(DecodeMethod):
         proposal = self._proposal
         if proposal is None:
             raise OptionError("combine() belongs between steer() and observe()")
-        proposal.reject(~fusion.sound_rows(reference, fused))
+        proposal.fall_back(
+            fusion.sound_rows(reference, reference),
+            fusion.sound_rows(reference, fused),
+            narrow=step.deep.dtype == torch.float16,
+        )
         fused = self._adjusted(step, reference, fused)
         fused = torch.where(proposal.steered.unsqueeze(-1), fused, reference)  # to the bit, whatever the batch's shape
         self._kl = self.explorer.measure(proposal, reference, fused)

@@ -25,9 +25,7 @@ class Batch:
     layout: RowLayout
     rows: Rows
     live: Tensor
-    """`[B]` bool"""
-    ended: Tensor
-    """`[B]` bool: rows that have sampled an end-of-sequence token; plain hooks only"""
+    """`[B]` bool: rows that go on"""
     fed: Fed | None = None
     """what the model reads now"""
     step: DecodeStep | None = None
@@ -38,40 +36,41 @@ class Batch:
         cls,
         slots: Sequence[int | None],
         *,
+        sizes: Sequence[int],
         first: Sequence[int],
         count: int,
-        position: int,
         limit: int,
         seeds: Sequence[int],
         stops: Tensor,
         temperature: float,
     ) -> Self:
-        """A new call.
+        """A new call, in which no sample has a token yet.
 
         Args:
-            slots: of each row; rows come group by group, all groups of one size.
+            slots: of each row; rows come group by group.
+            sizes: rows of each group.
             first: of each group, how many samples it had in earlier calls.
-            count: samples of a group over all calls; 0 if nobody knows.
-            position: tokens that each sample has already.
+            count: samples of a group over all calls; 0 if that is not known.
             limit: most tokens of a sample.
-            seeds: of each group, or one for all.
+            seeds: of each group.
             stops: `[k]` tokens that end a row.
             temperature: of the sampler; 0 is greedy.
         """
-        lanes = range(len(slots) // max(len(first), 1))
-        own = [seeds[group if len(seeds) > 1 else 0] % SEEDS for group in range(len(first))]
+        rows = [
+            (start + lane, seed) for start, size, seed in zip(first, sizes, seeds, strict=True) for lane in range(size)
+        ]
         columns = [
-            [start + lane for start in first for lane in lanes],
+            [index for index, _ in rows],
             [count] * len(slots),
-            [position] * len(slots),
+            [0] * len(slots),
             [limit] * len(slots),
-            [seed for seed in own for _ in lanes],
+            [seed % SEEDS for _, seed in rows],
         ]
         layout = RowLayout.build(slots, stops.device)
         index, total, done, limits, seed = on_device(columns, stops.device).unbind()
-        heat = torch.full((len(slots),), temperature, device=stops.device)
-        rows = Rows(index, total, done, limits, seed, stops.expand(len(slots), -1), heat)
-        return cls(slots, layout, rows, layout.placed, torch.zeros_like(layout.placed))
+        temperatures = torch.full((len(slots),), temperature, device=stops.device)
+        known = Rows(index, total, done, limits, seed, stops.expand(len(slots), -1), temperatures)
+        return cls(slots, layout, known, layout.placed)
 
     def count(self) -> None:
         """Every row has one more token."""

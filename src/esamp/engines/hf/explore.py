@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from esamp.engines.hf.exploration import Exploration
 from esamp.engines.hf.groups import Groups
 from esamp.engines.hf.head import probe
 from esamp.engines.hf.run import Run
@@ -30,7 +31,7 @@ def explore(
     model: PreTrainedModel,
     options: Options | None = None,
     *,
-    samples_per_prompt: int = 1,
+    samples_per_prompt: int | None = None,
     method: str = "esamp",
     slots: int = 64,
     telemetry: Literal["full", "basic"] = "full",
@@ -40,26 +41,28 @@ def explore(
     eos_token_id: int | list[int] | None = None,
     pad_token_id: int | None = None,
 ) -> Iterator[Run]:
-    """Explore in every ``model.generate(...)`` call inside the block.
+    """Explore in every ``run.generate(...)`` call inside the block, and in plain ``model.generate(...)`` calls.
 
-    Rows of a batch must come in blocks of `samples_per_prompt` samples of one prompt, as ``num_return_sequences`` lays
-    them out. Calls with the same prompt share a group, so that later waves of samples profit from earlier ones.
+    Neighbouring rows with the same prompt form a group, as ``num_return_sequences`` lays them out. Calls with the same
+    prompt share a group, so that later waves of samples profit from earlier ones.
 
     Args:
         model: any decoder-only transformers model, on any device, in any precision.
         options: the method's options, `ESampConfig` by default.
-        samples_per_prompt: rows per group within one call.
+        samples_per_prompt: rows per group within one call, where neighbours with equal prompts are not one group.
         method: name of a decoding method, by entry point.
         slots: most groups remembered at a time; memory grows with the groups that come, up to this many.
         telemetry: "basic" leaves out KL and the cosine with the sampled token, and projects no second set of states.
         trace: keep what is measured of every token (`Run.trace`).
         tokenizer: the model's, for methods that must know which tokens break lines.
         seed: for methods that draw random numbers of their own.
-        eos_token_id: end of sequence, by default the model's; tells plain ``model.generate`` which rows are finished.
-        pad_token_id: fed to finished rows, by default the model's.
+        eos_token_id: end of sequence, by default the model's. Plain ``model.generate`` calls need it to know which rows
+            are finished; ``run.generate`` knows by itself.
+        pad_token_id: fed to finished rows, by default the model's; for plain calls as well.
 
     Raises:
-        UnsupportedError: encoder-decoder models, beam search, assisted decoding, models without an LM head.
+        UnsupportedError: encoder-decoder models, beam search, assisted decoding, models without an LM head, models that
+            are being explored already, two threads that use the model at once.
         OptionError: options that do not exist or do not fit the model.
     """
     chosen = registry.get(method)
@@ -70,7 +73,7 @@ def explore(
             else "run it by esamp.answer(HFEngine(...), ...)"
         )
         raise OptionError(f"method {method!r} ({chosen.kind}) does not act on hidden states or logits: {remedy}")
-    if samples_per_prompt < 1 or slots < 1:
+    if slots < 1 or (samples_per_prompt is not None and samples_per_prompt < 1):
         raise OptionError(f"samples_per_prompt = {samples_per_prompt} and slots = {slots} must both be at least 1")
     options = chosen.options() if options is None else options
     config = _checked(model)
@@ -81,15 +84,14 @@ def explore(
     built = chosen.build(options, shape, slots=1, full=telemetry == "full")
     eos = eos_token_id if eos_token_id is not None else config.eos_token_id
     pad = pad_token_id if pad_token_id is not None else config.pad_token_id
+    groups = Groups(built, samples_per_prompt, slots)
     run = Run(
         model,
-        built,
-        Groups(built, samples_per_prompt, slots),
-        head,
-        trace=trace,
-        eos=tuple(eos) if isinstance(eos, list) else () if eos is None else (eos,),
+        Exploration(built, groups, head, shape.device, trace=trace),
+        stops=eos if isinstance(eos, list) else [] if eos is None else [eos],
         pad=pad,
         seed=seed,
+        trace=trace,
     )
     if _has_compiled_code(model):
         torch.compiler.reset()  # code compiled without the hooks would run on without them
@@ -100,7 +102,8 @@ def explore(
         taps.remove()
         if _has_compiled_code(model):
             torch.compiler.reset()  # and code compiled with them would keep their graph breaks
-    if run.prompts_seen and not run.decode_steps and not built.first_token:
+    run.close()
+    if run.prompts_seen and not run.decode_steps and not built.first_token and not run.refused:
         warnings.warn(
             "explore() saw prompts but no decode step: nothing was explored (was only one token generated?)",
             InactiveMethodWarning,

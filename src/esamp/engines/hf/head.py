@@ -21,7 +21,9 @@ class HFHead:
 
     is_linear: bool
     weight: Tensor | None
-    """`[V, d]` in a float dtype; None when the head is quantised"""
+    """`[V, d]` in a float dtype; None where it cannot be read"""
+    obstacle: str = ""
+    """why it cannot be read, as in `ModelShape.head_obstacle`"""
 
     @property
     def has_rows(self) -> bool:
@@ -40,7 +42,7 @@ class HFHead:
     @property
     def _readable(self) -> Tensor:
         if self.weight is None:
-            raise UnsupportedError("the rows of this LM head cannot be read: it is quantised")
+            raise UnsupportedError(f"the rows of the LM head were asked for, which {self.obstacle}")
         return self.weight
 
 
@@ -68,6 +70,8 @@ class _Probe:
         self.vocabulary = logits.shape[-1]
         return logits[:1]
 
+    def on_end(self) -> None: ...
+
 
 def probe(model: PreTrainedModel, layers: tuple[int, ...]) -> tuple[ModelShape, HFHead]:
     """Run one token through `model` to learn its sizes, its device, and whether its head is linear.
@@ -82,33 +86,41 @@ def probe(model: PreTrainedModel, layers: tuple[int, ...]) -> tuple[ModelShape, 
             f"{type(model).__name__} is an encoder-decoder: esamp needs a decoder-only model (AutoModelForCausalLM)"
         )
     listener = _Probe()
+    place = "cpu" if model.device.type == "meta" else model.device  # offloaded weights come to where the inputs go
     taps = Taps(model, layers, listener)
     try:
         with torch.no_grad():
-            model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device), use_cache=False, return_dict=True)
+            model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=place), use_cache=False, return_dict=True)
     finally:
         taps.remove()
     if listener.deep is None or set(listener.hidden) != set(layers):
         raise UnsupportedError(f"{type(model).__name__} does not pass its states through its layers and its LM head")
-    weight = _readable_weight(output_head(model), listener.deep.shape[-1])
+    weight, obstacle = _readable_weight(output_head(model), listener.deep.shape[-1])
     shape = ModelShape(
         hidden_size=listener.deep.shape[-1],
         layer_sizes=listener.hidden,
         layers=len(layer_stack(model)),
         device=listener.deep.device,
-        head_rows=weight is not None,
+        head_obstacle=obstacle,
         vocabulary=listener.vocabulary,
         tied=_is_tied(model.get_input_embeddings(), output_head(model)),
         head_scale=1.0 if weight is None else head_scale(row_sums(weight)),
     )
-    return shape, HFHead(listener.linear, weight)
+    return shape, HFHead(listener.linear, weight, obstacle)
 
 
-def _readable_weight(head: nn.Module, size: int) -> Tensor | None:
-    """The weight `[V, size]` if it is an ordinary tensor of numbers: not packed, scaled, sharded or adapted."""
+def _readable_weight(head: nn.Module, size: int) -> tuple[Tensor | None, str]:
+    """The weight `[V, size]` if it is an ordinary tensor of numbers, or None and why it is not."""
     weight = dict(head.named_parameters(recurse=False)).get("weight")
-    plain = type(weight) in (Tensor, nn.Parameter) and weight is not None and weight.dtype in DTYPES
-    return weight.detach() if plain and weight is not None and weight.shape[-1] == size else None
+    if weight is None and any(name.endswith("weight") for name, _ in head.named_parameters()):
+        return None, "is wrapped by other layers, such as a LoRA adapter (merge it, or adapt other layers only)"
+    if type(weight) not in (Tensor, nn.Parameter) or weight is None or weight.dtype not in DTYPES:
+        return None, "this model keeps quantised"
+    if weight.device.type == "meta":
+        return None, "is offloaded: it is on no device between forward passes (keep lm_head on one in the device map)"
+    if weight.shape[-1] != size:
+        return None, "this model keeps packed or in shards"
+    return weight.detach(), ""
 
 
 def _is_tied(embedding: nn.Module, head: nn.Module) -> bool:

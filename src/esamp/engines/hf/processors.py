@@ -12,6 +12,19 @@ from esamp.engines.base import Progress
 from esamp.explorer.fusion import rescore_survivors
 
 
+class Observe(LogitsProcessor):
+    """Shows the scores `[B, V]` of each step to a function, and leaves them as they are."""
+
+    def __init__(self, show: Callable[[Tensor], None]) -> None:
+        """`show` is called once a step."""
+        self._show = show
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Scores `[B, V]` in, the same out."""
+        self._show(scores)
+        return scores
+
+
 class Rescore(LogitsProcessor):
     """Runs last: tokens that survived every filter on the reference logits get the fused score."""
 

@@ -1,6 +1,8 @@
 """Taps: module hooks that read hidden states on their way and let a method replace what the LM head projects."""
 
+import inspect
 from collections.abc import Callable
+from types import MethodType
 from typing import Any, Protocol
 
 import torch
@@ -26,6 +28,9 @@ class Listener(Protocol):
     def on_logits(self, logits: Tensor) -> Tensor:
         """The model's logits `[K * B, 1, V]`, post-processing done; returns `[B, 1, V]`."""
 
+    def on_end(self) -> None:
+        """The pass is over, with a result or with an error. Follows every `on_forward`, whatever that returned."""
+
 
 class Taps:
     """Hooks on a causal language model: its input, some of its layers, its LM head and its output.
@@ -38,11 +43,15 @@ class Taps:
         """Install the hooks.
 
         Raises:
-            UnsupportedError: the model has no such layer, or no LM head that can be hooked.
+            UnsupportedError: the model has no such layer or no LM head that can be hooked, or it has taps already.
         """
+        if any(_is_tap(hook) for hook in model._forward_pre_hooks.values()):
+            raise UnsupportedError(
+                "this model is being explored already: leave the other explore() block first, or load the model twice"
+            )
         self._listener: Listener | None = listener
         self._watching = False
-        stack = layer_stack(model)
+        stack, head = layer_stack(model), output_head(model)
         if max(layers, default=0) > len(stack):
             raise UnsupportedError(
                 f"layer {max(layers)} was asked for, but {type(model).__name__} has {len(stack)} layers"
@@ -51,8 +60,8 @@ class Taps:
         outside = _outside_graphs
         self._handles: list[RemovableHandle] = [
             model.register_forward_pre_hook(outside(self._before_model), with_kwargs=True),
-            output_head(model).register_forward_pre_hook(outside(self._before_head)),
-            model.register_forward_hook(outside(self._after_model)),
+            head.register_forward_pre_hook(outside(self._before_head)),
+            model.register_forward_hook(outside(self._after_model), always_call=True),
         ]
         for layer in layers:
             if layer == 0:
@@ -90,15 +99,29 @@ class Taps:
         return None
 
     def _after_model(self, module: nn.Module, args: Any, output: Any) -> Any:
-        if self._watching and self._listener is not None:
-            self._watching = False
-            output.logits = self._listener.on_logits(output.logits)
+        """Also called when the pass ends with an error; `output` is None then."""
+        if self._listener is None:
+            return output
+        watching, self._watching = self._watching, False
+        try:
+            if watching and output is not None:
+                if isinstance(output, tuple):
+                    raise UnsupportedError("the model returned a tuple: call it with return_dict=True")
+                output.logits = self._listener.on_logits(output.logits)
+        finally:
+            self._listener.on_end()
         return output
 
 
 def _outside_graphs(hook: Callable[..., Any]) -> Callable[..., Any]:
     undisturbed: Callable[..., Any] = torch.compiler.disable(hook)
     return undisturbed
+
+
+def _is_tap(hook: Callable[..., Any]) -> bool:
+    """Whether a hook of a model is one of `Taps`."""
+    inner = inspect.unwrap(hook)
+    return isinstance(inner, MethodType) and isinstance(inner.__self__, Taps)
 
 
 def layer_stack(model: PreTrainedModel) -> nn.ModuleList:

@@ -69,7 +69,7 @@ class Installation:
             dict.fromkeys(self.settings.layers, size),
             depth,
             self._device,
-            head.has_rows,
+            "" if head.has_rows else "this model keeps quantised",
             vocabulary=config.get_vocab_size(),
             line_breaks=partial(_line_breaks, config),
             tied=bool(config.hf_text_config.to_dict().get("tie_word_embeddings")),

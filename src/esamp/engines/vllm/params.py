@@ -81,12 +81,14 @@ def parse(extra_args: Mapping[str, Any] | None, defaults: Mapping[str, Any] | No
         return None
     if not isinstance(name, str):
         raise OptionError(f"{METHOD} = {name!r}: expected the name of a method, one of {', '.join(registry.names())}")
-    merged = dict(given) if usual.get(METHOD, name) != name else usual | given
+    if usual.get(METHOD, name) != name:
+        usual = {}
     method = registry.get(name)
     check_possible(method)
-    beside = {key: merged.pop(key) for key in RequestOptions.model_fields if key in merged}
-    own = {key: value for key, value in merged.items() if key not in FOREIGN | {METHOD}}
-    options, request = _read(method.options, own), _read(RequestOptions, beside)
+    options = _read(method.options, _own(usual)).replace(**_plain(method.options, _own(given)))
+    request = _read(
+        RequestOptions, {key: v for key, v in (usual | given).items() if key in RequestOptions.model_fields}
+    )
     if not issubclass(method, DecodeMethod):
         return None
     if request.group is not None and method.one_request:
@@ -187,14 +189,24 @@ def member(request_id: str, samples: int | None) -> Member:
     return Member(found[2], int(found[1])) if found else Member(request_id, 0)
 
 
+def _own(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a request's parameters that are the method's own options, as far as their names tell."""
+    others = FOREIGN | {METHOD} | set(RequestOptions.model_fields)
+    return {key: value for key, value in parameters.items() if key not in others}
+
+
 def _read(options: type[Given], values: Mapping[str, Any]) -> Given:
-    """Parse; `vllm_xargs` has no booleans, so 0 and 1 or their names stand for them."""
+    return options.parse(_plain(options, values))
+
+
+def _plain(options: type[Options], values: Mapping[str, Any]) -> dict[str, Any]:
+    """`vllm_xargs` has no booleans, so 0 and 1 or their names stand for them."""
     plain = {}
     for key, value in values.items():
         field = options.model_fields.get(key)
         truth = field is not None and field.annotation is bool and isinstance(value, str | int)
         plain[key] = TRUTH.get(value, value) if truth else value
-    return options.parse(plain)
+    return plain
 
 
 def _told(options: Options) -> dict[str, Any]:

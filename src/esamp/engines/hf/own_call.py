@@ -1,0 +1,127 @@
+"""`GenerateCall`: the driver of ``run.generate(...)``, which takes part in the decoding loop and guesses nothing."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, LogitsProcessor
+
+from esamp.engines.hf.batch import UNLIMITED
+from esamp.engines.hf.exploration import Exploration
+from esamp.engines.hf.processors import Late, Observe, Rescore
+from esamp.engines.hf.prompt import Prompt, find_cache, holds_tokens
+from esamp.errors import OptionError, UnsupportedError
+from esamp.step import Combined
+
+
+class GenerateCall:
+    """One ``run.generate(...)``.
+
+    The loop's forward pass is the one between two sampled tokens and before the first logits processor; whatever else
+    calls the model, such as classifier-free guidance or a stopping criterion, does so after that and is left alone.
+    """
+
+    def __init__(self, exploration: Exploration, *, seeds: int | Sequence[int], samples: int) -> None:
+        """`seeds` and `samples` as in `Exploration.start`."""
+        self._exploration, self._seeds, self._samples = exploration, seeds, samples
+        self._pieces = 1  # forward passes that the prompt takes
+        self._sampled = 0  # tokens of each row so far
+        self._reading = True  # whether the next forward pass is the loop's own
+        self._newest: Tensor | None = None
+        self._rescore: Tensor | None = None
+        self._late: Callable[[Tensor], Tensor] | None = None
+
+    # ---- what the loop tells
+
+    def on_prompt(self, ids: Tensor, inputs: Mapping[str, Any], config: GenerationConfig) -> None:
+        """The loop starts with token ids `[B, L]`, the model's other inputs and the prepared configuration."""
+        if config.compile_config is not None and config.compile_config.fullgraph:
+            raise UnsupportedError(
+                "compile_config.fullgraph = True leaves no place for the hooks of explore(): set fullgraph=False"
+            )
+        embeddings = inputs.get("inputs_embeds")
+        tokens = embeddings if isinstance(embeddings, Tensor) else ids
+        stops = _as_list(config.eos_token_id)
+        pad = config.pad_token_id
+        self._check_block(config.num_return_sequences or 1)
+        self._exploration.start(
+            Prompt.read([tokens], inputs, cached=holds_tokens(find_cache(inputs))),
+            pad=None if pad in stops else pad,
+            stops=stops,
+            seeds=self._seeds,
+            samples=self._samples,
+            limit=UNLIMITED if config.max_length is None else config.max_length - ids.shape[1],
+            temperature=(config.temperature or 1.0) if config.do_sample else 0.0,
+        )
+        mask = inputs.get("attention_mask")
+        self._exploration.feed(ids, mask if isinstance(mask, Tensor) else None)
+        if config.prefill_chunk_size is not None:
+            self._pieces = -(-ids.shape[1] // config.prefill_chunk_size)
+
+    def on_sampled(self, tokens: Tensor, finished: Tensor) -> None:
+        """Each row has sampled one of `tokens` `[B]`; the rows in `finished` `[B]` bool end with it."""
+        exploration = self._exploration
+        batch = exploration.require_batch(tokens.shape[0])
+        exploration.learn(tokens.to(batch.live.device), batch.live)
+        batch.live = batch.live & ~finished.to(batch.live.device)
+        batch.count()
+        self._newest, self._reading = tokens, True
+        self._sampled += 1
+
+    def first_processors(self) -> list[LogitsProcessor]:
+        """To run before all others."""
+        return [Observe(self._on_scores)]
+
+    def last_processors(self, config: GenerationConfig) -> list[LogitsProcessor]:
+        """To run behind all others."""
+        temperature = config.temperature if config.do_sample else 1.0
+        return [Rescore(self._take_rescore, temperature or 1.0), Late(self._take_late)]
+
+    # ---- what the model's hooks tell (`Driver`)
+
+    def on_forward(self, inputs: Mapping[str, Any]) -> bool:
+        """True for the loop's own decode steps, and for the end of its prefill if the method acts on first tokens."""
+        if not self._reading:
+            return False
+        if self._sampled:
+            self._exploration.steps += 1
+            if self._newest is not None:
+                self._exploration.feed(self._newest.unsqueeze(1))
+            return True
+        self._pieces -= 1
+        return self._exploration.method.first_token and self._pieces == 0
+
+    def on_combined(self, combined: Combined) -> None:
+        """Keep what the last logits processors need."""
+        self._rescore, self._late = combined.rescore, combined.late
+
+    def on_end(self) -> None:
+        """The loop itself tells when a step is over."""
+
+    def _on_scores(self, scores: Tensor) -> None:
+        self._reading = False
+
+    def _check_block(self, returned: int) -> None:
+        block = self._exploration.groups.block
+        if block is not None and block < returned:
+            raise OptionError(
+                f"samples_per_prompt = {block} would split the {returned} samples of each prompt "
+                f"(num_return_sequences = {returned}) into groups that share nothing: leave samples_per_prompt out, "
+                f"or set it to {returned}"
+            )
+
+    def _take_rescore(self) -> Tensor | None:
+        rescore, self._rescore = self._rescore, None
+        return rescore
+
+    def _take_late(self) -> Callable[[Tensor], Tensor] | None:
+        late, self._late = self._late, None
+        return late
+
+
+def _as_list(tokens: Any) -> list[int]:
+    """End-of-sequence tokens of a generation configuration, which has one, several or none."""
+    if tokens is None:
+        return []
+    return torch.as_tensor(tokens).flatten().tolist()
