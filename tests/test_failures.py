@@ -139,6 +139,7 @@ def test_answers_that_are_read(
         ((400, {"error": {"message": "maximum context length is 9"}}), PromptError, "maximum context"),
         ((400, {"error": {"message": "stopped by the content management policy"}}), PromptError, "policy"),
         ((403, {"error": {"message": "your input was flagged"}}), PromptError, "flagged"),
+        (None, UnansweredError, "cannot be reached"),  # the connection broke
         ((400, {"error": {"message": "roles must alternate"}}), RefusedError, "roles must alternate"),
     ],
     ids=lambda part: part if isinstance(part, str) else "",

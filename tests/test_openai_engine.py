@@ -363,7 +363,7 @@ def test_what_passes_is_tried_again(script: Scripted, start: Any, first: Reply) 
     [
         ((500, b"oops"), EsampError, "failed 2 times, at last with 500: oops"),
         ((429, {"error": {"message": "slow\ndown"}}), EsampError, "failed 2 times, at last with 429: slow down"),
-        (None, EsampError, "cannot be reached, tried 2 times"),
+        (None, UnansweredError, "cannot be reached, tried 2 times"),
         (
             (401, {"error": {"message": f"bad key {KEY}"}}),
             InputError,

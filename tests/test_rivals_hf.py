@@ -20,7 +20,7 @@ from esamp.models import embedded_path
 from esamp.sampling import Sampling
 from rivals_scenes import SCENES, Scene, wanted
 
-CLOSE: dict[str, Any] = dict(atol=1e-5, rtol=0)
+CLOSE: dict[str, Any] = dict(atol=3e-5, rtol=0)
 PROMPTS = {"embedded": "Numbers 3 5 8 9 target 24", "stories260K": "Once upon a time there was a"}
 SAMPLES, SEED = 6, 2**61 + 5
 STEPS = [name for name, scene in SCENES.items() if issubclass(registry.get(scene.method), DecodeMethod)]
@@ -88,8 +88,8 @@ def test_every_token_is_drawn_from_the_distribution_of_the_definition(engine: HF
         method=asked.method,
         samples_per_prompt=SAMPLES,
         tokenizer=engine.tokenizer,
-        seed=SEED,
     ) as run:
+        run.seeds = [SEED]
         ids = torch.tensor([prompt])
         out = run.generate(ids, last=[recorder], num_return_sequences=SAMPLES, **arguments(asked.final))
     end = engine.model.generation_config.eos_token_id

@@ -105,8 +105,8 @@ def in_transformers(served: Served, scene: Scene, request: Request, samples: Seq
         method=scene.method,
         samples_per_prompt=len(samples),
         tokenizer=AutoTokenizer.from_pretrained(embedded_path()),
-        seed=SEED,
     ) as run:
+        run.seeds = [SEED]
         run.generate(
             torch.tensor([request.prompt]),
             last=[forced],

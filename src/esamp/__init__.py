@@ -2,8 +2,8 @@
 
 import esamp
 
-with esamp.explore(model, esamp.ESampConfig(), samples_per_prompt=16) as run:
-    model.generate(**inputs, do_sample=True, num_return_sequences=16)
+with esamp.explore(model, esamp.ESampConfig()) as run:
+    run.generate(**inputs, do_sample=True, num_return_sequences=16)
 print(run.telemetry())
 """
 

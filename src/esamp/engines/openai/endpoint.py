@@ -93,7 +93,7 @@ class Endpoint:
         if isinstance(error, openai.APITimeoutError):
             return UnansweredError(f"{what}: no answer from {self.url} in time, asked {tries} times: raise the timeout")
         if not isinstance(error, openai.APIStatusError):
-            return EsampError(
+            return UnansweredError(  # a connection that broke may be there again for the next request
                 f"{what}: {self.url} cannot be reached, tried {tries} times: is the server up, and {URL} right?"
             )
         status, said = error.status_code, self.quoted(sentence(error.body) or "no reason given")

@@ -98,7 +98,7 @@ class OpenAIEngine(Engine):
             UnsupportedError: the server cannot do what a request asks for.
             OptionError: a request cannot be sent.
             InputError: the server refuses the key or the model, or sends us elsewhere.
-            EsampError: the server cannot be reached, or answers what is no JSON.
+            EsampError: this engine was closed.
         """
         if not self._open:
             raise EsampError("this engine was closed: load another one")
