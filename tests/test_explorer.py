@@ -395,3 +395,9 @@ def test_claims_and_growth_may_happen_in_another_mode_than_steps() -> None:
         explored.claim()
         Step([0, 1]).run(explored)
     assert explored.telemetry.summary().updates == 3
+
+
+def test_the_action_signal_alone_runs_no_distiller() -> None:
+    explored = explorer(signal="action")
+    assert explored.distiller is None
+    assert not any(name.startswith("state.") for name in explored.bank.template)

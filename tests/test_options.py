@@ -2,6 +2,7 @@
 
 import math
 import pickle
+import re
 from typing import Any, Literal
 
 import pytest
@@ -240,3 +241,50 @@ def test_anything_is_either_options_or_one_option_error(values: dict[str, Any]) 
         assert ESampConfig.parse(config.model_dump()) == config
         assert all(math.isfinite(value) for value in config.model_dump().values() if isinstance(value, float))
     assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"distiller": "mean", "features": 7}, "features = 7 does nothing with distiller = 'mean'"),
+        ({"signal": "action", "beta": 5.0}, "beta = 5.0 does nothing with signal = 'action'"),
+        ({"signal": "action", "distiller": "mlp"}, "distiller = 'mlp' does nothing with signal = 'action'"),
+        ({"signal": "contrast", "features": 8}, "features = 8 does nothing with signal = 'contrast'"),
+        ({"gain": 2.0}, "gain = 2.0 does nothing with signal = 'state'"),
+        ({"width": 5}, "width = 5 does nothing with distiller = 'rls'"),
+        ({"preset": "paper", "ridge": 2.0}, "ridge = 2.0 does nothing with distiller = 'mlp'"),
+        ({"samples": 8}, "samples = 8 does nothing with signal = 'state'"),
+    ],
+)
+def test_options_without_effect_are_refused(values: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(OptionError, match=f"{re.escape(sentence)}: leave it out"):
+        ESampConfig(**values)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"signal": "action", "features": 7, "action_ridge": 0.1, "forgetting": 0.9},
+        {"signal": "both", "distiller": "mean", "features": 7},
+        {"preset": "paper", "signal": "action"},
+        {"distiller": "mean", "ridge": 2.0, "forgetting": 0.9},
+        {"signal": "contrast", "samples": 8, "forgetting": 0.9, "beta": 2.0},
+        {"distiller": "mlp", "lr": 1e-3, "gate": False},
+    ],
+    ids=str,
+)
+def test_options_that_something_reads_are_taken(values: dict[str, Any]) -> None:
+    assert ESampConfig(**values).model_fields_set == set(values)
+
+
+def test_every_option_set_to_what_it_is_anyway_is_taken() -> None:
+    for preset in ("default", "paper"):
+        config = ESampConfig(preset=preset)
+        assert ESampConfig.parse(config.model_dump()) == config
+
+
+def test_a_change_takes_back_options_that_it_leaves_without_effect() -> None:
+    config = ESampConfig(features=64, beta=1.0).replace(distiller="mean")
+    assert config == ESampConfig(distiller="mean", beta=1.0)
+    with pytest.raises(OptionError, match="features = 64 does nothing"):
+        ESampConfig().replace(distiller="mean", features=64)
