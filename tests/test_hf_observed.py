@@ -400,6 +400,17 @@ def test_full_graphs_are_refused_by_their_name() -> None:
         generate(run, True, A, compile_config=CompileConfig(fullgraph=True))
 
 
+def test_a_model_that_was_compiled_as_a_full_graph_is_refused_by_its_name() -> None:
+    model = small("llama", num_hidden_layers=1)
+    try:
+        model.forward = torch.compile(model.forward, backend="eager", fullgraph=True)
+        with pytest.raises(UnsupportedError, match="fullgraph=False"), esamp.explore(model) as run:
+            generate(run, False, A)
+    finally:
+        vars(model).pop("forward", None)
+        torch.compiler.reset()
+
+
 def test_tuples_are_refused_by_their_name() -> None:
     model = small("llama")
     with torch.no_grad(), esamp.explore(model, STRONG) as run:

@@ -22,6 +22,10 @@ from esamp.methods.base import DecodeMethod
 from esamp.options import Options
 
 
+COMPILER = "torch._dynamo.exc"
+"""The module of the errors that torch.compile raises when it cannot trace code."""
+
+
 class InactiveMethodWarning(UserWarning):
     """`explore` saw prompts but not one decode step."""
 
@@ -78,7 +82,8 @@ def explore(
     options = chosen.options() if options is None else options
     config = _checked(model)
     layers = chosen.layers(options, len(layer_stack(model)))
-    shape, head = probe(model, layers)
+    with _compiler_errors_explained():
+        shape, head = probe(model, layers)
     if tokenizer is not None:
         shape = replace(shape, line_breaks=partial(line_breaks, tokenizer), tokens=tokenizer.get_vocab)
     built = chosen.build(options, shape, slots=1, full=telemetry == "full")
@@ -97,7 +102,8 @@ def explore(
         torch.compiler.reset()  # code compiled without the hooks would run on without them
     taps = Taps(model, layers, run)
     try:
-        yield run
+        with _compiler_errors_explained():
+            yield run
     finally:
         taps.remove()
         if _has_compiled_code(model):
@@ -109,6 +115,24 @@ def explore(
             InactiveMethodWarning,
             stacklevel=3,
         )
+
+
+@contextmanager
+def _compiler_errors_explained() -> Iterator[None]:
+    """Say what to do where the user's compiled code cannot be traced around our hooks.
+
+    Raises:
+        UnsupportedError: in place of the compiler's own error.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if type(error).__module__ != COMPILER:
+            raise
+        raise UnsupportedError(
+            "the model could not be compiled around the hooks of explore(): compile it with fullgraph=False, which "
+            f"lets compiled code stop at a hook ({type(error).__name__})"
+        ) from error
 
 
 def _checked(model: PreTrainedModel) -> GenerationConfig:
