@@ -21,7 +21,6 @@ from esamp.methods import registry
 from esamp.methods.base import DecodeMethod
 from esamp.options import Options
 
-
 COMPILER = "torch._dynamo.exc"
 """The module of the errors that torch.compile raises when it cannot trace code."""
 
