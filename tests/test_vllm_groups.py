@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from applicable import applicable
 from esamp.engines.vllm.groups import Groups
 from esamp.engines.vllm.params import SAMPLES
 from esamp.engines.vllm.settings import VLLMSettings
@@ -29,7 +30,7 @@ def enter(groups: Groups, parent: str, n: int, **parameters) -> list[str]:
     """All n samples of a request that passed our admission."""
     names = ids(parent, n)
     for name in names:
-        groups.add(name, ESAMP | parameters | {SAMPLES: n})
+        groups.add(name, applicable(ESAMP | parameters) | {SAMPLES: n})
     return names
 
 
@@ -221,7 +222,8 @@ def test_many_option_sets_stay_within_the_memory_for_them():
     groups = make(slots=8, memory=1, defaults={"features": 4})
     kept = []
     for number in range(40):
-        kept += enter(groups, f"r{number}", 1, features=64 + number, distiller="mlp" if number % 2 else "rls")
+        size = {"distiller": "mlp", "width": 384 + number} if number % 2 else {"features": 64 + number}
+        kept += enter(groups, f"r{number}", 1, **size)
         if len(kept) > 3:
             groups.finish([kept.pop(0)])
         assert groups.nbytes < 2 * 2**20
