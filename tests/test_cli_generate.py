@@ -131,12 +131,12 @@ def test_the_same_seed_gives_the_same_samples(capsys: Output, model: str) -> Non
 def test_options_reach_the_method_and_the_sampler(capsys: Output, model: str, tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     given = {"--preset": "paper", "--beta": "0.1", "--method-seed": "3", "--top-k": "5", "--dtype": "float32"}
-    flags = ["--no-gate", "--centre", *(word for pair in given.items() for word in pair)]
+    flags = ["--no-gate", "--keep-end", *(word for pair in given.items() for word in pair)]
     code, _, err = here(capsys, PROMPT, "--model", model, "-n", "1", "--max-tokens", "4", "--output", str(path), *flags)
     assert code == 0, err
     settings = lines(path.read_text())[0]["settings"]
     options, sampling = settings["options"], settings["sampling"]
-    assert (options["distiller"], options["beta"], options["centre"], options["seed"]) == ("mlp", 0.1, True, 3)
+    assert (options["distiller"], options["beta"], options["keep_end"], options["seed"]) == ("mlp", 0.1, True, 3)
     assert (sampling["top_k"], settings["dtype"]) == (5, "float32")
 
 

@@ -19,6 +19,8 @@ from vllm import LLM, SamplingParams
 from vllm.exceptions import VLLMValidationError
 from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
+from applicable import applicable
+
 EOS, OPERATORS, NUMBERS = 2, range(16, 22), range(22, 123)
 """Tokens of the embedded model."""
 REPLAY = "ESAMP_FUZZ_SEED"
@@ -230,7 +232,7 @@ def _options(rng: random.Random, kind: Kind, side: int) -> dict[str, Any]:
     if rng.random() < kind.shared:
         options["group"] = f"a group of side {side}, number {rng.randrange(3)}"
     options |= {flag: rng.choice((1, True, "true")) for flag in ("telemetry", "trace") if rng.random() < 0.3}
-    return options
+    return applicable(options)
 
 
 def _unusual(rng: random.Random) -> dict[str, Any]:
