@@ -45,15 +45,13 @@ class Endings:
         device = placed.device
         self._stops = torch.tensor(list(stops), dtype=torch.long, device=device)
         self._padding = pad if pad is not None else stops[0] if stops else None
-        self._distinct = self._padding is not None and self._padding not in stops
         self._known = frozenset(stops) | ({self._padding} if self._padding is not None else set())
         self._placed, self._live = placed, placed
         self._ended = torch.zeros_like(placed)  # rows that have sampled one of `stops`
         self._padded = torch.zeros_like(placed)  # rows that were fed the padding last
         self._last = torch.full_like(placed, -1, dtype=torch.long)
         self._surprise = torch.zeros(len(placed), device=device)  # -log p of the repetitions of `_last`, in nats
-        self._woken = torch.zeros_like(placed)  # rows that went on behind padding or an end
-        self._woken_by = torch.zeros(2, dtype=torch.bool, device=device)  # behind padding, behind an end
+        self._contradicted = torch.zeros(2, dtype=torch.bool, device=device)  # a row went on behind padding, an end
 
     def see(self, tokens: Tensor, logits: Tensor | None) -> Seen:
         """The model is fed `tokens` `[B]`, each row's newest.
@@ -64,10 +62,9 @@ class Endings:
         goes_on = ~is_stop & ~is_pad
         behind_padding = goes_on & self._padded & ~self._ended
         behind_end = goes_on & self._ended
-        self._woken_by |= torch.stack([behind_padding.any(), behind_end.any()])
+        self._contradicted |= torch.stack([behind_padding.any(), behind_end.any()])
         self._ended = (self._ended & ~behind_end) | is_stop
-        ambiguous = is_pad  # sampled, or fed to a row that has ended
-        learnable = self._live & ~ambiguous
+        learnable = self._live & ~is_pad  # padding may be sampled, or fed to a row that has ended
         self._live = self._placed & ~is_pad & ~self._ended
         self._padded = is_pad
         if logits is not None:
@@ -78,17 +75,17 @@ class Endings:
 
     def report(self) -> None:
         """Warn of what the call's tokens contradict. Waits for the device."""
-        behind_padding, behind_end = self._woken_by.tolist()
+        behind_padding, behind_end = self._contradicted.tolist()
         if behind_end:
             _warn(
                 "rows went on behind a token that explore() takes for the end of a sequence",
-                "if this call ends its samples by other tokens, name them: explore(eos_token_id=...)",
+                "If this call ends its samples by other tokens, name them: explore(eos_token_id=...)",
             )
         if behind_padding:
             _warn(
                 f"rows went on behind token {self._padding}, which explore() takes for padding: where it was a word, "
                 "its row was not steered for a step",
-                "if this call pads with another token, name it: explore(pad_token_id=...)",
+                "If this call pads with another token, name it: explore(pad_token_id=...)",
             )
         surprise: dict[int, float] = {}
         for token, row, live in zip(self._last.tolist(), self._surprise.tolist(), self._live.tolist(), strict=True):
@@ -99,7 +96,7 @@ class Endings:
             _warn(
                 f"rows were fed nothing but token {min(stuck)} to the end of the call, as ended rows are, but "
                 "explore() took them for running, steered them and learned from them",
-                "if this token ends or pads the samples of this call, name it: explore(eos_token_id=..., "
+                "If this token ends or pads the samples of this call, name it: explore(eos_token_id=..., "
                 "pad_token_id=...)",
             )
 
@@ -118,7 +115,7 @@ def _surprise(logits: Tensor, tokens: Tensor) -> Tensor:
 
 def _warn(what: str, remedy: str) -> None:
     warnings.warn(
-        f"model.generate: {what}. {remedy[0].upper()}{remedy[1:]}, or call run.generate(...), which takes the same "
+        f"model.generate: {what}. {remedy}, or call run.generate(...), which takes the same "
         "arguments and knows which rows have ended.",
         EndingsWarning,
         stacklevel=4,

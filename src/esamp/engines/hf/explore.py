@@ -13,6 +13,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from esamp.engines.hf.exploration import Exploration
 from esamp.engines.hf.groups import Groups
 from esamp.engines.hf.head import probe
+from esamp.engines.hf.prompt import token_list
 from esamp.engines.hf.run import Run
 from esamp.engines.hf.taps import Taps, layer_stack
 from esamp.engines.text import line_breaks
@@ -92,7 +93,7 @@ def explore(
     run = Run(
         model,
         Exploration(built, groups, head, shape.device, trace=trace),
-        stops=eos if isinstance(eos, list) else [] if eos is None else [eos],
+        stops=token_list(eos),
         pad=pad,
         seed=seed,
         trace=trace,
@@ -108,11 +109,15 @@ def explore(
         if _has_compiled_code(model):
             torch.compiler.reset()  # and code compiled with them would keep their graph breaks
     run.close()
-    if run.prompts_seen and not run.decode_steps and not built.first_token and not run.refused:
+    _warn_if_inactive(run)
+
+
+def _warn_if_inactive(run: Run) -> None:
+    if run.prompts_seen and not run.decode_steps and not run.method.first_token and not run.refused:
         warnings.warn(
             "explore() saw prompts but no decode step: nothing was explored (was only one token generated?)",
             InactiveMethodWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
 
 

@@ -3,14 +3,13 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor
 
 from esamp.engines.hf.batch import UNLIMITED
 from esamp.engines.hf.exploration import Exploration
 from esamp.engines.hf.processors import Late, Observe, Rescore
-from esamp.engines.hf.prompt import Prompt, find_cache, holds_tokens
+from esamp.engines.hf.prompt import Prompt, find_cache, holds_tokens, token_list
 from esamp.errors import OptionError, UnsupportedError
 from esamp.step import Combined
 
@@ -42,7 +41,7 @@ class GenerateCall:
             )
         embeddings = inputs.get("inputs_embeds")
         tokens = embeddings if isinstance(embeddings, Tensor) else ids
-        stops = _as_list(config.eos_token_id)
+        stops = token_list(config.eos_token_id)
         pad = config.pad_token_id
         self._check_block(config.num_return_sequences or 1)
         self._exploration.start(
@@ -118,10 +117,3 @@ class GenerateCall:
     def _take_late(self) -> Callable[[Tensor], Tensor] | None:
         late, self._late = self._late, None
         return late
-
-
-def _as_list(tokens: Any) -> list[int]:
-    """End-of-sequence tokens of a generation configuration, which has one, several or none."""
-    if tokens is None:
-        return []
-    return torch.as_tensor(tokens).flatten().tolist()

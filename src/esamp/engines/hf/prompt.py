@@ -68,6 +68,11 @@ def left_padded(prompts: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Ten
     return torch.tensor(ids), torch.tensor(mask)
 
 
+def token_list(tokens: int | Sequence[int] | None) -> list[int]:
+    """The tokens of a setting that has one, several or none, as ``eos_token_id`` does."""
+    return [] if tokens is None else [tokens] if isinstance(tokens, int) else list(tokens)
+
+
 def find_cache(inputs: Mapping[str, Any]) -> object | None:
     """The cache that the model is called with, whatever it is called."""
     return next((inputs[name] for name in CACHE_NAMES if inputs.get(name) is not None), None)
