@@ -1,12 +1,11 @@
 """Which answer a text gives, and which answers are the same."""
 
-import time
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from esamp.search.answers import READERS, Reading, canonical, key, read
+from growth import assert_linear
 
 TRACE = "try 8 - 3 = 5 left 5 9 5\n5 * 5 = 25 not 24\ntry 8 * 3 = 24 yes\n24 = 8 * (9 - 6)\nAnswer: 8 * (9 - (3 + 3))\n"
 
@@ -124,8 +123,5 @@ def test_any_text_has_an_answer_or_none(reading: Reading, text: str) -> None:
         "9.",
     ],
 )
-def test_hostile_texts_take_no_time(reading: Reading, piece: str) -> None:
-    text = piece * (400_000 // len(piece))
-    started = time.process_time()
-    key(text, reading)
-    assert time.process_time() - started < 5  # linear: some tenths of a second; quadratic: minutes
+def test_the_work_grows_linearly_with_a_hostile_text(reading: Reading, piece: str) -> None:
+    assert_linear(lambda text: key(text, reading), lambda size: piece * (size // len(piece)), 100_000)

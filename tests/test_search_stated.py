@@ -1,13 +1,13 @@
 """Answers with probabilities, read from texts of every kind."""
 
 import json
-import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from esamp.search.stated import Stated, parse, weights
+from growth import assert_linear
 
 TAGGED = """Sure! Here you go:
 <response><text>First one</text><probability>0.5</probability></response>
@@ -147,8 +147,5 @@ def test_what_is_written_as_asked_is_read_as_it_is(rows: list[tuple[str, float]]
     "piece",
     ["<response>", "<text>", "<", "<response", "{", "[", "{}", "[]", '{"text": 1}', '{"a":', "<probability>", '"', "9"],
 )
-def test_hostile_texts_take_no_time(piece: str) -> None:
-    text = piece * (1_000_000 // len(piece))
-    started = time.process_time()
-    parse(text)
-    assert time.process_time() - started < 8  # linear: about a second; quadratic: minutes
+def test_the_work_grows_linearly_with_a_hostile_text(piece: str) -> None:
+    assert_linear(parse, lambda size: piece * (size // len(piece)), 250_000)

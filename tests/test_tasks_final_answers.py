@@ -1,7 +1,6 @@
 """Final answers as chat models write them: every task reads the same forms, and no task reads a thought."""
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from esamp.tasks.numerals import number, number_in_words
 from esamp.tasks.thought import without_thought
 from esamp.tasks.tot_text import ToTText
 from esamp.tasks.verifier import Verifier
+from growth import assert_linear
 
 pytest.importorskip("math_verify", reason="math-verify is not installed: pip install -e '.[tasks]'")
 TWENTY_FOUR = "6 / (5 / 4 - 1)"  # of 1 4 5 6
@@ -505,10 +505,9 @@ def test_any_text_has_an_answer_or_none(text: str) -> None:
         ),
     ],
 )
-def test_hostile_texts_take_no_time(piece: str) -> None:
-    long = piece * (100_000 // len(piece))
-    started = time.process_time()
-    for text in (long, f"\\boxed{{{long}}}", f"Answer: {long}", f"#### {long}", long[:1_900]):
+@pytest.mark.parametrize("around", ["{}", "\\boxed{{{}}}", "Answer: {}", "#### {}"])
+def test_the_work_grows_linearly_with_a_hostile_text(piece: str, around: str) -> None:
+    def read(text: str) -> None:
         plain = without_thought(text)
         answer_of(plain, several=True)
         undressed(final_answer(plain) or "")
@@ -516,6 +515,5 @@ def test_hostile_texts_take_no_time(piece: str) -> None:
         letter("A", text)
         game(text)
         number_in_words(text)
-        if len(text) < 2_000:
-            normal(text)
-    assert time.process_time() - started < 5  # linear: some tenths of a second
+
+    assert_linear(read, lambda size: around.format(piece * (size // len(piece))), 25_000)

@@ -1,7 +1,6 @@
 """Programs as chat models write them: which block is graded, and code that lost its indents or fences."""
 
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from esamp.tasks.livecodebench import LiveCodeBench, LiveCodeBenchOptions, last_
 from esamp.tasks.livecodebench_tests import same_output
 from esamp.tasks.program_text import as_body, fenced_blocks, program_without_fences
 from esamp.tasks.thought import without_thought
+from growth import assert_linear
 
 needs_isolation = pytest.mark.skipif(bool(available().missing), reason="this machine cannot isolate a model's code")
 HEAD = 'def triple(x):\n    """ Three times x. """\n'
@@ -193,12 +193,13 @@ def test_any_text_has_a_program_or_none(text: str) -> None:
 @pytest.mark.parametrize(
     "piece", ["```", "``` ", "```\n", "~~~py\n", " ", "```python\n", "\t", "def ", "a b\n", '"""\n', "@"]
 )
-def test_hostile_texts_take_no_time(piece: str) -> None:
-    started = time.process_time()
-    for text in (piece * (200_000 // len(piece)), "```" + piece * (200_000 // len(piece))):
+@pytest.mark.parametrize("start", ["", "```"])
+def test_the_work_grows_linearly_with_a_hostile_text(piece: str, start: str) -> None:
+    def read(text: str) -> None:
         fenced(text)
         completion(text)
         last_program(text)
         HumanEval([HUMANEVAL], CodeOptions()).program(HUMANEVAL, text)
         MBPP([BASIC], CodeOptions()).program(BASIC, text)
-    assert time.process_time() - started < 5  # linear: some tenths of a second
+
+    assert_linear(read, lambda size: start + piece * (size // len(piece)), 50_000)
