@@ -52,6 +52,19 @@ def limited(own: Vector, fused: Vector, budget: float) -> Vector:
     return own + share * (fused - own)
 
 
+def entropy(logits: Vector) -> float:
+    """In nats."""
+    return -sum(p * math.log(p) for p in softmax(logits) if p > 0)
+
+
+def softened(own: Vector, fused: Vector) -> Vector:
+    """`fused`, with its differences from the largest logit made smaller until its entropy is that of `own`."""
+    if entropy(fused) >= entropy(own):
+        return fused
+    share = brentq(lambda t: entropy(t * fused) - entropy(own), 0.0, 1.0, xtol=1e-12)
+    return max(fused) + share * (fused - max(fused))
+
+
 def with_ends_kept(own: Vector, fused: Vector, stops: Sequence[int]) -> Vector:
     """The stops' logits as under `own`, the others in proportion to `fused` with what probability is left."""
     old, new = softmax(own), softmax(fused)

@@ -299,6 +299,7 @@ def test_what_the_user_compiled_explores_too(part: str) -> None:
         ESampConfig(signal="contrast"),
         ESampConfig(signal="contrast", cap=1.0),
         ESampConfig(kl=0.01),
+        ESampConfig(keep_entropy=True),
         ESampConfig(keep_end=True),
     ],
     ids=lambda options: ",".join(f"{name}={getattr(options, name)}" for name in sorted(options.model_fields_set)),

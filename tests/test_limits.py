@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+import contrast_reference
 import reference
 from esamp.explorer import fusion
 
@@ -71,6 +72,40 @@ def test_ruled_out_tokens_stay_out_under_a_budget() -> None:
     limited = fusion.limited_logits(plain, fused, 0.05)
     assert limited[:, 3].isneginf().all()
     assert limited[:, :3].isfinite().all()
+
+
+def test_a_sharpened_distribution_is_softened_by_hand() -> None:
+    plain, fused = torch.tensor([[0.0, 1.0], [0.0, 3.0]]), torch.tensor([[5.0, 2.0], [0.0, 1.0]])
+    softened = fusion.softened_logits(plain, fused)
+    torch.testing.assert_close(softened, torch.tensor([[5.0, 4.0], [0.0, 1.0]]), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("scale", [0.5, 2.0, 20.0])
+def test_entropy_falls_no_lower_than_the_models_own(scale: float) -> None:
+    plain, fused = logits(rows=8)
+    fused = scale * fused
+    softened = fusion.softened_logits(plain, fused)
+    binding = 0
+    for row in range(len(plain)):
+        old, full, new = (x[row].double().numpy() for x in (plain, fused, softened))
+        np.testing.assert_allclose(new, contrast_reference.softened(old, full), atol=2e-3 * scale)
+        assert (
+            contrast_reference.entropy(new)
+            >= min(contrast_reference.entropy(old), contrast_reference.entropy(full)) - 1e-5
+        )
+        binding += contrast_reference.entropy(full) < contrast_reference.entropy(old)
+    assert scale < 2 or binding > 0
+
+
+def test_softening_keeps_ruled_out_tokens_out_and_the_largest_logit_in_place() -> None:
+    plain, fused = logits()
+    plain[:, 3] = -INF
+    fused = 10 * fused
+    fused[:, 3] = -INF
+    softened = fusion.softened_logits(plain, fused)
+    assert softened[:, 3].isneginf().all()
+    torch.testing.assert_close(softened.amax(-1), fused.amax(-1))
+    assert (softened.argsort(-1)[:, -2:] == fused.argsort(-1)[:, -2:]).all()
 
 
 @given(st.integers(0, 2**31), st.lists(st.integers(-1, 8), min_size=1, max_size=3))

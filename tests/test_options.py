@@ -31,7 +31,7 @@ INTEGERS = (
 CHOICES = ("preset", "signal", "distiller", "scope", "candidates", "block", "loss", "dtype")
 OPTIONAL = ("forgetting",)
 """Numbers that may be left to the method."""
-SWITCHES = ("gate", "centre", "keep_end", "first_token")
+SWITCHES = ("gate", "centre", "keep_entropy", "keep_end", "first_token")
 
 
 def test_every_option_of_esamp_is_covered_here() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from shutil import copyfile
 from typing import Any
 
 import numpy as np
@@ -206,6 +207,19 @@ def test_nothing_is_measured_twice(folder: Path) -> None:
     parts: Parts = []
     measuring.measure(*opened(folder), on_part=noted(parts))
     assert parts == []
+
+
+def test_nothing_is_measured_where_nothing_can_be_compared(folder: Path, tmp_path: Path) -> None:
+    """One method of the study has not been run: the report says so at once, and not after minutes of measuring."""
+    for cell in (folder / "store" / "cells").iterdir():
+        (tmp_path / "store" / "cells" / cell.name).mkdir(parents=True)
+        for name in ("cell.json", "records.jsonl"):
+            copyfile(cell / name, tmp_path / "store" / "cells" / cell.name / name)
+    before = sorted(tmp_path.rglob("*"))
+    (tmp_path / "study.toml").write_text(TOML.replace("[primary]", '[[methods]]\nmethod = "min_p"\n[primary]'))
+    given = [str(tmp_path / "study.toml"), "--store", str(tmp_path / "store"), "--out", str(tmp_path / "report")]
+    assert main(["study", "report", *given]) == 2
+    assert [path for path in sorted(tmp_path.rglob("*")) if path.name != "study.toml"] == before
 
 
 def test_what_is_left_is_measured(folder: Path) -> None:

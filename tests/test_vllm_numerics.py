@@ -103,6 +103,7 @@ MIXED = [
     Request(prompt(7, 3), 4, dict(signal="contrast", beta=2.0, gate=False, cap=0.3, samples=3), dict(seed=6)),
     Request(prompt(8, 3), 2, STATE | dict(kl=0.002)),
     Request(prompt(10, 3), 2, STATE | dict(keep_end=True)),
+    Request(prompt(11, 3), 2, STATE | dict(keep_entropy=True)),
     Request(prompt(9, 3), 2, STATE | dict(first_token=True, preset="paper", width=32)),
 ]
 

@@ -148,6 +148,8 @@ def _limited(model: PreTrainedModel, own: Rows, mixed: Rows, config: ESampConfig
     """`mixed` within the limits of the options."""
     if config.cap:
         mixed = contrast_reference.capped(own, mixed, config.cap)
+    if config.keep_entropy:
+        mixed = contrast_reference.softened(own, mixed)
     if config.kl:
         mixed = contrast_reference.limited(own, mixed, config.kl)
     ends = model.generation_config.eos_token_id

@@ -42,6 +42,7 @@ def report(
         problems = load_tasks(study)
     place = Store(store)
     hush("sentence_transformers")
+    load(study, place, problems)  # measuring takes minutes, so an error comes before it
     with MeasureBar() as bar:
         measure(study, place, problems, on_part=bar.part)
         blocks = load(study, place, problems)

@@ -61,6 +61,8 @@ class ESampConfig(Options):
     no limit"""
     cap: float = Field(0.0, ge=0, le=100)
     """largest change of a token's logit relative to the mean change, in nats, approached smoothly; 0 sets no limit"""
+    keep_entropy: bool = False
+    """soften each row's distribution until it has the entropy of the model's own, so that exploring sharpens nothing"""
     keep_end: bool = False
     """give end-of-sequence tokens the probability that the model gives them, so that lengths stay as they were"""
     first_token: bool = False
@@ -175,7 +177,7 @@ class ESampConfig(Options):
     @property
     def adjusts_logits(self) -> bool:
         """Whether the change is limited or corrected on the logits, which takes a second projection."""
-        return self.kl > 0 or self.cap > 0 or self.keep_end
+        return self.kl > 0 or self.cap > 0 or self.keep_entropy or self.keep_end
 
     @property
     def steers(self) -> bool:

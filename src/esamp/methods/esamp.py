@@ -260,6 +260,8 @@ class ESamp(DecodeMethod):
         config = self.config
         if config.cap > 0:
             fused = fusion.capped_logits(reference, fused, config.cap)
+        if config.keep_entropy:
+            fused = fusion.softened_logits(reference, fused)
         if config.kl > 0:
             fused = fusion.limited_logits(reference, fused, config.kl)
         return fusion.kept_ends(reference, fused, step.rows.stops) if config.keep_end else fused
