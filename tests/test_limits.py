@@ -91,7 +91,7 @@ def test_entropy_falls_no_lower_than_the_models_own(scale: float) -> None:
         np.testing.assert_allclose(new, contrast_reference.softened(old, full), atol=2e-3 * scale)
         assert (
             contrast_reference.entropy(new)
-            >= min(contrast_reference.entropy(old), contrast_reference.entropy(full)) - 1e-5
+            >= min(contrast_reference.entropy(old), contrast_reference.entropy(full)) - 1e-3
         )
         binding += contrast_reference.entropy(full) < contrast_reference.entropy(old)
     assert scale < 2 or binding > 0

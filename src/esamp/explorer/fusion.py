@@ -17,7 +17,9 @@ import torch
 from torch import Tensor
 
 BISECTIONS = 14
-"""Halvings of the interval in which a row's strength or softness is looked for: it is known to one in ten thousand."""
+"""Halvings of the interval in which `limited_logits` looks for a row's strength: it is known to one in ten thousand."""
+NEWTON_STEPS = 10
+"""Steps of Newton's method in `softened_logits`; entropies agree within a thousandth of a nat."""
 
 
 def mixed_states(deep: Tensor, delta: Tensor, steered: Tensor) -> Tensor:
@@ -101,31 +103,29 @@ def softened_logits(reference: Tensor, fused: Tensor) -> Tensor:
 
     Both are `[R, V]`; rows of `fused` that have as much entropy already stay as they are (t = 1). A tilt toward
     what is new also sharpens a distribution; this takes the sharpening back and keeps the order of the tokens. Entropy
-    falls with t, so t is found by bisection, from below: ``H(t) = log Z(t) - t E_t[fused]``, E_t being the mean under
-    ``softmax(t fused)`` and Z its normaliser.
+    falls with t, ``H(t) = log Z(t) - t E_t[fused]`` and ``H'(t) = -t Var_t[fused]`` under ``softmax(t fused)`` with the
+    normaliser Z, so t is found by Newton's method within a bracket.
     """
     reference, fused = reference.float(), fused.float()
-    ruled_out = fused.isneginf()
+    log_old, ruled_out = reference.log_softmax(-1), fused.isneginf()
+    wanted, absent = torch.special.entr(log_old.exp()).sum(-1), ruled_out.sum(-1)
     top = fused.amax(-1, keepdim=True)
-    height = (fused - top).masked_fill(ruled_out, 0.0)
+    height = (fused - top).masked_fill(ruled_out, 0.0)  # ruled out tokens add 1 to a sum of weights, 0 to the others
 
-    def scaled(sharpness: Tensor) -> Tensor:
-        return (sharpness.unsqueeze(-1) * height).masked_fill(ruled_out, float("-inf"))
-
-    def entropy(sharpness: Tensor) -> Tensor:
-        logits = scaled(sharpness)
-        log_total = logits.logsumexp(-1)
-        return log_total - sharpness * ((logits - log_total.unsqueeze(-1)).exp() * height).sum(-1)
-
-    log_old = reference.log_softmax(-1)
-    wanted = torch.special.entr(log_old.exp()).sum(-1)
     low, high = torch.zeros_like(wanted), torch.ones_like(wanted)
-    low = torch.where(entropy(high) >= wanted, high, low)
-    for _ in range(BISECTIONS):
-        middle = (low + high) / 2
-        soft = entropy(middle) >= wanted
-        low, high = torch.where(soft, middle, low), torch.where(soft, high, middle)
-    return top + scaled(low)
+    sharpness = high
+    for _ in range(NEWTON_STEPS):
+        weights = (sharpness.unsqueeze(-1) * height).exp_()
+        total = weights.sum(-1) - absent
+        mean = weights.mul_(height).sum(-1) / total
+        variance = weights.mul_(height).sum(-1) / total - mean.square()
+        surplus = total.log() - sharpness * mean - wanted
+        low, high = torch.where(surplus >= 0, sharpness, low), torch.where(surplus >= 0, high, sharpness)
+        newton = sharpness * (surplus / (sharpness.square() * variance).clamp_min(1e-12)).clamp(-2, 2).exp()
+        inside = ((newton > low) & (newton < high)) | ((newton - sharpness).abs() < 1e-5 * sharpness)
+        middle = torch.where(low > 0, (low * high).sqrt(), high / 2)
+        sharpness = torch.where(inside, newton, middle).clamp_max(1.0)
+    return top + (sharpness.unsqueeze(-1) * height).masked_fill(ruled_out, float("-inf"))
 
 
 def kept_ends(reference: Tensor, fused: Tensor, stops: Tensor) -> Tensor:
