@@ -285,6 +285,22 @@ def test_a_run_stops_at_more_than_its_share_of_failures(
         assert len(lines(output)) == 16
 
 
+TOO_LONG: Reply = (400, {"error": {"message": "maximum context length is 9"}})
+
+
+def test_a_batch_with_too_many_lasting_failures_asks_nothing_more(
+    script: Scripted, capsys: Output, tmp_path: Path
+) -> None:
+    source = prompts_file(tmp_path / "in.jsonl", **{f"p{number}": f"bad {number}" for number in range(12)}, a="good")
+    script.answer = lambda prompt: TOO_LONG if prompt in BAD else (200, completion())
+    for expected in (10, 0):
+        asked = len(script.bodies)
+        code, told = at_server(capsys, source, tmp_path / "out.jsonl", "--batch-rows", "1")
+        assert code == 1
+        assert "stopped: 10 of 13 prompts failed" in told
+        assert len(script.bodies) - asked == expected
+
+
 def test_a_few_failures_never_stop_a_run_and_earlier_ones_count() -> None:
     lasting = FailureRecord("too long", retry=False)
     few = Failures(20, 0.1)
@@ -421,6 +437,18 @@ def test_a_study_stops_at_more_than_its_share_of_failures(script: Scripted, stud
     study.write_text("max_failed = 1.0\n" + study.read_text())
     assert run(study) == 1
     assert "32 of 32 groups failed" in capsys.readouterr().err
+
+
+def test_a_study_with_too_many_lasting_failures_asks_nothing_more(
+    script: Scripted, study: Path, capsys: Output
+) -> None:
+    study.write_text(TOML.replace("limit = 3", "limit = 8"))
+    script.replies = [TOO_LONG]
+    for _ in range(2):
+        asked = len(script.bodies)
+        assert run(study) == 1
+        assert "stopped: 10 of 32 groups failed" in capsys.readouterr().err
+    assert len(script.bodies) == asked
 
 
 def test_a_method_that_did_not_act_still_ends_a_study(study: Path, capsys: Output) -> None:

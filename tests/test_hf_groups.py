@@ -223,8 +223,9 @@ def test_one_distiller_for_all_is_opt_in(own_call: bool) -> None:
         generate(run, own_call, torch.cat([A, B, C]))
         assert run.telemetry()["groups_refused"] == 0
         assert run.telemetry()["updates"] == updates(own_call)
-        generate(run, own_call, A)
+        generate(run, own_call, torch.cat([A, B, C]))
         assert run.telemetry()["updates"] == 2 * updates(own_call)
+        assert run._exploration.groups.first == [2, 2, 2]  # a call's own groups are kept, however many they are
 
 
 @both_calls

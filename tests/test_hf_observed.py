@@ -19,7 +19,9 @@ from transformers import CompileConfig, DynamicCache, LogitsProcessorList, PreTr
 import esamp
 from esamp import ESampConfig, Run
 from esamp.engines.hf import EndingsWarning
-from esamp.engines.hf.streams import Streams
+from esamp.engines.hf.endings import Endings
+from esamp.engines.hf.prompt import find_cache, holds_tokens
+from esamp.engines.hf.streams import Pass, Streams
 from esamp.errors import InputError, OptionError, UnsupportedError
 from hf_models import EOS, PAD, count_hooks, small
 
@@ -91,6 +93,14 @@ def test_equal_rows_behind_an_unknown_cache_are_not_taken_for_one_group(own_call
         generate(run, own_call, same_end, past_key_values=cache, attention_mask=mask, num_return_sequences=1)
 
 
+@pytest.mark.parametrize("architecture", ["llama", "mamba", "lfm2"])
+def test_caches_of_every_kind_tell_whether_they_hold_tokens(architecture: str) -> None:
+    model = small(architecture)
+    assert not holds_tokens(DynamicCache(config=model.config))
+    with torch.no_grad():
+        assert holds_tokens(find_cache(vars(model(A, use_cache=True))))
+
+
 # ---- ends of samples
 
 
@@ -159,12 +169,27 @@ def test_nothing_is_learned_behind_a_criterion_where_padding_is_the_end_token(ow
 
 def test_greedy_loops_are_not_taken_for_ended_rows() -> None:
     model = small("llama")
-    bias = torch.zeros(96).index_fill(0, torch.tensor([50]), 50.0)
-    handle = model.lm_head.register_forward_hook(lambda module, args, logits: logits + bias)
+    flat = torch.zeros(96).index_fill(0, torch.tensor([50]), 0.1)  # the best token, but not a probable one
+    handle = model.lm_head.register_forward_hook(lambda module, args, logits: 0 * logits + flat)
     with esamp.explore(model, STRONG) as run:
         out = generate(run, False, A.repeat(2, 1), do_sample=False, num_return_sequences=1)
     handle.remove()
     assert (out[:, 5:] == 50).all()
+
+
+@pytest.mark.parametrize(
+    ("repetitions", "best", "warned"), [(2, False, False), (3, False, True), (3, True, False)], ids=str
+)
+def test_a_row_that_repeats_an_improbable_token_is_taken_for_ended(repetitions: int, best: bool, warned: bool) -> None:
+    """A token of 4.7 nats, so that three repetitions are less probable than exp(-12), unless it is the best one."""
+    token = torch.tensor([7])
+    logits = torch.zeros(1, 96).index_fill(1, token, 0.1 if best else -0.1)
+    endings = Endings(torch.tensor([True]), [EOS], PAD)
+    endings.see(token, None)
+    for _ in range(repetitions):
+        assert endings.see(token, logits).live.all()
+    with pytest.warns(EndingsWarning, match="nothing but token 7") if warned else nullcontext():
+        endings.report()
 
 
 # ---- other uses of the model within the call
@@ -395,6 +420,24 @@ def test_a_prompt_in_pieces_that_cannot_be_told_from_steps_is_refused() -> None:
         streams.enter({"input_ids": A[:, 4:], "past_key_values": cache})
 
 
+def test_a_cache_of_an_unknown_kind_is_followed_and_what_it_holds_is_not_known() -> None:
+    class Own:
+        """A cache of somebody's own model."""
+
+    streams, cache = Streams(), Own()
+    passes = []
+    for piece in (A, A[:, :1], A[:, :1]):
+        passes.append(streams.enter({"input_ids": piece, "past_key_values": cache}))
+        streams.leave()
+    assert passes == [Pass.PROMPT, Pass.STEP, Pass.STEP]
+    assert not streams.prompt.whole
+
+
+def test_a_cache_that_is_a_tuple_is_refused() -> None:
+    with pytest.raises(UnsupportedError, match=r"tuple.*run\.generate"):
+        Streams().enter({"input_ids": A[:, :1], "past_key_values": ((torch.zeros(1), torch.zeros(1)),)})
+
+
 def test_full_graphs_are_refused_by_their_name() -> None:
     with esamp.explore(small("llama")) as run, pytest.raises(UnsupportedError, match="fullgraph=False"):
         generate(run, True, A, compile_config=CompileConfig(fullgraph=True))
@@ -445,6 +488,17 @@ def test_each_group_has_noise_of_its_own(own_call: bool, block: int | None) -> N
     assert len(set(rows)) == len(rows) == (2 if block else 4)
     if not block:
         assert rows[0][0] == rows[1][0] != rows[2][0] == rows[3][0]
+
+
+@both_calls
+def test_the_seed_of_explore_chooses_the_noise(own_call: bool) -> None:
+    model, texts = small("llama"), []
+    for seed in (7, 7, 0):
+        torch.manual_seed(0)
+        with esamp.explore(model, method="esamp_noise", seed=seed) as run:
+            texts.append(generate(run, own_call, A, output_logits=True, return_dict_in_generate=True).logits[2])
+    assert torch.equal(texts[0], texts[1])
+    assert not torch.equal(texts[0], texts[2])
 
 
 # ---- memory

@@ -84,7 +84,7 @@ def test_beam_search_is_refused_with_a_static_cache() -> None:
 @pytest.mark.parametrize("by", ["assistant_model", "prompt_lookup_num_tokens"])
 def test_assisted_decoding_is_refused(by: str, own_call: bool) -> None:
     assistant: Any = small("llama", num_hidden_layers=1) if by == "assistant_model" else 3
-    with pytest.raises(UnsupportedError, match="assist"), esamp.explore(small("llama")) as run:
+    with pytest.raises(UnsupportedError, match="assistant_model"), esamp.explore(small("llama")) as run:
         call(run, own_call, do_sample=False, **{by: assistant})
 
 

@@ -14,6 +14,7 @@ from applicable import applicable
 from esamp.errors import OptionError
 from esamp.explorer.config import PRESET_SAMPLING, ESampConfig
 from esamp.explorer.layout import RowLayout
+from esamp.explorer.proposal import Proposal
 from esamp.explorer.rls import RecursiveLeastSquares
 from esamp.methods.base import ModelShape
 from esamp.methods.esamp import ESamp
@@ -211,6 +212,19 @@ def test_logits_that_are_no_numbers_fall_back_and_reset(candidates: str) -> None
     esamp.observe(step, torch.zeros(3, dtype=torch.int64), step.live)
     assert [esamp.telemetry(slot)["resets"] for slot in (0, 1)] == [0, 1]
     assert np.isfinite(esamp.telemetry(0)["kl"])
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+def test_rows_fall_back_unless_both_of_their_logits_are_sound(narrow: bool) -> None:
+    """Own logits that are no numbers teach nothing; fused ones reset the slot, unless float16 merely overflowed."""
+    every, nothing = torch.ones(4, dtype=torch.bool), torch.empty(4, 0)
+    layout = RowLayout.build([0] * 4, "cpu")
+    proposal = Proposal(layout, *[nothing] * 7, live=every.clone(), broken=~every, steered=every.clone())
+    reference, fused = torch.tensor([[True, True, False, False], [True, False, True, False]])
+    proposal.fall_back(reference, fused, narrow=narrow)
+    assert proposal.steered.tolist() == [True, False, False, False]
+    assert proposal.live.tolist() == [True, narrow, False, False]
+    assert proposal.broken.tolist() == [False, not narrow, False, False]
 
 
 @pytest.mark.parametrize("signal", ["action", "both"])

@@ -254,6 +254,15 @@ def test_anything_is_either_options_or_one_option_error(values: dict[str, Any]) 
         ({"width": 5}, "width = 5 does nothing with distiller = 'rls'"),
         ({"preset": "paper", "ridge": 2.0}, "ridge = 2.0 does nothing with distiller = 'mlp'"),
         ({"samples": 8}, "samples = 8 does nothing with signal = 'state'"),
+        ({"action_ridge": 0.5}, "action_ridge = 0.5 does nothing with signal = 'state'"),
+        ({"signal": "action", "gate": False}, "gate = False does nothing with signal = 'action'"),
+        ({"signal": "action", "target_layer": 2}, "target_layer = 2 does nothing with signal = 'action'"),
+        ({"signal": "action", "source_layer": 2}, "source_layer = 2 does nothing with signal = 'action'"),
+        ({"signal": "action", "ridge": 2.0}, "ridge = 2.0 does nothing with signal = 'action'"),
+        ({"signal": "contrast", "centre": True}, "centre = True does nothing with signal = 'contrast'"),
+        ({"signal": "contrast", "width": 8}, "width = 8 does nothing with signal = 'contrast'"),
+        ({"distiller": "mean", "centre": True}, "centre = True does nothing with distiller = 'mean'"),
+        ({"distiller": "mlp", "forgetting": 0.9}, "forgetting = 0.9 does nothing with distiller = 'mlp'"),
     ],
 )
 def test_options_without_effect_are_refused(values: dict[str, Any], sentence: str) -> None:

@@ -53,6 +53,7 @@ ANSWERS = {
     "bare": (GOOD, True),
     "sentences around bare code": (f"Here it is:\n\n{GOOD}\nThis works for all numbers.", True),
     "a fence that the prompt opened": (f"{GOOD}```\nIt works:\n{block('print(triple(1))')}", True),
+    "a correction behind a fence that the prompt opened": (f"{BAD}```\nNo:\n{block(GOOD)}", True),
     "a closed thought": (f"<think>{block(BAD)}</think>{block(GOOD)}", True),
     "a thought without a block": (f"<think>def triple(x): return x</think>\n{GOOD}", True),
     "a thought cut off": (f"<think>{block(GOOD)}", False),

@@ -16,7 +16,7 @@ from esamp.tasks.thought import without_thought
 LETTERS = "ABCD"
 COLUMNS = ("Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")
 ASK = 'Think step by step. Finish with a line "Answer: X", where X is one of the letters A, B, C and D.'
-_LETTER = re.compile(r"[\[(<{*_\"'`]{0,4}([A-D])[\])>}*_\"'`]{0,4}", re.IGNORECASE)
+_LETTER = re.compile(r"[\[(<{*_\"'`“‘]{0,4}([A-D])[\])>}*_\"'`”’]{0,4}", re.IGNORECASE)
 _SAID_BEFORE = re.compile(r"(?:(?:the|final|correct|answer|option|choice|letter|is)\b[\s:*_]{0,4}){1,5}", re.IGNORECASE)
 _ENDS = re.compile(r"\s{0,4}(?:[.:;,!?)\]]|\Z)|\s{0,4}\n|\s{1,4}[-–—]\s|\s[(\"'“]")
 """What ends a letter that is an option: a sign, the line, or a dash or bracket that is set apart."""

@@ -28,6 +28,10 @@ INTERRUPTED = (
     "logits processor or stopping criterion that calls the model, or a generate call in another thread. explore() "
     "cannot tell such calls apart from outside: use run.generate(...), which takes the same arguments"
 )
+TUPLE = (
+    "this model keeps its cache in a tuple, which is another one at every step, so that explore() cannot follow its "
+    "calls from outside: use run.generate(...), which takes the same arguments"
+)
 
 
 class Pass(Enum):
@@ -105,6 +109,8 @@ class Streams:
         _refuse_paged(inputs)
         cache, ids = find_cache(inputs), inputs.get("input_ids")
         states = ids if isinstance(ids, Tensor) else inputs["inputs_embeds"]
+        if isinstance(cache, tuple):
+            raise UnsupportedError(TUPLE)
         if cache is not None and _verifies(inputs):
             raise UnsupportedError(ASSISTED)
         current = self._current
