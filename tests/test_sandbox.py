@@ -14,7 +14,7 @@ import pytest
 from esamp.errors import OptionError, UnsupportedError
 from esamp.sandbox import ESSENTIAL, Isolation, Limits, Result, available, check
 from esamp.sandbox import isolation as isolation_module
-from esamp.sandbox.isolation import start
+from esamp.sandbox.start import start
 
 FOUND = available()
 needs_isolation = pytest.mark.skipif(bool(FOUND.missing), reason=f"this machine cannot isolate: {FOUND.reason}")
@@ -71,7 +71,7 @@ def test_a_user_namespace_does_what_root_does() -> None:
     )
     reads, writes = os.pipe()
     with tempfile.TemporaryDirectory() as folder:
-        begun = start(("-c", code), Path(folder), SMALL, ESSENTIAL, stdout=writes, root=False)
+        begun = start(("-c", code), folder, SMALL, ESSENTIAL, stdout=writes, root=False)
         os.close(writes)
         if failure := begun.failure():
             os.close(reads)
@@ -191,9 +191,9 @@ def test_a_call_has_a_limit_of_its_own_that_no_test_can_swallow() -> None:
     tests = "try:\n    f()\nexcept Exception:\n    pass"
     result = run("def f():\n while True: pass", tests, SMALL.replace(call_seconds=0.5))
     assert (result.verdict, result.reason) == ("timeout", "not done after 0.5 s")
-    slow = "import time\ndef f():\n time.sleep(.3)\n return 1"
+    slow = "import time\ndef f():\n time.sleep(.9)\n return 1"
     assert run(
-        slow, "for _ in range(3): assert f() == 1", SMALL.replace(call_seconds=0.6)
+        slow, "for _ in range(3): assert f() == 1", SMALL.replace(call_seconds=2.5)
     ).passed  # not of all together
 
 
