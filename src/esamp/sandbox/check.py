@@ -114,14 +114,15 @@ def check(
 
 
 def _found(answer: bytes, token: str) -> tuple[Verdict, str]:
-    """The judge's verdict. Only the judge holds the pipe and knows the token."""
+    """The judge's verdict. Only the judge holds the pipe and knows the token. The reason may quote the code."""
     try:
         said = json.loads(answer)
     except ValueError:
         return "crashed", "the tests did not end"
     if said["token"] != token:
         return "crashed", "the tests did not end"
-    return next(each for each in VERDICTS if each == said["verdict"]), str(said["reason"])
+    reason = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in str(said["reason"]))
+    return next(each for each in VERDICTS if each == said["verdict"]), reason
 
 
 @contextlib.contextmanager

@@ -185,12 +185,11 @@ def hung_up(pipe: int) -> bool:
     return bool(poll.poll(0))
 
 
-def watch(child: int, until: float, kept: int) -> None:
-    """Hold no pipe but `kept` open; end as the child ends, or end it when the time is over or SIGTERM arrives.
+def watch(child: int, until: float, null: int, kept: int) -> None:
+    """Hold nothing open but `null` and the pipe `kept`; end as the child ends, or end it when the time is over or SIGTERM arrives.
 
     The end of process 1 ends every process below it.
     """
-    null = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, 2):
         os.dup2(null, number)
     os.closerange(3, kept)
@@ -211,13 +210,14 @@ def main() -> None:
     spec = json.loads(sys.argv[1])
     status, until = spec["status"], time.monotonic() + spec["seconds"]
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
+    null = os.open(os.devnull, os.O_RDWR)  # while it can be found: process 1 moves the root of both
     try:
         die_with(lambda: os.getppid() != spec["parent"])
         separate(spec)
         die_with(lambda: os.getppid() != spec["parent"])  # a new user namespace has cleared it
         alive, held = os.pipe()  # held by this process alone, as long as it lives
         if (first := os.fork()) != 0:
-            watch(first, until, held)
+            watch(first, until, null, held)
         os.close(held)
         die_with(lambda: hung_up(alive))
         if "files" in spec["isolate"]:
@@ -226,7 +226,7 @@ def main() -> None:
             os.chdir(spec["folder"])
         above = os.getpid()
         if (second := os.fork()) != 0:
-            watch(second, until, alive)
+            watch(second, until, null, alive)
         restrict(spec)
         die_with(lambda: os.getppid() != above)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)

@@ -19,14 +19,15 @@ DIGITS = 100_000
 """Decimal digits of a whole number."""
 EXCEPTIONS = (
     *("ArithmeticError", "AssertionError", "AttributeError", "BlockingIOError", "BrokenPipeError", "BufferError"),
-    *("ChildProcessError", "ConnectionError", "EOFError", "Exception", "FileExistsError", "FileNotFoundError"),
+    *("ChildProcessError", "ConnectionError", "EOFError", "FileExistsError", "FileNotFoundError"),
     *("FloatingPointError", "ImportError", "IndexError", "IndentationError", "InterruptedError", "IsADirectoryError"),
     *("KeyError", "LookupError", "MemoryError", "ModuleNotFoundError", "NameError", "NotADirectoryError"),
     *("NotImplementedError", "OSError", "OverflowError", "PermissionError", "ProcessLookupError", "RecursionError"),
     *("ReferenceError", "RuntimeError", "SyntaxError", "SystemError", "TimeoutError", "TypeError"),
     *("UnboundLocalError", "UnicodeError", "ValueError", "ZeroDivisionError"),
 )
-"""The exceptions of the code that tests can expect; any other arrives as the nearest of these that it is derived from.
+"""The exceptions of the code that tests can expect. Another one arrives as the nearest of these that it is derived
+from, else as a RuntimeError.
 
 Not among them is what has a meaning for the interpreter that it is raised in: StopIteration would end a `map` or a
 `for` of the tests early, and SystemExit the tests themselves.
@@ -112,10 +113,10 @@ def unpack(message: Any, handle: Callable[[int], Any], depth: int = 0) -> Any:
     """
     if type(message) is not list:
         if type(message) is dict:
-            raise MessageError("an object is no value")
+            raise MessageError("the code's process sent no plain value: a JSON object")
         return message
-    if not message or type(message[0]) is not str or depth > DEEPEST:
-        raise MessageError("a value without a type, or with too many levels")
+    if not message or type(message[0]) is not str:
+        raise MessageError("the code's process sent no plain value: a value without a type")
     tag, *parts = message
     kinds = [type(part) for part in parts]
     if tag == "c" and kinds == [float, float]:
@@ -124,25 +125,25 @@ def unpack(message: Any, handle: Callable[[int], Any], depth: int = 0) -> Any:
         return handle(parts[0])
     if tag == "b" and kinds == [str]:
         return _bytes(parts[0])
-    if kinds == [list] and (tag == "d" or tag in SEQUENCES):
+    if kinds == [list] and depth < DEEPEST and (tag == "d" or tag in SEQUENCES):
         try:
             if tag == "d":
                 return dict(_pair(each, handle, depth) for each in parts[0])
             return SEQUENCES[tag]([unpack(each, handle, depth + 1) for each in parts[0]])
         except TypeError:
-            raise MessageError("a list, set or dict as a key") from None
-    raise MessageError("a value of no known type")
+            raise MessageError("the code's process sent no plain value: a list, set or dict as a key") from None
+    raise MessageError("the code's process sent no plain value: a value of no known type, or with too many levels")
 
 
 def _bytes(text: str) -> bytes:
     try:
         return bytes.fromhex(text)
     except ValueError:
-        raise MessageError("bytes that are not in hexadecimal digits") from None
+        raise MessageError("the code's process sent no plain value: bytes that are not in hexadecimal digits") from None
 
 
 def _pair(message: Any, handle: Callable[[int], Any], depth: int) -> list[Any]:
     """A key and its value."""
     if type(message) is not list or len(message) != 2:
-        raise MessageError("a dict without pairs")
+        raise MessageError("the code's process sent no plain value: a dict without pairs")
     return [unpack(each, handle, depth + 1) for each in message]
