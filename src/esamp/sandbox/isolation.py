@@ -32,6 +32,13 @@ FURTHER = {
     "memory": "no memory that its limits do not count: no shared memory of System V, memfd or tmpfs of its own",
 }
 """What holds where the kernel can filter system calls. Code is run without these as well."""
+WITHOUT = {
+    "keys": "missing: code can read the keys in your session keyring, and leave some there",
+    "sockets": "missing: code can open sockets of other kinds; in a virtual machine, AF_VSOCK reaches its host",
+    "namespaces": "missing: code can make a user namespace of its own, and attack more of the kernel from there",
+    "memory": "missing: shared memory (System V), memfds and a tmpfs of its own count in no limit",
+}
+"""What follows where one of these is missing."""
 
 
 @dataclass(frozen=True)

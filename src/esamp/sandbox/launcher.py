@@ -186,9 +186,9 @@ def hung_up(pipe: int) -> bool:
 
 
 def watch(child: int, until: float, null: int, kept: int) -> None:
-    """Hold nothing open but `null` and the pipe `kept`; end as the child ends, or end it when the time is over or SIGTERM arrives.
+    """End as the child ends; end it when the time is over or SIGTERM arrives. That of process 1 ends all below it.
 
-    The end of process 1 ends every process below it.
+    Nothing is held open meanwhile but `null` and the pipe `kept`.
     """
     for number in (0, 1, 2):
         os.dup2(null, number)
