@@ -306,6 +306,8 @@ def test_an_object_of_the_code_equals_nothing_and_iterates_in_plain_values() -> 
 def test_infinite_iterators_are_taken_as_far_as_the_tests_look() -> None:
     code = "from itertools import count\ndef f():\n    yield from count()\n"
     assert judged(code, "import itertools\nassert list(itertools.islice(f(), 5000)) == list(range(5000))").passed
+    lazy = "def f():\n    yield 5\n    raise ValueError\n"
+    assert judged(lazy, "assert next(iter(f())) == 5").passed
     endless = check(code, "assert sum(f()) == 1", limits=LIMITS.replace(wall_seconds=3))
     assert endless.verdict in ("timeout", "crashed"), endless
 

@@ -119,7 +119,9 @@ def _extra(name: str, packages: list[str]) -> Check:
 def _sandbox() -> tuple[Check, ...]:
     """What this machine isolates, as tried out; what is missing comes with the reason or with what follows."""
     found = available()
-    limits = Check("limits", True, "time, processes, files, output and the memory of each process; an empty environment")
+    limits = Check(
+        "limits", True, "time, processes, files, output and the memory of each process; an empty environment"
+    )
     missing = f"missing ({found.reason}): tasks refuse to run a model's code here unless code_isolation = 'allow'"
     held = (*found.provided, *found.further)
     essential = [Check(name, name in held, words if name in held else missing) for name, words in MEANING.items()]

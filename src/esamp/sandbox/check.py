@@ -1,9 +1,6 @@
 """`check`: does this code pass these tests?
 
-What it cannot prevent: a fault of the kernel (namespaces share it; there is no filter of system calls), use of one core
-per process until the time is over, and the memory of `processes` times `memory_mib`. Code that special-cases the calls
-it gets passes, as it does anywhere. Tests see plain values: changes to the arguments of a call are not seen, and a
-function cannot be handed to the code.
+docs/sandbox.md says what is prevented and what is not, with an attack on each claim.
 """
 
 from __future__ import annotations

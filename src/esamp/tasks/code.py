@@ -233,7 +233,7 @@ def called(tests: str) -> list[str]:
 
 
 def _defined_and_used(reference: str, tests: str) -> list[str]:
-    """The functions and classes that a reference solution defines and tests use, even where Python has that name too."""
+    """The functions and classes that a reference solution defines and tests use, also under a name of Python's."""
     try:
         tree = ast.parse(reference)
     except SyntaxError:
