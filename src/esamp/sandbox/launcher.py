@@ -38,6 +38,8 @@ TIMED_OUT = 124
 INSIDE = 1000
 """The user inside a user namespace."""
 SYSTEM = ("/usr", "/lib", "/lib64", "/lib32", "/bin", "/nix/store", "/etc/ld.so.cache", "/etc/localtime")
+HIDDEN = ("/new/proc/keys", "/new/proc/key-users")
+"""They list the names of a user's keys."""
 DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -118,6 +120,8 @@ def new_root(spec: dict[str, Any]) -> None:
         os.mkdir("/new/proc")
         mount("proc", "/new/proc", "proc", MS_NOSUID | MS_NODEV)
         protect("/new/proc", RDONLY)
+        for path in filter(os.path.exists, HIDDEN):
+            mount("/old/dev/null", path, None, MS_BIND)
     os.chdir("/new")
     checked("pivot_root", libc.pivot_root(b".", b"."))
     checked("umount2", libc.umount2(b".", DETACH))

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -73,11 +73,16 @@ def script(name: str) -> tuple[str, ...]:
     return "-c", BOOTSTRAP, marshal.dumps(tuple(codes)).hex()
 
 
-def working_folder(isolate: Sequence[str]) -> contextlib.AbstractContextManager[str]:
+@contextlib.contextmanager
+def working_folder(isolate: Sequence[str]) -> Iterator[str]:
     """Where to run: a folder that is only covered where the files are isolated, else a new one that is removed."""
     if "files" in isolate:
-        return contextlib.nullcontext(tempfile.gettempdir())
-    return tempfile.TemporaryDirectory(prefix="esamp-")
+        yield tempfile.gettempdir()
+        return
+    with tempfile.TemporaryDirectory(prefix="esamp-") as folder:
+        if os.geteuid() == 0:  # the code is another user
+            Path(folder).chmod(0o777)
+        yield folder
 
 
 def start(
@@ -107,7 +112,8 @@ def start(
     python = os.path.realpath(sys.executable)
     root = os.geteuid() == 0 if root is None else root
     inside = bool(isolate) and not root
-    refused = filter_program(platform.machine())
+    machine = platform.machine() if sys.maxsize > 1 << 32 else ""  # an interpreter of 32 bits calls in another way
+    refused = filter_program(machine)
     spec = {
         "parent": os.getpid(),
         "seconds": limits.wall_seconds + GRACE,
@@ -118,7 +124,7 @@ def start(
         "uid": USERS + secrets.randbelow(1 << 28) if root and "user" in isolate else None,
         "file": limits.file_mib << 20,
         "limits": _rlimits(limits, inside),
-        "machine": platform.machine(),
+        "machine": machine,
         "filter": refused.hex() if refused else "",
         "status": writes,
         "command": [python, *FLAGS, *arguments],
