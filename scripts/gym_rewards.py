@@ -2,8 +2,9 @@
 
     python scripts/gym_rewards.py [FAMILY ...]
 
-Every answer below is given to four problems of each family, in a process with limits; run it when the library is new. A family that is listed
-here belongs into `esamp.tasks.gym_verifier.LENIENT` unless the answer is right by chance (0 for 0.0).
+Every answer below is given to four problems of each family, in a process with limits. Run it
+again when the library has a new version. A family that is listed here belongs into
+`esamp.tasks.gym_verifier.LENIENT`, unless the answer is right by chance (0 for 0.0).
 """
 
 import sys
