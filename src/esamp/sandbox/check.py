@@ -1,9 +1,6 @@
 """`check`: does this code pass these tests?
 
-What it cannot prevent: a fault of the kernel (namespaces share it; there is no filter of system calls), use of one core
-per process until the time is over, and the memory of `processes` times `memory_mib`. Code that special-cases the calls
-it gets passes, as it does anywhere. Tests see plain values: changes to the arguments of a call are not seen, and a
-function cannot be handed to the code.
+docs/sandbox.md says what is prevented and what is not, with an attack on each claim.
 """
 
 from __future__ import annotations
@@ -15,16 +12,15 @@ import secrets
 import selectors
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from esamp.errors import UnsupportedError
-from esamp.sandbox.isolation import ROLES, Started, settle, start
+from esamp.sandbox.isolation import settle
 from esamp.sandbox.limits import Limits
+from esamp.sandbox.start import Started, script, start, working_folder
 
 Verdict = Literal["passed", "failed", "timeout", "memory", "crashed", "output"]
 VERDICTS: tuple[Verdict, ...] = ("passed", "failed", "timeout", "memory", "crashed")
@@ -115,14 +111,15 @@ def check(
 
 
 def _found(answer: bytes, token: str) -> tuple[Verdict, str]:
-    """The judge's verdict. Only the judge holds the pipe and knows the token."""
+    """The judge's verdict. Only the judge holds the pipe and knows the token. The reason may quote the code."""
     try:
         said = json.loads(answer)
     except ValueError:
         return "crashed", "the tests did not end"
     if said["token"] != token:
         return "crashed", "the tests did not end"
-    return next(each for each in VERDICTS if each == said["verdict"]), str(said["reason"])
+    reason = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in str(said["reason"]))
+    return next(each for each in VERDICTS if each == said["verdict"]), reason
 
 
 @contextlib.contextmanager
@@ -130,24 +127,21 @@ def _pair(
     task: Mapping[str, object], limits: Limits, isolate: Sequence[str]
 ) -> Iterator[tuple[Started, Started, int, int]]:
     """Judge and candidate, the pipe of the verdict and that of the output; all killed in the end."""
-    source = ROLES.read_text()
     with contextlib.ExitStack() as stack:
         ends = [os.fdopen(end, "rb" if place % 2 == 0 else "wb", 0) for place, end in enumerate(_pipes(4))]
         for end in ends:
             stack.callback(end.close)
         asked, asks, told, tells, verdict, says, output, prints = (end.fileno() for end in ends)
-        folders = [Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="esamp-"))) for _ in range(2)]
-        for folder in folders:
-            folder.chmod(0o777 if os.geteuid() == 0 else 0o700)
+        folders = [stack.enter_context(working_folder(isolate)) for _ in range(2)]
         given = stack.enter_context(os.fdopen(os.memfd_create("task"), "w+b"))
         given.write(json.dumps(task).encode())
         given.seek(0)
-        words = ("-c", source, "judge", str(told), str(asks), str(says))
+        words = (*script("judge"), str(told), str(asks), str(says))
         judge = start(words, folders[0], limits, isolate, stdin=given.fileno(), pass_fds=(told, asks, says))
-        stack.callback(_kill, judge)
-        coded = ("-c", source, "candidate", str(asked), str(tells))
+        stack.callback(judge.end)
+        coded = (*script("candidate"), str(asked), str(tells))
         candidate = start(coded, folders[1], limits, isolate, stdout=prints, pass_fds=(asked, tells))
-        stack.callback(_kill, candidate)
+        stack.callback(candidate.end)
         for end in ends:
             if end.fileno() not in (verdict, output):
                 end.close()
@@ -183,13 +177,6 @@ def _wait(started: Started) -> int | None:
         return started.process.wait(2.0)
     except subprocess.TimeoutExpired:
         return None
-
-
-def _kill(started: Started) -> None:
-    """Kill the group: our waiting processes, and with the first of a process namespace everything in it."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(started.process.pid, signal.SIGKILL)
-    started.process.wait()
 
 
 def _pipes(count: int) -> list[int]:

@@ -1,36 +1,44 @@
-"""Starts isolated interpreters, and says what this machine can isolate."""
+"""Says what this machine can isolate: tried out from within, once a process."""
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
-import resource
-import secrets
-import subprocess
+import platform
 import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 from esamp.errors import UnsupportedError
 from esamp.sandbox.limits import Limits
+from esamp.sandbox.start import script, start, working_folder
+from esamp.sandbox.system_calls import REFUSED, machine_index
 
 ESSENTIAL = ("user", "files", "network", "processes")
+"""Without all of these no code is run, unless that is allowed."""
 MEANING = {
-    "user": "an unprivileged user of its own",
-    "files": "sees the system read-only, a temporary folder of its own and nothing else",
+    "user": "no privileges, and none to gain",
+    "files": "sees the system read-only, a temporary folder of its own in memory and nothing else",
     "network": "no network",
-    "processes": "sees no other process, and all of its own are killed",
+    "processes": "reaches no other process, and all of its own are killed",
 }
-LAUNCHER = Path(__file__).with_name("launcher.py")
-ROLES = Path(__file__).with_name("roles.py")
-FLAGS = ("-P", "-s", "-S", "-B", "-u")
-ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/tmp", "PYTHONHASHSEED": "0"}
-"""All that the code finds in its environment. The hash seed makes a verdict the same each time."""
-USERS = 0x60000000
-"""From here on no machine numbers its users."""
+FURTHER = {
+    "keys": "reads and leaves no keys in your session keyring",
+    "sockets": "no sockets but AF_UNIX: none of AF_VSOCK, which leads to the host of a virtual machine",
+    "namespaces": "no user namespace of its own, in which more of the kernel could be attacked",
+    "memory": "no memory that its limits do not count: no shared memory of System V, memfd or tmpfs of its own",
+}
+"""What holds where the kernel can filter system calls. Code is run without these as well."""
+WITHOUT = {
+    "keys": "missing: code can read the keys in your session keyring, and leave some there",
+    "sockets": "missing: code can open sockets of other kinds; in a virtual machine, AF_VSOCK reaches its host",
+    "namespaces": "missing: code can make a user namespace of its own, and attack more of the kernel from there",
+    "memory": "missing: shared memory (System V), memfds and a tmpfs of its own count in no limit",
+}
+"""What follows where one of these is missing."""
 
 
 @dataclass(frozen=True)
@@ -43,101 +51,19 @@ class Isolation:
     processes: bool
     reason: str = ""
     """why something is missing"""
+    further: tuple[str, ...] = ()
+    """which of `FURTHER` hold"""
 
     @property
     def provided(self) -> tuple[str, ...]:
-        """Names of what there is."""
+        """Names of what there is of `ESSENTIAL`."""
         flags = (self.user, self.files, self.network, self.processes)
         return tuple(name for name, there in zip(ESSENTIAL, flags, strict=True) if there)
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """Names of what there is not."""
+        """Names of what there is not of `ESSENTIAL`."""
         return tuple(name for name in ESSENTIAL if name not in self.provided)
-
-
-@dataclass(frozen=True)
-class Started:
-    """An isolated interpreter. `status` is empty and closed once it runs; else it says what went wrong."""
-
-    process: subprocess.Popen[bytes]
-    status: int
-
-    def failure(self) -> str:
-        """Wait until it runs: what went wrong, or nothing."""
-        with os.fdopen(self.status, "rb") as file:
-            return file.read().decode(errors="replace")
-
-
-def start(
-    arguments: Sequence[str],
-    folder: Path,
-    limits: Limits,
-    isolate: Sequence[str],
-    *,
-    stdin: int = subprocess.DEVNULL,
-    stdout: int = subprocess.DEVNULL,
-    pass_fds: Sequence[int] = (),
-    root: bool | None = None,
-) -> Started:
-    """Start an interpreter in a new session, isolated as asked.
-
-    Args:
-        arguments: of the interpreter.
-        folder: an empty one of its own.
-        limits: what each of its processes may use.
-        isolate: which of `ESSENTIAL`.
-        stdin: its standard input.
-        stdout: its standard output and errors.
-        pass_fds: open descriptors that it gets; all others are closed.
-        root: whether to use the rights of root, not a user namespace; None: if there are any.
-    """
-    reads, writes = os.pipe()
-    python = os.path.realpath(sys.executable)
-    root = os.geteuid() == 0 if root is None else root
-    inside = bool(isolate) and not root
-    spec = {
-        "folder": str(folder),
-        "prefix": os.path.realpath(sys.base_prefix),
-        "isolate": list(isolate),
-        "namespace_user": inside,
-        "uid": USERS + secrets.randbelow(1 << 28) if root and "user" in isolate else None,
-        "file": limits.file_mib << 20,
-        "limits": _rlimits(limits, inside),
-        "status": writes,
-        "command": [python, *FLAGS, *arguments],
-        "environment": ENVIRONMENT,
-    }
-    try:
-        process = subprocess.Popen(
-            [python, "-I", "-S", "-B", str(LAUNCHER), json.dumps(spec)],
-            stdin=stdin,
-            stdout=stdout,
-            stderr=stdout,
-            env=ENVIRONMENT,
-            cwd="/",
-            start_new_session=True,
-            pass_fds=(*pass_fds, writes),
-        )
-    finally:
-        os.close(writes)
-    return Started(process, reads)
-
-
-def _rlimits(limits: Limits, inside: bool) -> list[tuple[int, int, int]]:
-    """(resource, soft, hard). A user namespace counts our two waiting processes as well."""
-    memory, file = limits.memory_mib << 20, limits.file_mib << 20
-    wanted = [
-        (resource.RLIMIT_CPU, limits.cpu_seconds, limits.cpu_seconds + 1),
-        (resource.RLIMIT_AS, memory, memory),
-        (resource.RLIMIT_FSIZE, file, file),
-        (resource.RLIMIT_NOFILE, 64, 64),
-        (resource.RLIMIT_CORE, 0, 0),
-        (resource.RLIMIT_NPROC, limits.processes + 2 * inside, limits.processes + 2 * inside),
-    ]
-    most = [(name, hard, resource.getrlimit(name)[1]) for name, _, hard in wanted]
-    allowed = {name: hard if top == resource.RLIM_INFINITY else min(hard, top) for name, hard, top in most}
-    return [(name, min(soft, allowed[name]), allowed[name]) for name, soft, _ in wanted]
 
 
 @lru_cache(maxsize=1)
@@ -145,20 +71,38 @@ def available() -> Isolation:
     """Try what this machine provides: all at once, then one by one."""
     if not sys.platform.startswith("linux"):
         return Isolation(False, False, False, False, f"{sys.platform} has no namespaces")
-    reason = _attempt(ESSENTIAL)
+    held, reason = _attempt(ESSENTIAL)
     if not reason:
-        return Isolation(True, True, True, True)
-    user, files, network, processes = (not _attempt(tuple({"user", name})) for name in ESSENTIAL)
-    return Isolation(user, files, network, processes, reason)
+        return Isolation(True, True, True, True, "", _further(held))
+    alone = {name: name in _attempt(tuple(dict.fromkeys(("user", name))))[0] for name in ESSENTIAL}
+    together = tuple(name for name in ESSENTIAL if alone[name])
+    return Isolation(**alone, reason=reason, further=_further(_attempt(together)[0]))
 
 
-def _attempt(isolate: Sequence[str]) -> str:
-    """What goes wrong, or nothing."""
-    with tempfile.TemporaryDirectory(prefix="esamp-") as folder:
-        started = start(("-c", ""), Path(folder), Limits(), isolate)
-        failure = started.failure()
+def _further(held: Sequence[str]) -> tuple[str, ...]:
+    return tuple(name for name in FURTHER if name in held)
+
+
+def _attempt(isolate: Sequence[str]) -> tuple[list[str], str]:
+    """What holds as seen from within, and what went wrong with what should."""
+    reads, writes = os.pipe()
+    with os.fdopen(reads) as printed, working_folder(isolate) as folder, tempfile.NamedTemporaryFile() as outside:
+        words = (*script("probe"), outside.name, str(_session_keyring()))
+        started = start(words, folder, Limits(), isolate, stdout=writes)
+        os.close(writes)
+        failure, said = started.failure(), printed.read()
         code = started.process.wait()
-    return failure or (f"the interpreter ended with {code}" if code else "")
+    if failure or code:
+        return [], failure or f"the interpreter ended with {code}: {said.strip()[-200:]}"
+    held = json.loads(said)
+    lacking = [name for name in isolate if name not in held]
+    return held, f"tried out, these do not hold: {', '.join(lacking)}" if lacking else ""
+
+
+def _session_keyring() -> int:
+    """The number of this process's session keyring; -1 where there is none."""
+    index = machine_index(platform.machine())
+    return -1 if index is None else int(ctypes.CDLL(None).syscall(REFUSED["keyctl"][index], 0, -3, 0))
 
 
 def settle(missing: str) -> tuple[str, ...]:

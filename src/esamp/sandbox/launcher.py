@@ -4,18 +4,23 @@
 Without `pathlib`, which is slow to import.
 
 Three processes: this one, which waits; process 1 of the new process namespace, which is ours as well, so that the
-code cannot end or leave what is killed; and below it, without any privilege, the interpreter that runs the code.
+code cannot end or leave what is killed; and below it, without any privilege, the interpreter that runs the code. Both
+of ours end everything below them when the time is over, when they are asked to, or when their parent dies.
 Nothing here knows a secret: the environment is cleared and all but the passed descriptors are closed.
 """
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import os
 import resource
+import select
 import signal
 import sys
+import time
+from collections.abc import Callable
 from typing import Any
 
 NEWNS, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET = 0x20000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000
@@ -23,10 +28,18 @@ MS_NOSUID, MS_NODEV, MS_BIND, MS_REC, MS_PRIVATE = 2, 4, 0x1000, 0x4000, 0x40000
 RDONLY, NOSUID, NODEV, RECURSIVE, DETACH = 1, 2, 4, 0x8000, 2
 MOUNT_SETATTR = 442
 """Number of this system call, the same on every architecture since Linux 5.12."""
-PDEATHSIG, NO_NEW_PRIVS = 1, 38
+PDEATHSIG, SECCOMP, NO_NEW_PRIVS = 1, 22, 38
+FILTER = 2
+"""SECCOMP_MODE_FILTER."""
+KEYCTL = {"x86_64": 250, "aarch64": 219}
+JOIN_SESSION_KEYRING = 1
+WATCHED = {signal.SIGCHLD, signal.SIGTERM}
+TIMED_OUT = 124
 INSIDE = 1000
 """The user inside a user namespace."""
 SYSTEM = ("/usr", "/lib", "/lib64", "/lib32", "/bin", "/nix/store", "/etc/ld.so.cache", "/etc/localtime")
+HIDDEN = ("/new/proc/keys", "/new/proc/key-users")
+"""They list the names of a user's keys."""
 DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -35,6 +48,12 @@ class MountAttributes(ctypes.Structure):
     """Argument of ``mount_setattr``."""
 
     _fields_ = tuple((name, ctypes.c_uint64) for name in ("attr_set", "attr_clr", "propagation", "userns_fd"))
+
+
+class FilterProgram(ctypes.Structure):
+    """Argument of ``prctl(PR_SET_SECCOMP)``: the number of instructions and where they are."""
+
+    _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p))
 
 
 def checked(what: str, result: int) -> None:
@@ -57,41 +76,53 @@ def protect(path: str, attributes: int, flags: int = RECURSIVE) -> None:
     checked(f"mount_setattr {path}", made)
 
 
-def bind(base: str, path: str, attributes: int) -> None:
-    """Show `path` of this machine at the same place below `base`."""
-    target = base + path
-    if os.path.islink(path):
-        os.symlink(os.readlink(path), target)
+def bind(path: str, attributes: int) -> None:
+    """Show `path` of this machine, whose root is at ``/old``, at the same place below ``/new``."""
+    source, target = f"/old{path}", f"/new{path}"
+    if os.path.islink(source):
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        os.symlink(os.readlink(source), target)
         return
-    if os.path.isdir(path):
+    if os.path.isdir(source):
         os.makedirs(target, exist_ok=True)
     else:
         os.makedirs(os.path.dirname(target), exist_ok=True)
         os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o644))
-    mount(path, target, None, MS_BIND | MS_REC)
+    mount(source, target, None, MS_BIND | MS_REC)
     protect(target, attributes)
 
 
 def new_root(spec: dict[str, Any]) -> None:
-    """A root of its own: the system and the interpreter read-only, a temporary folder in memory, nothing else."""
+    """A root of its own: the system and the interpreter read-only, a temporary folder in memory, nothing else.
+
+    Nothing of this is seen outside or outlives the process: all of it is in mounts of this process alone. They need a
+    folder that exists, and it is covered only until the machine's root has moved to ``/old``.
+    """
     base = spec["folder"]
     os.umask(0o022)
     mount("none", "/", None, MS_REC | MS_PRIVATE)
-    mount("tmpfs", base, "tmpfs", MS_NOSUID | MS_NODEV, "size=1m,mode=755")
-    inside = [path for path in SYSTEM if os.path.lexists(path)]
+    mount("tmpfs", base, "tmpfs", MS_NOSUID | MS_NODEV, "size=64k,mode=755")
+    for name in ("old", "new"):
+        os.mkdir(f"{base}/{name}")
+    checked("pivot_root", libc.pivot_root(base.encode(), f"{base}/old".encode()))
+    os.chdir("/")
+    mount("tmpfs", "/new", "tmpfs", MS_NOSUID | MS_NODEV, "size=1m,mode=755")
+    inside = [path for path in SYSTEM if os.path.lexists(f"/old{path}")]
     if not any(spec["prefix"] == path or spec["prefix"].startswith(f"{path}/") for path in inside):
         inside.append(spec["prefix"])
     for path in inside:
-        bind(base, path, RDONLY | NOSUID | NODEV)
+        bind(path, RDONLY | NOSUID | NODEV)
     for path in DEVICES:
-        bind(base, path, NOSUID)
-    os.mkdir(f"{base}/tmp")
-    mount("tmpfs", f"{base}/tmp", "tmpfs", MS_NOSUID | MS_NODEV, f"size={spec['file']},nr_inodes=1k,mode=1777")
+        bind(path, NOSUID)
+    os.mkdir("/new/tmp")
+    mount("tmpfs", "/new/tmp", "tmpfs", MS_NOSUID | MS_NODEV, f"size={spec['file']},nr_inodes=1k,mode=1777")
     if "processes" in spec["isolate"]:
-        os.mkdir(f"{base}/proc")
-        mount("proc", f"{base}/proc", "proc", MS_NOSUID | MS_NODEV)
-        protect(f"{base}/proc", RDONLY)
-    os.chdir(base)
+        os.mkdir("/new/proc")
+        mount("proc", "/new/proc", "proc", MS_NOSUID | MS_NODEV)
+        protect("/new/proc", RDONLY)
+        for path in filter(os.path.exists, HIDDEN):
+            mount("/old/dev/null", path, None, MS_BIND)
+    os.chdir("/new")
     checked("pivot_root", libc.pivot_root(b".", b"."))
     checked("umount2", libc.umount2(b".", DETACH))
     os.chdir("/tmp")
@@ -119,7 +150,7 @@ def separate(spec: dict[str, Any]) -> None:
 
 
 def restrict(spec: dict[str, Any]) -> None:
-    """Limits first, then the privileges go."""
+    """Limits first, then the privileges go, then the system calls that the code has no use for."""
     for name, soft, hard in spec["limits"]:
         resource.setrlimit(name, (soft, hard))
     if spec["uid"] is not None:
@@ -127,39 +158,82 @@ def restrict(spec: dict[str, Any]) -> None:
         os.setresgid(spec["uid"], spec["uid"], spec["uid"])
         os.setresuid(spec["uid"], spec["uid"], spec["uid"])
     checked("prctl", libc.prctl(NO_NEW_PRIVS, 1, 0, 0, 0))
+    join_own_keyring(spec["machine"])
+    if spec["filter"]:
+        instructions = bytes.fromhex(spec["filter"])
+        program = FilterProgram(len(instructions) // 8, instructions)
+        if libc.prctl(SECCOMP, FILTER, ctypes.byref(program), 0, 0) != 0 and ctypes.get_errno() != errno.EINVAL:
+            raise OSError(ctypes.get_errno(), "the filter of system calls is refused")  # EINVAL: a kernel without them
 
 
-def wait_for(child: int, status: int) -> None:
-    """Hold no pipe open, wait for the child and end as it ended. In process 1 this ends every process below."""
-    os.close(status)
-    null = os.open(os.devnull, os.O_RDWR)
+def join_own_keyring(machine: str) -> None:
+    """Leave the session keyring of whoever started this.
+
+    Kernels without keys refuse this, and so do containers, which then refuse all use of keys: no error.
+    """
+    if machine in KEYCTL:
+        libc.syscall(KEYCTL[machine], JOIN_SESSION_KEYRING, None, 0, 0, 0)
+
+
+def die_with(gone: Callable[[], bool]) -> None:
+    """End when the parent dies. `gone` says whether it did so before the kernel was asked to watch it."""
+    checked("prctl", libc.prctl(PDEATHSIG, signal.SIGKILL, 0, 0, 0))
+    if gone():
+        os._exit(1)
+
+
+def hung_up(pipe: int) -> bool:
+    """Whether the other end of a pipe is closed."""
+    poll = select.poll()
+    poll.register(pipe, 0)
+    return bool(poll.poll(0))
+
+
+def watch(child: int, until: float, null: int, kept: int) -> None:
+    """End as the child ends; end it when the time is over or SIGTERM arrives. That of process 1 ends all below it.
+
+    Nothing is held open meanwhile but `null` and the pipe `kept`.
+    """
     for number in (0, 1, 2):
         os.dup2(null, number)
-    os.closerange(3, 4096)
+    os.closerange(3, kept)
+    os.closerange(max(3, kept + 1), 4096)
     while True:
-        found, ended = os.waitpid(-1, 0)
-        if found == child:
-            code = os.waitstatus_to_exitcode(ended)
-            os._exit(code if code >= 0 else 128 - code)
+        signalled = signal.sigtimedwait(WATCHED, max(0.0, until - time.monotonic()))
+        if signalled is None or signalled.si_signo == signal.SIGTERM:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            os._exit(TIMED_OUT)
+        while (found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG)) is not None:
+            if found.si_pid == child:
+                os._exit(found.si_status if found.si_code == os.CLD_EXITED else 128 + found.si_status)
 
 
 def main() -> None:
     """Isolate as the specification says, then become the interpreter that runs the code."""
     spec = json.loads(sys.argv[1])
-    status = spec["status"]
+    status, until = spec["status"], time.monotonic() + spec["seconds"]
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
+    null = os.open(os.devnull, os.O_RDWR)  # while it can be found: process 1 moves the root of both
     try:
-        libc.prctl(PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        die_with(lambda: os.getppid() != spec["parent"])
         separate(spec)
+        die_with(lambda: os.getppid() != spec["parent"])  # a new user namespace has cleared it
+        alive, held = os.pipe()  # held by this process alone, as long as it lives
         if (first := os.fork()) != 0:
-            wait_for(first, status)
-        libc.prctl(PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            watch(first, until, null, held)
+        os.close(held)
+        die_with(lambda: hung_up(alive))
         if "files" in spec["isolate"]:
             new_root(spec)
         else:
             os.chdir(spec["folder"])
+        above = os.getpid()
         if (second := os.fork()) != 0:
-            wait_for(second, status)
+            watch(second, until, null, alive)
         restrict(spec)
+        die_with(lambda: os.getppid() != above)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         os.set_inheritable(status, False)
         os.execve(spec["command"][0], spec["command"], spec["environment"])
     except (OSError, ValueError, AttributeError) as error:

@@ -1,5 +1,6 @@
 """HumanEval and MBPP: the answer is a program, graded by running its tests in the sandbox, if that is allowed."""
 
+import ast
 import builtins
 import keyword
 import re
@@ -115,10 +116,13 @@ class _Code(CodeTask):
 
     def check(self, item: Item, program: str, limits: sandbox.Limits) -> sandbox.Result:
         """Run the tests against the functions of the program."""
+        return self._checked(program, str(item.data["tests"]), str(item.data["setup"]), item, limits)
+
+    def _checked(self, program: str, tests: str, setup: str, item: Item, limits: sandbox.Limits) -> sandbox.Result:
         return sandbox.check(
             program,
-            str(item.data["tests"]),
-            setup=str(item.data["setup"]),
+            tests,
+            setup=setup,
             names=str(item.data["names"]).split(),
             limits=limits,
             missing=self._options.code_isolation,
@@ -182,15 +186,22 @@ class MBPP(_Code):
             f"Your code should pass these tests:\n\n{joined}\n[BEGIN]\n"
         )
         number = sources.field(where, row, "task_id")
-        return Item(f"mbpp/{number}", prompt, {"tests": joined, "setup": str(setup), "names": ""})
+        names = " ".join(_defined_and_used(str(row.get("code") or ""), f"{setup}\n{joined}"))
+        return Item(f"mbpp/{number}", prompt, {"tests": joined, "setup": str(setup), "names": names})
 
     def program(self, item: Item, text: str) -> str:
         """The last block that defines what the tests call, or what stands before ``[DONE]`` or a closing fence."""
-        found = chosen_block(text, called(str(item.data["tests"])))
+        names = [*str(item.data["names"]).split(), *called(str(item.data["tests"]))]
+        found = chosen_block(text, names)
         if found is None:
             plain = bare(text).partition("[DONE]")[0].strip("\n").removeprefix("[BEGIN]")
             found = program_without_fences(plain) or plain
-        return f"{item.data['setup']}\n{flush_left(found)}"
+        imports = [line for line in str(item.data["setup"]).split("\n") if line.startswith(("import ", "from "))]
+        return "\n".join([*imports, flush_left(found)])
+
+    def check(self, item: Item, program: str, limits: sandbox.Limits) -> sandbox.Result:
+        """Run the tests. What stands before them uses the program's names too, as the trees of two problems do."""
+        return self._checked(program, f"{item.data['setup']}\n{item.data['tests']}", "", item, limits)
 
 
 def fenced(text: str) -> str | None:
@@ -219,6 +230,17 @@ def called(tests: str) -> list[str]:
     """The names that tests call, without Python's own and without attributes."""
     names = re.findall(r"(?<![\w.])([A-Za-z_]\w*)[ \t]*\(", tests)
     return [name for name in dict.fromkeys(names) if name not in dir(builtins) and not keyword.iskeyword(name)]
+
+
+def _defined_and_used(reference: str, tests: str) -> list[str]:
+    """The functions and classes that a reference solution defines and tests use, also under a name of Python's."""
+    try:
+        tree = ast.parse(reference)
+    except SyntaxError:
+        return []
+    defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    used = [node.id for node in ast.walk(ast.parse(tests)) if isinstance(node, ast.Name)]
+    return sorted(defined.intersection(used))
 
 
 def completion(text: str) -> str:

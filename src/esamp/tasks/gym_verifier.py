@@ -29,6 +29,12 @@ _NAMES = (
 )
 _FORMULA = re.compile(rf"(?:(?:{_NAMES})(?![A-Za-z_])|[0-9]++(?:\.[0-9]*+)?+|[-+*/^()=,\s])*+", re.ASCII)
 _REFUSED = ("os.", "subprocess.", "socket.", "ctypes.", "shutil.", "pty.", "webbrowser.", "urllib.")
+LENIENT = {
+    "coin_flip": "an answer that is the beginning of the right one, such as 0 for 0.5, counts as right",
+    "game_of_life_halting": "any answer counts as right",
+}
+"""Families whose own verifiers give a score of 1 to answers that say nothing (found by scripts/gym_rewards.py)."""
+_NO_NUMBER = re.compile(r"(?<![a-z])(?:nan|inf(?:inity)?)[ij]?(?![a-z])", re.IGNORECASE | re.ASCII)
 FAILURES = (ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RecursionError, SyntaxError)
 """What verifiers raise over answers of another form than theirs, beside `TypeError` and `ValueError`."""
 
@@ -62,6 +68,8 @@ class GymVerifier:
         """
         if answer == entry["answer"] and self._family in EVALUATING:
             return 1.0, ""
+        if _NO_NUMBER.search(answer) and not _NO_NUMBER.search(str(entry["answer"])):
+            return 0.0, "not a number"  # some verifiers score the distance to it, which is NaN, as 1
         if not showable(self._family, answer):
             return 0.0, "not in the form of an answer"
         score = self._worker.ask((answer.encode(errors="replace").decode(), entry))

@@ -113,7 +113,8 @@ class GSM8K(Math500):
     def equal(self, gold: str, answer: str) -> bool:
         """Whether the one number of the answer is the reference; without one, as in MATH-500."""
         found, wanted = number_in_words(answer), number(gold)
-        if found is None and re.search(r"[0-9][^0-9]*\b(?:or|and|to)\b[^0-9]*[0-9]", answer):
+        between = re.split("[0-9]", answer)[1:-1]
+        if found is None and any(re.search(r"\b(?:or|and|to)\b", each) for each in between):
             return False
         return super().equal(gold, answer) if found is None or wanted is None else found == wanted
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import warnings
 from typing import Any, Self
 
 from pydantic import Field
@@ -12,13 +13,17 @@ from esamp.options import Options, narrowed
 from esamp.tasks.base import Grade, Item, Task
 from esamp.tasks.boxed import last_boxed
 from esamp.tasks.final_answer import stated, undressed
-from esamp.tasks.gym_verifier import GymVerifier
+from esamp.tasks.gym_verifier import LENIENT, GymVerifier
 from esamp.tasks.thought import without_thought
 
 ASK = "Give your final answer, and nothing else, between <answer> and </answer> at the end."
 MOST = 100_000
 """Problems of a seed. The library makes problem i of a seed from seed + i, so seeds are that far apart."""
 _TAGGED = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL | re.IGNORECASE)
+
+
+class LenientVerifierWarning(UserWarning):
+    """The library's own verifier of a family rewards answers that say nothing."""
 
 
 class ReasoningGymOptions(Options):
@@ -39,7 +44,8 @@ class ReasoningGym(Task):
 
     The answer is what is in the last ``<answer>...</answer>``, else what is behind the last ``Answer:`` of the text up
     to the line's end, else the last box, else the last line; nothing in a thought counts. It is right if the library's
-    verifier gives it a score of 1, as it stands there or without emphasis, marks of mathematics and the like.
+    verifier gives it a score of 1, as it stands there or without emphasis, marks of mathematics and the like. An answer
+    that says NaN or infinity is wrong unless the reference does.
     """
 
     name = "reasoning_gym"
@@ -62,6 +68,13 @@ class ReasoningGym(Task):
         wanted = narrowed(options, ReasoningGymOptions)
         settings = _settings(wanted)
         problems = _generate(wanted.family, settings)
+        if wanted.family in LENIENT:
+            warnings.warn(
+                f"reasoning-gym's own verifier of {wanted.family!r} is lenient: {LENIENT[wanted.family]}. "
+                "Do not reward a model by it, and read its scores with care",
+                LenientVerifierWarning,
+                stacklevel=2,
+            )
         hashed = json.dumps(wanted.config, sort_keys=True, default=str)
         items, entries = [], {}
         for place, entry in enumerate(problems):
