@@ -10,8 +10,8 @@ import esamp
 
 PACKAGE = Path(esamp.__path__[0])
 FLOORS = (
-    {"errors", "extras"},
-    {"options"},
+    {"errors", "extras", "quoting"},
+    {"options", "plugins"},
     {"explorer"},
     {"step", "sampling"},
     {"methods"},

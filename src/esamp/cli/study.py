@@ -13,7 +13,8 @@ from esamp.cli.study_flags import AsJson, Data, File, Folder
 from esamp.cli.study_plan import Thinking, show_plans
 from esamp.cli.study_report import report
 from esamp.cli.study_tasks import tasks
-from esamp.cli.terminal import console, hush, message, one_line, printable
+from esamp.cli.terminal import console, hush, message
+from esamp.quoting import one_line, printable
 from esamp.study import config
 from esamp.study.check import check
 from esamp.study.config import Study

@@ -9,9 +9,10 @@ import typer
 
 from esamp.cli.bars import MeasureBar
 from esamp.cli.study_flags import AsJson, Data, File, Folder
-from esamp.cli.terminal import hush, message, printable
+from esamp.cli.terminal import hush, message
 from esamp.errors import InputError
 from esamp.metrics.embedding import SentenceEmbedder
+from esamp.quoting import printable
 from esamp.study import config, novelty, primary_report, tables
 from esamp.study.config import Study
 from esamp.study.figures import Figure, figures
