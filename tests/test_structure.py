@@ -11,6 +11,7 @@ import esamp
 PACKAGE = Path(esamp.__path__[0])
 FLOORS = (
     {"errors", "extras", "quoting"},
+    {"files"},
     {"options", "plugins"},
     {"explorer"},
     {"step", "sampling"},

@@ -10,6 +10,15 @@ File: TypeAlias = Annotated[
 ]
 Folder: TypeAlias = Annotated[Path, typer.Option("--store", help="folder of all finished groups", metavar="DIR")]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="print one JSON document", show_default=False)]
+KeyTo: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--send-key-to",
+        metavar="URL",
+        help="let the key (OPENAI_API_KEY) go to this server, which only the study's file names; may be repeated",
+        show_default=False,
+    ),
+]
 Data: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(

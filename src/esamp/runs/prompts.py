@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
 from esamp.errors import InputError
+from esamp.files import read_bytes
+from esamp.quoting import shown
 
 Content: TypeAlias = str | tuple[Mapping[str, str], ...]
 """A text, or chat messages with ``role`` and ``content``."""
@@ -54,11 +56,7 @@ def read_text(stream: BinaryIO, *, name: str) -> list[Prompt]:
 
 def read_jsonl(path: Path) -> list[Prompt]:
     """The prompts of a JSONL file; see `parse_jsonl`."""
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
-    return parse_jsonl(lines, name=str(path))
+    return parse_jsonl(read_bytes(path).split(b"\n"), name=str(path))
 
 
 def parse_jsonl(lines: Iterable[bytes], *, name: str) -> list[Prompt]:
@@ -100,7 +98,7 @@ def _object(where: str, line: bytes) -> dict[str, Any]:
     except (RecursionError, ValueError) as error:
         raise InputError(f"{where}: not usable as JSON ({error})") from None
     if not isinstance(values, dict):
-        raise InputError(f'{where}: expected an object such as {{"prompt": "Once upon"}}, not {_shown(values)}')
+        raise InputError(f'{where}: expected an object such as {{"prompt": "Once upon"}}, not {shown(values)}')
     return values
 
 
@@ -110,7 +108,7 @@ def _id(where: str, values: dict[str, Any]) -> str | None:
         return None if value is None else _unicode(where, value)
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    raise InputError(f'{where}: "id" should be a text or a whole number, not {_shown(value)}')
+    raise InputError(f'{where}: "id" should be a text or a whole number, not {shown(value)}')
 
 
 def _line_content(where: str, values: dict[str, Any]) -> Content:
@@ -121,19 +119,19 @@ def _line_content(where: str, values: dict[str, Any]) -> Content:
         return _content(where, values["prompt"])
     messages = values["messages"]
     if not isinstance(messages, list) or not messages:
-        raise InputError(f'{where}: "messages" should be a list with at least one message, not {_shown(messages)}')
+        raise InputError(f'{where}: "messages" should be a list with at least one message, not {shown(messages)}')
     return tuple(_message(where, message) for message in messages)
 
 
 def _message(where: str, message: Any) -> Mapping[str, str]:
     if not isinstance(message, dict) or not all(isinstance(message.get(key), str) for key in ("role", "content")):
-        raise InputError(f'{where}: a message needs "role" and "content", both texts, not {_shown(message)}')
+        raise InputError(f'{where}: a message needs "role" and "content", both texts, not {shown(message)}')
     return {key: _unicode(where, message[key]) for key in ("role", "content")}
 
 
 def _content(where: str, text: Any) -> str:
     if not isinstance(text, str):
-        raise InputError(f'{where}: "prompt" should be a text, not {_shown(text)}')
+        raise InputError(f'{where}: "prompt" should be a text, not {shown(text)}')
     return _unicode(where, text)
 
 
@@ -171,8 +169,3 @@ def _digest(content: Content) -> str:
 
 def _derived_id(digest: str, repeat: int) -> str:
     return f"{digest}-{repeat + 1}" if repeat else digest
-
-
-def _shown(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,7 +1,7 @@
 """Running a study: every cell's missing groups, one model after the other."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
@@ -15,6 +15,7 @@ from esamp.search.base import outcomes
 from esamp.search.layers import layers
 from esamp.study.config import Study
 from esamp.study.grid import Cell, cells, item_key
+from esamp.study.keys import check_keys
 from esamp.study.places import at, entry
 from esamp.study.records import record
 from esamp.study.specs import TaskSpec
@@ -98,6 +99,7 @@ def run(
     *,
     on_cell: Callable[[Cell, int], Progress],
     on_model: Callable[[str], None] = lambda name: None,
+    send_key_to: Collection[str] = (),
 ) -> None:
     """Do what is missing of a study, and wait for what other processes are doing.
 
@@ -109,12 +111,16 @@ def run(
         problems: of `load_tasks`.
         on_cell: told of each cell that is begun and how many groups are missing; gives where its progress goes.
         on_model: told of each model before it is loaded.
+        send_key_to: servers, beside the environment's, that may get the environment's key although only the study's
+            file names them.
 
     Raises:
+        InputError: the key would go to another server.
         InactiveMethodError: a method that should have acted on a group did not; that group is not written.
         UnsupportedError: the study wants traces of an engine that keeps none.
         FailedRequestsError: more groups failed than the study allows.
     """
+    check_keys(study, send_key_to)
     for model in study.models if study.traces else ():
         engines.check_traces(model.engine)
     failed = failures(study, states(study, store, problems), skipped=True)
