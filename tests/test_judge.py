@@ -450,7 +450,7 @@ def test_other_samples_are_other_questions(tmp_path: Path, serve: Any, capsys: A
     path = other.parent / "verdicts.jsonl"
     path.write_text(path.read_text().replace('"ranks": [', '"ranks": ["x", ', 1))
     assert main(flags(other, server)) == 2
-    assert "verdicts.jsonl:1 has no ranks" in capsys.readouterr().err
+    assert "verdicts.jsonl:1: it has no ranks" in capsys.readouterr().err
 
 
 # ---- what is asked for

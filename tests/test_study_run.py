@@ -242,6 +242,9 @@ def test_a_grid_is_an_arm_for_each_point() -> None:
     assert found.baseline == "vanilla"
 
 
+GRID = {name: [0.001 * value for value in range(1000)] for name in ("beta", "gain", "kl", "cap", "ridge")}
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
@@ -257,8 +260,16 @@ def test_a_grid_is_an_arm_for_each_point() -> None:
         ({"tasks": [{"task": "countdown", "limit": 0}]}, "option 'limit' = 0"),
         ({"sampling": {"heat": 1}}, "unknown option 'heat'"),
         ({"groups": []}, "option 'groups'"),
-        ({"groups": [0]}, "at least 1 sample"),
-        ({"seeds": [-1]}, "not negative"),
+        ({"groups": [0]}, "option 'groups' = 0: expected a list, each a whole number from 1"),
+        ({"groups": [10**9]}, "option 'groups' = 1000000000"),
+        ({"groups": [10**5000]}, "option 'groups' = an integer of 16,610 bits"),
+        ({"seeds": [-1]}, "option 'seeds' = -1"),
+        ({"methods": [{"method": "vanilla"}, {"method": "esamp", "grid": {"beta": []}}]}, "'beta' has no values"),
+        ({"methods": [{"method": "esamp", "grid": GRID}]}, r"number 1: grid: 10{15} combinations are more than"),
+        (
+            {"seeds": list(range(1000)), "groups": list(range(1, 101))},
+            "are 200000 cells, more than 100,000: divide the study",
+        ),
         ({"more": 1}, "unknown option 'more'"),
         ({"name": "../../x"}, "option 'name'"),
     ],

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from esamp.cli.bars import StudyBars
 from esamp.cli.flags import FlagGroup, with_flags
-from esamp.cli.study_flags import AsJson, Data, File, Folder, KeyTo
+from esamp.cli.study_flags import AsJson, Data, File, Folder, KeyTo, torn
 from esamp.cli.study_plan import Thinking, show_plans
 from esamp.cli.study_report import report
 from esamp.cli.study_tasks import tasks
@@ -63,7 +63,7 @@ def run_study(
     for model in study.models:
         hush(model.engine)
     with StudyBars(found) as bars:
-        run(study, place, problems, on_cell=bars.cell, on_model=bars.model, send_key_to=send_key_to or ())
+        run(study, place, problems, on_cell=bars.cell, on_model=bars.model, on_torn=torn, send_key_to=send_key_to or ())
     left = list(states(study, place, problems))
     if json:
         print(encoder.dumps(_record(left)))

@@ -1,9 +1,17 @@
-"""What all commands about studies take."""
+"""What all commands about studies take, and what they warn of."""
 
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
 import typer
+
+from esamp.cli.terminal import message
+
+
+def torn(path: Path) -> None:
+    """Warn of a file whose last line was cut off."""
+    message(f"warning: the last line of {path} was cut off by an interruption, its group is done again")
+
 
 File: TypeAlias = Annotated[
     Path, typer.Argument(help="the study, a TOML file", metavar="FILE.toml", show_default=False)

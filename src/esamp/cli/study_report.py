@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from esamp.cli.bars import MeasureBar
-from esamp.cli.study_flags import AsJson, Data, File, Folder
+from esamp.cli.study_flags import AsJson, Data, File, Folder, torn
 from esamp.cli.terminal import hush, message
 from esamp.errors import InputError
 from esamp.metrics.embedding import SentenceEmbedder
@@ -44,7 +44,7 @@ def report(
     place = Store(store)
     hush("sentence_transformers")
     with MeasureBar() as bar:
-        measure(study, place, problems, on_part=bar.part)
+        measure(study, place, problems, on_part=bar.part, on_torn=torn)
         blocks = load(study, place, problems)
         signal = _novelty(study, blocks, bar)
         try:
