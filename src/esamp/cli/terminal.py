@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -15,6 +15,14 @@ from esamp.quoting import one_line
 def message(text: str) -> None:
     """``esamp: text`` on standard error, as one line."""
     print(f"esamp: {one_line(text)}", file=sys.stderr)
+
+
+def show_broken(out: Console, broken: Mapping[str, str]) -> None:
+    """Plug-ins of other packages that cannot be used, each with its error in a line."""
+    if broken:
+        out.print(Text.assemble(("cannot be used", "bold"), "  of other packages"))
+    for name, reason in broken.items():
+        out.print(f"  {one_line(name)}  {one_line(reason)}", soft_wrap=True)
 
 
 def console(*, stderr: bool = False, width: int | None = None, soft_wrap: bool = False) -> Console:

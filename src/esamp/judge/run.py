@@ -125,14 +125,14 @@ def verdicts(asks: Sequence[Ask], path: Path) -> list[Verdict]:
             ask = asked.get(values["key"])
             verdict = _verdict(values, ask)
         except (ValueError, RecursionError, TypeError, KeyError, AttributeError) as error:
-            reason = shortened(one_line(str(error))) if isinstance(error, DamagedLine) else "it is no verdict"
+            reason = shortened(one_line(str(error))) if isinstance(error, DamagedLineError) else "it is no verdict"
             raise InputError(f"{path}:{number}: {reason}: delete that line, and it is asked again") from None
         if verdict is not None:
             found[verdict.ask.key] = verdict
     return [found[key] for key in asked if key in found]
 
 
-class DamagedLine(ValueError):
+class DamagedLineError(ValueError):
     """A verdict has values that no run writes."""
 
 
@@ -140,14 +140,14 @@ def _verdict(line: Mapping[str, Any], ask: Ask | None) -> Verdict | None:
     """What a line says; None for one of another comparison."""
     ranks, reason, cut = line.get("ranks"), line.get("reason"), line.get("cut")
     if type(cut) is not int or not 0 <= cut < MOST_TEXTS:
-        raise DamagedLine(f"it has no number of cut texts but {shown(cut)}")
+        raise DamagedLineError(f"it has no number of cut texts but {shown(cut)}")
     if ranks is None and not isinstance(reason, str):
-        raise DamagedLine(f"it has no reason but {shown(reason)}")
+        raise DamagedLineError(f"it has no reason but {shown(reason)}")
     order = line.get("order") if ask is None else ask.order
     groups = len(order) if isinstance(order, list | tuple) else 0
     sound = isinstance(ranks, list) and all(type(rank) in (int, float) and 1 <= rank <= groups for rank in ranks)
     if ranks is not None and not (sound and len(ranks) == groups):
-        raise DamagedLine(f"it has no ranks of {groups} groups but {shown(ranks)}")
+        raise DamagedLineError(f"it has no ranks of {groups} groups but {shown(ranks)}")
     if ask is None:
         return None
     if ranks is None:

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -149,13 +150,10 @@ class Server:
     def _read(self, response: Any, what: str) -> object:
         if refused := response.extensions.get(self._refused):
             raise UnansweredError(f"{what}: the answer of {self.endpoint.url} {refused}: ask for less at a time")
-        try:
+        with suppress(ValueError, RecursionError):  # whose error holds the text, and so perhaps the key
             return json.loads(response.text)
-        except (ValueError, RecursionError):
-            said = shortened(self.endpoint.quoted(response.text))
-            raise UnansweredError(
-                f"{what}: {self.endpoint.url} answered what is no JSON: {said!r}; is its path right?"
-            ) from None
+        said = shortened(self.endpoint.quoted(response.text))
+        raise UnansweredError(f"{what}: {self.endpoint.url} answered what is no JSON: {said!r}; is its path right?")
 
 
 def _account_headers() -> set[str]:
