@@ -7,12 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from esamp.cli import main
 from esamp.study import config
 from esamp.study.grid import cells
 from esamp.study.markdown import cell, markdown_table
+from esamp.study.measured import Measured, Scored
+from esamp.study.part import count
 from judges import finished
 
 Output = pytest.CaptureFixture[str]
@@ -100,6 +103,50 @@ def test_an_edited_record_is_one_error_with_its_place(
         assert len(told) < 500
     path.write_text(f"{first}\n{second}\n")  # put right, everything works again
     assert report(flags, tmp_path) == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"share": "half"}, "'half' is no measurement"),
+        ({"share": 10**400}, "an integer of 1,329 bits is no measurement"),
+        ({"share": float("nan")}, "nan is no measurement"),
+        ({"n": 2}, "it is of 2 samples, not of 3"),
+        ({"n": None}, "it is of None samples, not of 3"),
+    ],
+)
+def test_an_edited_measurement_is_one_error_with_its_place(
+    change: dict[str, Any], sentence: str, tmp_path: Path, capsys: Output
+) -> None:
+    pytest.importorskip("wordfreq", reason="wordfreq is not installed: pip install 'esamp[metrics]'")
+    flags = studied(tmp_path)
+    file = Path(flags[0])
+    file.write_text(file.read_text().replace("words = false", "words = true"))
+    assert report(flags, tmp_path) == 0
+    [path] = records(flags).parent.glob("nonwords-*.jsonl")
+    first, second = path.read_text().splitlines()
+    path.write_text(f"{first}\n{json.dumps(json.loads(second) | change)}\n")
+    capsys.readouterr()
+    assert report(flags, tmp_path) == 2
+    assert f"{path}:2: {sentence}: delete that line, and it is measured again" in capsys.readouterr().err
+    path.write_text(f"{first}\n{second[:40]}")
+    assert report(flags, tmp_path) == 0
+    assert f"warning: the last line of {path} was cut off" in capsys.readouterr().err
+
+
+def test_measurements_of_other_shapes_are_refused() -> None:
+    vectors = np.zeros((3, 2), np.float32)
+    Measured(vectors, own=Scored((1.0,) * 3, (1.0,) * 3, (1,) * 3)).check(3)
+    for wrong in (
+        Measured(vectors[:2]),
+        Measured(np.full((3, 2), np.nan, np.float32)),
+        Measured(own=Scored((1.0,) * 2, (1.0,) * 3, (1,) * 3)),
+        Measured(second=Scored((1.0,) * 3, (1.0,) * 3, (1,) * 4)),
+    ):
+        with pytest.raises(ValueError, match=r"it has not one value a sample|its vectors are none"):
+            wrong.check(3)
+    with pytest.raises(ValueError, match="is no number of tokens"):
+        count(-1)
 
 
 @pytest.mark.parametrize("line", [b"[" * 100_000 + b"\n", b'{"key": 1' + b"0" * 5000 + b"}\n", b"null\n", b"\xff\n"])

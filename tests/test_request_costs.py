@@ -134,9 +134,10 @@ def test_a_body_of_too_many_parts_is_refused_before_it_is_read(shape: str, monke
     [
         '"prompt":[' + entries("128000", 900_000) + "]",
         '"messages":[{"role":"user","content":"' + r"{\"a\": [1.5, \\ \n]}" * 30_000 + '"}]',
+        '"messages":[{"role":"user","content":"' + r"\"" + r"{\"a\": [1.5, \\ \n]}" * 30_000 + '"}]',
         '"tools":[' + entries('{"type":"function","function":{"name":"f"}}', 100_000) + "]",
     ],
-    ids=["tokens", "json in a text", "tools"],
+    ids=["tokens", "json in a text", "behind a quotation mark", "tools"],
 )
 def test_long_requests_of_use_pass(rest: str) -> None:
     assert isinstance(examined(f'{{"vllm_xargs":{{"method":"esamp"}},{rest}}}'), Exploring)

@@ -8,17 +8,25 @@ MOST_BYTES = 1 << 30
 """Bytes of a file that is read at once."""
 
 
+def exists(path: Path) -> bool:
+    """Whether something is there.
+
+    Raises:
+        InputError: the system cannot tell: the name is too long, or a folder on the way is closed to us.
+    """
+    try:
+        return path.exists()
+    except (OSError, ValueError) as error:
+        raise unreadable(path, error) from None
+
+
 def check_regular(path: Path) -> None:
     """Refuse a device, a pipe or a folder: a file of others may name one that never ends.
 
     Raises:
         InputError: it is one, or cannot be looked at.
     """
-    try:
-        regular, there = path.is_file(), path.exists()
-    except (OSError, ValueError) as error:
-        raise unreadable(path, error) from None
-    if there and not regular:
+    if exists(path) and not path.is_file():
         raise InputError(f"cannot read {path}: it is not a regular file")
 
 
