@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 
 from esamp.cli import main
+from esamp.errors import InputError
 from esamp.study import config
 from esamp.study.grid import cells
 from esamp.study.markdown import cell, markdown_table
 from esamp.study.measured import Measured, Scored
 from esamp.study.part import count
+from esamp.study.run import load_tasks, run
+from esamp.study.store import Store
 from judges import finished
 
 Output = pytest.CaptureFixture[str]
@@ -81,7 +84,7 @@ def sample(name: str, value: Any) -> Edit:
         (lambda line: line.update(cost=[]), "its cost is []"),
         (lambda line: line["cost"].update(tokens=10**400), "its cost.tokens is"),
         (lambda line: line["cost"].update(tokens=float("inf")), "its cost.tokens is inf"),
-        (lambda line: line["cost"].pop("calls"), "its cost has no calls"),
+        (lambda line: line["cost"].pop("seconds"), "its cost has no seconds"),
         (lambda line: line["telemetry"].update(kl="much"), "its telemetry.kl is 'much'"),
         (lambda line: line.update(item=None), "its item is None"),
     ],
@@ -95,8 +98,8 @@ def test_an_edited_record_is_one_error_with_its_place(
     values = json.loads(second)
     edit(values)
     path.write_text(f"{first}\n{json.dumps(values)}\n")
-    for run in (lambda: main(["study", "status", *flags]), lambda: report(flags, tmp_path)):
-        assert run() == 2
+    for command in (lambda: main(["study", "status", *flags]), lambda: report(flags, tmp_path)):
+        assert command() == 2
         told = capsys.readouterr().err
         assert f"{path}:2: {sentence}" in told
         assert "delete that line" in told
@@ -355,6 +358,7 @@ def test_the_key_goes_only_where_the_environment_or_the_user_says(
     assert allowed or f"[[models]] number 1: base_url = '{url}': only the file names this server" in told
     assert allowed or "--send-key-to" in told
     assert os.environ.get("OPENAI_API_KEY", "sk-mine") not in told
-    if not allowed:  # nor without the check
-        command.remove("--dry-run")
-        assert main(command) == 2
+    if not allowed:  # nor where somebody runs it without the check
+        study = config.read(Path(command[2]))
+        with pytest.raises(InputError, match="only the file names this server"):
+            run(study, Store(tmp_path / "store"), load_tasks(study), on_cell=lambda cell, groups: pytest.fail("it ran"))

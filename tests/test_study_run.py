@@ -19,6 +19,7 @@ from esamp.models.tokenizer import build_tokenizer
 from esamp.runs.output import OutputFile
 from esamp.study import config
 from esamp.study.grid import cells, item_key
+from esamp.study.records import Record, SampleRecord
 from esamp.study.run import load_tasks, states
 from esamp.study.store import Store
 from esamp.tasks.base import Item
@@ -307,6 +308,9 @@ def test_the_shipped_studies_are_in_order() -> None:
         assert len(list(cells(found))) >= 4, file.name
 
 
+SAMPLE = SampleRecord(0, "x", (1,), 1, "stop", False, None, None, "")
+
+
 def test_progress_counts_what_is_there(study: Path, tmp_path: Path) -> None:
     found = config.read(study)
     store, problems = Store(tmp_path / "store"), load_tasks(found)
@@ -315,7 +319,8 @@ def test_progress_counts_what_is_there(study: Path, tmp_path: Path) -> None:
     file = store.open(cell)
     assert file is not None
     with file:
-        file.append(item_key(item), {"item": item.id, "samples": [], "cost": {"tokens": 10}})
-        file.append("another problem", {"item": "x", "samples": [], "cost": {"tokens": 99}})
+        for key, tokens in ((item_key(item), 10), ("another problem", 99)):
+            cost = {"tokens": tokens, "seconds": 1.0}
+            file.append(key, Record(item.id, (SAMPLE,) * cell.n, cost, {}).as_json())
     state = next(iter(states(found, store, problems)))
     assert (state.done, state.total, state.tokens, state.expected) == (1, 6, 10, 50)
