@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, TypeAlias
 
 from esamp.errors import InputError
 from esamp.files import read_bytes
-from esamp.quoting import shown
+from esamp.quoting import shortened
 
 Content: TypeAlias = str | tuple[Mapping[str, str], ...]
 """A text, or chat messages with ``role`` and ``content``."""
@@ -98,7 +98,7 @@ def _object(where: str, line: bytes) -> dict[str, Any]:
     except (RecursionError, ValueError) as error:
         raise InputError(f"{where}: not usable as JSON ({error})") from None
     if not isinstance(values, dict):
-        raise InputError(f'{where}: expected an object such as {{"prompt": "Once upon"}}, not {shown(values)}')
+        raise InputError(f'{where}: expected an object such as {{"prompt": "Once upon"}}, not {_shown(values)}')
     return values
 
 
@@ -108,7 +108,7 @@ def _id(where: str, values: dict[str, Any]) -> str | None:
         return None if value is None else _unicode(where, value)
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    raise InputError(f'{where}: "id" should be a text or a whole number, not {shown(value)}')
+    raise InputError(f'{where}: "id" should be a text or a whole number, not {_shown(value)}')
 
 
 def _line_content(where: str, values: dict[str, Any]) -> Content:
@@ -119,19 +119,19 @@ def _line_content(where: str, values: dict[str, Any]) -> Content:
         return _content(where, values["prompt"])
     messages = values["messages"]
     if not isinstance(messages, list) or not messages:
-        raise InputError(f'{where}: "messages" should be a list with at least one message, not {shown(messages)}')
+        raise InputError(f'{where}: "messages" should be a list with at least one message, not {_shown(messages)}')
     return tuple(_message(where, message) for message in messages)
 
 
 def _message(where: str, message: Any) -> Mapping[str, str]:
     if not isinstance(message, dict) or not all(isinstance(message.get(key), str) for key in ("role", "content")):
-        raise InputError(f'{where}: a message needs "role" and "content", both texts, not {shown(message)}')
+        raise InputError(f'{where}: a message needs "role" and "content", both texts, not {_shown(message)}')
     return {key: _unicode(where, message[key]) for key in ("role", "content")}
 
 
 def _content(where: str, text: Any) -> str:
     if not isinstance(text, str):
-        raise InputError(f'{where}: "prompt" should be a text, not {shown(text)}')
+        raise InputError(f'{where}: "prompt" should be a text, not {_shown(text)}')
     return _unicode(where, text)
 
 
@@ -169,3 +169,8 @@ def _digest(content: Content) -> str:
 
 def _derived_id(digest: str, repeat: int) -> str:
     return f"{digest}-{repeat + 1}" if repeat else digest
+
+
+def _shown(value: Any) -> str:
+    """A value as the file has it."""
+    return shortened(json.dumps(value), 60)
