@@ -4,12 +4,22 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-Reply = tuple[int, Any] | None
+
+@dataclass(frozen=True)
+class Raw:
+    """A successful answer with headers of its own, whose parts are sent as they come, maybe without an end."""
+
+    headers: Mapping[str, str]
+    parts: Iterator[bytes]
+
+
+Reply = tuple[int, Any] | Raw | None
 """Status and body (JSON unless bytes; of a redirect where to); None closes the connection without a word."""
 
 
@@ -28,6 +38,7 @@ class Scripted:
         """if it is set, replies by the prompt (or the last message) instead of in turn"""
         self.bodies: list[dict[str, Any]] = []
         self.headers: list[Mapping[str, str]] = []
+        self.paths: list[str] = []
         self.models: Reply = (200, {"data": [{"id": "some", "owned_by": "somebody"}]})
         self.about: Reply = (404, {"detail": "Not Found"})
         self.most = self._now = 0
@@ -37,6 +48,7 @@ class Scripted:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                script.paths.append(self.path)
                 script.send(self, script.models if self.path.endswith("/models") else script.about)
 
             def do_POST(self) -> None:
@@ -76,6 +88,16 @@ class Scripted:
     def send(handler: BaseHTTPRequestHandler, reply: Reply) -> None:
         if reply is None:
             handler.connection.shutdown(socket.SHUT_RDWR)
+            return
+        if isinstance(reply, Raw):
+            handler.send_response(200)
+            for name, value in {"connection": "close", **reply.headers}.items():
+                handler.send_header(name, value)
+            with suppress(OSError):
+                handler.end_headers()
+                for part in reply.parts:
+                    handler.wfile.write(part)
+            handler.close_connection = True
             return
         status, body = reply
         content = body if isinstance(body, bytes) else json.dumps(body).encode()

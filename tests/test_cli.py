@@ -12,11 +12,11 @@ from pydantic import Field
 
 from esamp.cli import COMMANDS, main
 from esamp.cli.flags import FlagGroup, value_of, with_flags
-from esamp.cli.terminal import one_line, printable
 from esamp.errors import OptionError
 from esamp.explorer.config import ESampConfig
 from esamp.extras import install_command
 from esamp.options import Options, allowed
+from esamp.quoting import one_line, printable
 from esamp.runs.job import RunOptions
 from esamp.sampling import Sampling
 

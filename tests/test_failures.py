@@ -419,7 +419,7 @@ def test_a_study_goes_on_and_its_report_leaves_failed_problems_out_of_all_method
         "2 problems. 1 more problem is left out of all methods because 4 groups failed: request 'countdown/test/000'"
         in (printed.out)
     )
-    assert "maximum context length is 9 \\!\\[x](http://y)" in printed.out
+    assert "maximum context length is 9 !\\[x]\\(http://y)" in printed.out
     assert "4 groups failed; their problems are left out" in printed.err
     page = (study.parent / "report" / "index.html").read_text()
     assert "1 more problem is left out of all methods because 4 groups failed" in page

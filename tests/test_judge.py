@@ -450,7 +450,40 @@ def test_other_samples_are_other_questions(tmp_path: Path, serve: Any, capsys: A
     path = other.parent / "verdicts.jsonl"
     path.write_text(path.read_text().replace('"ranks": [', '"ranks": ["x", ', 1))
     assert main(flags(other, server)) == 2
-    assert "verdicts.jsonl:1 has no ranks" in capsys.readouterr().err
+    assert "verdicts.jsonl:1: it has no ranks" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"ranks": [1.0]}, "it has no ranks of 2 groups but [1.0]"),
+        ({"ranks": [1.0, 10**400]}, "it has no ranks of 2 groups but [1.0, an integer of 1,329 bits]"),
+        ({"ranks": [1.0, float("nan")]}, "it has no ranks of 2 groups but [1.0, nan]"),
+        ({"ranks": [1.0, True]}, "it has no ranks of 2 groups but [1.0, True]"),
+        ({"ranks": None, "reason": 3}, "it has no reason but 3"),
+        ({"cut": "many"}, "it has no number of cut texts but 'many'"),
+        ({"cut": 10**400}, "it has no number of cut texts but an integer of 1,329 bits"),
+    ],
+)
+def test_an_edited_verdict_is_one_error_with_its_place(
+    change: dict[str, Any], sentence: str, tmp_path: Path, serve: Any, capsys: Any
+) -> None:
+    study, server = finished(tmp_path, TWO, problems=2), serve(j=longer)
+    judged(capsys, study, server)
+    path = study.parent / "verdicts.jsonl"
+    first, second, *rest = path.read_text().splitlines()
+    path.write_text("\n".join([first, json.dumps(json.loads(second) | change), *rest, ""]))
+    assert main(flags(study, server)) == 2
+    assert f"{path}:2: {sentence}: delete that line, and it is asked again" in capsys.readouterr().err
+    path.write_text("\n".join([first, *rest, ""]))
+    assert judged(capsys, study, server)["read"] == 4
+
+
+def test_a_judges_impossible_count_of_tokens_ends_the_run(tmp_path: Path, serve: Any, capsys: Any) -> None:
+    study, server = finished(tmp_path, TWO, problems=1), serve(j=longer)
+    server.early = [(200, {**chat('{"winner": "A"}'), "usage": {"completion_tokens": 10**400}})]
+    assert main(flags(study, server)) == 1
+    assert "usage.completion_tokens is no number of tokens: an integer" in capsys.readouterr().err
 
 
 # ---- what is asked for

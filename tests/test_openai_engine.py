@@ -385,7 +385,7 @@ def test_what_passes_is_tried_again(script: Scripted, start: Any, first: Reply) 
         ((200, completion(text="", reason="content_filter")), PromptError, "content filter withheld every sample"),
         ((200, completion(reason=None)), UnansweredError, "broke a sample off: its finish_reason is 'None'"),
         ((200, {**completion(), "usage": None}), UnsupportedError, "tells no usage"),
-        ((200, {**completion(), "usage": {"completion_tokens": -1}}), UnsupportedError, "tells no usage"),
+        ((200, {**completion(), "usage": {"completion_tokens": -1}}), UnansweredError, "is no number of tokens: -1"),
     ],
     ids=lambda part: part[:20] if isinstance(part, str) else "",
 )

@@ -10,8 +10,9 @@ import esamp
 
 PACKAGE = Path(esamp.__path__[0])
 FLOORS = (
-    {"errors", "extras"},
-    {"options"},
+    {"errors", "extras", "quoting"},
+    {"files"},
+    {"options", "plugins"},
     {"explorer"},
     {"step", "sampling"},
     {"methods"},

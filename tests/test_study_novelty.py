@@ -100,7 +100,7 @@ def test_a_traced_cell_is_another_one_and_all_others_are_what_they_were(traced: 
 
 
 def test_records_without_traces_are_read_as_before() -> None:
-    line = Record("a", (sample_of(["x"]),), {}, {}).as_json()
+    line = Record("a", (sample_of(["x"]),), {"tokens": 1, "seconds": 0.5}, {}).as_json()
     for sample in line["samples"]:
         del sample["trace"], sample["pieces"]
     assert Record.of_json(line).samples[0].trace is None

@@ -19,6 +19,7 @@ from esamp.models.tokenizer import build_tokenizer
 from esamp.runs.output import OutputFile
 from esamp.study import config
 from esamp.study.grid import cells, item_key
+from esamp.study.records import Record, SampleRecord
 from esamp.study.run import load_tasks, states
 from esamp.study.store import Store
 from esamp.tasks.base import Item
@@ -242,6 +243,9 @@ def test_a_grid_is_an_arm_for_each_point() -> None:
     assert found.baseline == "vanilla"
 
 
+GRID = {name: [0.001 * value for value in range(1000)] for name in ("beta", "gain", "kl", "cap", "ridge")}
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
@@ -257,8 +261,16 @@ def test_a_grid_is_an_arm_for_each_point() -> None:
         ({"tasks": [{"task": "countdown", "limit": 0}]}, "option 'limit' = 0"),
         ({"sampling": {"heat": 1}}, "unknown option 'heat'"),
         ({"groups": []}, "option 'groups'"),
-        ({"groups": [0]}, "at least 1 sample"),
-        ({"seeds": [-1]}, "not negative"),
+        ({"groups": [0]}, "option 'groups' = 0: expected a list, each a whole number from 1"),
+        ({"groups": [10**9]}, "option 'groups' = 1000000000"),
+        ({"groups": [10**5000]}, "option 'groups' = an integer of 16,610 bits"),
+        ({"seeds": [-1]}, "option 'seeds' = -1"),
+        ({"methods": [{"method": "vanilla"}, {"method": "esamp", "grid": {"beta": []}}]}, "'beta' has no values"),
+        ({"methods": [{"method": "esamp", "grid": GRID}]}, r"number 1: grid: 10{15} combinations are more than"),
+        (
+            {"seeds": list(range(1000)), "groups": list(range(1, 101))},
+            "are 200000 cells, more than 100,000: divide the study",
+        ),
         ({"more": 1}, "unknown option 'more'"),
         ({"name": "../../x"}, "option 'name'"),
     ],
@@ -296,6 +308,9 @@ def test_the_shipped_studies_are_in_order() -> None:
         assert len(list(cells(found))) >= 4, file.name
 
 
+SAMPLE = SampleRecord(0, "x", (1,), 1, "stop", False, None, None, "")
+
+
 def test_progress_counts_what_is_there(study: Path, tmp_path: Path) -> None:
     found = config.read(study)
     store, problems = Store(tmp_path / "store"), load_tasks(found)
@@ -304,7 +319,8 @@ def test_progress_counts_what_is_there(study: Path, tmp_path: Path) -> None:
     file = store.open(cell)
     assert file is not None
     with file:
-        file.append(item_key(item), {"item": item.id, "samples": [], "cost": {"tokens": 10}})
-        file.append("another problem", {"item": "x", "samples": [], "cost": {"tokens": 99}})
+        for key, tokens in ((item_key(item), 10), ("another problem", 99)):
+            cost = {"tokens": tokens, "seconds": 1.0}
+            file.append(key, Record(item.id, (SAMPLE,) * cell.n, cost, {}).as_json())
     state = next(iter(states(found, store, problems)))
     assert (state.done, state.total, state.tokens, state.expected) == (1, 6, 10, 50)

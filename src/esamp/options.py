@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from esamp.errors import OptionError
+from esamp.quoting import shown
 
 
 class Options(BaseModel):
@@ -27,6 +28,9 @@ class Options(BaseModel):
         Raises:
             OptionError: naming the first offending option, its value and the allowed range.
         """
+        for name in values:
+            if name not in type(self).model_fields:  # before pydantic, which would list all of a hundred thousand
+                raise OptionError(_unknown(type(self), name))
         try:
             super().__init__(**values)
         except ValidationError as error:
@@ -124,18 +128,16 @@ def _explain(cls: type[Options], error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
     name = str(first["loc"][0]) if first["loc"] else ""
     reason = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
-        return f"unknown option {name!r} of {cls.__name__}: choose from {', '.join(sorted(cls.model_fields)) or 'none'}"
     if name not in cls.model_fields:
         return f"{cls.__name__}: {reason}"
     if first["type"] == "missing":
         return f"option {name!r} is missing: expected {allowed(cls.model_fields[name])}"
     if first["type"] == "value_error":
-        return f"option {name!r} = {_shown(first['input'])}: {reason}"
-    return f"option {name!r} = {_shown(first['input'])}: expected {allowed(cls.model_fields[name])}"
+        return f"option {name!r} = {shown(first['input'])}: {reason}"
+    return f"option {name!r} = {shown(first['input'])}: expected {allowed(cls.model_fields[name])}"
 
 
-def _shown(value: Any) -> str:
-    """The value as one short line, whatever was sent."""
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+def _unknown(cls: type[Options], name: str) -> str:
+    return (
+        f"unknown option {shown(name)} of {cls.__name__}: choose from {', '.join(sorted(cls.model_fields)) or 'none'}"
+    )

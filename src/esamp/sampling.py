@@ -12,7 +12,7 @@ class Sampling(Options):
 
     temperature: float = Field(1.0, ge=0, le=100)
     """softmax temperature; 0 decodes greedily"""
-    top_k: int = Field(0, ge=0)
+    top_k: int = Field(0, ge=0, lt=2**31)
     """keep the k most likely tokens; 0 keeps all"""
     top_p: float = Field(1.0, gt=0, le=1)
     """keep the most likely tokens whose probabilities sum to p"""
@@ -24,7 +24,7 @@ class Sampling(Options):
     """subtract this from the logits of tokens already generated"""
     frequency_penalty: float = Field(0.0, ge=-2, le=2)
     """subtract this from a token's logit for each time it was generated"""
-    max_tokens: int | None = Field(None, ge=1)
+    max_tokens: int | None = Field(None, ge=1, lt=2**31)
     """generate at most this many tokens a sample; by default what the model's context holds, at most 512"""
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = Field((), strict=False)
     """end a sample at the first of these texts"""

@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from esamp.cli.terminal import Rate, console, label, printable
+from esamp.cli.terminal import Rate, console, label
 from esamp.engines.base import Progress as Told
+from esamp.quoting import printable
 from esamp.study.grid import Cell
 from esamp.study.run import CellState
 

@@ -7,8 +7,9 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from esamp.cli.terminal import console, printable
+from esamp.cli.terminal import console
 from esamp.doctor import Check, diagnose
+from esamp.quoting import printable
 
 
 def command(

@@ -49,7 +49,7 @@ class FlagGroup:
         Raises:
             OptionError: there is none.
         """
-        if self.combined is not None and "+" in name:
+        if self.combined is not None and name not in self.classes:
             return self.combined(name)
         if name not in self.classes:
             raise OptionError(f"unknown {self.kind} {name!r}: choose from {', '.join(self.classes)}")

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from esamp.cli.flags import FlagGroup, with_flags
-from esamp.cli.terminal import Bar, console, message, printable
+from esamp.cli.terminal import Bar, console, message
 from esamp.errors import EsampError
 from esamp.judge import groups
 from esamp.judge.client import Judges
@@ -21,6 +21,7 @@ from esamp.judge.plan import Ask, asks
 from esamp.judge.run import run, verdicts
 from esamp.judge.summary import Summary, summaries
 from esamp.metrics.intervals import Interval
+from esamp.quoting import printable
 from esamp.runs.output import OutputFile
 
 BETWEEN = {

@@ -9,11 +9,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from esamp.cli.terminal import console
+from esamp.cli.terminal import console, show_broken
 from esamp.engines import registry as engines
 from esamp.methods import registry
 from esamp.methods.base import Method
 from esamp.options import allowed
+from esamp.quoting import one_line
 
 ORDER = ("sampler", "filter", "draw", "step", "beams", "search", "selection")
 """Kinds of methods, from what changes least to what changes most."""
@@ -40,8 +41,11 @@ def command(
     Examples: esamp methods; esamp methods esamp xtc; esamp methods esamp+fire --json
     """
     chosen = {name: registry.get(name) for name in names} if names else registry.available()
+    broken = {} if names else registry.broken()
     if json:
-        print(encoder.dumps({name: _record(name, method) for name, method in chosen.items()}, indent=2))
+        told = {name: _record(name, method) for name, method in chosen.items()}
+        failed = {name: {"name": name, "error": reason} for name, reason in broken.items()}
+        print(encoder.dumps(told | failed, indent=2))
         return
     out = console(width=None if sys.stdout.isatty() else 100)
     if names:
@@ -49,14 +53,17 @@ def command(
             _tell(out, _record(name, method))
         return
     for kind in sorted({method.kind for method in chosen.values()}, key=_place):
-        out.print(Text.assemble((kind, "bold"), f"  {KINDS.get(kind, '')}"))
+        out.print(Text.assemble((one_line(kind), "bold"), f"  {KINDS.get(kind, '')}"))
         listing = Table.grid(padding=(0, 2))
         for name, method in chosen.items():
             if method.kind == kind:
                 listing.add_row(
-                    Text(f"  {name}", "cyan", no_wrap=True), Text(" ".join(_engines(method))), method.summary
+                    Text(f"  {one_line(name)}", "cyan", no_wrap=True),
+                    Text(" ".join(_engines(method))),
+                    Text(one_line(method.summary)),
                 )
         out.print(listing)
+    show_broken(out, broken)
     out.print("\nesamp methods NAME tells the options, esamp generate --method NAME runs one.")
 
 
@@ -89,10 +96,11 @@ def _record(name: str, method: type[Method]) -> dict[str, Any]:
 def _tell(out: Console, record: dict[str, Any]) -> None:
     out.print(Text.assemble((record["name"], "bold cyan"), f"  ({record['kind']}; {', '.join(record['engines'])})"))
     for text in (record["summary"], f"Source: {record['citation']}"):
-        out.print(f"  {text}")
+        out.print(f"  {one_line(text)}")
     listing = Table.grid(padding=(0, 2))
     for option, about in record["options"].items():
         value = f"{about['allowed']}; default {encoder.dumps(about['default'])}"
-        listing.add_row(Text(f"  {option}", "cyan", no_wrap=True), Text(f"{about['description']} ({value})"))
+        words = one_line(f"{about['description']} ({value})")
+        listing.add_row(Text(f"  {one_line(option)}", "cyan", no_wrap=True), Text(words))
     out.print(listing)
     out.print()

@@ -11,9 +11,12 @@ def check_page(page: Path) -> None:
     Raises:
         InputError: its folder is missing, or it cannot be opened for writing.
     """
-    if not page.parent.is_dir():
+    try:
+        folder, there = page.parent.is_dir(), page.exists()
+    except OSError as error:
+        raise InputError(f"cannot write the page {page}: {error.strerror}; give another --page") from None
+    if not folder:
         raise InputError(f"{page.parent} is no folder: create it, or give another --page")
-    there = page.exists()
     try:
         with page.open("ab"):
             pass

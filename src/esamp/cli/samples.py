@@ -7,7 +7,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from esamp.cli.terminal import console, printable
+from esamp.cli.terminal import console
+from esamp.quoting import printable
 from esamp.study.report import Summary
 
 PIPE_WIDTH, WIDEST = 80, 120

@@ -7,8 +7,9 @@ from collections import Counter
 
 from rich.text import Text
 
-from esamp.cli.terminal import console, printable
+from esamp.cli.terminal import console
 from esamp.engines.base import Completion, Failure, Outcome, Sample
+from esamp.quoting import printable
 from esamp.runs.job import Job
 
 COUNTED = {"rows_steered": "tokens steered", "updates": "updates", "resets": "resets"}

@@ -9,11 +9,12 @@ from rich.table import Table
 
 from esamp.cli.bars import StudyBars
 from esamp.cli.flags import FlagGroup, with_flags
-from esamp.cli.study_flags import AsJson, Data, File, Folder
+from esamp.cli.study_flags import AsJson, Data, File, Folder, KeyTo, torn
 from esamp.cli.study_plan import Thinking, show_plans
 from esamp.cli.study_report import report
 from esamp.cli.study_tasks import tasks
-from esamp.cli.terminal import console, hush, message, one_line, printable
+from esamp.cli.terminal import console, hush, message
+from esamp.quoting import one_line, printable
 from esamp.study import config
 from esamp.study.check import check
 from esamp.study.config import Study
@@ -44,6 +45,7 @@ def run_study(
             "--report-check/--no-report-check", help="refuse a study whose report would fail for want of packages"
         ),
     ] = True,
+    send_key_to: KeyTo = None,
     json: AsJson = False,
 ) -> None:
     """Do what is missing of a study. The same command goes on after an interruption; several may share a store.
@@ -52,7 +54,7 @@ def run_study(
     """
     study, problems = _loaded(file, data)
     with at(str(file)):
-        check(study, problems, report=report_check)
+        check(study, problems, report=report_check, send_key_to=send_key_to or ())
     place = Store(store)
     found = list(states(study, place, problems))
     if dry_run:
@@ -61,7 +63,7 @@ def run_study(
     for model in study.models:
         hush(model.engine)
     with StudyBars(found) as bars:
-        run(study, place, problems, on_cell=bars.cell, on_model=bars.model)
+        run(study, place, problems, on_cell=bars.cell, on_model=bars.model, on_torn=torn, send_key_to=send_key_to or ())
     left = list(states(study, place, problems))
     if json:
         print(encoder.dumps(_record(left)))

@@ -10,7 +10,8 @@ from time import monotonic
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from esamp.cli.terminal import console, printable
+from esamp.cli.terminal import console
+from esamp.quoting import printable
 from esamp.study.config import Study
 from esamp.study.measures import MEASURES
 from esamp.study.plan import MOST, Plan

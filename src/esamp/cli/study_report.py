@@ -8,10 +8,11 @@ from typing import Annotated
 import typer
 
 from esamp.cli.bars import MeasureBar
-from esamp.cli.study_flags import AsJson, Data, File, Folder
-from esamp.cli.terminal import hush, message, printable
+from esamp.cli.study_flags import AsJson, Data, File, Folder, torn
+from esamp.cli.terminal import hush, message
 from esamp.errors import InputError
 from esamp.metrics.embedding import SentenceEmbedder
+from esamp.quoting import printable
 from esamp.study import config, novelty, primary_report, tables
 from esamp.study.config import Study
 from esamp.study.figures import Figure, figures
@@ -44,7 +45,7 @@ def report(
     hush("sentence_transformers")
     load(study, place, problems)  # measuring takes minutes, so an error comes before it
     with MeasureBar() as bar:
-        measure(study, place, problems, on_part=bar.part)
+        measure(study, place, problems, on_part=bar.part, on_torn=torn)
         blocks = load(study, place, problems)
         signal = _novelty(study, blocks, bar)
         try:

@@ -2,41 +2,27 @@
 
 import logging
 import sys
-import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-"""Marks that reorder what is shown after them."""
-
-
-def printable(text: str) -> str:
-    r"""`text` with everything that could control a terminal spelled out: ``\x1b`` for escape, and so on.
-
-    Newlines and tabs stay. What a model writes, and what a file holds, is never trusted.
-    """
-    return "".join(_spelled(character) for character in text)
-
-
-def _spelled(character: str) -> str:
-    if character in "\n\t":
-        return character
-    unsafe = character in BIDI or unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
-    return character.encode("unicode_escape").decode() if unsafe else character
-
-
-def one_line(text: str) -> str:
-    """`text` without line breaks and without control characters."""
-    return printable(" ".join(text.split("\n")))
+from esamp.quoting import one_line
 
 
 def message(text: str) -> None:
     """``esamp: text`` on standard error, as one line."""
     print(f"esamp: {one_line(text)}", file=sys.stderr)
+
+
+def show_broken(out: Console, broken: Mapping[str, str]) -> None:
+    """Plug-ins of other packages that cannot be used, each with its error in a line."""
+    if broken:
+        out.print(Text.assemble(("cannot be used", "bold"), "  of other packages"))
+    for name, reason in broken.items():
+        out.print(f"  {one_line(name)}  {one_line(reason)}", soft_wrap=True)
 
 
 def console(*, stderr: bool = False, width: int | None = None, soft_wrap: bool = False) -> Console:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+from esamp.engines.openai.answers import token_count
 from esamp.engines.openai.background import Background
 from esamp.engines.openai.bodies import CHAT
 from esamp.engines.openai.endpoint import Endpoint
@@ -111,7 +112,6 @@ def _answer(response: object, what: str) -> tuple[str, bool, int]:
     message = choice.get("message") if isinstance(choice, dict) else None
     if not isinstance(response, dict) or not isinstance(choice, dict) or not isinstance(message, dict):
         raise EsampError(f"{what}: the server's answer is no chat completion: it has no choice with a message")
-    content, usage = message.get("content"), response.get("usage")
+    content, spent = message.get("content"), token_count(response.get("usage"), "completion_tokens", what)
     text = content.encode(errors="replace").decode() if isinstance(content, str) else ""
-    spent = usage.get("completion_tokens") if isinstance(usage, dict) else None
-    return text, choice.get("finish_reason") == "length", spent if type(spent) is int and spent > 0 else 0
+    return text, choice.get("finish_reason") == "length", spent or 0

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from esamp.errors import InputError, OptionError
+from esamp.files import read_bytes
 from esamp.judge.options import JudgeOptions
 from esamp.study import config
 from esamp.study.load import Block, load
@@ -134,18 +135,16 @@ def _known(name: str, asked: Sequence[object], there: Sequence[object]) -> None:
 def _samples(path: Path) -> dict[tuple[str, str], tuple[str, ...]]:
     """The texts of a file by id and prompt."""
     found: dict[tuple[str, str], tuple[str, ...]] = {}
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
-    for number, line in enumerate(lines[:-1], 1):  # the last is empty, or the end of what is just being written
+    for number, line in enumerate(
+        read_bytes(path).split(b"\n")[:-1], 1
+    ):  # the last is empty, or the end of what is just being written
         try:
             values = json.loads(line)
             if "failure" in values:
                 continue
             texts = tuple(sample["text"] for sample in values["samples"])
             key = str(values["id"]), _prompt(values["prompt"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise InputError(f"{path}:{number} is not a line of esamp generate --output") from None
         if not texts or not all(isinstance(text, str) for text in texts):
             raise InputError(f"{path}:{number} has no samples with texts")

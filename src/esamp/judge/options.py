@@ -25,13 +25,13 @@ class JudgeOptions(Options):
     """only these tasks of the study"""
     groups: tuple[int, ...] = Field((), strict=False)
     """only groups of these sizes"""
-    limit: int | None = Field(None, ge=1)
+    limit: int | None = Field(None, ge=1, lt=2**31)
     """only the first so many problems of each task"""
     rounds: int = Field(1, ge=1, le=1000)
     """how often everything is compared; in a round every group stands at every place once"""
     seed: int = Field(0, ge=0, lt=2**63)
     """of the orders in which groups and samples are shown"""
-    samples: int | None = Field(None, ge=1)
+    samples: int | None = Field(None, ge=1, lt=2**31)
     """show at most so many samples of a group, drawn by the seed"""
     sample_chars: int = Field(2000, ge=1, le=10_000_000)
     """show at most so many characters of a sample, its beginning"""
@@ -39,7 +39,7 @@ class JudgeOptions(Options):
     """show at most so many characters of a problem, its end"""
     temperature: float = Field(0.0, ge=0, le=2)
     """of the judge"""
-    max_tokens: int = Field(4096, ge=1)
+    max_tokens: int = Field(4096, ge=1, lt=2**31)
     """length of the judge's answer, thinking included"""
     extra: dict[str, Any] = Field(default_factory=dict)
     """more fields of the request to the judge; null takes one out, as in {"seed": null}"""
@@ -48,7 +48,7 @@ class JudgeOptions(Options):
     parallel: int = Field(8, ge=1, le=10_000)
     """most requests at a time"""
     timeout: float = Field(600.0, gt=0, le=1e6)
-    """seconds to wait for an answer"""
+    """seconds to wait for a whole answer"""
     retries: int = Field(4, ge=0, le=100)
     """how often a request is sent again when the server is busy or fails, with growing pauses"""
 

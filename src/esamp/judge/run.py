@@ -11,12 +11,16 @@ from typing import Any
 
 from esamp.engines.base import Progress
 from esamp.errors import InputError, OptionError
+from esamp.files import read_bytes
 from esamp.judge.client import Judges, Reply
 from esamp.judge.plan import Ask
+from esamp.quoting import one_line, shortened, shown
 from esamp.runs.output import OutputFile
 
 PATIENCE = 10
 """Refusals in a row that are put down to the texts; one more ends the run."""
+MOST_TEXTS = 10**9
+"""Texts of a presentation."""
 KEPT = 4000
 """Characters of a judge's answer, its end, that are kept."""
 
@@ -114,19 +118,39 @@ def verdicts(asks: Sequence[Ask], path: Path) -> list[Verdict]:
     Raises:
         InputError: a line cannot be read.
     """
-    lines = {}
-    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
-        values = json.loads(line)
-        ranks = values.get("ranks")
-        if ranks is not None and not (isinstance(ranks, list) and all(isinstance(rank, int | float) for rank in ranks)):
-            raise InputError(f"{path}:{number} has no ranks: delete that line, and it is asked again")
-        lines[values["key"]] = values
-    return [_verdict(ask, lines[ask.key]) for ask in asks if ask.key in lines]
+    asked, found = {ask.key: ask for ask in asks}, dict[str, Verdict]()
+    for number, line in enumerate(read_bytes(path).split(b"\n")[:-1], 1):
+        try:
+            values = json.loads(line)
+            ask = asked.get(values["key"])
+            verdict = _verdict(values, ask)
+        except (ValueError, RecursionError, TypeError, KeyError, AttributeError) as error:
+            reason = shortened(one_line(str(error))) if isinstance(error, DamagedLineError) else "it is no verdict"
+            raise InputError(f"{path}:{number}: {reason}: delete that line, and it is asked again") from None
+        if verdict is not None:
+            found[verdict.ask.key] = verdict
+    return [found[key] for key in asked if key in found]
 
 
-def _verdict(ask: Ask, line: Mapping[str, Any]) -> Verdict:
-    ranks = line["ranks"]
+class DamagedLineError(ValueError):
+    """A verdict has values that no run writes."""
+
+
+def _verdict(line: Mapping[str, Any], ask: Ask | None) -> Verdict | None:
+    """What a line says; None for one of another comparison."""
+    ranks, reason, cut = line.get("ranks"), line.get("reason"), line.get("cut")
+    if type(cut) is not int or not 0 <= cut < MOST_TEXTS:
+        raise DamagedLineError(f"it has no number of cut texts but {shown(cut)}")
+    if ranks is None and not isinstance(reason, str):
+        raise DamagedLineError(f"it has no reason but {shown(reason)}")
+    order = line.get("order") if ask is None else ask.order
+    groups = len(order) if isinstance(order, list | tuple) else 0
+    sound = isinstance(ranks, list) and all(type(rank) in (int, float) and 1 <= rank <= groups for rank in ranks)
+    if ranks is not None and not (sound and len(ranks) == groups):
+        raise DamagedLineError(f"it has no ranks of {groups} groups but {shown(ranks)}")
+    if ask is None:
+        return None
     if ranks is None:
-        return Verdict(ask, None, line["reason"], line["cut"])
+        return Verdict(ask, None, str(reason), cut)
     by_arm = dict(zip(ask.order, ranks, strict=True))
-    return Verdict(ask, tuple(float(by_arm[arm]) for arm in ask.arms), "", line["cut"])
+    return Verdict(ask, tuple(float(by_arm[arm]) for arm in ask.arms), "", cut)

@@ -16,7 +16,7 @@ from esamp.sampling import Sampling
 class DiverseBeamOptions(Options):
     """Options of Diverse Beam Search. ``beam_groups = 1`` is ordinary beam search."""
 
-    beam_groups: int | None = Field(None, ge=1)
+    beam_groups: int | None = Field(None, ge=1, lt=2**63)
     """groups that the n hypotheses are divided into evenly; None makes each hypothesis a group, as in the paper"""
     beam_diversity: float = Field(0.5, ge=0, le=100)
     """lambda: what a token's log-probability loses for each hypothesis of an earlier group that took it in this step"""

@@ -1,53 +1,72 @@
 """Decoding methods by name. Any installed package can add one through the entry point group ``esamp.methods``."""
 
 from functools import lru_cache
-from importlib.metadata import entry_points
 
+from esamp import plugins
 from esamp.errors import OptionError
 from esamp.methods.base import Method
 from esamp.methods.stack import combine
+from esamp.options import Options
+from esamp.quoting import shown
 
 GROUP = "esamp.methods"
+LONGEST = 400
+"""Characters of a name, which may come from a request."""
+MOST_PARTS = 16
+"""Methods that are joined by ``+``."""
+TEXTS = ("name", "summary", "citation", "kind")
+"""What lists show of a method."""
 
 
 def names() -> tuple[str, ...]:
     """Names of all installed methods, sorted, without importing them."""
-    return tuple(sorted({point.name for point in entry_points(group=GROUP)}))
+    return tuple(plugins.entries(GROUP))
 
 
-@lru_cache(maxsize=256)  # to look through all installed packages takes milliseconds, and requests ask by name
+@lru_cache(maxsize=256)  # to combine several methods takes milliseconds, and every request asks by name
 def get(name: str) -> type[Method]:
     """The method called `name`, or several joined by ``+``, as in ``esamp+fire`` (see `esamp.methods.stack`).
+
+    The name may be a stranger's: it is checked in full before any method is imported.
 
     Raises:
         OptionError: no such method is installed, the entry point does not lead to a `Method`, or they do not combine.
     """
+    if len(name) > LONGEST:
+        raise OptionError(f"method {shown(name)} has {len(name):,} characters: names have at most {LONGEST}")
     parts = name.split("+")
-    if len(parts) > len(set(parts)):  # before any of them is looked for: a request may name one a thousand times
-        raise OptionError(f"method {shortened(name)!r} names one method twice")
-    return combine([part(each) for each in parts])
-
-
-def shortened(name: str) -> str:
-    """A name for a message, whatever was sent for one."""
-    return name if len(name) <= 80 else f"{name[:77]}..."
+    if len(parts) > MOST_PARTS:
+        raise OptionError(f"method {shown(name)} joins {len(parts)} methods: at most {MOST_PARTS} go together")
+    if len(parts) > len(set(parts)):
+        raise OptionError(f"method {shown(name)} names one method twice")
+    unknown = next((each for each in parts if each not in plugins.entries(GROUP)), None)
+    return part(unknown) if unknown is not None else combine([part(each) for each in parts])
 
 
 def part(name: str) -> type[Method]:
     """The one method called `name`, as its package has it.
 
     Raises:
-        OptionError: no such method is installed, or the entry point does not lead to a `Method`.
+        OptionError: no such method is installed, its package fails, or the entry point does not lead to a `Method`.
     """
-    found = [point for point in entry_points(group=GROUP) if point.name == name]
-    if not found:
-        raise OptionError(f"unknown method {shortened(name)!r}: choose from {', '.join(names())}")
-    loaded = found[0].load()
-    if not (isinstance(loaded, type) and issubclass(loaded, Method)):
-        raise OptionError(f"method {name!r}: {found[0].value} is no esamp Method; ask the package that installed it")
-    return loaded
+    method = plugins.load(GROUP, name, Method, "method")
+    declared = {attribute: value for cls in reversed(method.__mro__) for attribute, value in vars(cls).items()}
+    missing = [attribute for attribute in TEXTS if not isinstance(declared.get(attribute), str)]
+    options = declared.get("options")
+    if missing or not (isinstance(options, type) and issubclass(options, Options)):
+        raise OptionError(
+            f"method {name!r}: {method.__name__} declares no {(missing or ['options'])[0]}; ask the package that "
+            "installed it"
+        )
+    return method
 
 
 def available() -> dict[str, type[Method]]:
-    """All installed methods by name, each as its package has it."""
-    return {name: part(name) for name in names()}
+    """All methods that can be used by name, each as its package has it."""
+    failed = broken()
+    return {name: part(name) for name in names() if name not in failed}
+
+
+def broken() -> dict[str, str]:
+    """By name, why a method that is installed cannot be used. Imports all of them."""
+    return plugins.failures(names(), part)

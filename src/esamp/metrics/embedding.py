@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from esamp.errors import InputError, MissingDependencyError
 from esamp.extras import install_command
+from esamp.files import exists
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 """384 dimensions, Apache-2.0; reads the first 256 word pieces of a text and ignores the rest."""
@@ -69,7 +70,7 @@ class SentenceEmbedder:
 
 def is_local(model: str) -> bool:
     """Whether an embedding model is on this machine: a folder, installed as a package, or in the hub's cache."""
-    if Path(model).is_dir() or (model == DEFAULT_MODEL and _packaged_model() is not None):
+    if (exists(Path(model)) and Path(model).is_dir()) or (model == DEFAULT_MODEL and _packaged_model() is not None):
         return True
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError

@@ -15,6 +15,7 @@ from huggingface_hub.errors import HTTPError as TransportError  # type: ignore[a
 from huggingface_hub.utils import logging as hub_logging
 
 from esamp.errors import InputError
+from esamp.files import exists
 from esamp.models import NAMES
 from esamp.models.store import WEIGHTS, say
 
@@ -60,7 +61,7 @@ def check(name: str | Path) -> None:
         InputError: there is no such model, or the hub cannot be reached and the model is not in its local cache.
     """
     name = str(name)
-    if Path(name).exists() or constants.HF_HUB_OFFLINE:
+    if exists(Path(name)) or constants.HF_HUB_OFFLINE:
         return
     try:
         if isinstance(try_to_load_from_cache(name, "config.json"), str):
@@ -80,7 +81,7 @@ def check_named(name: str) -> None:
     """
     if name in NAMES:
         return
-    if name.startswith(("/", "./", "../", "~")) and not Path(name).is_dir():
+    if name.startswith(("/", "./", "../", "~")) and not (exists(Path(name)) and Path(name).is_dir()):
         raise InputError(f"model {name!r} cannot be loaded: there is no such folder -- {remedy(name)}")
     check(name)
 

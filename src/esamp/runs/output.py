@@ -34,12 +34,12 @@ class OutputFile:
         self.done: set[str] = set()
         self.failed: dict[str, FailureRecord] = {}
         self.torn = False
-        if path.exists() and not path.is_file():
-            raise InputError(f"cannot write to {path}: it is not a regular file (--json prints to standard output)")
         try:
+            if path.exists() and not path.is_file():
+                raise InputError(f"cannot write to {path}: it is not a regular file (--json prints to standard output)")
             self._file = path.open("ab", buffering=0)
-        except OSError as error:
-            raise InputError(f"cannot open {path}: {error.strerror}") from None
+        except (OSError, ValueError) as error:
+            raise InputError(f"cannot open {path}: {error.strerror if isinstance(error, OSError) else error}") from None
         try:
             self._lock()
             self.recover()
@@ -125,7 +125,7 @@ def _read(where: str, line: bytes, settings: Mapping[str, Any]) -> tuple[str, Ma
     """The key and the fields of a line of ours, written with the same settings."""
     try:
         found = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise _foreign(where) from None
     if not isinstance(found, dict) or not isinstance(found.get("key"), str) or "settings" not in found:
         raise _foreign(where)

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
 from esamp.errors import InputError
+from esamp.files import read_bytes
+from esamp.quoting import shortened
 
 Content: TypeAlias = str | tuple[Mapping[str, str], ...]
 """A text, or chat messages with ``role`` and ``content``."""
@@ -54,11 +56,7 @@ def read_text(stream: BinaryIO, *, name: str) -> list[Prompt]:
 
 def read_jsonl(path: Path) -> list[Prompt]:
     """The prompts of a JSONL file; see `parse_jsonl`."""
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
-    return parse_jsonl(lines, name=str(path))
+    return parse_jsonl(read_bytes(path).split(b"\n"), name=str(path))
 
 
 def parse_jsonl(lines: Iterable[bytes], *, name: str) -> list[Prompt]:
@@ -174,5 +172,5 @@ def _derived_id(digest: str, repeat: int) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    """A value as the file has it."""
+    return shortened(json.dumps(value), 60)

@@ -35,7 +35,7 @@ class GuidedOptions(OverOptions):
 
     concepts: int = Field(4, ge=1, le=100)
     """K, the concepts that are proposed one after the other; the n samples are shared out evenly among them"""
-    concept_tokens: int = Field(64, ge=1)
+    concept_tokens: int = Field(64, ge=1, lt=2**63)
     """most tokens of a concept"""
 
 

@@ -1,6 +1,6 @@
 """What would keep a study from running, looked for before anything is run: engines, models, methods, the report."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from esamp.engines import registry as engines
 from esamp.errors import UnsupportedError
@@ -8,20 +8,25 @@ from esamp.methods import registry as methods
 from esamp.models import hub
 from esamp.study.config import Study
 from esamp.study.grid import chats
+from esamp.study.keys import check_keys
 from esamp.study.places import at, entry
 from esamp.study.requirements import check_report
 from esamp.study.run import Problems
 from esamp.study.specs import ModelSpec
 
 
-def check(study: Study, problems: Mapping[str, Problems], *, report: bool = True) -> None:
+def check(
+    study: Study, problems: Mapping[str, Problems], *, report: bool = True, send_key_to: Collection[str] = ()
+) -> None:
     """Refuse a study that cannot run to its end, or with `report` one that cannot be reported.
 
-    No model is loaded and no server is asked; an embedding model that is not on this machine is fetched.
+    No model is loaded and no server is asked; an embedding model that is not on this machine is fetched. Of the
+    servers that only the file names those in `send_key_to` may get the environment's key.
 
     Raises:
         EsampError: names the place in the file, what is wrong and what to do.
     """
+    check_keys(study, send_key_to)
     for number, model in enumerate(study.models, 1):
         with at(entry("models", number)):
             _check_model(study, model)

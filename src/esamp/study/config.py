@@ -27,15 +27,19 @@ at_equal = ["perplexity"]
 """
 
 import itertools
+import math
 import tomllib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from esamp.errors import InputError, OptionError
+from esamp.files import read_bytes
 from esamp.methods import registry as methods
 from esamp.options import Options
+from esamp.quoting import shortened, shown
 from esamp.sampling import Sampling
 from esamp.study.claim import Claim, missing
 from esamp.study.places import at, entry
@@ -43,6 +47,10 @@ from esamp.study.specs import MethodSpec, ModelSpec, StudyOptions, TaskSpec
 from esamp.tasks import registry as tasks
 
 Part = TypeVar("Part", bound=Options)
+MOST_BYTES = 16 << 20
+"""Bytes of a study's file."""
+MOST_CELLS = 100_000
+"""Cells of a study, and ways to decode among them."""
 PLAIN = frozenset({"vanilla", "min_p"})
 """Methods that are plain sampling: settings of the engine's own sampler."""
 
@@ -99,10 +107,8 @@ def read(path: Path, data: Sequence[str] = ()) -> Study:
         OptionError: `data` names no task of the study, or one that reads no data.
     """
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        values = tomllib.loads(read_bytes(path, most=MOST_BYTES).decode())
+    except (ValueError, RecursionError) as error:  # a number of too many digits is one as well
         raise InputError(f"{path} is not a TOML file: {error}") from None
     try:
         study = parse(values)
@@ -146,6 +152,7 @@ def parse(values: Mapping[str, Any]) -> Study:
         with at(where):
             tasks.get(spec.task).options.parse(spec.options)
     specs = [_part(where, MethodSpec, table) for where, table in lists["methods"]]
+    _check_size([where for where, _ in lists["methods"]], specs, len(models) * len(asked), whole)
     found = [_arms(where, spec, usual) for (where, _), spec in zip(lists["methods"], specs, strict=True)]
     arms = tuple(itertools.chain.from_iterable(found))
     for kind, labels in (
@@ -154,8 +161,6 @@ def parse(values: Mapping[str, Any]) -> Study:
         ("methods", [arm.label for arm in arms]),
     ):
         _distinct(kind, labels)
-    if min(whole.groups) < 1 or min(whole.seeds) < 0:
-        raise OptionError("groups have at least 1 sample, and seeds are not negative")
     return Study(
         whole.name,
         models,
@@ -221,13 +226,34 @@ def _arms(where: str, spec: MethodSpec, usual: Sampling) -> list[Arm]:
         return arms
 
 
+def _check_size(places: Sequence[str], specs: Sequence[MethodSpec], blocks: int, whole: StudyOptions) -> None:
+    """Count what would be run before any of it is built.
+
+    Raises:
+        OptionError: it is nothing, or too much.
+    """
+    counts = [math.prod(map(len, spec.grid.values())) for spec in specs]
+    for where, spec, count in zip(places, specs, counts, strict=True):
+        with at(where):
+            if empty := next((name for name, values in spec.grid.items() if not values), None):
+                raise OptionError(f"grid: {shown(empty)} has no values: give some, or leave it out")
+            if count > MOST_CELLS:
+                raise OptionError(f"grid: {shown(count)} combinations are more than {MOST_CELLS:,}: give fewer values")
+    cells = sum(counts) * blocks * len(whole.groups) * len(whole.seeds)
+    if cells > MOST_CELLS:
+        raise OptionError(
+            f"models x tasks x methods x groups x seeds are {shown(cells)} cells, more than {MOST_CELLS:,}: divide the "
+            "study"
+        )
+
+
 def _points(grid: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
     for values in itertools.product(*grid.values()):
         yield dict(zip(grid, values, strict=True))
 
 
 def _short(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else shortened(value) if isinstance(value, str) else shown(value)
 
 
 def _baseline(specs: Sequence[MethodSpec], found: Sequence[Sequence[Arm]]) -> str:
@@ -243,6 +269,6 @@ def _baseline(specs: Sequence[MethodSpec], found: Sequence[Sequence[Arm]]) -> st
 
 
 def _distinct(kind: str, labels: Sequence[str]) -> None:
-    for label in labels:
-        if labels.count(label) > 1:
-            raise OptionError(f"two of the {kind} are called {label!r}: give one a label of its own")
+    label, count = max(Counter(labels).items(), key=lambda each: each[1])
+    if count > 1:
+        raise OptionError(f"two of the {kind} are called {shown(label)}: give one a label of its own")

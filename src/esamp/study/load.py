@@ -83,7 +83,7 @@ def load(study: Study, store: Store, problems: Mapping[str, Problems]) -> list[B
     for cell in cells(study):
         keys = {item_key(item): item.id for item in problems[cell.task.name].items}
         there, place = store.contents(cell), (cell.model.name, cell.task.name, cell.n)
-        lines = {key: Record.of_json(line) for key, line in there.done.items() if key in keys}
+        lines = {key: record for key, record in there.records.items() if key in keys}
         records = {keys[key]: record for key, record in attach(study, store, problems, cell, lines).items()}
         found.setdefault(place, {}).setdefault(cell.arm.label, {})[cell.seed] = records
         failed.setdefault(place, []).extend(

@@ -3,12 +3,16 @@
 import csv
 import io
 import math
+import re
 from collections.abc import Sequence
 from pathlib import PurePath
 
 from esamp.metrics.intervals import Interval
+from esamp.quoting import one_line
 from esamp.study.measures import MEASURES
 
+LINK = re.compile(r"\](?=[(\[:])|!(?=\[)")
+"""What makes brackets a link, a reference or an image."""
 PERCENT = {measure.name: measure.decimals for measure in MEASURES if measure.percent}
 """Measures shown in percent, with their decimals."""
 
@@ -20,8 +24,9 @@ def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def cell(text: str) -> str:
-    """Labels may hold anything; a cell is one line without bars or tags."""
-    return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+    """Labels may hold anything: a cell is one line without bars, tags, links, images and control characters."""
+    plain = one_line(text).replace("|", "\\|").replace("<", "&lt;").replace("`", "&#96;")
+    return LINK.sub(r"\g<0>\\", plain)
 
 
 def figure(path: PurePath, alt: str, caption: str) -> str:

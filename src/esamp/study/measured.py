@@ -38,3 +38,16 @@ class Measured:
     than that"""
     nonwords: float | None = None
     """share of words that are no English words; NaN where there is no word to look up"""
+
+    def check(self, samples: int) -> None:
+        """Refuse measurements of another number of samples, and vectors that are none.
+
+        Raises:
+            ValueError: they are.
+        """
+        scores = [each for scored in (self.own, self.second) if scored for each in (scored.nll, scored.tokens)]
+        entropies = [scored.entropy for scored in (self.own, self.second) if scored]
+        if any(len(each) != samples for each in (*scores, *entropies)):
+            raise ValueError("it has not one value a sample")
+        if self.vectors is not None and not (len(self.vectors) == samples and np.isfinite(self.vectors).all()):
+            raise ValueError("its vectors are none")

@@ -10,17 +10,20 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from esamp.engines.base import Request, Sample
+from esamp.errors import InputError
+from esamp.quoting import one_line, shown
 from esamp.study.config import Study
 from esamp.study.grid import Cell, cells, item_key
 from esamp.study.measured import Measured, Scored
-from esamp.study.part import Measure, Part, Values, digest, number, part_name, value
+from esamp.study.part import Measure, Part, Values, count, digest, number, part_name, value
 from esamp.study.records import Record
 from esamp.study.run import WAIT, Problems
 from esamp.study.specs import ModelSpec
-from esamp.study.store import Store
+from esamp.study.store import Contents, Store
 from esamp.study.text_parts import embedding, nonwords, opening, topic
 from esamp.tasks.base import Item
 
@@ -60,7 +63,7 @@ def scoring(role: Literal["own", "second"], spec: ModelSpec, *, entropy: bool = 
 
     def put(measured: Measured, values: Mapping[str, Any]) -> Measured:
         nll, entropy = (tuple(map(value, values[name])) for name in ("nll", "entropy"))
-        scored = Scored(nll, entropy, tuple(values["tokens"]))
+        scored = Scored(nll, entropy, tuple(map(count, values["tokens"])))
         return replace(measured, own=scored) if role == "own" else replace(measured, second=scored)
 
     settings = spec.model_dump(mode="json", include={"model", "dtype"})
@@ -84,8 +87,17 @@ def parts(study: Study, problems: Mapping[str, Problems]) -> list[Part]:
     return wanted
 
 
-def measure(study: Study, store: Store, problems: Mapping[str, Problems], *, on_part: OnPart) -> None:
+def measure(
+    study: Study,
+    store: Store,
+    problems: Mapping[str, Problems],
+    *,
+    on_part: OnPart,
+    on_torn: Callable[[Path], None] = lambda path: None,
+) -> None:
     """Measure every finished group that is not measured yet. Groups whose texts are not kept are left out.
+
+    `on_torn` is told of each file whose last line an interruption had cut off.
 
     Raises:
         InputError: a model cannot be loaded.
@@ -102,7 +114,9 @@ def measure(study: Study, store: Store, problems: Mapping[str, Problems], *, on_
                 for cell, missing in todo:
                     known = _known(earlier, store, cell, {key: record for key, (_, record) in missing.items()})
                     items = {key: item for key, (item, _) in missing.items()}
-                    _measure_cell(part, cell, {key: (items[key], known[key]) for key in missing}, store, work, done)
+                    _measure_cell(
+                        part, cell, {key: (items[key], known[key]) for key in missing}, store, work, done, on_torn
+                    )
         earlier.append(part)
 
 
@@ -119,10 +133,27 @@ def _known(measured: Sequence[Part], store: Store, cell: Cell, records: Mapping[
     """The records, by the keys of their lines, with what these parts have measured of them."""
     found = dict(records)
     for part in measured:
-        lines = store.read(cell, part.name) if part.covers(cell) else {}
-        for key in found.keys() & lines.keys():
-            found[key] = replace(found[key], measured=part.put(found[key].measured, lines[key]))
+        there = store.contents(cell, part.name) if part.covers(cell) else Contents({}, {})
+        for key in found.keys() & there.done.keys():
+            found[key] = _with_measured(part, found[key], there.done[key], there.places[key])
     return found
+
+
+def _with_measured(part: Part, record: Record, line: Mapping[str, Any], where: str) -> Record:
+    """The record with what a line says of it.
+
+    Raises:
+        InputError: the line says something else; names its place.
+    """
+    try:
+        if line["n"] != len(record.samples):
+            raise ValueError(f"it is of {shown(line['n'])} samples, not of {len(record.samples)}")
+        measured = part.put(record.measured, line)
+        measured.check(len(record.samples))
+    except (KeyError, TypeError, ValueError) as error:
+        reason = f"it has no {error.args[0]}" if isinstance(error, KeyError) else one_line(str(error))
+        raise InputError(f"{where}: {reason}: delete that line, and it is measured again") from None
+    return replace(record, measured=measured)
 
 
 def _missing(
@@ -134,7 +165,7 @@ def _missing(
         return {}
     items = {item_key(item): item for item in own.items}
     done = store.read(cell, part.name)
-    finished = {key: Record.of_json(line) for key, line in store.read(cell).items() if key in items}
+    finished = {key: record for key, record in store.contents(cell).records.items() if key in items}
     if part.role == "own" and _while_drawing(study):
         finished = {key: record for key, record in finished.items() if _drawn(record).measured.own is None}
     keyed = {_line_key(key, record): (items[key], record) for key, record in finished.items()}
@@ -165,11 +196,14 @@ def _measure_cell(
     store: Store,
     work: Measure,
     done: Callable[[], None],
+    on_torn: Callable[[Path], None],
 ) -> None:
     """Another process may be measuring the same cell: what it did meanwhile is not done again."""
     while (file := store.open(cell, part.name)) is None:
         time.sleep(WAIT)
     with file:
+        if file.torn:
+            on_torn(file.path)
         for key, (item, record) in missing.items():
             if key not in file.done:
                 file.append(key, {"item": record.item, "n": len(record.samples), **work(cell.request(item), record)})

@@ -21,6 +21,7 @@ from esamp.metrics.intervals import Interval
 from esamp.metrics.partial import Pair, intervals
 from esamp.study.config import Study
 from esamp.study.load import Block
+from esamp.study.markdown import cell
 from esamp.study.passages import COVARIATES, PASSAGE, SIGNALS, TOKENS, Encode, Table, groups, rarities, tabulate
 
 RESAMPLES = 1000
@@ -145,7 +146,7 @@ def markdown(found: Sequence[ArmNovelty]) -> str:
     parts = ["## Does the novelty signal mean novelty?", READING]
     for title, arms in groupby(found, key=lambda each: each.block.title):
         own = list(arms)
-        parts += [f"### {_cell(title)}", _extent(own), *_lines(own)]
+        parts += [f"### {cell(title)}", _extent(own), *_lines(own)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -168,13 +169,13 @@ READING = (
 def _extent(arms: Sequence[ArmNovelty]) -> str:
     stride = arms[0].stride
     every = "every token" if stride == 1 else f"one token in {stride} of every sample"
-    counts = ", ".join(f"{_cell(each.arm)} {each.tokens:,}" for each in arms)
+    counts = ", ".join(f"{cell(each.arm)} {each.tokens:,}" for each in arms)
     return f"{arms[0].problems} problems; {every} is looked at, at most {TOKENS} a group. Tokens: {counts}."
 
 
 def _lines(arms: Sequence[ArmNovelty]) -> list[str]:
     rows = [
-        (_cell(each.arm), NAMES[relation.quantity], *map(_shown, _intervals(relation)))
+        (cell(each.arm), NAMES[relation.quantity], *map(_shown, _intervals(relation)))
         for each in arms
         for relation in each.relations
         if relation.quantity in SIGNALS
@@ -211,7 +212,3 @@ def _shown(interval: Interval) -> str:
     if math.isnan(interval.estimate):
         return "–"
     return f"{interval.estimate:+.2f} [{interval.low:+.2f}, {interval.high:+.2f}]"
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", r"\|").replace("<", "&lt;")

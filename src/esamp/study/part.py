@@ -13,11 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esamp.engines.base import Request
+from esamp.quoting import shown
 from esamp.study.grid import Cell
 from esamp.study.measured import Measured
 from esamp.study.records import Record
 from esamp.study.specs import ModelSpec
 
+MOST = 10**12
+"""Measurements are below it."""
 VERSION = 1
 """Raised when a measure is computed in another way, so that what was measured before is not taken for it."""
 Values: TypeAlias = dict[str, Any]
@@ -66,7 +69,12 @@ def packed(vectors: NDArray[np.float32]) -> str:
 
 
 def unpacked(text: str, rows: int) -> NDArray[np.float32]:
-    """The vectors `[rows, d]` that `packed` wrote."""
+    """The vectors `[rows, d]` that `packed` wrote.
+
+    Raises:
+        TypeError: it is no text.
+        ValueError: it holds something else.
+    """
     return np.frombuffer(base64.b64decode(text), dtype="<f4").astype(np.float32).reshape(rows, -1)
 
 
@@ -75,6 +83,25 @@ def number(value: float) -> float | None:
     return None if math.isnan(value) else round(value, 6)
 
 
-def value(number: float | None) -> float:
-    """The measurement that `number` wrote."""
-    return math.nan if number is None else number
+def value(number: object) -> float:
+    """The measurement that `number` wrote.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if number is None:
+        return math.nan
+    if isinstance(number, bool) or not isinstance(number, int | float) or not abs(number) < MOST:
+        raise ValueError(f"{shown(number)} is no measurement")
+    return float(number)
+
+
+def count(number: object) -> int:
+    """A number of tokens, as it was written.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < MOST:
+        raise ValueError(f"{shown(number)} is no number of tokens")
+    return number

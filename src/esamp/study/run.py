@@ -1,10 +1,11 @@
 """Running a study: every cell's missing groups, one model after the other."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
+from pathlib import Path
 
 from esamp.engines import registry as engines
 from esamp.engines.base import Completion, Engine, Progress, check_active
@@ -15,6 +16,7 @@ from esamp.search.base import outcomes
 from esamp.search.layers import layers
 from esamp.study.config import Study
 from esamp.study.grid import Cell, cells, item_key
+from esamp.study.keys import check_keys
 from esamp.study.places import at, entry
 from esamp.study.records import record
 from esamp.study.specs import TaskSpec
@@ -78,8 +80,8 @@ def states(study: Study, store: Store, problems: dict[str, Problems]) -> Iterato
     for cell in cells(study):
         wanted = {item_key(item): item.id for item in problems[cell.task.name].items}
         there = store.contents(cell)
-        done = {key: line for key, line in there.done.items() if key in wanted}
-        tokens = sum(line["cost"]["tokens"] for line in done.values())
+        done = [record for key, record in there.records.items() if key in wanted]
+        tokens = sum(record.cost["tokens"] for record in done)
         failed = {wanted[key]: failure for key, failure in there.failed.items() if key in wanted}
         yield CellState(cell, len(done), len(wanted), tokens, failed)
 
@@ -98,6 +100,8 @@ def run(
     *,
     on_cell: Callable[[Cell, int], Progress],
     on_model: Callable[[str], None] = lambda name: None,
+    on_torn: Callable[[Path], None] = lambda path: None,
+    send_key_to: Collection[str] = (),
 ) -> None:
     """Do what is missing of a study, and wait for what other processes are doing.
 
@@ -109,17 +113,22 @@ def run(
         problems: of `load_tasks`.
         on_cell: told of each cell that is begun and how many groups are missing; gives where its progress goes.
         on_model: told of each model before it is loaded.
+        on_torn: told of each file whose last line an interruption had cut off: its group is done again.
+        send_key_to: servers, beside the environment's, that may get the environment's key although only the study's
+            file names them.
 
     Raises:
+        InputError: the key would go to another server.
         InactiveMethodError: a method that should have acted on a group did not; that group is not written.
         UnsupportedError: the study wants traces of an engine that keeps none.
         FailedRequestsError: more groups failed than the study allows.
     """
+    check_keys(study, send_key_to)
     for model in study.models if study.traces else ():
         engines.check_traces(model.engine)
     failed = failures(study, states(study, store, problems), skipped=True)
     failed.check()
-    work = Work(store, problems, failed, on_cell)
+    work = Work(store, problems, failed, on_cell, on_torn)
     for _, group in groupby(cells(study), key=lambda cell: cell.model.name):
         own = list(group)
         if not any(map(work.left, own)):
@@ -141,6 +150,7 @@ class Work:
     problems: Mapping[str, Problems]
     failed: Failures
     on_cell: Callable[[Cell, int], Progress]
+    on_torn: Callable[[Path], None]
 
     def run(self, engine: Engine, cell: Cell) -> bool:
         """Whether the cell is settled now, which it is unless another process is at it."""
@@ -149,6 +159,8 @@ class Work:
             return not self.left(cell)
         problems = self.problems[cell.task.name]
         with file:
+            if file.torn:
+                self.on_torn(file.path)
             missing = {item.id: item for item in problems.items if not file.settled(item_key(item))}
             if not missing:
                 return True

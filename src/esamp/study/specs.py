@@ -1,7 +1,7 @@
 """The tables of a study's TOML file, as they are declared: what the study says once, its models, tasks and methods."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -10,15 +10,18 @@ from esamp.options import Options
 from esamp.runs.failures import FailureOptions
 from esamp.runs.job import ModelOptions
 
+MOST_ITEMS = 10_000_000
+"""Problems of a task."""
+
 
 class StudyOptions(FailureOptions):
     """What a study says once, beside its lists of models, tasks and methods."""
 
     name: str = Field(min_length=1, max_length=100, pattern=r"^[\w.+ -]+$")
     """what reports call it"""
-    seeds: tuple[int, ...] = Field((0,), min_length=1, strict=False)
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**63)], ...] = Field((0,), min_length=1, strict=False)
     """every cell is run with each of them"""
-    groups: tuple[int, ...] = Field((16,), min_length=1, strict=False)
+    groups: tuple[Annotated[int, Field(ge=1, le=1_000_000)], ...] = Field((16,), min_length=1, strict=False)
     """how many samples a group has; each size is run by itself"""
     sampling: dict[str, Any] = Field(default_factory=dict)
     """settings of the sampler that all methods start from"""
@@ -55,9 +58,9 @@ class TaskSpec(Options):
     """its name, as `esamp study tasks` lists them"""
     label: str | None = None
     """what reports call it; by default its name"""
-    skip: int = Field(0, ge=0)
+    skip: int = Field(0, ge=0, le=MOST_ITEMS)
     """leave out the first so many problems"""
-    limit: int | None = Field(None, ge=1)
+    limit: int | None = Field(None, ge=1, le=MOST_ITEMS)
     """only so many problems"""
     options: dict[str, Any] = Field(default_factory=dict)
     """the task's own"""

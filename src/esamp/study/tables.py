@@ -96,8 +96,7 @@ def _introduction(study: Study) -> str:
 
 
 def _extent(study: Study, block: Block) -> str:
-    left = cell(block.left_out).replace("[", "\\[").replace("!", "\\!")  # a server's words are in it
-    return f"{len(block.items)} problems. {left}".rstrip()
+    return f"{len(block.items)} problems. {cell(block.left_out)}".rstrip()
 
 
 def _estimates(block: Block) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Self
 from pydantic import Field
 
 from esamp.errors import InputError
+from esamp.files import check_regular, read_bytes
 from esamp.options import Options, narrowed
 from esamp.tasks.base import Grade, Item, Task
 
@@ -81,7 +82,8 @@ def read_text(task: str, data: str | None, example: str) -> tuple[Path, str]:
         raise InputError(f"{task} reads a text file: give --data {example}, or write {options} into the study")
     path = Path(data)
     try:
-        return path, path.read_text(encoding="utf-8-sig")
+        check_regular(path)
+        return path, read_bytes(path).decode("utf-8-sig")
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError:

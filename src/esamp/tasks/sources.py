@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import logging
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,10 +15,8 @@ from pydantic import Field
 
 from esamp.errors import InputError, MissingDependencyError
 from esamp.extras import install_command
+from esamp.files import MOST_BYTES, check_regular, read_bytes
 from esamp.options import Options
-
-MORE = 1 << 30
-"""Bytes that a file may unpack to."""
 
 
 class SourceOptions(Options):
@@ -92,6 +91,7 @@ def stream_rows(path: Path) -> Iterator[Mapping[str, Any]]:
     Raises:
         InputError: it cannot be read, or has another format; names the line.
     """
+    check_regular(path)
     kind = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
     try:
         if kind == ".csv":
@@ -103,11 +103,13 @@ def stream_rows(path: Path) -> Iterator[Mapping[str, Any]]:
             for number, line in enumerate(_lines(path), 1):
                 if line.strip():
                     yield _object(f"{path}:{number}", _parsed(f"{path}:{number}", line))
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise InputError(f"cannot read {path}: {reason}") from None
     except UnicodeDecodeError:
         raise InputError(f"{path} is not UTF-8") from None
+    except csv.Error as error:
+        raise InputError(f"{path} is not a CSV file: {error}") from None
 
 
 def field(where: str, row: Mapping[str, Any], *names: str) -> Any:
@@ -147,23 +149,26 @@ def _lines(path: Path) -> Iterator[str]:
         yield from _text(path).split("\n")
     else:
         with path.open(encoding="utf-8", newline="\n") as file:
-            yield from file
+            while line := file.readline(MOST_BYTES):
+                if len(line) == MOST_BYTES:
+                    raise InputError(f"{path} has a line of more than {MOST_BYTES >> 20:,} MiB")
+                yield line
 
 
 def _text(path: Path) -> str:
     if path.suffix != ".gz":
-        return path.read_text(encoding="utf-8")
+        return read_bytes(path).decode()
     with gzip.open(path, "rb") as file:
-        raw = file.read(MORE + 1)
-    if len(raw) > MORE:
-        raise InputError(f"{path} unpacks to more than {MORE >> 20} MiB")
+        raw = file.read(MOST_BYTES + 1)
+    if len(raw) > MOST_BYTES:
+        raise InputError(f"{path} unpacks to more than {MOST_BYTES >> 20:,} MiB")
     return raw.decode()
 
 
 def _parsed(where: str, text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{where}: not valid JSON ({error})") from None
 
 

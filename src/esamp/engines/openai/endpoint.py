@@ -8,6 +8,7 @@ from importlib.metadata import version
 from typing import Any
 from urllib.parse import urlsplit
 
+from esamp.engines.openai.keys import redacted
 from esamp.errors import (
     EsampError,
     InputError,
@@ -17,11 +18,16 @@ from esamp.errors import (
     UnansweredError,
     UnsupportedError,
 )
+from esamp.quoting import shortened, shown
 
 URL, KEY = "OPENAI_BASE_URL", "OPENAI_API_KEY"
 """Environment variables, those of the official client."""
+LIBRARY_URL = "https://api.openai.com/v1"
+"""Where the official client goes without a base URL: a key in an environment without one is for that server."""
 NO_KEY = "none"
 """What a server that wants no key is sent: the client insists on some."""
+LONGEST = 1_000_000
+"""Characters of a value in an error's body that are read where it is no text."""
 SHOWN = 500
 """Most characters of a server's sentence that a message repeats."""
 REFUSALS = frozenset({400, 403, 413, 422, 451})
@@ -37,6 +43,8 @@ class Endpoint:
     url: str
     """without a slash at its end"""
     key: str = field(repr=False)
+    account: bool = False
+    """whether the environment's organisation, project and further headers go along: where its key goes"""
 
     @classmethod
     def find(cls, base_url: str | None = None, api_key: str | None = None) -> "Endpoint":
@@ -64,7 +72,7 @@ class Endpoint:
             raise OptionError(
                 f"the key ({KEY}) has characters that no HTTP header can carry: is it all of it, and alone?"
             )
-        return cls(url, key or NO_KEY)
+        return cls(url, key or NO_KEY, _is_environment_s(url) or (api_key is None and bool(key)))
 
     @property
     def root(self) -> str:
@@ -72,12 +80,10 @@ class Endpoint:
         return self.url.removesuffix("/v1")
 
     def quoted(self, said: object) -> str:
-        """What the server said, as one short line without the key."""
-        words = " ".join(str(said).split())
-        if self.key != NO_KEY:
-            words = words.replace(self.key, "***")
-        plain = "".join(each if each.isprintable() else "?" for each in words)
-        return plain if len(plain) <= SHOWN else f"{plain[: SHOWN - 3]}..."
+        """What the server said, as one short line without the key, which is taken out before anything is cut."""
+        text = said if isinstance(said, str) else shown(said, LONGEST)
+        words = " ".join((text if self.key == NO_KEY else redacted(text, self.key))[: 4 * SHOWN].split())
+        return shortened("".join(each if each.isprintable() else "?" for each in words), SHOWN)
 
     def explained(self, error: Any, *, what: str, tries: int, extras: Collection[str] = ()) -> EsampError:
         """Our error for one of the client's.
@@ -123,6 +129,41 @@ class Endpoint:
 
 
 EXAMPLE = "http://127.0.0.1:8000/v1"
+
+
+def check_key(base_url: str, allowed: Collection[str] = ()) -> None:
+    """Refuse to send the environment's key to an address that only a file names, which may be a stranger's.
+
+    Args:
+        base_url: the address in the file.
+        allowed: addresses to which the user lets the key go.
+
+    Raises:
+        InputError: there is a key, and neither the environment nor the user names the address.
+    """
+    if not os.environ.get(KEY, "").strip() or _is_environment_s(base_url):
+        return
+    if _place(base_url) not in map(_place, allowed):
+        raise InputError(
+            f"base_url = {shown(base_url)}: only the file names this server, so it does not get the key in {KEY}. "
+            f"If you trust it with the key, set {URL} to its address or give it with --send-key-to; if it needs no "
+            f"key, unset {KEY}"
+        )
+
+
+def _is_environment_s(url: str) -> bool:
+    """Whether the environment's key is for this address."""
+    return _place(url) == _place(os.environ.get(URL, "").strip() or LIBRARY_URL)
+
+
+def _place(url: str) -> tuple[object, ...]:
+    """What two spellings of an address have in common."""
+    try:
+        parts = urlsplit(url.strip())
+        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    except ValueError:
+        return (url,)
+    return parts.scheme, parts.hostname, port, parts.path.rstrip("/")
 
 
 def check() -> tuple[bool, str]:

@@ -55,7 +55,7 @@ class OpenAIEngine(Engine):
             base_url: where the server is, ending in ``/v1`` as a rule; by default ``$OPENAI_BASE_URL``.
             api_key: by default ``$OPENAI_API_KEY``; a server that wants none needs none.
             concurrency: most requests in flight.
-            timeout: seconds to wait for one answer.
+            timeout: seconds to wait for one whole answer.
             retries: how often a request is sent again after 408, 409, 429, 5xx or a broken connection, with growing
                 pauses.
 
@@ -146,12 +146,12 @@ class OpenAIEngine(Engine):
     async def _complete(self, call: Call) -> Completion:
         start = time.perf_counter()
         answers = await asyncio.gather(*(self._ask(call, place) for place in range(len(call.bodies))))
-        return completion(call, answers, time.perf_counter() - start)
+        return completion(call, answers, time.perf_counter() - start, self._server.endpoint.quoted)
 
     async def _ask(self, call: Call, place: int) -> Answer:
         what = f"request {call.request.id!r}"
         response = await self._server.post(call.path, call.bodies[place], what=what, extras=call.extras)
-        return answer(response, call, place)
+        return answer(response, call, place, self._server.endpoint.quoted)
 
 
 def _landed(request: Request, future: Future[Completion]) -> Outcome:

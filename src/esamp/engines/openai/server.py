@@ -1,12 +1,20 @@
 """`Server`: the official client, and what the server at the other end is."""
 
 import json
+import os
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from esamp.engines.openai.endpoint import Endpoint, sentence
 from esamp.errors import InputError, UnansweredError
+from esamp.quoting import shortened, shown
+
+MOST_SLOTS = 65_536
+"""Slots that a server of ours can have."""
+MOST_CONTEXT = 2**31
+"""Tokens of the longest context that anybody may claim."""
 
 
 @dataclass(frozen=True)
@@ -33,14 +41,20 @@ class Server:
     def __init__(self, endpoint: Endpoint, *, timeout: float, retries: int) -> None:
         import openai
 
+        from esamp.engines.openai.transport import LIBRARY, REFUSED, Client
+
+        self._response, self._refused = LIBRARY.Response, REFUSED
         self.endpoint, self._tries = endpoint, retries + 1
         limits = openai.Timeout(timeout, connect=min(timeout, 10.0))
+        withheld = set() if endpoint.account else _account_headers()
+        own = {name: f"Bearer {endpoint.key}" for name in withheld if name.lower() == "authorization"}
         self._client = openai.AsyncOpenAI(
             base_url=endpoint.url,
             api_key=endpoint.key,
             max_retries=retries,
             timeout=limits,
-            http_client=openai.DefaultAsyncHttpxClient(follow_redirects=False),  # a redirect would take prompts along
+            default_headers={**dict.fromkeys(withheld, openai.omit), **own},
+            http_client=Client(seconds=timeout),
         )
 
     async def close(self) -> None:
@@ -54,13 +68,10 @@ class Server:
             EsampError: it refuses, fails, or is not there; see `Endpoint.explained`.
             UnansweredError: it answers what is no JSON, or an error with status 200.
         """
-        import openai
-
-        try:
-            text = await self._client.post(path, cast_to=str, body=dict(body))
-        except openai.APIError as error:  # its own chain of errors may show headers
-            raise self.endpoint.explained(error, what=what, tries=self._tries, extras=extras) from None
-        answer = self._read(text, what)
+        response, error = await self._sent("post", path, body=dict(body))
+        if error is not None:
+            raise self.endpoint.explained(error, what=what, tries=self._tries, extras=extras)
+        answer = self._read(response, what)
         if isinstance(answer, dict) and answer.get("error") and not answer.get("choices"):
             raise UnansweredError(f"{what}: {self.endpoint.url} says: {self.endpoint.quoted(sentence(answer))}")
         return answer
@@ -74,17 +85,17 @@ class Server:
         """
         listed = await self._models(required=model is None)
         if model is None and len(listed) != 1:
-            raise InputError(f"{self.endpoint.url} serves {_names(listed)}: name one as the model")
+            raise InputError(f"{self.endpoint.url} serves {self._names(listed)}: name one as the model")
         name = next(iter(listed)) if model is None else model
         if listed and name not in listed:
-            raise InputError(f"{self.endpoint.url} does not serve {name!r}: it serves {_names(listed)}")
+            raise InputError(f"{self.endpoint.url} does not serve {name!r}: it serves {self._names(listed)}")
         card = listed.get(name, {})
         about = await self._about()
         length = card.get("max_model_len")
         return Facts(
             name,
             vllm=about is not None or card.get("owned_by") == "vllm",
-            context=length if isinstance(length, int) and length > 1 else None,
+            context=length if type(length) is int and 1 < length < MOST_CONTEXT else None,
             methods=None if about is None else frozenset(about["methods"]),
             slots=None if about is None else about["settings"]["slots"],
             defaults=frozenset() if about is None else frozenset(about["settings"].get("defaults") or ()),
@@ -95,43 +106,57 @@ class Server:
         import openai
 
         what = "list of models"
-        try:
-            found = self._read(await self._client.get("/models", cast_to=str), what)
-        except openai.NotFoundError as error:
-            if required:
-                raise self.endpoint.explained(error, what=what, tries=1) from None
+        response, error = await self._sent("get", "/models")
+        if isinstance(error, openai.NotFoundError) and not required:
             return {}
-        except openai.APIError as error:
-            raise self.endpoint.explained(error, what=what, tries=self._tries) from None
+        if error is not None:
+            tries = 1 if isinstance(error, openai.NotFoundError) else self._tries
+            raise self.endpoint.explained(error, what=what, tries=tries)
+        found = self._read(response, what)
         data = found.get("data") if isinstance(found, dict) else None
         cards = [card for card in data if isinstance(card, dict)] if isinstance(data, list) else []
         return {card["id"]: card for card in cards if isinstance(card.get("id"), str)}
 
     async def _about(self) -> dict[str, Any] | None:
         """What ``GET /esamp`` says; None for a server that is not ours or does not explore."""
-        import openai
-
+        response, error = await self._sent("get", f"{self.endpoint.root}/esamp")
         try:
-            about = json.loads(await self._client.get(f"{self.endpoint.root}/esamp", cast_to=str))
-        except (openai.APIError, ValueError, RecursionError):
+            about = None if error is not None else json.loads(response.text)
+        except (ValueError, RecursionError):
             return None
         if not isinstance(about, dict) or about.get("exploring") is not True:
             return None
         methods, settings, versions = about.get("methods"), about.get("settings"), about.get("versions")
         if not (isinstance(methods, dict) and isinstance(settings, dict) and isinstance(versions, dict)):
             return None
-        return about if isinstance(settings.get("slots"), int) and "esamp" in versions else None
+        slots, defaults = settings.get("slots"), settings.get("defaults") or {}
+        sound = type(slots) is int and 0 < slots <= MOST_SLOTS and isinstance(defaults, dict)
+        return about if sound and "esamp" in versions else None
 
-    def _read(self, text: str, what: str) -> object:
+    async def _sent(self, verb: Literal["get", "post"], path: str, **more: Any) -> tuple[Any, Any]:
+        """The client's response, or its error: that one has the key among its headers, so it is no error's context."""
+        import openai
+
         try:
-            return json.loads(text)
-        except (ValueError, RecursionError):
-            said = self.endpoint.quoted(text[:80])
-            raise UnansweredError(
-                f"{what}: {self.endpoint.url} answered what is no JSON: {said!r}; is its path right?"
-            ) from None
+            call = self._client.get if verb == "get" else self._client.post
+            return await call(path, cast_to=self._response, **more), None
+        except openai.APIError as error:
+            return None, error
+
+    def _names(self, listed: Collection[str]) -> str:
+        names = [shown(self.endpoint.quoted(name)) for name in sorted(listed)[:10]]
+        return f"{', '.join(names)}{', ...' * (len(listed) > 10)}" or "no model"
+
+    def _read(self, response: Any, what: str) -> object:
+        if refused := response.extensions.get(self._refused):
+            raise UnansweredError(f"{what}: the answer of {self.endpoint.url} {refused}: ask for less at a time")
+        with suppress(ValueError, RecursionError):  # whose error holds the text, and so perhaps the key
+            return json.loads(response.text)
+        said = shortened(self.endpoint.quoted(response.text))
+        raise UnansweredError(f"{what}: {self.endpoint.url} answered what is no JSON: {said!r}; is its path right?")
 
 
-def _names(listed: Collection[str]) -> str:
-    names = sorted(listed)
-    return f"{', '.join(map(repr, names[:10]))}{', ...' * (len(names) > 10)}" or "no model"
+def _account_headers() -> set[str]:
+    """Headers by which the official client tells an account that the environment names."""
+    custom = (line.partition(":") for line in os.environ.get("OPENAI_CUSTOM_HEADERS", "").split("\n"))
+    return {"OpenAI-Organization", "OpenAI-Project", *(name.strip() for name, colon, _ in custom if colon)}

@@ -182,7 +182,7 @@ class Exchange:
         if not (self._exploring.asked.telemetry or refused):
             return None
         if not any(prompts):
-            logger.warning("No telemetry of %s", identity)
+            logger.warning("No telemetry of %r", identity)
             return None
         report: dict[str, Any] = {"method": self._exploring.asked.method.name, "explored": not refused}
         if refused:

@@ -1,23 +1,26 @@
 """What an API server knows of its engine: our settings, what it may allow, and how to ask the workers."""
 
 import asyncio
-import json
 import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from esamp.engines.vllm import body as bodies
 from esamp.engines.vllm.launch import CLASSES
 from esamp.engines.vllm.params import METHOD, Asked, parse
 from esamp.engines.vllm.settings import VLLMSettings
 from esamp.errors import OptionError
+from esamp.quoting import shown
 
 logger = logging.getLogger("vllm.esamp")  # vLLM shows what its own loggers say
 
 PATIENCE = 10.0
 """Seconds to wait for the workers, who answer between two steps."""
 XARGS = "vllm_xargs"
+MOST_SAMPLES = 65_536
+"""Samples of a request; vLLM has a limit of its own, 16,384 by default."""
 MENTION = re.compile(rb"vllm_xargs|\\u00[567]|\x00")
 """What a JSON text with that key must hold: the key, one of its letters escaped, or the zeros of UTF-16."""
 
@@ -71,15 +74,14 @@ class FrontEnd:
     def examine(self, body: bytes) -> Exploring | None:
         """Read what a request asks of us; None if it does not explore, or is none that vLLM accepts.
 
+        Whatever the body, the work is a few milliseconds for each MB.
+
         Raises:
-            OptionError: a bad option, or one that the operator does not allow.
+            OptionError: a bad option, one that the operator does not allow, or a body of too many parts.
         """
         if METHOD not in self.settings.defaults and not MENTION.search(body):
             return None
-        try:
-            request = json.loads(body)
-        except (ValueError, RecursionError):
-            return None
+        request = bodies.read(body)
         given = request.get(XARGS) if isinstance(request, dict) else ()
         if not (given is None or isinstance(given, dict)):
             return None
@@ -116,6 +118,8 @@ class FrontEnd:
 
     def _allow(self, asked: Asked, request: Mapping[str, Any]) -> None:
         name, options, samples = asked.method.name, asked.options, request.get("n")
+        if isinstance(samples, int) and samples > MOST_SAMPLES:
+            raise OptionError(f"n = {shown(samples)}: a request that explores may have {MOST_SAMPLES:,} samples")
         if not self.explores:
             raise OptionError(
                 f"{METHOD} = {name!r}: the workers of this server do not explore; start it with esamp serve, or with "

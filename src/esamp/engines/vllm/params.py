@@ -11,6 +11,7 @@ from esamp.errors import OptionError
 from esamp.methods import registry
 from esamp.methods.base import DecodeMethod, Method
 from esamp.options import Options
+from esamp.quoting import shown
 from esamp.sampling import Sampling
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ SAMPLES = "esamp_samples"
 """Written at admission: n of the request, which vLLM does not tell the engine about its samples."""
 SAMPLER_SET = "esamp_sampler_set"
 """Written by our own engine, which has set the sampler already and knows which settings were given."""
+MOST_PARAMETERS, MOST_ENTRIES, MOST_CHARACTERS = 256, 1024, 4096
+"""Parameters of a request, entries of a list and characters of a text among them."""
 FOREIGN = frozenset({"kv_transfer_params", "ec_transfer_params", "kv_cache_report_mode", SAMPLES, SAMPLER_SET})
 """Keys of others in the same mapping."""
 
@@ -80,7 +83,8 @@ def parse(extra_args: Mapping[str, Any] | None, defaults: Mapping[str, Any] | No
     if name is None:
         return None
     if not isinstance(name, str):
-        raise OptionError(f"{METHOD} = {name!r}: expected the name of a method, one of {', '.join(registry.names())}")
+        raise OptionError(f"{METHOD} = {shown(name)}: expected the name of a method: {', '.join(registry.names())}")
+    check_size(given)
     if usual.get(METHOD, name) != name:
         usual = {}
     method = registry.get(name)
@@ -102,6 +106,23 @@ def parse(extra_args: Mapping[str, Any] | None, defaults: Mapping[str, Any] | No
         trace=request.trace,
         samples=samples if isinstance(samples, int) and samples > 0 else None,
     )
+
+
+def check_size(given: Mapping[str, Any]) -> None:
+    """Refuse parameters that are too many or too long, before any of them is looked at.
+
+    Raises:
+        OptionError: naming the parameter and the limit.
+    """
+    if len(given) > MOST_PARAMETERS:
+        raise OptionError(f"{len(given):,} parameters: a request may have {MOST_PARAMETERS}")
+    for name, value in given.items():
+        if name in FOREIGN:
+            continue
+        most = MOST_CHARACTERS if isinstance(value, str) else MOST_ENTRIES
+        if isinstance(value, str | list | tuple | dict) and len(value) > most:
+            unit = "characters" if isinstance(value, str) else "entries"
+            raise OptionError(f"option {shown(name)} has {len(value):,} {unit}: it may have {most:,}")
 
 
 def check_possible(method: type[Method]) -> None:

@@ -28,9 +28,9 @@ class TreeOfThoughtsOptions(OverOptions):
     """levels of the tree, the answer's included; by default what the problem needs: one a number, else 2"""
     value_threshold: float = Field(0.1, ge=0, le=20)
     """dfs: leave out states whose value (or votes) an evaluation is not above this"""
-    call_budget: int | None = Field(1000, ge=1)
+    call_budget: int | None = Field(1000, ge=1, lt=2**63)
     """draw at most this many samples from the model in all; None for no limit"""
-    token_budget: int | None = Field(None, ge=1)
+    token_budget: int | None = Field(None, ge=1, lt=2**63)
     """generate at most this many tokens in all: no call is made that could exceed it"""
     thought_prompts: Literal["auto", "trace", "numbers", "general"] = "auto"
     """trace: the embedded model's own lines; numbers: examples of number games, for any model; general: any problem"""

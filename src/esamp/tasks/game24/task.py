@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 from esamp.errors import InputError, OptionError
+from esamp.files import check_regular
 from esamp.options import Options, narrowed
 from esamp.tasks.base import Grade, Item, Task
 from esamp.tasks.countdown import Problem, grade_answer
@@ -29,6 +30,7 @@ def read_puzzles(path: Path) -> dict[int, Problem]:
         InputError: it cannot be read, or names the line that is no puzzle of four numbers from 1 to 99.
     """
     try:
+        check_regular(path)
         with path.open(newline="", encoding="utf-8-sig") as file:
             return dict(_puzzle(f"{path}:{number}", row) for number, row in enumerate(csv.DictReader(file), 2))
     except OSError as error:
