@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from esamp.engines.base import Completion, Engine, Failure, Request, Sample, TokenTrace
-    from esamp.engines.hf import HFEngine, Run, explore
+    from esamp.engines.hf import HFEngine, Run
+    from esamp.engines.hf.explore import explore
     from esamp.engines.vllm.engine import VLLMEngine
     from esamp.errors import EsampError
     from esamp.explorer.config import ESampConfig
