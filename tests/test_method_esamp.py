@@ -371,9 +371,10 @@ def test_the_shared_slot_is_new_when_its_last_group_left() -> None:
     assert esamp.telemetry(0)["updates"] == 0
 
 
-def test_a_preset_sets_only_the_sampler_settings_that_a_request_leaves_unset() -> None:
-    config = ESampConfig(preset="open")
-    usual = PRESET_SAMPLING["open"]
+@pytest.mark.parametrize("preset", PRESET_SAMPLING)
+def test_a_preset_sets_only_the_sampler_settings_that_a_request_leaves_unset(preset: str) -> None:
+    config = ESampConfig.parse({"preset": preset})
+    usual = PRESET_SAMPLING[preset]
     filled = ESamp.sampler(config, Sampling(max_tokens=9, top_p=0.5))
     assert {name: dict(filled)[name] for name in usual} == usual
     assert (filled.max_tokens, filled.top_p) == (9, 0.5)

@@ -10,6 +10,7 @@ from esamp.options import Options
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     "open": {"signal": "state", "distiller": "rls", "beta": 0.5, "gate": True},
+    "long": {"signal": "state", "distiller": "rls", "beta": 0.5, "gate": True, "cap": 1.0},
     "answers": {"signal": "state", "distiller": "rls", "beta": 0.5, "gate": True},
     "paper": {"distiller": "mlp", "beta": 0.25, "gate": False, "signal": "state"},
 }
@@ -17,6 +18,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 PRESET_SAMPLING: dict[str, dict[str, float]] = {
     "open": {"temperature": 0.8},
+    "long": {"temperature": 0.9},
     "answers": {"temperature": 1.0, "min_p": 0.1},
 }
 """Settings of the ordinary sampler that come with a preset, where a request leaves them unset."""
@@ -36,9 +38,10 @@ class ESampConfig(Options):
     c the confidence of that prediction, e = c (hL - y).
     """
 
-    preset: Literal["default", "open", "answers", "paper"] = "default"
-    """starting values: 'default', 'open' (stories, ideas, synthetic data), 'answers' (short answers: a name, a number),
-    or 'paper' (as published: mlp, beta 0.25, no gate); some come with settings of the sampler"""
+    preset: Literal["default", "open", "long", "answers", "paper"] = "default"
+    """starting values: 'default', 'open' (stories, ideas, synthetic data), 'long' (texts of more than 100 tokens),
+    'answers' (short answers: a name, a number), or 'paper' (as published: mlp, beta 0.25, no gate); some come with
+    settings of the sampler"""
     signal: Literal["state", "contrast", "action", "both"] = "state"
     """what is new: the state reached, how the sample differs from the others of its group, the action taken, or
     state and action both"""
