@@ -87,9 +87,9 @@ def test_the_message_names_option_value_and_range() -> None:
     assert caught.value.__cause__ is None
 
 
-def test_a_range_may_be_open_on_one_side() -> None:
+def test_a_range_says_which_ends_belong_to_it() -> None:
     assert allowed(Sampling.model_fields["top_p"]) == "a number, above 0, at most 1"
-    assert allowed(Sampling.model_fields["max_tokens"]) == "a whole number, at least 1"
+    assert allowed(Sampling.model_fields["max_tokens"]) == "a whole number, at least 1, below 2**31"
     assert allowed(ESampConfig.model_fields["ridge"]) == "a number, above 0, at most 1000000"
 
 

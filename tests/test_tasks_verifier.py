@@ -22,7 +22,7 @@ with esamp.tasks.verifier.Verifier() as verifier:
     print(verifier.same("\\frac{1}{2}", "0.5"), verifier.same("\\frac{1}{2}", "0.4"))
 """
 ECHO = """
-import signal, time
+import os, signal, time
 def start(settings):
     if settings == "missing":
         import no_such_package
@@ -33,6 +33,8 @@ def start(settings):
             raise SystemExit
         if request == "waits":
             time.sleep(1.5)
+        if request == "stops":
+            os.kill(os.getpid(), signal.SIGSTOP)
         return [settings, request]
     return answer
 """
@@ -95,9 +97,9 @@ def test_a_process_that_stays_suspended_or_is_killed_is_replaced(echo: str, monk
 
 @pytest.mark.timeout(120)
 def test_an_answer_without_a_verdict_is_an_error(echo: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "STALLED", -1.0)
+    monkeypatch.setattr(worker, "STALLED", 1.5)
     with Worker(echo, "set", 60.0, "") as running, pytest.raises(UnsupportedError, match="grade it again"):
-        running.ask("waits")
+        running.ask("stops")
 
 
 @pytest.mark.timeout(120)
