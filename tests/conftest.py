@@ -28,6 +28,8 @@ os.environ |= {
 import torch  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 
+from scripted_server import Scripted  # noqa: E402
+
 settings.register_profile(
     "reproducible", derandomize=True, database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
@@ -99,3 +101,11 @@ def open_page(browser: "Browser") -> Iterator[Callable[[Path], "Page"]]:
     yield open_file
     context.close()
     assert not problems
+
+
+@pytest.fixture
+def script() -> Iterator[Scripted]:
+    """A server that answers with what a test tells it to."""
+    scripted = Scripted()
+    yield scripted
+    scripted.close()

@@ -34,13 +34,6 @@ def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def script() -> Iterator[Scripted]:
-    scripted = Scripted()
-    yield scripted
-    scripted.close()
-
-
-@pytest.fixture
 def start(script: Scripted) -> Iterator[Start]:
     engines: list[OpenAIEngine] = []
 

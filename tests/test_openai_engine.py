@@ -229,13 +229,6 @@ class TestOurs:
 
 
 @pytest.fixture
-def script() -> Iterator[Scripted]:
-    scripted = Scripted()
-    yield scripted
-    scripted.close()
-
-
-@pytest.fixture
 def start(script: Scripted) -> Iterator[Callable[..., OpenAIEngine]]:
     engines: list[OpenAIEngine] = []
 

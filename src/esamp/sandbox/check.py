@@ -100,14 +100,23 @@ def check(
                 raise UnsupportedError(f"the sandbox does not start: {failure}")
         answer, printed, late = _collect(verdict, output, began + limits.wall_seconds, limits.output_kib << 10)
         found, reason = _found(answer, token)
-        if len(printed) > limits.output_kib << 10 and found != "passed":
-            found, reason = "output", f"more than {limits.output_kib} KiB printed"
-        elif late:
-            found, reason = "timeout", f"not done after {limits.wall_seconds:g} s"
-        elif found == "crashed" and _wait(candidate) in (128 + signal.SIGXCPU, 128 + signal.SIGKILL):
-            found, reason = "timeout", f"killed after {limits.cpu_seconds} s of CPU"
+        if exceeded := _exceeded(found, len(printed), candidate, limits, late=late):
+            found, reason = exceeded
     text = printed[: 4 * SHOWN].decode(errors="replace")[:SHOWN]
     return Result(found, reason, text, time.monotonic() - began, isolate)
+
+
+def _exceeded(
+    found: Verdict, printed: int, candidate: Started, limits: Limits, *, late: bool
+) -> tuple[Verdict, str] | None:
+    """The limit that ended the tests, in place of the judge's verdict; None if there was none."""
+    if printed > limits.output_kib << 10 and found != "passed":
+        return "output", f"more than {limits.output_kib} KiB printed"
+    if late:
+        return "timeout", f"not done after {limits.wall_seconds:g} s"
+    if found == "crashed" and _wait(candidate) in (128 + signal.SIGXCPU, 128 + signal.SIGKILL):
+        return "timeout", f"killed after {limits.cpu_seconds} s of CPU"
+    return None
 
 
 def _found(answer: bytes, token: str) -> tuple[Verdict, str]:

@@ -132,10 +132,10 @@ def _number(name: str, value: object, request: str, quote: Quote) -> float:
     """A measurement; the server's null is our NaN."""
     if value is None:
         return math.nan
-    if type(value) not in (int, float) or not abs(value) < MOST_MEASURED:  # type: ignore[arg-type]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < MOST_MEASURED:
         said = quote(f"{shown(name)} = {shown(value)}")
         raise UnansweredError(f"request {request!r}: the server's telemetry has what is no measurement: {said}")
-    return float(value)  # type: ignore[arg-type]
+    return float(value)
 
 
 def _sample(choice: object, place: int, first: int, what: str, quote: Quote) -> Sample:
