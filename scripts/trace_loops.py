@@ -43,8 +43,13 @@ def main() -> None:
     parser.add_argument("--temperature", type=float, default=1.0)
     parser.add_argument("--keep-entropy", action="store_true", help="with keep_entropy")
     given = parser.parse_args()
+    if given.tokens < 3 or given.temperature <= 0:
+        parser.error("--tokens must be at least 3, and --temperature above 0")
     kind = registry.get("continuation")
-    [item] = kind.build(kind.options.parse({"data": str(given.book)})).items()
+    try:
+        [item] = kind.build(kind.options.parse({"data": str(given.book)})).items()
+    except esamp.EsampError as error:
+        parser.error(str(error))
     name = resolve("smollm2")
     model, tokenizer = (
         AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32),

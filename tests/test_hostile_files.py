@@ -324,6 +324,14 @@ def at_server(folder: Path, url: str) -> list[str]:
     return ["study", "run", str(file), "--store", str(folder / "store"), "--dry-run", "--no-report-check"]
 
 
+@pytest.mark.parametrize("address", ["nonsense", "http://a:81/v1", "http://[", ""])
+def test_an_address_for_the_key_must_be_one_of_the_study(address: str, tmp_path: Path, capsys: Output) -> None:
+    assert main([*at_server(tmp_path, "http://a/v1"), "--send-key-to", address]) == 2
+    told = capsys.readouterr().err
+    assert f"--send-key-to {address!r}: no model of this study is at this address" in told
+    assert "'http://a/v1'" in told
+
+
 @pytest.mark.parametrize(
     ("environment", "url", "flags", "allowed"),
     [

@@ -143,7 +143,7 @@ def check_key(base_url: str, allowed: Collection[str] = ()) -> None:
     """
     if not os.environ.get(KEY, "").strip() or _is_environment_s(base_url):
         return
-    if _place(base_url) not in map(_place, allowed):
+    if place(base_url) not in map(place, allowed):
         raise InputError(
             f"base_url = {shown(base_url)}: only the file names this server, so it does not get the key in {KEY}. "
             f"If you trust it with the key, set {URL} to its address or give it with --send-key-to; if it needs no "
@@ -153,10 +153,10 @@ def check_key(base_url: str, allowed: Collection[str] = ()) -> None:
 
 def _is_environment_s(url: str) -> bool:
     """Whether the environment's key is for this address."""
-    return _place(url) == _place(os.environ.get(URL, "").strip() or LIBRARY_URL)
+    return place(url) == place(os.environ.get(URL, "").strip() or LIBRARY_URL)
 
 
-def _place(url: str) -> tuple[object, ...]:
+def place(url: str) -> tuple[object, ...]:
     """What two spellings of an address have in common."""
     try:
         parts = urlsplit(url.strip())
