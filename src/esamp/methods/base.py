@@ -9,10 +9,10 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
+from esamp.decoding.step import DecodeStep, Rows, Steering
 from esamp.errors import OptionError
 from esamp.options import Options
 from esamp.sampling import Sampling
-from esamp.step import DecodeStep, Rows, Steering
 
 
 class Need(StrEnum):

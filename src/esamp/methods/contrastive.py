@@ -7,13 +7,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from esamp.decoding.layout import RowLayout
+from esamp.decoding.step import Combined, DecodeStep, Fed, Steering
 from esamp.errors import OptionError, UnsupportedError
-from esamp.explorer.layout import RowLayout
 from esamp.methods import amateur
 from esamp.methods.base import ModelShape, Need
 from esamp.methods.logit_contrast import LogitContrast, plausible_tokens
 from esamp.options import Options, narrowed
-from esamp.step import Combined, DecodeStep, Fed, Steering
 
 
 class ContrastiveOptions(Options):

@@ -7,11 +7,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from esamp.decoding.step import Combined, DecodeStep, Steering
 from esamp.errors import OptionError
 from esamp.methods.base import ModelShape
 from esamp.methods.logit_contrast import LogitContrast, divergence, plausible_tokens
 from esamp.options import Options, narrowed
-from esamp.step import Combined, DecodeStep, Steering
 
 Layer = Annotated[int, Field(ge=0, le=100_000)]
 

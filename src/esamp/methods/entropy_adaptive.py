@@ -7,9 +7,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from esamp.decoding.step import Rows
 from esamp.methods.base import LateFilter, ModelShape
 from esamp.options import Options, narrowed
-from esamp.step import Rows
 
 
 class EntropyAdaptiveOptions(Options):

@@ -5,7 +5,7 @@ from typing import Self
 from pydantic import model_validator
 
 from esamp.explorer.config import NetworkConfig
-from esamp.methods.esamp import ESamp, Variant
+from esamp.methods.esamp import ESamp
 
 
 class ESampFrozenConfig(NetworkConfig):
@@ -30,4 +30,4 @@ class ESampFrozen(ESamp):
     summary = "esamp with a random network that never learns: the control for what is learned"
     citation = "a control of ours for Zeng et al. 2026, arXiv 2604.24927"
     options = ESampFrozenConfig
-    variant = Variant(distils="nothing")
+    frozen = True

@@ -6,11 +6,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from esamp.decoding.step import Rows
 from esamp.errors import OptionError
 from esamp.methods.base import EarlyFilter, ModelShape
 from esamp.options import Options, narrowed
 from esamp.sampling import Sampling
-from esamp.step import Rows
 
 
 class FireOptions(Options):

@@ -5,9 +5,9 @@ from typing import Self
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from esamp.decoding.step import Rows
 from esamp.methods.base import EarlyFilter, ModelShape
 from esamp.options import Options, narrowed
-from esamp.step import Rows
 
 
 class SurprisalOptions(Options):

@@ -6,9 +6,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from esamp.decoding.step import Rows
 from esamp.methods.base import EarlyFilter, ModelShape
 from esamp.options import Options, narrowed
-from esamp.step import Rows
 
 
 class TopNSigmaOptions(Options):
