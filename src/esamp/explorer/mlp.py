@@ -1,5 +1,6 @@
 """The Latent Distiller of the paper: a small residual network, trained by one Adam step per decode step."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -188,5 +189,5 @@ class FrozenNetwork(Distiller):
 
 def _drawn(depth: int, fan_in: int, fan_out: int, generator: torch.Generator) -> Tensor:
     """Matrices `[depth, in, out]` drawn uniformly from +-1/sqrt(in)."""
-    uniform: Tensor = torch.rand(depth, fan_in, fan_out, generator=generator) * 2 - 1
-    return uniform / fan_in**0.5
+    uniform = torch.rand(depth, fan_in, fan_out, generator=generator) * 2 - 1
+    return uniform.div(math.sqrt(fan_in))
