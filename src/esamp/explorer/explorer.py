@@ -8,7 +8,7 @@ from torch import Tensor
 from esamp.decoding.layout import RowLayout
 from esamp.decoding.slots import FreeSlots, State
 from esamp.explorer.actions import ActionMemory
-from esamp.explorer.bank import PackedBank
+from esamp.explorer.bank import WORKSPACE, PackedBank
 from esamp.explorer.build import DTYPES, build_distiller
 from esamp.explorer.config import ESampConfig
 from esamp.explorer.contrast import SampleMeans
@@ -36,12 +36,14 @@ class Explorer:
         frozen: bool = False,
         full: bool = False,
         head_scale: float = 1.0,
+        workspace: int = WORKSPACE,
     ) -> None:
         """Allocate `slots` slots for source states of size s and deep states of size d on `device`.
 
         A `frozen` network is never trained. `full` telemetry has the fields of `esamp.explorer.tally.FULL`.
         `head_scale` is the mean of ||w_v - mean w||^2 over the rows of the LM head, by which the gain is divided so
-        that it is in nats. On the device "meta" nothing is allocated, and `nbytes` is what would be.
+        that it is in nats. `workspace` is how many bytes a step may take beside the bank. On the device "meta" nothing
+        is allocated, and `nbytes` is what would be.
         """
         self.config, self.full = config, full
         dtype = DTYPES[config.dtype]
@@ -72,7 +74,7 @@ class Explorer:
         self._read = () if self.distiller is None else self.distiller.predicts_from
         self._learned = tuple(name for name in (*state, *moments) if name != "clock")
         self.slots = FreeSlots(slots)
-        self.bank = PackedBank(state, moments, slots)
+        self.bank = PackedBank(state, moments, slots, workspace=workspace)
         self.tally = Tally(slots, deep_size, self.exact, device, full=full)
         self._zero = torch.zeros((), dtype=self.exact, device=device)
 

@@ -71,10 +71,10 @@ class StepRecord:
     @property
     def error(self) -> Tensor:
         """`[R, d]` e, the gated error (or contrast) in the space of the deep state."""
-        if self.strength is None:
-            return self.layout.to_rows(self.signal)
-        unknown = ~self.seen.unsqueeze(-1)  # trust is zero there but for rounding
-        return self.layout.to_rows((self.strength * self.signal).masked_fill(unknown, 0.0))
+        scaled = self.signal if self.strength is None else self.strength * self.signal
+        if self.prediction.confidence is not None:  # before the first row it is zero but for rounding
+            scaled = scaled.masked_fill(~self.seen.unsqueeze(-1), 0.0)
+        return self.layout.to_rows(scaled)
 
     @property
     def expectation(self) -> Tensor:
