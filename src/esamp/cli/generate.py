@@ -23,15 +23,13 @@ from esamp.runs.output import OutputFile
 from esamp.runs.prompts import Prompt
 from esamp.sampling import Sampling
 
-METHODS = {name: method.options for name, method in methods.available().items()}
-
 
 @with_flags(
     run=FlagGroup("Run", RunOptions),
     sampling=FlagGroup("Sampler", Sampling),
     options=FlagGroup(
         "Method options",
-        METHODS,
+        methods.option_classes(),
         choose=lambda parsed: str(dict(parsed["run"])["method"]),
         kind="method",
         combined=lambda names: methods.get(names).options,

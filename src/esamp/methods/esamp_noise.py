@@ -5,17 +5,13 @@ import math
 import torch
 from torch import Tensor
 
-from esamp.explorer.config import AblationConfig
 from esamp.methods.esamp import ESamp
+from esamp.methods.options import ESampNoiseConfig
 from esamp.methods.randomness import uniform
 from esamp.step import DecodeStep, Rows
 
 PURPOSE = 4
 """Keeps these random numbers apart from those of other methods (`esamp.methods.randomness`)."""
-
-
-class ESampNoiseConfig(AblationConfig):
-    """Options of `esamp_noise`: those of `esamp`, with the same defaults and presets, for the state signal."""
 
 
 def normals(rows: Rows, size: int) -> Tensor:

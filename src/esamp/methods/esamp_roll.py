@@ -3,13 +3,9 @@
 import torch
 from torch import Tensor
 
-from esamp.explorer.config import AblationConfig
 from esamp.methods.esamp import ESamp
+from esamp.methods.options import ESampRollConfig
 from esamp.step import DecodeStep
-
-
-class ESampRollConfig(AblationConfig):
-    """Options of `esamp_roll`: those of `esamp`, with the same defaults and presets, for the state signal."""
 
 
 def next_row(step: DecodeStep, values: Tensor) -> Tensor:
