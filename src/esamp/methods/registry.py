@@ -40,10 +40,12 @@ def get(name: str) -> type[Method]:
         raise OptionError(f"method {shown(name)} joins {len(parts)} methods: at most {MOST_PARTS} go together")
     if len(parts) > len(set(parts)):
         raise OptionError(f"method {shown(name)} names one method twice")
+    for each in parts:
+        if each not in plugins.entries(GROUP):
+            return part(each)  # says what there is
     from esamp.methods.stack import combine  # imports torch
 
-    unknown = next((each for each in parts if each not in plugins.entries(GROUP)), None)
-    return part(unknown) if unknown is not None else combine([part(each) for each in parts])
+    return combine([part(each) for each in parts])
 
 
 def part(name: str) -> type[Method]:
