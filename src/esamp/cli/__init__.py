@@ -7,11 +7,11 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
 
+import esamp
 from esamp.cli.terminal import message
 from esamp.errors import EsampError, InputError, OptionError
 
@@ -104,7 +104,7 @@ def _app(asked: str | None) -> typer.Typer:
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(f"esamp {version('esamp')}")
+        print(f"esamp {esamp.__version__}")
         raise typer.Exit
 
 
