@@ -66,11 +66,12 @@ def command(
     if what == "diversity" and (engine != "hf" or shape is not None):
         raise OptionError("diversity is measured on real models and the hf engine: leave out --engine and --shape")
     from esamp.cli import bench_run  # imports torch
+    from esamp.study.throughput import Load
 
     place = bench_run.Place(engine, model, shape, device, dtype)
     length = tokens or (SHAPE_TOKENS if shape else TOKENS)
     if what == "throughput":
-        load = bench_run.Load(prompts, samples, tokens=length)
+        load = Load(prompts, samples, tokens=length)
         bench_run.throughput_of(place, options, load, pairs=pairs, full=full, as_json=json)
     else:
         bench_run.diversity_of(place, options, prompt, samples, length, seeds, embedder=embedder, as_json=json)

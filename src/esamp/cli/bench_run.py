@@ -19,7 +19,6 @@ from esamp.metrics.embedding import SentenceEmbedder
 from esamp.models import EMBEDDED, resolve
 from esamp.models.shapes import write_shape
 from esamp.study import diversity, throughput
-from esamp.study.throughput import Load
 from esamp.study.throughput_hf import HFSubject
 from esamp.tasks.countdown import Countdown
 
@@ -43,7 +42,7 @@ def _texts(model: str) -> tuple[str, ...]:
 
 
 @contextmanager
-def _subject(place: Place, options: ESampConfig, load: Load, *, full: bool) -> Iterator[throughput.Subject]:
+def _subject(place: Place, options: ESampConfig, load: throughput.Load, *, full: bool) -> Iterator[throughput.Subject]:
     """The model in its engine, freed at the end."""
     entry = engines.ENTRIES[place.engine]
     works, detail = entry.state()
@@ -66,7 +65,7 @@ def _subject(place: Place, options: ESampConfig, load: Load, *, full: bool) -> I
             yield subject
 
 
-def throughput_of(place: Place, options: ESampConfig, load: Load, *, pairs: int, full: bool, as_json: bool) -> None:
+def throughput_of(place: Place, options: ESampConfig, load: throughput.Load, *, pairs: int, full: bool, as_json: bool) -> None:
     """Measure and print what exploring costs."""
     with Bar((pairs + 1) * 2 * load.rows) as bar, _subject(place, options, load, full=full) as subject:
         bar.generating()
