@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 import esamp
-from esamp.cli.terminal import message
+from esamp.cli.messages import message
 from esamp.errors import EsampError, InputError, OptionError
 
 COMMANDS: Mapping[str, str] = {

@@ -65,7 +65,9 @@ def _subject(place: Place, options: ESampConfig, load: throughput.Load, *, full:
             yield subject
 
 
-def throughput_of(place: Place, options: ESampConfig, load: throughput.Load, *, pairs: int, full: bool, as_json: bool) -> None:
+def throughput_of(
+    place: Place, options: ESampConfig, load: throughput.Load, *, pairs: int, full: bool, as_json: bool
+) -> None:
     """Measure and print what exploring costs."""
     with Bar((pairs + 1) * 2 * load.rows) as bar, _subject(place, options, load, full=full) as subject:
         bar.generating()

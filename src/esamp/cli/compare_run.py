@@ -11,9 +11,10 @@ from pathlib import Path
 from esamp.cli.chat import applies_template
 from esamp.cli.compare import CompareOptions
 from esamp.cli.flags import value_of
+from esamp.cli.messages import message
 from esamp.cli.pages import check_page, write_page
 from esamp.cli.samples import console_for, print_samples, print_table, print_text
-from esamp.cli.terminal import Bar, hush, message
+from esamp.cli.terminal import Bar, hush
 from esamp.engines import registry as engines
 from esamp.engines.base import Engine
 from esamp.errors import OptionError

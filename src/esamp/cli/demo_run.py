@@ -8,9 +8,10 @@ from pathlib import Path
 
 import torch
 
+from esamp.cli.messages import message
 from esamp.cli.pages import write_page
 from esamp.cli.samples import console_for, print_table, print_text, side_by_side
-from esamp.cli.terminal import Bar, message
+from esamp.cli.terminal import Bar
 from esamp.engines.hf import HFEngine
 from esamp.models import SMOLLM2
 from esamp.study import demo, showcase, showcase_view

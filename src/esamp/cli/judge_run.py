@@ -11,7 +11,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from esamp.cli.terminal import Bar, console, message
+from esamp.cli.messages import message
+from esamp.cli.terminal import Bar, console
 from esamp.errors import EsampError
 from esamp.judge import groups
 from esamp.judge.client import Judges

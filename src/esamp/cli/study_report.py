@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from esamp.cli.bars import MeasureBar
+from esamp.cli.messages import message
 from esamp.cli.study_flags import torn
-from esamp.cli.terminal import hush, message
+from esamp.cli.terminal import hush
 from esamp.errors import InputError
 from esamp.metrics.embedding import SentenceEmbedder
 from esamp.quoting import printable

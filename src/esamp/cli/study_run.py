@@ -7,8 +7,9 @@ from pathlib import Path
 from rich.table import Table
 
 from esamp.cli.bars import StudyBars
+from esamp.cli.messages import message
 from esamp.cli.study_flags import torn
-from esamp.cli.terminal import console, hush, message
+from esamp.cli.terminal import console, hush
 from esamp.quoting import one_line, printable
 from esamp.study import config
 from esamp.study.check import check
