@@ -58,6 +58,7 @@ def command(
     """Measure what exploring costs (throughput) or what it brings (diversity).
 
     throughput: the same decoding on and off in interleaved pairs of equal length; fails if nothing was explored.
+
     diversity: Vendi Score, cosine, perplexity and entropy of vanilla over temperatures, of ESamp as published and of
     ours; the options given on the command line add an arm of their own.
     """

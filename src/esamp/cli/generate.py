@@ -56,7 +56,7 @@ def command(
     """Sample answers to prompts, explored by ESamp unless --method says otherwise (esamp methods lists them all).
 
     Examples: esamp generate "Numbers 3 5 8 9 target 24" -n 8;
-    esamp generate "Numbers 3 5 8 9 target 24" --method esamp+fire --first-temperature 10;
+    esamp generate "Numbers 3 5 8 9 target 24" --method esamp+fire --fire-temperature 10;
     esamp generate --input prompts.jsonl --output samples.jsonl --preset paper
     """
     from esamp.cli import generate_run  # imports rich

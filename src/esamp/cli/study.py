@@ -6,13 +6,18 @@ from typing import Annotated
 import typer
 
 from esamp.cli.flags import FlagGroup, with_flags
+from esamp.cli.help import Command, Group
 from esamp.cli.study_flags import AsJson, Data, File, Folder, KeyTo
 from esamp.study.plan_options import PlanOptions
 
-command = typer.Typer(help="Run studies: a TOML file names models, tasks, methods, group sizes and seeds.")
+command = typer.Typer(
+    help="Run studies: a TOML file names models, tasks, methods, group sizes and seeds.",
+    rich_markup_mode=None,
+    cls=Group,
+)
 
 
-@command.command("run")
+@command.command("run", cls=Command)
 def run_study(
     file: File,
     store: Folder = Path("store"),
@@ -41,7 +46,7 @@ def run_study(
     )
 
 
-@command.command("status")
+@command.command("status", cls=Command)
 def status(file: File, store: Folder = Path("store"), data: Data = None, json: AsJson = False) -> None:
     """How far every cell of a study is, and what is still to come."""
     from esamp.cli import study_run  # imports numpy
@@ -49,7 +54,7 @@ def status(file: File, store: Folder = Path("store"), data: Data = None, json: A
     study_run.status(file, store, data, json=json)
 
 
-@command.command("plan")
+@command.command("plan", cls=Command)
 @with_flags(options=FlagGroup("Plan", PlanOptions))
 def plan(
     file: File, options: PlanOptions, store: Folder = Path("store"), data: Data = None, json: AsJson = False
@@ -60,7 +65,7 @@ def plan(
     study_plan.plan(file, options, store, data, json=json)
 
 
-@command.command("report")
+@command.command("report", cls=Command)
 def report(
     file: File,
     store: Folder = Path("store"),
@@ -79,7 +84,7 @@ def report(
     study_report.report(file, store, data, out, draw=draw, page_problems=page_problems, json=json)
 
 
-@command.command("tasks")
+@command.command("tasks", cls=Command)
 def tasks(json: AsJson = False) -> None:
     """List the installed tasks: what they ask, where from, and their options."""
     from esamp.cli import study_tasks  # imports every task
