@@ -4,11 +4,15 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import esamp
+from esamp import plugins
 from esamp.cli import COMMANDS
 from esamp.methods import registry
 
@@ -82,3 +86,71 @@ def test_the_public_names_are_listed_and_there() -> None:
 def test_declared_options_are_those_of_the_methods() -> None:
     declared = registry.option_classes()
     assert declared == {name: method.options for name, method in registry.available().items()}
+
+
+# ---- methods of other packages
+
+THEIR_OPTIONS = """
+from pydantic import Field
+from esamp.options import Options
+
+class TheirOptions(Options):
+    their_strength: int = Field(2, ge=1, le=9)
+"""
+THEIR_METHOD = """
+from esamp.methods.base import Method
+from {package}.options import TheirOptions
+
+class Theirs(Method):
+    name, summary, citation, options = "theirs", "a method", "Them 2030", TheirOptions
+"""
+METHOD = EntryPoint("theirs", "one_package.method:Theirs", registry.GROUP)
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Two packages with a method each; the fixture's value installs entry points."""
+    packages = ("one_package", "other_package")
+    for package in packages:
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "options.py").write_text(THEIR_OPTIONS)
+        (tmp_path / package / "method.py").write_text(THEIR_METHOD.format(package=package))
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def declare(*points: EntryPoint) -> None:
+        def found(group: str) -> EntryPoints:
+            return EntryPoints([*entry_points(group=group), *(point for point in points if point.group == group)])
+
+        monkeypatch.setattr(plugins, "entry_points", found)
+        plugins.forget()
+        registry.get.cache_clear()
+
+    yield declare
+    plugins.forget()
+    registry.get.cache_clear()
+    for name in [name for name in sys.modules if name.split(".")[0] in packages]:
+        del sys.modules[name]
+
+
+def test_a_method_that_declares_no_options_class_is_imported_for_it(install: Callable[..., None]) -> None:
+    install(METHOD)
+    assert "their_strength" in registry.option_classes()["theirs"].model_fields
+    assert "one_package.method" in sys.modules
+
+
+def test_a_declared_options_class_spares_the_import_of_the_method(install: Callable[..., None]) -> None:
+    install(METHOD, EntryPoint("theirs", "one_package.options:TheirOptions", registry.OPTIONS))
+    assert registry.option_classes()["theirs"].__module__ == "one_package.options"
+    assert "one_package.method" not in sys.modules
+
+
+@pytest.mark.parametrize("name", ["theirs", "esamp"])
+def test_no_package_declares_the_options_of_another_ones_method(install: Callable[..., None], name: str) -> None:
+    install(METHOD, EntryPoint(name, "other_package.options:TheirOptions", registry.OPTIONS))
+    assert registry.option_classes()[name] is registry.get(name).options
+
+
+def test_a_method_whose_options_class_cannot_be_imported_is_left_out(install: Callable[..., None]) -> None:
+    install(METHOD, EntryPoint("theirs", "one_package.missing:TheirOptions", registry.OPTIONS))
+    assert "theirs" not in registry.option_classes()
+    assert "esamp" in registry.option_classes()
