@@ -8,7 +8,7 @@ import inspect
 import textwrap
 from typing import Any
 
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 
 class Command(TyperCommand):
@@ -30,8 +30,8 @@ class Command(TyperCommand):
         sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
-            if record is not None:
-                usual = "Arguments" if parameter.param_type_name == "argument" else "Options"
+            if record is not None and isinstance(parameter, TyperArgument | TyperOption):
+                usual = "Arguments" if isinstance(parameter, TyperArgument) else "Options"
                 sections.setdefault(parameter.rich_help_panel or usual, []).append(record)
         for title, rows in sections.items():
             if rows:
