@@ -23,7 +23,7 @@ from esamp.options import Options, allowed
 
 @dataclass(frozen=True)
 class FlagGroup:
-    """Where flags come from and which help panel shows them.
+    """Where flags come from and under which title the help page has them.
 
     `options` is one options class, or several by name, of which `choose` picks one by the options of the groups before
     it. The flags of all are offered; one that the chosen class does not have is refused when it is given.

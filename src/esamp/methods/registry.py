@@ -83,7 +83,7 @@ def option_classes() -> dict[str, type[Options]]:
 
 def _options_class(name: str) -> type[Options]:
     method, own = plugins.entries(GROUP)[name], plugins.entries(OPTIONS).get(name)
-    same_package = own is not None and own.value.split(".")[0] == method.value.split(".")[0]
+    same_package = own is not None and own.module.split(".")[0] == method.module.split(".")[0]
     return plugins.load(OPTIONS, name, Options, "method") if same_package else part(name).options
 
 
