@@ -139,7 +139,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Completion:
-    """All samples of one request and what its group's telemetry says (see `esamp.explorer.telemetry.Summary`)."""
+    """All samples of one request and what its group's telemetry says (see `esamp.decoding.telemetry.Summary`)."""
 
     request: Request
     samples: tuple[Sample, ...]

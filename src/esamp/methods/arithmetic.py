@@ -5,14 +5,14 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from esamp.decoding.randomness import per_group, per_token, uniform
+from esamp.decoding.step import DecodeStep, Rows
 from esamp.errors import OptionError
 from esamp.methods.base import Draw, ModelShape
 from esamp.methods.inverse_cdf import at, locate
 from esamp.methods.options import ArithmeticOptions
-from esamp.methods.randomness import per_group, per_token, uniform
 from esamp.options import Options, narrowed
 from esamp.sampling import Sampling
-from esamp.step import DecodeStep, Rows
 
 PURPOSE = 2
 """of the random numbers"""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from esamp.step import DecodeStep, Rows, Steering
+    from esamp.decoding.step import DecodeStep, Rows, Steering
 
 
 class Need(StrEnum):

@@ -6,14 +6,14 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from esamp.decoding.layout import RowLayout
+from esamp.decoding.step import Combined, DecodeStep, Fed, Steering
 from esamp.errors import OptionError, UnsupportedError
-from esamp.explorer.layout import RowLayout
 from esamp.methods import amateur
 from esamp.methods.base import ModelShape, Need
 from esamp.methods.logit_contrast import LogitContrast, plausible_tokens
 from esamp.methods.options import ContrastiveOptions
 from esamp.options import Options, narrowed
-from esamp.step import Combined, DecodeStep, Fed, Steering
 
 
 class Contrastive(LogitContrast):

@@ -6,12 +6,12 @@ from typing import Literal, Self
 import torch
 from torch import Tensor
 
+from esamp.decoding.step import Combined, DecodeStep, Steering
 from esamp.errors import OptionError
 from esamp.methods.base import ModelShape
 from esamp.methods.logit_contrast import LogitContrast, divergence, plausible_tokens
 from esamp.methods.options import DoLaOptions
 from esamp.options import Options, narrowed
-from esamp.step import Combined, DecodeStep, Steering
 
 
 def candidates(part: Literal["low", "high"], depth: int, *, tied: bool) -> tuple[int, ...]:

@@ -6,10 +6,10 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from esamp.decoding.step import Rows
 from esamp.methods.base import LateFilter, ModelShape
 from esamp.methods.options import EntropyAdaptiveOptions
 from esamp.options import Options, narrowed
-from esamp.step import Rows
 
 
 class EntropyAdaptive(LateFilter):

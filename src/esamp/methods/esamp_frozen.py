@@ -1,6 +1,6 @@
 """`esamp_frozen`: a distiller that never learns. Does it matter what the error is an error of?"""
 
-from esamp.methods.esamp import ESamp, Variant
+from esamp.methods.esamp import ESamp
 from esamp.methods.options import ESampFrozenConfig
 
 
@@ -16,4 +16,4 @@ class ESampFrozen(ESamp):
     summary = "esamp with a random network that never learns: the control for what is learned"
     citation = "a control of ours for Zeng et al. 2026, arXiv 2604.24927"
     options = ESampFrozenConfig
-    variant = Variant(distils="nothing")
+    frozen = True

@@ -5,12 +5,12 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from esamp.decoding.step import Rows
 from esamp.errors import OptionError
 from esamp.methods.base import EarlyFilter, ModelShape
 from esamp.methods.options import FireOptions
 from esamp.options import Options, narrowed
 from esamp.sampling import Sampling
-from esamp.step import Rows
 
 
 class Fire(EarlyFilter):

@@ -7,10 +7,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from esamp.decoding.randomness import uniform
 from esamp.errors import OptionError
 from esamp.methods.beams import NOWHERE, BeamMethod, Beams, Ends, Hypotheses
 from esamp.methods.options import StochasticBeamOptions
-from esamp.methods.randomness import uniform
 from esamp.options import Options
 from esamp.sampling import Sampling
 

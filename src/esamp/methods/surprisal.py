@@ -4,10 +4,10 @@ from typing import Self
 
 from torch import Tensor
 
+from esamp.decoding.step import Rows
 from esamp.methods.base import EarlyFilter, ModelShape
 from esamp.methods.options import SurprisalOptions
 from esamp.options import Options, narrowed
-from esamp.step import Rows
 
 
 class Surprisal(EarlyFilter):

@@ -5,10 +5,10 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from esamp.decoding.step import Rows
 from esamp.methods.base import EarlyFilter, ModelShape
 from esamp.methods.options import TopNSigmaOptions
 from esamp.options import Options, narrowed
-from esamp.step import Rows
 
 
 class TopNSigma(EarlyFilter):

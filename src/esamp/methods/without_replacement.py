@@ -6,15 +6,15 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from esamp.decoding.randomness import per_token
+from esamp.decoding.step import DecodeStep
 from esamp.errors import OptionError
 from esamp.methods.base import Draw, ModelShape
 from esamp.methods.inverse_cdf import at, locate
 from esamp.methods.options import WithoutReplacementOptions
-from esamp.methods.randomness import per_token
 from esamp.methods.trie import NOTHING, Children, Stand, Trie
 from esamp.options import Options, narrowed
 from esamp.sampling import Sampling
-from esamp.step import DecodeStep
 
 PURPOSE = 3
 """of the random numbers"""

@@ -5,13 +5,13 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from esamp.decoding.randomness import per_token
+from esamp.decoding.step import Rows
 from esamp.errors import OptionError
 from esamp.methods.base import LateFilter, ModelShape
 from esamp.methods.options import XTCOptions
-from esamp.methods.randomness import per_token
 from esamp.options import Options, narrowed
 from esamp.sampling import Sampling
-from esamp.step import Rows
 
 PURPOSE = 1
 """Keeps the coins apart from the random numbers of other methods."""

@@ -15,11 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from esamp.decoding.layout import RowLayout, on_device
+from esamp.decoding.logits import rescore_survivors
+from esamp.decoding.step import DecodeStep, Head, Rows, Steering
 from esamp.engines.vllm.clock import Clock
 from esamp.engines.vllm.groups import Groups, Member
 from esamp.engines.vllm.installed import Installed
-from esamp.explorer.layout import RowLayout, on_device
-from esamp.step import DecodeStep, Head, Rows, Steering
 
 BEGINS, DECODES = 1, 2
 """A row that gets its first token in a step, and one that gets a later one."""
@@ -56,9 +57,9 @@ class Change:
     logits: Tensor
     """`[r, V]`"""
     rescore: Tensor | None = None
-    """`[r, V]`, see `esamp.step.Combined`"""
+    """`[r, V]`, see `esamp.decoding.step.Combined`"""
     late: Callable[[Tensor], Tensor] | None = None
-    """see `esamp.step.Combined`"""
+    """see `esamp.decoding.step.Combined`"""
 
     @property
     def finishes(self) -> bool:
@@ -260,8 +261,7 @@ def finished(logits: Tensor, changes: Sequence[Change], temperature: Tensor) -> 
             kept = logits.index_select(0, change.rows)
             divisor = temperature.index_select(0, change.rows)
             divisor = torch.where(divisor < GREEDY, 1.0, divisor).unsqueeze(1)
-            added = torch.where(kept.isneginf(), kept, kept + change.rescore.to(kept.dtype) / divisor)
-            logits = logits.index_copy(0, change.rows, added)
+            logits = logits.index_copy(0, change.rows, rescore_survivors(kept, change.rescore, divisor))
         if change.late is not None:
             last = change.late(logits.index_select(0, change.rows).float())
             logits = logits.index_copy(0, change.rows, last.to(logits.dtype))
