@@ -71,8 +71,10 @@ class StepRecord:
     @property
     def error(self) -> Tensor:
         """`[R, d]` e, the gated error (or contrast) in the space of the deep state."""
-        scaled = self.signal if self.strength is None else self.strength * self.signal
-        return self.layout.to_rows(scaled)
+        if self.strength is None:
+            return self.layout.to_rows(self.signal)
+        unknown = ~self.seen.unsqueeze(-1)  # trust is zero there but for rounding
+        return self.layout.to_rows((self.strength * self.signal).masked_fill(unknown, 0.0))
 
     @property
     def expectation(self) -> Tensor:
