@@ -31,14 +31,15 @@ def bytes_per_second(device: str) -> float:
 def _fastest(work: Callable[[], object], device: str) -> float:
     found = []
     for _ in range(PASSES):
-        _wait(device)
+        wait(device)
         started = time.perf_counter()
         work()
-        _wait(device)
+        wait(device)
         found.append(time.perf_counter() - started)
     return min(found)
 
 
-def _wait(device: str) -> None:
+def wait(device: str) -> None:
+    """Until the device has nothing more to do."""
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)

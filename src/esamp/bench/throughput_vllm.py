@@ -63,7 +63,7 @@ class VLLMSubject(Subject):
         arguments: dict[str, Any] = dict(
             max_model_len=load.prompt_tokens + load.tokens,
             enable_prefix_caching=False,
-            skip_tokenizer_init=True,
+            skip_tokenizer_init=dummy,
         )
         if dummy:
             arguments |= dict(load_format="dummy")
