@@ -82,11 +82,16 @@ class Counts:
 
 
 class Recorder:
-    """Counts every operator that runs within ``with``, in this thread."""
+    """Counts every operator that runs within ``with``, in this thread.
 
-    def __init__(self) -> None:
+    With `host_reads`, also what Python reads from tensors on the CPU; where a model is compiled, watching that would
+    compile it anew.
+    """
+
+    def __init__(self, *, host_reads: bool = True) -> None:
         """Start at zero."""
         self._operators, self._reads = _Operators(), _HostReads()
+        self._host_reads = host_reads
 
     @property
     def counts(self) -> Counts:
@@ -96,13 +101,15 @@ class Recorder:
         return Counts(seen.launches.total(), seen.bytes, waits, seen.allocations, dict(seen.launches))
 
     def __enter__(self) -> Self:
-        self._reads.__enter__()
+        if self._host_reads:
+            self._reads.__enter__()
         self._operators.__enter__()
         return self
 
     def __exit__(self, *raised: Any) -> None:
         self._operators.__exit__(*raised)
-        self._reads.__exit__(*raised)
+        if self._host_reads:
+            self._reads.__exit__(*raised)
 
 
 class _Operators(TorchDispatchMode):
@@ -239,7 +246,7 @@ def count(subject: Subject, arm: Arm | None, *, on_run: Callable[[], None] | Non
     few, many = TOKENS
     found: list[tuple[Counts, int]] = []
     for tokens in (few, few, many):  # the first run is for what is set up once
-        with Recorder() as recorder:
+        with Recorder(host_reads=subject.states.device == "cpu") as recorder:
             run = subject.run(arm, 0, tokens)
         found.append((recorder.counts, run.steps))
         if arm is not None:

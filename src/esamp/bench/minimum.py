@@ -44,13 +44,13 @@ class Minimum:
 
 
 def minimum(
-    config: ESampConfig, *, rows: int, groups: int, size: int, source: int | None = None, number: int = 4
+    config: ESampConfig, *, rows: float, groups: int, size: int, source: int | None = None, number: int = 4
 ) -> Minimum | None:
     """The least bytes of one decode step; None for signals other than the state, which have no formula here.
 
     Args:
         config: the options.
-        rows: R, in all groups together.
+        rows: R, in all groups together; the mean over steps, where samples start in waves.
         groups: G, the slots that take part in the step.
         size: d, of the states that the LM head projects.
         source: s, of the states that the prediction starts from; by default d.

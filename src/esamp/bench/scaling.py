@@ -33,7 +33,7 @@ DEPTH, VOCABULARY = 32, 1024
 """Layers that the method is told of, and rows of the random LM head."""
 LARGEST = 512 << 20
 """Bytes of a bank up to which a point is measured: a step may need several times as much."""
-WARM, LEAST, MOST, SECONDS = 3, 7, 200, 0.3
+WARM, LEAST, MOST, SECONDS = 2, 5, 200, 0.3
 """Uncounted steps of a point, counted ones at least and at most, and the time after which they end."""
 
 
@@ -63,13 +63,13 @@ class Point:
 
     place: Place
     predict: float
-    """median milliseconds before and behind the LM head, without its projection"""
+    """median milliseconds before and behind the LM head, without its projections"""
     learn: float
     """median milliseconds after sampling"""
     low: float
-    """milliseconds of both together, 10th percentile over steps"""
+    """milliseconds of both together, first quartile over steps"""
     high: float
-    """90th percentile"""
+    """third quartile"""
     counts: Counts
     minimum: float | None
     """least bytes (`esamp.bench.minimum`), where there is a formula"""
@@ -132,7 +132,12 @@ def measure(
     for place in wanted:
         layers = method.layers(arm.options, DEPTH)
         shape = ModelShape(
-            place.size, dict.fromkeys(layers, place.size), DEPTH, torch.device(device), vocabulary=VOCABULARY
+            place.size,
+            dict.fromkeys(layers, place.size),
+            DEPTH,
+            torch.device(device),
+            vocabulary=VOCABULARY,
+            line_breaks=tuple,
         )
         size = method.size(arm.options, shape, slots=place.slots)
         if size > LARGEST:
@@ -141,7 +146,7 @@ def measure(
         built = method.build(arm.options, shape, slots=place.slots, full=False)
         steps = _Steps(built, place, layers, device, dtype)
         timed = steps.timed()
-        with Recorder() as recorder:
+        with Recorder(host_reads=device == "cpu") as recorder:
             steps.take(lambda: None)
         least = None
         if arm.method == "esamp" and isinstance(arm.options, ESampConfig):
@@ -152,7 +157,7 @@ def measure(
         yield Point(
             place,
             *np.median(timed, 0).tolist(),
-            *np.quantile(both, (0.1, 0.9)).tolist(),
+            *np.quantile(both, (0.25, 0.75)).tolist(),
             recorder.counts,
             None if least is None else least.total,
             built.nbytes,
@@ -213,7 +218,9 @@ class _Steps:
         logits = [] if steering.plain else [state.float() @ self._head.weight.mT for state in steering.states]
         mark()
         if logits:
-            steering.combine(*logits)
+            combined = steering.combine(*logits)
+            if combined.late is not None:
+                combined.late(combined.logits.float())
         mark()
         self._method.observe(step, self._tokens, self._live)
         mark()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 NAME = "scaling"
-CAPTION = "Milliseconds of one decode step of the method alone, on random states; bars from the 10th to the 90th percentile"
+CAPTION = "Milliseconds of one decode step of the method alone, on random states; bars between the quartiles"
 
 
 def check() -> None:
@@ -58,10 +58,10 @@ def write_figure(points: Sequence[Point], folder: Path, label: str) -> Path:
             _draw(groups, [p for p in _of(points, "groups") if p.place.samples == samples], "groups", place, name)
         _draw(size, _of(points, "size"), "size", 2)
         _draw(slots, _of(points, "slots"), "slots", 2)
-        groups.set(xlabel=f"groups (d = {SIZE})", ylabel="milliseconds", yscale="log")
+        groups.set(xlabel=f"groups (d = {SIZE})", ylabel="milliseconds")
         size.set_xlabel(f"d (1 group of {ROWS})")
-        slots.set_xlabel(f"slots of the bank (1 group of {ROWS}, d = {SIZE})", size=8)
-        groups.legend()
+        slots.set_xlabel(f"slots (1 group of {ROWS}, d = {SIZE})")
+        groups.legend(loc="upper left")
         return canvas.save(figure, folder, NAME, ["svg"], f"Cost of one decode step of {label}", CAPTION)[0]
 
 
@@ -70,7 +70,7 @@ def _of(points: Sequence[Point], series: Series) -> list[Point]:
 
 
 def _draw(axes: "Axes", points: Sequence[Point], across: str, place: int, name: str = "") -> None:
-    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+    from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
     from esamp.study.figures.looks import COLOURS, MARKERS
 
@@ -83,3 +83,7 @@ def _draw(axes: "Axes", points: Sequence[Point], across: str, place: int, name: 
     axes.xaxis.set_major_locator(FixedLocator(x))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_locator(NullLocator())

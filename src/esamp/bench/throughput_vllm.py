@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from esamp.bench.launches import TOKENS
 from esamp.bench.throughput import PHASES, Arm, Load, Run, States, Subject
 from esamp.engines.vllm import loading
 from esamp.engines.vllm.params import RequestOptions, check_possible, flat
@@ -61,7 +62,7 @@ class VLLMSubject(Subject):
             defaults={name: value for name, value in usual.items() if name != "method"},
         )
         arguments: dict[str, Any] = dict(
-            max_model_len=load.prompt_tokens + load.tokens,
+            max_model_len=load.prompt_tokens + max(load.tokens, *TOKENS),
             enable_prefix_caching=False,
             skip_tokenizer_init=dummy,
         )
