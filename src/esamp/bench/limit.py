@@ -31,28 +31,21 @@ class Limit:
     @property
     def largest(self) -> str:
         """Which part is the largest."""
-        parts = {
-            "its launches": self.launching,
-            "the bytes that it moves": self.moving,
-            "neither, but Python between the launches and arithmetic": self.rest,
-        }
+        parts = {"launches": self.launching, "bytes": self.moving, "Python and arithmetic": self.rest}
         return max(parts, key=lambda name: parts[name])
 
     def sentence(self) -> str:
         """For people."""
         if self.noise or self.added <= 0:
-            said = f"{self.label}: its cost is within the noise, {self.added:+.2f} ms of a step of {self.step:.2f} ms"
-        else:
-            share = 100 * self.added / self.step
-            said = f"{self.label} adds {self.added:.2f} ms to a step and is {share:.0f} % of it"
+            return f"{self.label}: its cost, {self.added:+.2f} ms in a step of {self.step:.2f} ms, is within the noise"
+        said = f"{self.label} adds {self.added:.2f} ms to a step, {100 * self.added / self.step:.0f} % of it"
         if self.counts is None:
             return said
-        moved = self.counts.bytes / 1e6
-        said += (
-            f": {self.counts.launches:.0f} launches more are worth {self.launching:.2f} ms on this device, and "
-            f"{moved:.1f} MB more {self.moving:.2f} ms"
+        return (
+            f"{said}: {self.counts.launches:.0f} more launches take about {self.launching:.2f} ms, "
+            f"{self.counts.bytes / 1e6:.1f} MB more about {self.moving:.2f} ms, Python and arithmetic the remaining "
+            f"{self.rest:.2f} ms; {self.largest} limit it most"
         )
-        return said if self.noise or self.added <= 0 else f"{said}. What limits it most is {self.largest}"
 
 
 def limit(

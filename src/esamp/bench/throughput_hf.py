@@ -1,7 +1,9 @@
 """Throughput on transformers."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any, cast
 
 import torch
@@ -38,9 +40,25 @@ class HFSubject(Subject):
         return States(self._config.hidden_size, self.model.dtype.itemsize, str(self.model.device))
 
     def run(self, arm: Arm | None, seed: int, tokens: int | None = None) -> Run:
-        """Decode by ``run.generate``, one call a wave; the end of the text is masked."""
-        tokens = tokens or self.load.tokens
+        """Decode by ``run.generate``, one call a wave. No token ends a sample."""
         torch.manual_seed(seed)
+        with self._endless():
+            return self._run(arm, seed, tokens or self.load.tokens)
+
+    def close(self) -> None:
+        """The model is freed with the last reference to it."""
+
+    @contextmanager
+    def _endless(self) -> Iterator[None]:
+        usual = self.model.generation_config
+        self.model.generation_config = deepcopy(usual)
+        self.model.generation_config.eos_token_id = None
+        try:
+            yield
+        finally:
+            self.model.generation_config = usual
+
+    def _run(self, arm: Arm | None, seed: int, tokens: int) -> Run:
         if arm is None:
             generate = cast("Callable[..., Any]", self.model.generate)
             return Run(self._timed(generate, self.load.samples, tokens), tokens)
@@ -62,9 +80,6 @@ class HFSubject(Subject):
                 seconds += self._timed(run.generate, size, tokens)
             return Run(seconds, tokens * len(waves), run.telemetry(), bank_bytes=run.method.nbytes)
 
-    def close(self) -> None:
-        """The model is freed with the last reference to it."""
-
     def _timed(self, generate: Callable[..., Any], samples: int, tokens: int) -> float:
         self._synchronise()
         started = time.perf_counter()
@@ -74,7 +89,6 @@ class HFSubject(Subject):
             do_sample=True,
             num_return_sequences=samples,
             max_new_tokens=tokens,
-            min_new_tokens=tokens,
             pad_token_id=0,
         )
         self._synchronise()

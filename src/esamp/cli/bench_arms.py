@@ -34,9 +34,9 @@ def arms(run: BenchOptions, options: ESampConfig) -> list[Arm]:
     return found
 
 
-def table(*columns: str) -> Table:
+def table(*columns: str, gap: int = 2) -> Table:
     """A table without lines: names on the left, numbers on the right."""
-    made = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    made = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0))
     for place, column in enumerate(columns):
         made.add_column(column, justify="left" if place == 0 else "right", no_wrap=place > 0)
     return made

@@ -61,7 +61,7 @@ def _folder(out: str | None) -> Path | None:
 def _print(arm: Arm, points: list[Point | LeftOut]) -> None:
     out = console()
     out.print(f"one decode step of {arm.label} alone, random states; ms by median, [quartiles] of both")
-    made = table("groups x samples", "d", "slots", "predict", "learn", "[25, 75 %]", "launches", "MB", "min. MB")
+    made = table("groups x samples", "d", "slots", "predict", "learn", "[25, 75 %]", "launches", "MB", "min. MB", gap=1)
     series = ""
     for point in points:
         place = point.place

@@ -76,7 +76,7 @@ def throughput(run: BenchOptions, arms: Sequence[Arm], *, as_json: bool) -> None
     made.add_row("off", f"{result.rate():,.0f}", f"{result.step():.2f}")
     for arm in arms:
         ratio = result.ratio(arm.label)
-        of_off = f"{ratio.estimate:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]"
+        of_off = f"{ratio.estimate:.3f}" + (f" [{ratio.low:.3f}, {ratio.high:.3f}]" if run.pairs > 1 else "")
         made.add_row(arm.label, f"{result.rate(arm.label):,.0f}", f"{result.step(arm.label):.2f}", of_off)
     out = console()
     out.print(made)
@@ -126,9 +126,10 @@ def _counted(subject: Subject, arms: Sequence[Arm]) -> tuple[Counts, dict[str, C
 def _limits(run: BenchOptions, subject: Subject, arms: Sequence[Arm], result: Throughput) -> list[Limit]:
     """Counted as well where that takes seconds; kernels of a GPU engine's compiled model cannot be counted."""
     device = subject.states.device
+    alike = [arm for arm in arms if result.on[arm.label][-1].steps == result.off[-1].steps]  # waves: fewer rows a step
     if result.step() > LONGEST_STEP or (run.engine == "vllm" and device != "cpu"):
-        return [limit(result, arm.label) for arm in arms]
-    plain, found = _counted(subject, arms)
+        return [limit(result, arm.label) for arm in alike]
+    plain, found = _counted(subject, alike)
     launch, rate = launch_seconds(device), bytes_per_second(device)
     return [limit(result, label, count.minus(plain), launch=launch, rate=rate) for label, count in found.items()]
 
@@ -183,6 +184,6 @@ def _sentences(run: BenchOptions, result: Throughput) -> Iterator[str]:
         waves = last.steps // load.tokens
         later = f" in {waves} waves, which take {waves} times the steps" if waves > 1 else ""
         yield (
-            f"{label}: bank {last.bank_bytes / 1e6:.1f} MB, buffers {last.buffer_bytes / 1e6:.1f} MB; {steered:.0f} "
+            f"{label}: bank {last.bank_bytes / 1e6:.2f} MB, buffers {last.buffer_bytes / 1e6:.2f} MB; {steered:.0f} "
             f"tokens steered, {updates:.0f} updates a run{later}"
         )
