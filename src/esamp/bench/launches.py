@@ -203,7 +203,9 @@ class _Call:
 
     def waits(self, name: str, *, non_blocking: bool) -> bool:
         """Whether the host waits for the device, or would if it were a GPU."""
-        masked = name in ("index", "index_put_") and any(each.dtype in (torch.bool, torch.uint8) for each in self.taken[1:])
+        masked = name in ("index", "index_put_") and any(
+            each.dtype in (torch.bool, torch.uint8) for each in self.taken[1:]
+        )
         to_host = name in ("_to_copy", "copy_") and not non_blocking and self._leaves_device()
         return name in WAITS or masked or to_host
 

@@ -61,6 +61,8 @@ def limit(
         rate: bytes that the device moves in a second.
     """
     ratio = result.ratio(label)
-    parts = (1000 * counts.launches * launch, 1000 * max(0.0, counts.bytes) / rate) if counts is not None else (0.0, 0.0)
+    parts = (
+        (1000 * counts.launches * launch, 1000 * max(0.0, counts.bytes) / rate) if counts is not None else (0.0, 0.0)
+    )
     noise = ratio.low <= 1 <= ratio.high
     return Limit(label, result.step(label), result.added(label), noise, counts, *parts)

@@ -150,9 +150,7 @@ def measure(
             steps.take(lambda: None)
         least = None
         if arm.method == "esamp" and isinstance(arm.options, ESampConfig):
-            least = minimum(
-                arm.options, rows=place.rows, groups=place.groups, size=place.size, number=dtype.itemsize
-            )
+            least = minimum(arm.options, rows=place.rows, groups=place.groups, size=place.size, number=dtype.itemsize)
         both = timed.sum(1)
         yield Point(
             place,

@@ -146,7 +146,9 @@ class Throughput:
         if not all(run.phases for run in runs):
             return {}
         parts = {phase: [run.phases.get(phase, 0.0) / run.steps for run in runs] for phase in PHASES}
-        parts["engine"] = [(run.seconds - sum(run.phases.get(phase, 0.0) for phase in PHASES)) / run.steps for run in runs]
+        parts["engine"] = [
+            (run.seconds - sum(run.phases.get(phase, 0.0) for phase in PHASES)) / run.steps for run in runs
+        ]
         return {name: 1000 * float(np.median(seconds)) for name, seconds in parts.items()}
 
     def rate(self, label: str | None = None) -> float:

@@ -3,8 +3,8 @@
 import json as encoder
 from pathlib import Path
 
-from esamp.bench import scaling_files
 from esamp.bench import scaling as grid
+from esamp.bench import scaling_files
 from esamp.bench.options import BenchOptions
 from esamp.bench.scaling import LeftOut, Point
 from esamp.bench.throughput import Arm
@@ -39,7 +39,10 @@ def scaling(run: BenchOptions, arm: Arm, *, as_json: bool) -> None:
         _print(arm, points)
     if folder is not None:
         try:
-            written = [scaling_files.write_csv(measured, folder), scaling_files.write_figure(measured, folder, arm.label)]
+            written = [
+                scaling_files.write_csv(measured, folder),
+                scaling_files.write_figure(measured, folder, arm.label),
+            ]
         except OSError as error:
             raise InputError(f"--out {folder}: {error.strerror}") from None
         message(f"written: {' and '.join(map(str, written))}")

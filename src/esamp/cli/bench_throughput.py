@@ -7,7 +7,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from esamp.bench import launches, throughput as timing
+from esamp.bench import launches
+from esamp.bench import throughput as timing
 from esamp.bench.launches import Counts
 from esamp.bench.limit import Limit, limit
 from esamp.bench.machine import bytes_per_second, launch_seconds
