@@ -1,4 +1,4 @@
-"""`esamp bench`: methods timed beside plain sampling, on transformers and on shapes of models whose weights nobody has."""
+"""`esamp bench`: methods timed beside plain sampling, on transformers and on made-up weights of well-known shapes."""
 
 import json
 from collections import Counter

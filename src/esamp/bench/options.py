@@ -45,8 +45,8 @@ class BenchOptions(Options):
     tokens: int | None = Field(
         None,
         ge=2,
-        description=f"throughput, diversity: tokens of each sample, by default {TOKENS}, {SHAPE_TOKENS} of a shape, and "
-        f"{DIVERSITY_TOKENS} for diversity",
+        description=f"throughput, diversity: tokens of each sample, by default {TOKENS}, of a shape {SHAPE_TOKENS}, "
+        f"for diversity {DIVERSITY_TOKENS}",
     )
     pairs: int = Field(5, ge=1, le=100_000)
     """throughput: interleaved pairs of runs; with --against, rounds of three runs and more"""

@@ -151,15 +151,10 @@ def measure(
         least = None
         if arm.method == "esamp" and isinstance(arm.options, ESampConfig):
             least = minimum(arm.options, rows=place.rows, groups=place.groups, size=place.size, number=dtype.itemsize)
-        both = timed.sum(1)
-        yield Point(
-            place,
-            *np.median(timed, 0).tolist(),
-            *np.quantile(both, (0.25, 0.75)).tolist(),
-            recorder.counts,
-            None if least is None else least.total,
-            built.nbytes,
-        )
+        predict, learn = np.median(timed, 0).tolist()
+        low, high = np.quantile(timed.sum(1), (0.25, 0.75)).tolist()
+        known = None if least is None else least.total
+        yield Point(place, predict, learn, low, high, recorder.counts, known, built.nbytes)
 
 
 class _RandomHead:
@@ -171,10 +166,12 @@ class _RandomHead:
         self.weight = torch.randn(VOCABULARY, size, device=device) / size**0.5
 
     def rows(self, tokens: Tensor) -> Tensor:
-        return self.weight.index_select(0, tokens)
+        rows: Tensor = self.weight.index_select(0, tokens)
+        return rows
 
     def mean_rows(self, probabilities: Tensor) -> Tensor:
-        return probabilities.float() @ self.weight
+        rows: Tensor = probabilities.float() @ self.weight
+        return rows
 
 
 class _Steps:

@@ -37,7 +37,7 @@ class VLLMSubject(Subject):
         Args:
             source: a model's folder, or its name.
             load: what is decoded.
-            arms: the methods that it will run with, for which layers are kept; the memory is laid out for one of ESamp.
+            arms: the methods that it will run with, for which layers are kept; ESamp alone gets its memory at once.
             device: as in `esamp.engines.vllm.engine.VLLMEngine.load`.
             dtype: as there.
             dummy: `source` is a folder with nothing but ``config.json``: weights are made up.
@@ -51,8 +51,8 @@ class VLLMSubject(Subject):
         for arm in arms:
             check_possible(arm.decoding)
             layers.update(arm.decoding.layers(arm.options))
-        own = [flat(arm.method, arm.options) for arm in arms if arm.method == "esamp"]
-        usual = own[0] if len(own) == 1 else {}  # the defaults of one would be taken over by requests of the other
+        alone = len(arms) == 1 and arms[0].method == "esamp"  # requests of all arms would take over the defaults
+        usual = flat("esamp", arms[0].options) if alone else {}
         settings = VLLMSettings(
             slots=load.prompts,
             when_full="wait",

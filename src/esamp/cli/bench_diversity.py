@@ -51,13 +51,13 @@ def _measure(
     if as_json:
         print(encoder.dumps({"kernel": kernel[0], "arms": [row.as_dict() for row in results]}))
         return
-    table = table("decoding", "Vendi [95 %]", "cosine", "PPL", "H", "expl. var.", "KL")
+    made = table("decoding", "Vendi [95 %]", "cosine", "PPL", "H", "expl. var.", "KL")
     for row in results:
         vendi = f"{row.vendi.estimate:.2f} [{row.vendi.low:.2f}, {row.vendi.high:.2f}]"
         rest = (row.cosine, row.perplexity, row.entropy, row.explained_variance, row.kl)
-        table.add_row(row.arm, vendi, *("-" if value != value else f"{value:.2f}" for value in rest))
+        made.add_row(row.arm, vendi, *("-" if value != value else f"{value:.2f}" for value in rest))
     out = console()
-    out.print(table)
+    out.print(made)
     out.print(
         f"{len(setting.prompts)} prompts, {len(setting.seeds)} seeds, {setting.samples} samples of {setting.tokens} "
         f"tokens; Vendi and cosine over {kernel[0]}; PPL and entropy H under the undisturbed model at T = 1",
