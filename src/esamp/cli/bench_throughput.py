@@ -181,7 +181,8 @@ def _sentences(run: BenchOptions, result: Throughput) -> Iterator[str]:
         steered, updates = last.telemetry.get("rows_steered", 0), last.telemetry.get("updates", 0)
         if split := result.split(label):
             parts = ", ".join(f"{name} {milliseconds:.2f}" for name, milliseconds in split.items())
-            yield f"{label}, ms of a step: {parts}"
+            share = 100 * (1 - split["engine"] / sum(split.values()))
+            yield f"{label}, ms of a step: {parts}; {share:.1f} % of it is the method's"
         waves = last.steps // load.tokens
         later = f" in {waves} waves, which take {waves} times the steps" if waves > 1 else ""
         yield (
