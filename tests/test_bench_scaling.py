@@ -2,6 +2,8 @@
 
 import csv
 import json
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from esamp.bench.throughput import Arm
 from esamp.cli import main
 from esamp.errors import OptionError
 from esamp.methods import registry
+from esamp.methods.esamp import ESamp
 
 SMALL = Place("groups", groups=2, samples=3, size=64, slots=4)
 
@@ -72,9 +75,22 @@ def test_measured_bytes_stand_beside_the_minimum(few: None) -> None:
     assert measured(arm("rarity")).minimum is None
 
 
-def test_the_learning_of_a_step_is_real(few: None) -> None:
-    idle, busy = measured(arm(update_every=1)), measured(arm(distiller="mlp", width=512, depth=4))
-    assert busy.counts.bytes > 5 * idle.counts.bytes
+def test_every_step_learns(few: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: Counter[str] = Counter()
+
+    def spied(name: str) -> Callable[..., Any]:
+        original = getattr(ESamp, name)
+
+        def call(*arguments: Any) -> Any:
+            calls[name] += 1
+            return original(*arguments)
+
+        return call
+
+    for name in ("steer", "observe"):
+        monkeypatch.setattr(ESamp, name, spied(name))
+    measured(arm())
+    assert calls["observe"] == calls["steer"] == scaling.WARM + scaling.LEAST + 1  # one step is counted, not timed
 
 
 def test_a_bank_that_is_too_large_is_left_out(few: None) -> None:
