@@ -16,6 +16,7 @@ import torch
 from transformers import PreTrainedModel
 
 import reference
+from distilling import named_matrices
 from esamp.explorer.mlp import ResidualNetwork
 from hf_models import AFTER_HEAD
 from hf_reference import states_alone
@@ -182,7 +183,8 @@ def _distiller(model: PreTrainedModel, name: str, options: Any, size: int) -> An
             projection = drawn.double().numpy()
         features = size if projection is None else options.features
         return reference.RLS(features + 1, size, options.ridge, projection)
-    template = ResidualNetwork(size, options, dtype=torch.float32).template()
+    drawn_network = ResidualNetwork(size, options, dtype=torch.float32)
+    template = named_matrices(drawn_network, drawn_network.template()["weights"])
     kind = {"esamp_vocab": Vocabulary, "esamp_frozen": Frozen}.get(name, reference.Network)
     more: dict[str, Any] = dict(lr=options.lr, eps=options.eps, clip=options.clip)
     if kind is Vocabulary:

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from esamp.explorer.layout import RowLayout
+from esamp.decoding.layout import RowLayout
+from esamp.decoding.randomness import uniform
+from esamp.decoding.step import DecodeStep, Rows
 from esamp.methods.base import ModelShape
-from esamp.methods.randomness import uniform
-from esamp.step import DecodeStep, Rows
 
 Text = tuple[int, ...]
 Model = Callable[[Text], Sequence[float]]

@@ -54,7 +54,7 @@ class Network:
     """The published distiller, by autograd and torch's Adam in float64, from the same initial weights."""
 
     def __init__(self, initial: dict[str, Tensor]) -> None:
-        self.weights = {name: nn.Parameter(initial[f"state.{name}"].double()) for name in ("up", "gate", "down")}
+        self.weights = {name: nn.Parameter(initial[name].double()) for name in ("up", "gate", "down")}
         self.optimiser = torch.optim.Adam(self.weights.values(), lr=4e-4, eps=1e-4)
 
     def predict(self, x: Tensor) -> Tensor:

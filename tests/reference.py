@@ -136,7 +136,7 @@ class Network:
     def learn(self, sources: Sequence[Vector], targets: Sequence[Vector]) -> None:
         _, gradients = self.gradients(sources, targets)
         norm = math.sqrt(sum(float((g**2).sum()) for block in gradients for g in block.values()))
-        scale = min(1.0, self.clip / (norm + 1e-6)) if self.clip else 1.0
+        scale = min(1.0, self.clip / (norm + 1e-7)) if self.clip else 1.0
         self.steps += 1
         for block, grads, m, v in zip(self.weights, gradients, self.m, self.v, strict=True):
             for name, raw in grads.items():

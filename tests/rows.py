@@ -2,7 +2,7 @@
 
 import torch
 
-from esamp.step import Rows
+from esamp.decoding.step import Rows
 
 
 def plain_rows(count: int, position: int = 1) -> Rows:

@@ -26,12 +26,12 @@ from draws import (
     step_of,
     table,
 )
+from esamp.decoding.randomness import per_group, uniform
 from esamp.engines.base import Request
 from esamp.engines.hf import HFEngine
 from esamp.errors import OptionError
 from esamp.methods import registry
 from esamp.methods.arithmetic import Arithmetic, ArithmeticOptions, first_codes, van_der_corput
-from esamp.methods.randomness import per_group, uniform
 from esamp.sampling import Sampling
 
 TREE = table(

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from torch import Tensor
 
-from esamp.explorer.bank import Bank, all_finite
-from esamp.explorer.layout import RowLayout
-from esamp.explorer.telemetry import Telemetry
+from esamp.decoding.layout import RowLayout
+from esamp.decoding.slots import Bank
+from esamp.decoding.telemetry import Telemetry
 
 TEMPLATE = {"weights": torch.tensor([[1.0, 2.0]]), "clock": torch.tensor([7])}
 
@@ -104,13 +104,6 @@ def test_a_bank_made_and_grown_in_inference_mode_can_be_written_outside_of_it() 
     telemetry.add(index, steps=torch.ones(1))
     telemetry.clear(1 - slot)
     assert bank.read(index)["weights"].tolist() == [[1.0, 1.0]]
-
-
-def test_all_finite_looks_at_every_tensor_of_a_group() -> None:
-    state = {"a": torch.zeros(4, 2, 2), "b": torch.zeros(4, 1)}
-    state["a"][1, 0, 1] = torch.nan
-    state["b"][2] = torch.inf
-    assert all_finite(state).tolist() == [True, False, False, True]
 
 
 SLOTS = st.lists(st.none() | st.integers(0, 6), max_size=12)

@@ -16,13 +16,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from esamp import Completion, HFEngine, Request, Sampling
+from esamp.decoding.randomness import uniform
 from esamp.engines.hf.beams import CHECK
 from esamp.errors import EsampError, OptionError, UnsupportedError
 from esamp.methods import registry
 from esamp.methods.base import Need
 from esamp.methods.beams import BeamMethod, Beams, Hypotheses
 from esamp.methods.diverse_beam import DiverseBeam, DiverseBeamOptions
-from esamp.methods.randomness import uniform
 from esamp.methods.stochastic_beam import CHILD, ROOT, StochasticBeam, StochasticBeamOptions, conditioned
 from hf_models import COMMON, EOS, PAD, VOCAB, small, small_tokenizer
 

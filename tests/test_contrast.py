@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from contrast_reference import Loops
+from esamp.decoding.layout import RowLayout
 from esamp.explorer.config import ESampConfig
 from esamp.explorer.contrast import SampleMeans
 from esamp.explorer.explorer import Explorer
-from esamp.explorer.layout import RowLayout
-from esamp.explorer.proposal import Proposal
+from esamp.explorer.record import StepRecord
 
 D = 5
 
@@ -28,7 +28,7 @@ def explorer(**options: object) -> Explorer:
     return Explorer(config, D, D, slots=3, device="cpu")
 
 
-def step(explored: Explorer, slots: list[int | None], sample: list[int], deep: Tensor, live: Tensor) -> Proposal:
+def step(explored: Explorer, slots: list[int | None], sample: list[int], deep: Tensor, live: Tensor) -> StepRecord:
     layout = RowLayout.build(slots)
     proposal = explored.propose(deep, deep, deep, layout, live, sample=torch.tensor(sample))
     explored.learn(proposal, None, live)
@@ -61,7 +61,7 @@ def test_contrast_equals_the_loops_for_any_mix_of_groups(
     for slots, sample in MIXES * 4:
         deep = torch.randn(len(slots), D, dtype=torch.float64) + 1
         live = torch.rand(len(slots)) < 0.8
-        delta = step(explored, slots, sample, deep, live).delta
+        delta = step(explored, slots, sample, deep, live).change(config.beta)
         for row, slot in enumerate(slots):
             if slot is None or not live[row]:
                 continue
@@ -74,11 +74,11 @@ def test_contrast_equals_the_loops_for_any_mix_of_groups(
 
 
 def test_two_samples_by_hand() -> None:
-    means = SampleMeans(1, samples=2, forgetting=0.5, dtype=torch.float64)
+    means = SampleMeans(1, samples=2, forgetting=0.5, exact=torch.float64)
     state = {name: tensor.unsqueeze(0) for name, tensor in means.template().items()}
     both, live = torch.tensor([[0, 1]]), torch.ones(1, 2, dtype=torch.bool)
     for values in ([4.0, 0.0], [8.0, 2.0]):
-        state = means.update(state, both, torch.tensor(values).view(1, 2, 1), live)
+        means.learn(state, both, torch.tensor(values, dtype=torch.float64).view(1, 2, 1), live)
     found = means.compare(state, both)
     own, others = (0.5 * 4 + 8) / 1.5, (0.5 * 0 + 2) / 1.5
     assert found.own.flatten().tolist() == pytest.approx([own, others])
@@ -102,7 +102,7 @@ def test_a_finished_sample_is_still_what_later_ones_are_compared_with() -> None:
     step(explored, [slot], [1], torch.full((1, D), 1.0, dtype=torch.float64), live)
     proposal = step(explored, [slot], [1], torch.full((1, D), 1.0, dtype=torch.float64), live)
     assert bool(proposal.steered)
-    assert (proposal.delta < 0).all()  # away from the finished sample's 3
+    assert (proposal.change(explored.config.beta) < 0).all()  # away from the finished sample's 3
 
 
 def test_what_all_samples_share_cancels() -> None:
@@ -113,25 +113,25 @@ def test_what_all_samples_share_cancels() -> None:
     for common in (0.0, 100.0):
         for _ in range(4):
             proposal = step(explored, [slot] * 3, [0, 1, 2], own + common, live)
-        deltas.append(proposal.delta)
+        deltas.append(proposal.change(explored.config.beta))
         explored.release(slot or 0)
         slot = explored.claim()
     torch.testing.assert_close(deltas[0], deltas[1], atol=1e-9, rtol=0)
     assert deltas[0].abs().max() > 0.01
 
 
-def test_a_row_that_is_no_number_resets_its_group_and_no_other() -> None:
-    explored = explorer()
+def test_a_row_that_is_no_number_is_left_out_of_its_mean() -> None:
+    explored = explorer(forgetting=1.0)
     slots, live = [explored.claim(), explored.claim()], torch.ones(4, dtype=torch.bool)
     rows: list[int | None] = [slots[0], slots[0], slots[1], slots[1]]
     deep = torch.randn(4, D, dtype=torch.float64)
     step(explored, rows, [0, 1, 0, 1], deep, live)
     deep = deep.clone()
     deep[0] = float("nan")
-    step(explored, rows, [0, 1, 0, 1], deep, live)
-    tokens = explored.bank.tensors["state.tokens"].sum(1)
-    assert tokens[0] == 0
-    assert tokens[1] > 3.9
+    proposal = step(explored, rows, [0, 1, 0, 1], deep, live)
+    assert proposal.rows(proposal.steered).tolist() == [False, True, True, True]
+    assert explored.bank.tensors["tokens"].sum(1).tolist() == [3, 4, 0]
+    assert explored.bank.tensors["sums"].isfinite().all()
 
 
 def test_the_action_memory_takes_its_gain_in_nats() -> None:
@@ -142,6 +142,6 @@ def test_the_action_memory_takes_its_gain_in_nats() -> None:
         explored = Explorer(config, D, D, slots=1, device="cpu", head_scale=scale)
         layout = RowLayout.build([explored.claim()])
         explored.learn(explored.propose(deep, deep, deep, layout, live), action, live)
-        found.append(explored.propose(deep, deep, deep, layout, live).delta)
+        found.append(explored.propose(deep, deep, deep, layout, live).change(0.0))
     torch.testing.assert_close(found[0], 3 * found[1])
     assert found[0].abs().max() > 0

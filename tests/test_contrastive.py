@@ -24,16 +24,16 @@ from transformers import (
 
 import esamp
 from esamp import Run
+from esamp.decoding.layout import RowLayout
+from esamp.decoding.step import DecodeStep, Fed, Rows
 from esamp.engines.base import Completion, Request, check_active
 from esamp.engines.hf import HFEngine
 from esamp.errors import EsampError, OptionError, UnsupportedError
-from esamp.explorer.layout import RowLayout
 from esamp.methods import amateur, registry
 from esamp.methods.base import ModelShape
 from esamp.methods.contrastive import Contrastive, ContrastiveOptions
 from esamp.models import embedded_amateur_path, embedded_path
 from esamp.sampling import Sampling
-from esamp.step import DecodeStep, Fed, Rows
 from hf_models import EOS, PAD, VOCAB, small
 
 PROMPT = "Numbers 3 5 8 9 target 24"

@@ -14,15 +14,15 @@ from torch import Tensor
 from transformers import LogitsProcessor, PreTrainedModel
 
 import esamp
+from esamp.decoding.layout import RowLayout
+from esamp.decoding.step import DecodeStep
 from esamp.engines.base import Completion, Request, check_active
 from esamp.engines.hf import HFEngine
 from esamp.errors import EsampError, OptionError
-from esamp.explorer.layout import RowLayout
 from esamp.methods import registry
 from esamp.methods.base import ModelShape
 from esamp.methods.dola import DoLa, DoLaOptions, candidates
 from esamp.sampling import Sampling
-from esamp.step import DecodeStep
 from hf_models import AFTER_HEAD, EOS, PAD, small
 from rows import plain_rows
 

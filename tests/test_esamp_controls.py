@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from esamp.decoding.layout import RowLayout
+from esamp.decoding.step import DecodeStep
 from esamp.engines.base import Request, check_active
 from esamp.engines.hf import HFEngine
 from esamp.errors import OptionError
-from esamp.explorer.layout import RowLayout
 from esamp.methods import registry
 from esamp.methods.base import DecodeMethod, ModelShape
 from esamp.methods.esamp_roll import next_row
 from esamp.sampling import Sampling
-from esamp.step import DecodeStep
 from rows import plain_rows
 
 D = 4

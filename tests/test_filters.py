@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import rivals_reference as reference
+from esamp.decoding.step import Rows
 from esamp.engines.vllm.params import RequestOptions
 from esamp.errors import OptionError
 from esamp.methods import registry
 from esamp.methods.base import DecodeMethod, Draw, Filter, Method, ModelShape
 from esamp.sampling import Sampling
-from esamp.step import Rows
 from rivals_reference import DROPPED, Change, Place, Row, kept
 from rows import plain_rows
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import reference
+from esamp.decoding.logits import keeps_tokens, rescore_survivors, sound_rows
 from esamp.explorer import fusion
 
 R, D, V = 5, 6, 11
@@ -53,11 +54,11 @@ def test_a_capped_head_mixes_its_own_logits(beta: float, gated: bool) -> None:
     error = (confidence if gated else 1.0) * (deep - predicted)
     counter = fusion.counter_states(deep, beta * error, STEERED, beta)
     logits = [torch.tensor(np.stack([capped(h) for h in part.numpy()])) for part in (deep, counter)]
-    fused = fusion.mixed_logits(logits[0], logits[1], STEERED, beta)
+    fused = fusion.mixed_logits(logits[0], logits[1], beta)
     assert fused.dtype == torch.float32
     for row in range(R):
         expected = capped(deep[row].numpy())
-        if STEERED[row]:  # a gated error is that of the prediction hL - c (hL - y)
+        if STEERED[row]:  # a gated error is that of the prediction hL - c (hL - y); others are their own counter
             expected = reference.fused_logits(capped, deep[row].numpy(), (deep - error)[row].numpy(), beta)
         np.testing.assert_allclose(fused[row].numpy(), expected, atol=2e-5)
 
@@ -70,18 +71,31 @@ def test_rows_that_are_not_steered_keep_their_bits(dtype: torch.dtype) -> None:
     assert moved.dtype == dtype
     assert same_bits(moved[~STEERED], deep[~STEERED])
     torch.testing.assert_close(moved[STEERED], (deep.to(delta.dtype) + delta).to(dtype)[STEERED])
-    logits = torch.randn(R, V).to(dtype)
-    fused = fusion.mixed_logits(logits, torch.full_like(logits, torch.nan), STEERED, 0.5)
-    assert same_bits(fused[~STEERED].to(dtype), logits[~STEERED])
 
 
 def test_tokens_that_the_head_rules_out_stay_out() -> None:
     reference_logits, counter = torch.randn(2, R, V)
     reference_logits[:, 3], counter[:, 3] = -torch.inf, -torch.inf
-    fused = fusion.mixed_logits(reference_logits, counter, STEERED, 0.5)
+    fused = fusion.mixed_logits(reference_logits, counter, 0.5)
     assert fused[:, 3].isneginf().all()
     assert fused[:, :3].isfinite().all()
     torch.testing.assert_close(fused[0, 0], 1.5 * reference_logits[0, 0] - 0.5 * counter[0, 0])
+
+
+def test_rows_without_a_number_to_sample_from_are_not_sound() -> None:
+    nan, inf = torch.nan, torch.inf
+    rows = torch.tensor([[1.0, -inf, 2.0], [1.0, nan, 2.0], [1.0, inf, 2.0], [-inf, -inf, -inf], [-9.0, -8.0, -7.0]])
+    assert sound_rows(rows).tolist() == [True, False, False, False, True]
+    plain = torch.tensor([[1.0, -inf, 2.0], [1.0, 0.0, 2.0]])
+    assert keeps_tokens(plain, torch.tensor([[1.0, -inf, 2.0], [1.0, -inf, 2.0]])).tolist() == [True, False]
+
+
+@pytest.mark.parametrize("strength", [None, torch.rand(R, 1, dtype=torch.float64)], ids=["ungated", "gated"])
+def test_tilting_by_the_error_is_mixing_by_its_multiple(strength: Tensor | None) -> None:
+    deep, predicted, _ = states()
+    scaled = (deep - predicted) if strength is None else strength * (deep - predicted)
+    expected = fusion.mixed_states(deep, 0.7 * scaled, torch.ones(R, dtype=torch.bool))
+    torch.testing.assert_close(fusion.tilted_states(deep, deep - predicted, strength, 0.7), expected)
 
 
 def filtered(logits: Tensor, temperature: float, top_k: int, top_p: float, min_p: float) -> Tensor:
@@ -109,7 +123,7 @@ def test_candidate_rules(
     plain, error = torch.randn(2, 2, V, generator=random, dtype=torch.float64) * scale
     fused = plain + beta * error
     settings = (temperature, top_k, top_p, min_p)
-    found = fusion.rescore_survivors(filtered(plain, *settings), fused - plain, temperature)
+    found = rescore_survivors(filtered(plain, *settings), fused - plain, temperature)
     on_fused = filtered(fused, *settings)
     for row in range(2):
         alive = found[row].isfinite()
@@ -125,6 +139,6 @@ def test_rescoring_keeps_biases_and_rules_out_what_was_ruled_out() -> None:
     """A processor's +2 on token 1 survives; a NaN change of a dropped token does no harm; dtype is kept."""
     plain = torch.tensor([[1.0, 0.0, -1.0]])
     scores = torch.tensor([[1.0 / 0.5, (0.0 + 2.0) / 0.5, -torch.inf]])
-    found = fusion.rescore_survivors(scores, torch.tensor([[0.5, -0.25, torch.nan]]), 0.5)
+    found = rescore_survivors(scores, torch.tensor([[0.5, -0.25, torch.nan]]), 0.5)
     assert found.tolist() == [[3.0, 3.5, -torch.inf]]
-    assert fusion.rescore_survivors(scores.bfloat16(), plain, 1.0).dtype == torch.bfloat16
+    assert rescore_survivors(scores.bfloat16(), plain, 1.0).dtype == torch.bfloat16

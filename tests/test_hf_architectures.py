@@ -10,9 +10,10 @@ import pytest
 import torch
 
 import esamp
+from distilling import named_matrices
 from esamp import ESampConfig, Run
+from esamp.decoding.step import DecodeStep, Steering
 from esamp.engines.hf.head import probe
-from esamp.step import DecodeStep, Steering
 from hf_models import AFTER_HEAD, ARCHITECTURES, PAD, count_hooks, small
 from hf_reference import Network, Ridge, after_layer, reconstruct, states_alone
 
@@ -45,7 +46,8 @@ def test_every_step_has_the_logits_of_the_formula(architecture: str, distiller: 
     model, beta = small(architecture), 0.75
     options = {"rls": ESampConfig(beta=beta, features=0), "mlp": ESampConfig(preset="paper", beta=beta, width=32)}
     with esamp.explore(model, options[distiller], samples_per_prompt=SAMPLES) as run:
-        initial = run.method.explorer.bank.template
+        network = run.method.explorer.distiller
+        initial = named_matrices(network, network.template()["weights"]) if distiller == "mlp" else {}
         out = run.generate(PROMPTS, **ARGUMENTS, **ALL)
     make = Ridge if distiller == "rls" else lambda: Network(initial)
     after = AFTER_HEAD.get(architecture, lambda logits: logits)

@@ -11,15 +11,13 @@ from torch import Tensor
 
 import reference
 from applicable import applicable
+from esamp.decoding.layout import RowLayout
+from esamp.decoding.step import Combined, DecodeStep
 from esamp.errors import OptionError
 from esamp.explorer.config import PRESET_SAMPLING, ESampConfig
-from esamp.explorer.layout import RowLayout
-from esamp.explorer.proposal import Proposal
-from esamp.explorer.rls import RecursiveLeastSquares
 from esamp.methods.base import ModelShape
 from esamp.methods.esamp import ESamp
 from esamp.sampling import Sampling
-from esamp.step import Combined, DecodeStep
 from rows import plain_rows
 
 S, D, V, R = 8, 8, 13, 5
@@ -90,7 +88,7 @@ def fused_by_loops(esamp: ESamp, head: Head, step: DecodeStep, row: int) -> refe
     """(1 + beta) head(hL) - beta head(y) with the explorer's own y (which other tests hold against loops)."""
     layout = step.layout
     proposal = esamp.explorer.propose(step.hidden[1], step.deep, step.deep, layout, step.live)
-    y = (proposal.deep - proposal.residual)[row].numpy()
+    y = (step.deep - proposal.rows(proposal.residual))[row].numpy()
     return reference.fused_logits(head.numbers, step.deep[row].double().numpy(), y, esamp.config.beta)
 
 
@@ -149,8 +147,9 @@ def test_capped_heads_mix_at_the_strength_of_the_signal(signal: str, beta: float
     trained(esamp, head)
     step = decode_step(head, [0, 0])
     deep, counter = esamp.steer(step).states
-    assert esamp._proposal is not None
-    torch.testing.assert_close(deep - counter, (esamp._proposal.delta / strength).to(deep.dtype), atol=1e-4, rtol=1e-4)
+    assert esamp._record is not None
+    change = esamp._record.change(esamp.config.beta)
+    torch.testing.assert_close(deep - counter, (change / strength).to(deep.dtype), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
@@ -194,7 +193,7 @@ def test_rows_of_others_keep_their_bits(dtype: torch.dtype, full: bool, cap: boo
 
 
 @pytest.mark.parametrize("candidates", ["fused", "reference"])
-def test_logits_that_are_no_numbers_fall_back_and_reset(candidates: str) -> None:
+def test_a_row_whose_logits_are_no_numbers_falls_back_and_teaches_nothing(candidates: str) -> None:
     head, esamp = Head(torch.randn(V, D)), method(full=True, candidates=candidates)
     trained(esamp, head)
     assert esamp.admit() == 1
@@ -210,29 +209,44 @@ def test_logits_that_are_no_numbers_fall_back_and_reset(candidates: str) -> None
     torch.testing.assert_close(result[[0, 2]], fused[[0, 2]], atol=1e-5, rtol=1e-5)
     assert esamp.detail().kl.isnan().tolist() == [False, True, False]
     esamp.observe(step, torch.zeros(3, dtype=torch.int64), step.live)
-    assert [esamp.telemetry(slot)["resets"] for slot in (0, 1)] == [0, 1]
+    assert [esamp.telemetry(slot)["rows"] for slot in (0, 1)] == [10, 3]
+    assert [esamp.telemetry(slot)["resets"] for slot in (0, 1)] == [0, 0]
     assert np.isfinite(esamp.telemetry(0)["kl"])
+
+
+def test_a_group_none_of_whose_logits_are_numbers_is_reset() -> None:
+    head, esamp = Head(torch.randn(V, D)), method(full=True)
+    trained(esamp, head)
+    step = decode_step(head, [0, 0])
+    plain, fused = (head(state) for state in esamp.steer(step).states)
+    steering = esamp.steer(step)
+    assert torch.equal(steering.combine(plain, torch.full_like(fused, torch.nan)).logits, plain)
+    esamp.observe(step, torch.zeros(2, dtype=torch.int64), step.live)
+    assert esamp.telemetry(0)["resets"] == 1
+    bank = esamp.explorer.bank
+    assert all(torch.equal(tensor[0], bank.template[name]) for name, tensor in bank.tensors.items())
 
 
 @pytest.mark.parametrize("narrow", [False, True])
 def test_rows_fall_back_unless_both_of_their_logits_are_sound(narrow: bool) -> None:
-    """Own logits that are no numbers teach nothing; fused ones reset the slot, unless float16 merely overflowed."""
-    every, nothing = torch.ones(4, dtype=torch.bool), torch.empty(4, 0)
-    layout = RowLayout.build([0] * 4, "cpu")
-    proposal = Proposal(layout, *[nothing] * 7, live=every.clone(), broken=~every, steered=every.clone())
+    """Nothing is learned from a row whose own logits are no numbers, nor from fused ones, but for float16 overflow."""
+    head, esamp = Head(torch.randn(V, D)), method(gate=False)
+    trained(esamp, head)
+    step = decode_step(head, [0] * 4)
+    record = esamp.explorer.propose(step.hidden[1], step.deep, step.deep, step.layout, step.live)
+    assert record.rows(record.steered).all()
     reference, fused = torch.tensor([[True, True, False, False], [True, False, True, False]])
-    proposal.fall_back(reference, fused, narrow=narrow)
-    assert proposal.steered.tolist() == [True, False, False, False]
-    assert proposal.live.tolist() == [True, narrow, False, False]
-    assert proposal.broken.tolist() == [False, not narrow, False, False]
+    record.fall_back(reference, fused, narrow=narrow)
+    assert record.rows(record.steered).tolist() == [True, False, False, False]
+    assert record.rows(record.live).tolist() == [True, narrow, False, False]
 
 
 @pytest.mark.parametrize("signal", ["action", "both"])
 @pytest.mark.parametrize("cap", [False, True])
 def test_the_action_memory_learns_what_was_sampled(signal: str, cap: bool) -> None:
     head, esamp = Head(torch.randn(V, D), cap), method(signal=signal, gain=2.0, action_ridge=0.5)
-    memory = esamp.explorer.memory
-    assert isinstance(memory, RecursiveLeastSquares)
+    assert esamp.explorer.memory is not None
+    memory = esamp.explorer.memory.regression
     assert memory.projection is not None
     loops = reference.RLS(memory.size, D, 0.5, memory.projection.double().numpy())
     esamp.admit()
@@ -244,7 +258,7 @@ def test_the_action_memory_learns_what_was_sampled(signal: str, cap: bool) -> No
         state_part = esamp.config.beta * proposal.error.numpy() if signal == "both" else np.zeros((4, D))
         for row in rows:
             expected = state_part[row] - 2.0 * loops.predict(deep[row])[0]
-            np.testing.assert_allclose(proposal.delta[row].numpy(), expected, atol=1e-4)
+            np.testing.assert_allclose(proposal.change(esamp.config.beta)[row].numpy(), expected, atol=1e-4)
         decode(esamp, step, tokens)
         loops.learn(
             [deep[row] for row in rows],
@@ -267,7 +281,7 @@ def test_the_state_signal_moves_away_from_the_prediction() -> None:
     step = decode_step(head, [0])
     proposal = esamp.explorer.propose(step.hidden[1], step.deep, step.deep, step.layout, step.live)
     moved = esamp.steer(step).states[0]
-    prediction = step.deep - proposal.residual
+    prediction = step.deep - proposal.rows(proposal.residual)
     torch.testing.assert_close(moved - prediction, 2 * (step.deep - prediction))
 
 
@@ -316,7 +330,7 @@ def test_slots_of_prompts_and_of_the_batch() -> None:
     shared.release(0)
     shared.release(0)
     assert shared.admit() == 0
-    assert shared.explorer.bank.in_use == 1
+    assert shared.explorer.slots.in_use == 1
 
 
 @pytest.mark.parametrize(("options", "n", "expected"), [

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, LogitsProcessor, PreTrainedModel
 
 import esamp
+from esamp.decoding.layout import RowLayout
+from esamp.decoding.step import DecodeStep
 from esamp.engines.base import Completion, Request, check_active
 from esamp.engines.hf import HFEngine
 from esamp.errors import InactiveMethodError, OptionError
-from esamp.explorer.layout import RowLayout
 from esamp.methods import registry
 from esamp.methods.base import ModelShape
 from esamp.methods.override import OverRIDE
@@ -25,7 +26,6 @@ from esamp.methods.override_options import OverRIDEOptions
 from esamp.methods.override_rounds import round_of, sizes_of_rounds
 from esamp.models import embedded_path
 from esamp.sampling import Sampling
-from esamp.step import DecodeStep
 from hf_reference import states_alone
 from rows import plain_rows
 

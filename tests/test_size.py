@@ -8,7 +8,6 @@ import torch
 from applicable import applicable
 from esamp.explorer.config import ESampConfig
 from esamp.explorer.explorer import Explorer
-from esamp.explorer.size import slot_bytes
 
 CASES = [
     {"signal": signal, "distiller": distiller, "dtype": dtype, **more}
@@ -19,14 +18,34 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("options", CASES, ids=str)
-def test_it_is_what_the_bank_takes(options):
+def explorer(options: dict[str, object], device: str, slots: int = 3) -> Explorer:
     config = ESampConfig(**applicable(options | {"width": 7}))
     size = 12 if config.distiller == "mlp" else 9
-    explorer = Explorer(config, size, 12, slots=3, device=torch.device("cpu"))
-    assert explorer.bank.nbytes == 3 * slot_bytes(config, size, 12)
+    return Explorer(config, size, 12, slots=slots, device=torch.device(device))
 
 
-def test_it_is_told_of_states_that_no_machine_could_hold():
+@pytest.mark.parametrize("options", CASES, ids=str)
+def test_what_is_told_is_what_is_allocated(options: dict[str, object]) -> None:
+    told, real = explorer(options, "meta"), explorer(options, "cpu")
+    assert told.nbytes == real.nbytes > 0
+    assert explorer(options, "cpu", slots=5).nbytes - real.nbytes == 2 * _slot(real)
+
+
+def _slot(explored: Explorer) -> int:
+    """Bytes of one slot, counted tensor by tensor."""
+    banks = [explored.bank] if explored.memory is None else [explored.bank, explored.memory.bank]
+    held = sum(tensor[0].nbytes for bank in banks for tensor in bank.tensors.values())
+    return held + explored.tally.nbytes // explored.slots.size
+
+
+def test_two_settings_by_hand() -> None:
+    mean = Explorer(ESampConfig(distiller="mean"), 9, 12, slots=3, device="cpu")
+    assert mean.nbytes == 3 * (4 * (12 + 4) + 8 * 3)  # sum of targets, four fields; three counts
+    rls = Explorer(ESampConfig(features=5), 9, 12, slots=3, device="cpu")
+    slot = 4 * 6 * 12 + 4 * 6 * 6 + 8 * 6 * 6  # W, S in float32, A in float64
+    assert rls.nbytes == mean.nbytes + (3 + 2) * slot + 4 * 9 * 6  # a spare row and the template; the projection
+
+
+def test_states_that_no_machine_could_hold_are_told_all_the_same() -> None:
     config = ESampConfig(distiller="mlp", width=65536, depth=64)
-    assert slot_bytes(config, 8192, 8192) > 2**40
+    assert Explorer(config, 8192, 8192, slots=1, device="meta").nbytes > 2**40

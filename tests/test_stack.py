@@ -10,9 +10,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from esamp.decoding.layout import RowLayout
+from esamp.decoding.step import Combined, DecodeStep, Steering
 from esamp.errors import OptionError
 from esamp.explorer.config import ESampConfig
-from esamp.explorer.layout import RowLayout
 from esamp.methods import registry
 from esamp.methods.base import (
     DecodeMethod,
@@ -31,7 +32,6 @@ from esamp.methods.stack import SamplerStack, Stack, combine
 from esamp.methods.xtc import XTCOptions
 from esamp.options import Options, narrowed
 from esamp.sampling import Sampling
-from esamp.step import Combined, DecodeStep, Steering
 from rows import plain_rows
 
 D, V = 8, 13

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from esamp.explorer.telemetry import FIELDS, Telemetry, summarise
+from esamp.decoding.telemetry import FIELDS, Telemetry, summarise
 
 
 def test_sums_per_slot() -> None:

@@ -40,7 +40,7 @@ from torch import Tensor
 from esamp.methods.base import LateFilter, Method, ModelShape
 from esamp.options import Options, narrowed
 from esamp.sampling import Sampling
-from esamp.step import Rows
+from esamp.decoding.step import Rows
 
 
 class OnlyEvenOptions(Options):

@@ -13,14 +13,14 @@ import torch
 from scipy.stats import chisquare
 
 from draws import SHAPE, Model, Row, Text, advance, again, finish, fixed, number, random_model, table
+from esamp.decoding.layout import RowLayout
+from esamp.decoding.step import DecodeStep, Rows
 from esamp.engines.base import Request
 from esamp.engines.hf import HFEngine
 from esamp.errors import OptionError
-from esamp.explorer.layout import RowLayout
 from esamp.methods import registry
 from esamp.methods.without_replacement import WithoutReplacement, WithoutReplacementOptions
 from esamp.sampling import Sampling
-from esamp.step import DecodeStep, Rows
 
 SMALL = {"trie_samples": 16, "trie_nodes": 256}
 

@@ -578,7 +578,7 @@ def check_books(groups: Any) -> None:
     holders = [group for group in every if group.slot is not None]
     for installed in {id(group.installed): group.installed for group in holders}.values():
         slots = [group.slot for group in holders if group.installed is installed]
-        bank = installed.method.explorer.bank
+        bank = installed.method.explorer.slots
         assert bank.in_use == len(set(slots)), f"{bank.in_use} slots are claimed for {slots}"
         assert installed.method.config.scope == "batch" or len(set(slots)) == len(slots)
         assert bank.size <= settings.slots

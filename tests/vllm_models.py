@@ -15,8 +15,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 import contrast_reference
+from distilling import named_matrices
 from esamp import ESampConfig
-from esamp.explorer.explorer import build_distiller
+from esamp.explorer.build import build_distiller
+from esamp.explorer.mlp import ResidualNetwork
 from hf_models import AFTER_HEAD, small, small_tokenizer
 from hf_reference import states_alone
 from reference import RLS, Group, Mean, Network, action
@@ -178,7 +180,9 @@ def _distiller(config: ESampConfig, source: int, size: int) -> RLS | Mean | Netw
     if config.distiller == "rls":
         projection = _projection(config, source, config.seed)
         return RLS((source if projection is None else config.features) + 1, size, config.ridge, projection)
-    initial = build_distiller(config, source, size, torch.float64, "cpu").template()  # weights have to come from there
+    network = build_distiller(config, source, size, torch.float64, "cpu")  # weights have to come from there
+    assert isinstance(network, ResidualNetwork)
+    initial = named_matrices(network, network.template()["weights"])
     blocks = [{name: initial[name][b].numpy() for name in ("up", "gate", "down")} for b in range(config.depth)]
     return Network(blocks, lr=config.lr, eps=config.eps, clip=config.clip, loss=config.loss)
 

@@ -17,11 +17,11 @@ from esamp.bench.launches import Counts, Recorder
 from esamp.bench.machine import wait
 from esamp.bench.minimum import minimum
 from esamp.bench.throughput import Arm
+from esamp.decoding.layout import RowLayout
+from esamp.decoding.step import DecodeStep, Rows
 from esamp.errors import OptionError
 from esamp.explorer.config import ESampConfig
-from esamp.explorer.layout import RowLayout
 from esamp.methods.base import DecodeMethod, ModelShape
-from esamp.step import DecodeStep, Rows
 
 Series: TypeAlias = Literal["groups", "size", "slots"]
 GROUPS, SAMPLES = (1, 8, 32), (1, 4, 16)

@@ -9,7 +9,8 @@ from esamp.bench.options import BenchOptions
 from esamp.bench.scaling import LeftOut, Point
 from esamp.bench.throughput import Arm
 from esamp.cli.bench_arms import table
-from esamp.cli.terminal import Bar, console, message
+from esamp.cli.messages import message
+from esamp.cli.terminal import Bar, console
 from esamp.engines.hf import loading
 from esamp.errors import InputError
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from esamp.cli.flags import FlagGroup, with_flags
-from esamp.cli.terminal import message
+from esamp.cli.messages import message
 from esamp.engines.vllm import launch
 from esamp.engines.vllm.settings import VLLMSettings
 from esamp.errors import OptionError

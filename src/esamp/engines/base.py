@@ -1,18 +1,21 @@
-"""What every engine takes and gives: `Request` in, `Completion` out."""
+"""What every engine takes and gives: `Request` in, `Completion` out. Knows torch by its types only."""
+
+from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self, TypeAlias
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 from esamp.errors import InactiveMethodError, OptionError, RequestError, UnsupportedError
 from esamp.methods import registry
 from esamp.methods.base import DecodeMethod
 from esamp.options import Options
 from esamp.sampling import Sampling
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with (samples finished, tokens generated) since the last call."""
@@ -124,7 +127,7 @@ class Cost:
     seconds: float
     """wall time; requests that shared a batch shared it"""
 
-    def __add__(self, other: "Cost") -> "Cost":
+    def __add__(self, other: Cost) -> Cost:
         """One after the other."""
         return Cost(
             self.tokens + other.tokens,
@@ -136,7 +139,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Completion:
-    """All samples of one request and what its group's telemetry says (see `esamp.explorer.telemetry.Summary`)."""
+    """All samples of one request and what its group's telemetry says (see `esamp.decoding.telemetry.Summary`)."""
 
     request: Request
     samples: tuple[Sample, ...]

@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from esamp.engines.base import Request
 from esamp.errors import PromptError
+from esamp.sampling import DEFAULT_TOKENS
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,8 @@ class Ending:
 
 WINDOW = 6
 """Tokens before a piece of text that decide how it begins."""
-DEFAULT_TOKENS, STEP = 512, 64
-"""Longest sample where the request sets no limit, and to what its room in the context is rounded down."""
+STEP = 64
+"""The room that a prompt leaves in the context is rounded down to a multiple of this, in tokens."""
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, request: Request) -> list[int]:

@@ -1,91 +1,168 @@
-"""A bank of S slots: the state of every group in flight, stacked."""
+"""`PackedBank`: the state of every group in flight, laid out so that a decode step touches it with few operations."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from esamp.explorer.distiller import State
+from esamp.decoding.layout import RowLayout
+from esamp.decoding.slots import State, repeated
+
+WORKSPACE = 64 << 20
+"""Bytes that one step may take beside the bank; larger states are worked on by a few groups at a time."""
 
 
-class Bank:
-    """S copies of a template state as stacked tensors `[S, ...]`, with slots that are claimed and released.
+class Field(NamedTuple):
+    """Where a named tensor lies within a slot's row of its storage."""
 
-    `claim` and `release` run on the host when groups come and go. `read` and `write` run on the device at every step.
+    storage: str
+    start: int
+    shape: torch.Size
+
+    @property
+    def end(self) -> int:
+        """Behind the last number."""
+        return self.start + prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The state of some neighbouring groups of a layout, to be read and changed in place."""
+
+    first: int
+    """the first group"""
+    groups: int
+    state: State
+    """each tensor `[groups, ...]`"""
+
+    def of(self, per_group: Tensor) -> Tensor:
+        """The part `[groups, ...]` of `per_group` `[G, ...]` that belongs to these groups."""
+        whole = self.groups == per_group.shape[0]
+        return per_group if whole else per_group.narrow(0, self.first, self.groups)
+
+
+class PackedBank:
+    """S copies of a template state. All numbers of one type and lifetime lie side by side in a slot's row.
+
+    So one operation reads, writes or resets everything of a type. Where the groups of a step have neighbouring slots,
+    which is usual, a step works on views of the bank and copies nothing.
+
+    Tensors of `state` start again from the template when a slot is reset, those of `kept` only when it is claimed. A
+    reset writes to the slots concerned and, for all others, to a spare row, so that the host need not know which.
     """
 
-    def __init__(self, template: State, slots: int) -> None:
-        """Allocate `slots` copies of `template`, whose tensors have no slot dimension."""
-        self.template = template
-        self.tensors: State = {name: _repeat(value, slots) for name, value in template.items()}
-        self._free = list(range(slots - 1, -1, -1))
-        self._size = slots
+    def __init__(
+        self, state: Mapping[str, Tensor], kept: Mapping[str, Tensor], slots: int, *, workspace: int = WORKSPACE
+    ) -> None:
+        """Allocate `slots` copies of both templates, whose tensors have no slot dimension.
 
-    @property
-    def size(self) -> int:
-        """S."""
-        return self._size
+        `workspace` is how many bytes a step may take beside the bank, as far as one group at a time allows it.
+        """
+        self.size, self._workspace = slots, workspace
+        self.template: State = {**state, **kept}
+        self._fields: dict[str, Field] = {}
+        self._rows: State = {}
+        """by storage: the template of a slot's row `[P]`"""
+        for kind, tensors in (("state", state), ("kept", kept)):
+            by_type: dict[str, list[str]] = {}
+            for name, tensor in tensors.items():
+                by_type.setdefault(f"{kind} {tensor.dtype}", []).append(name)
+            for storage, names in by_type.items():
+                self._pack(storage, names)
+        self._storage: State = {}
+        self._allocate(slots)
 
-    @property
-    def in_use(self) -> int:
-        """Slots that are claimed."""
-        return self._size - len(self._free)
+    def _pack(self, storage: str, names: list[str]) -> None:
+        start = 0
+        for name in names:
+            self._fields[name] = Field(storage, start, self.template[name].shape)
+            start = self._fields[name].end
+        with torch.inference_mode(False):
+            self._rows[storage] = torch.cat([self.template[name].reshape(-1) for name in names])
+
+    def _allocate(self, slots: int) -> None:
+        for storage, row in self._rows.items():
+            old = self._storage.get(storage)
+            new = repeated(row, slots + storage.startswith("state"))
+            if old is not None:
+                kept = old[: self.size]
+                new[: len(kept)] = kept
+            self._storage[storage] = new
+            self._spare = new.new_full((), slots, dtype=torch.int64)
+        self.tensors: State = {name: self._view(name, slots) for name in self._fields}
+        """by name: views `[S, ...]`"""
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all stacked tensors."""
-        return sum(tensor.nbytes for tensor in self.tensors.values())
+        """Bytes of the slots, the spare row and the template."""
+        return sum(each.nbytes for tensors in (self._storage, self._rows) for each in tensors.values())
 
-    def claim(self) -> int | None:
-        """Take a free slot, re-initialised from the template; None when all S are taken."""
-        if not self._free:
-            return None
-        slot = self._free.pop()
-        for name, value in self.template.items():
-            self.tensors[name][slot] = value
-        return slot
-
-    def release(self, slot: int) -> None:
-        """Give a slot back.
-
-        Raises:
-            ValueError: the slot is not in use.
-        """
-        if slot in self._free or not 0 <= slot < self._size:
-            raise ValueError(f"slot {slot} is not in use")
-        self._free.append(slot)
+    def refresh(self, slot: int) -> None:
+        """Start a slot again from both templates, for a new group."""
+        for storage, row in self._rows.items():
+            self._storage[storage][slot] = row
 
     def grow(self, slots: int) -> None:
         """Enlarge the bank to `slots`, keeping what is in it; a smaller number changes nothing."""
-        extra = slots - self._size
-        if extra <= 0:
+        if slots > self.size:
+            self._allocate(slots)
+            self.size = slots
+
+    def read(self, layout: RowLayout, *names: str) -> State:
+        """The tensors `names` of the layout's groups, each `[G, ...]`: views where that can be, else copies."""
+        by_storage: dict[str, list[Field]] = {}
+        for name in names:
+            by_storage.setdefault(self._fields[name].storage, []).append(self._fields[name])
+        found: dict[str, tuple[Tensor, int]] = {}
+        for storage, fields in by_storage.items():
+            start, end = min(field.start for field in fields), max(field.end for field in fields)
+            rows = self._storage[storage][:, start:end]
+            if len(layout.runs) == 1:
+                found[storage] = rows.narrow(0, layout.runs[0].slot, layout.groups), start
+            else:
+                found[storage] = rows.index_select(0, layout.slots), start
+        return {name: _unpacked(*found[self._fields[name].storage], self._fields[name]) for name in names}
+
+    def pieces(self, layout: RowLayout, *names: str, scratch: int = 0, write: bool = False) -> Iterator[Piece]:
+        """The tensors `names` of all groups, in one piece if a step's workspace allows it, else in several.
+
+        Args:
+            layout: of the groups.
+            names: of the tensors.
+            scratch: bytes that the caller will need for each group beside them.
+            write: whether what the caller changes in place is to be kept.
+        """
+        copied = scratch + sum(prod(self._fields[n].shape) * self.template[n].element_size() for n in names)
+        if len(layout.runs) != 1 and layout.groups * copied <= self._workspace:
+            state = self.read(layout, *names)
+            yield Piece(0, layout.groups, state)
+            if write:
+                for name in names:
+                    self.tensors[name].index_copy_(0, layout.slots, state[name])
             return
-        for name, value in self.template.items():
-            more = _repeat(value, extra)
-            with torch.inference_mode(False):
-                self.tensors[name] = torch.cat([self.tensors[name], more])
-        self._free = list(range(slots - 1, self._size - 1, -1)) + self._free
-        self._size = slots
+        most = max(1, self._workspace // max(scratch, 1))
+        for run in layout.runs:
+            for offset in range(0, run.length, most):
+                groups = min(most, run.length - offset)
+                state = {name: self.tensors[name].narrow(0, run.slot + offset, groups) for name in names}
+                yield Piece(run.group + offset, groups, state)
 
-    def read(self, slots: Tensor) -> State:
-        """The states of `slots` `[G]` int64, each tensor `[G, ...]`."""
-        return {name: tensor.index_select(0, slots) for name, tensor in self.tensors.items()}
+    def reset(self, layout: RowLayout, groups: Tensor) -> None:
+        """Start the state of the `groups` `[G]` bool again from the template."""
+        storages = [storage for storage in self._rows if storage.startswith("state")]
+        if storages:
+            rows = torch.where(groups, layout.slots, self._spare)
+        for storage in storages:
+            self._storage[storage].index_copy_(0, rows, self._rows[storage].expand(layout.groups, -1))
 
-    def store(self, slots: Tensor, state: State, *, reset: Tensor) -> None:
-        """Store `state`, each tensor `[G, ...]`, in `slots` `[G]`; the template instead where `reset` `[G]` bool."""
-        for name, template in self.template.items():
-            self.tensors[name].index_copy_(0, slots, choose(reset, template, state[name]))
-
-
-def choose(condition: Tensor, yes: Tensor, no: Tensor) -> Tensor:
-    """``yes`` for the groups in `condition` `[G]` bool, ``no`` for the others; both broadcast to `[G, ...]`."""
-    return torch.where(condition.view(-1, *[1] * (no.dim() - 1)), yes, no)
+    def _view(self, name: str, slots: int) -> Tensor:
+        field = self._fields[name]
+        return _unpacked(self._storage[field.storage][:slots], 0, field)
 
 
-def all_finite(state: State) -> Tensor:
-    """`[G]` bool: whether every number of a group's state is finite."""
-    checks = [tensor.isfinite().flatten(1).all(1) for tensor in state.values()]
-    return torch.stack(checks).all(0)
-
-
-def _repeat(value: Tensor, slots: int) -> Tensor:
-    with torch.inference_mode(False):  # an inference tensor could never be written to outside of that mode
-        return value.unsqueeze(0).repeat(slots, *[1] * value.dim())
+def _unpacked(rows: Tensor, start: int, field: Field) -> Tensor:
+    """A field `[G, ...]` of `rows` `[G, P]`, which begin at the number `start` of a slot's row."""
+    return rows[:, field.start - start : field.end - start].view(-1, *field.shape)

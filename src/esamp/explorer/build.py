@@ -1,4 +1,4 @@
-"""From options to the distiller and the action memory that they name."""
+"""From options to the distiller that they name."""
 
 import torch
 
@@ -7,6 +7,8 @@ from esamp.explorer.distiller import Distiller
 from esamp.explorer.mean import RunningMean
 from esamp.explorer.mlp import FrozenNetwork, ResidualNetwork
 from esamp.explorer.rls import RecursiveLeastSquares
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 
 
 def build_distiller(
@@ -23,8 +25,14 @@ def build_distiller(
         network = ResidualNetwork(target_size, config, dtype=dtype, device=device)
         return FrozenNetwork(network) if frozen else network
     if config.distiller == "mean":
+        exact = torch.float64 if dtype == torch.float64 else torch.float32
         return RunningMean(
-            target_size, ridge=config.ridge, forgetting=config.forgetting_factor, dtype=dtype, device=device
+            target_size,
+            ridge=config.ridge,
+            forgetting=config.forgetting_factor,
+            exact=exact,
+            device=device,
+            shared=config.update_every == 1,
         )
     return RecursiveLeastSquares(
         source_size,
@@ -37,21 +45,4 @@ def build_distiller(
         dtype=dtype,
         device=device,
         seed=config.seed,
-    )
-
-
-def build_memory(
-    config: ESampConfig, deep_size: int, dtype: torch.dtype, device: torch.device | str
-) -> RecursiveLeastSquares:
-    """The action memory: least squares from deep states to the directions of the tokens taken there."""
-    return RecursiveLeastSquares(
-        deep_size,
-        deep_size,
-        features=config.features,
-        ridge=config.action_ridge,
-        forgetting=config.forgetting_factor,
-        gate=False,
-        dtype=dtype,
-        device=device,
-        seed=config.seed + 1,
     )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from esamp.explorer.distiller import State
+from esamp.decoding.slots import State
 
 HALF = 8.0
 """Tokens after which a mean is trusted by half."""
@@ -42,13 +42,12 @@ class SampleMeans:
         *,
         samples: int,
         forgetting: float,
-        dtype: torch.dtype = torch.float32,
+        exact: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
-        """`target_size` d; `samples` K means a group; `dtype` float64 for float64 sums, float32 for all others."""
+        """`target_size` d; `samples` K means a group; `exact` is the type of the sums."""
         self.target_size, self.samples, self.forgetting = target_size, samples, forgetting
-        self.exact = torch.float64 if dtype == torch.float64 else torch.float32
-        self.device = device
+        self.exact, self.device = exact, device
 
     def template(self) -> State:
         """``sums`` `[K, d]` and ``tokens`` `[K]` of a group that has seen nothing."""
@@ -70,17 +69,13 @@ class SampleMeans:
         confidence = tokens / (tokens + HALF) * other_tokens / (other_tokens + HALF)
         return Contrast(own, (own - others) * known.unsqueeze(-1), confidence * known)
 
-    def update(self, state: State, sample: Tensor, target: Tensor, live: Tensor) -> State:
-        """The state after adding the rows `target` `[G, C, d]` that are in `live` `[G, C]` bool."""
+    def learn(self, state: State, sample: Tensor, target: Tensor, live: Tensor) -> None:
+        """Add the rows `target` `[G, C, d]` to `state` in place; rows not in `live` `[G, C]` bool are zero."""
         row = sample.remainder(self.samples)
-        target, new = target.to(self.exact), live.to(self.exact)
-        tokens = torch.zeros_like(state["tokens"]).scatter_add(1, row, new)
-        kept = torch.ones_like(tokens).masked_fill(tokens > 0, self.forgetting)
-        sums = state["sums"] * kept.unsqueeze(-1)
-        return {
-            "sums": sums.scatter_add(1, self._wide(row), target * new.unsqueeze(-1)),
-            "tokens": state["tokens"] * kept + tokens,
-        }
+        new = torch.zeros_like(state["tokens"]).scatter_add(1, row, live.to(self.exact))
+        kept = torch.ones_like(new).masked_fill(new > 0, self.forgetting)
+        state["sums"].mul_(kept.unsqueeze(-1)).scatter_add_(1, self._wide(row), target)
+        state["tokens"].mul_(kept).add_(new)
 
     def _wide(self, row: Tensor) -> Tensor:
         return row.unsqueeze(-1).expand(-1, -1, self.target_size)

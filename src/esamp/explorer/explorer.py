@@ -1,31 +1,26 @@
 """`Explorer`: one step of Exploratory Sampling on tensors, for any mix of groups."""
 
-from collections.abc import Callable
-from typing import TypeAlias
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from esamp.errors import OptionError
-from esamp.explorer.bank import Bank, all_finite, choose
-from esamp.explorer.build import build_distiller, build_memory
+from esamp.decoding.layout import RowLayout
+from esamp.decoding.slots import FreeSlots, State
+from esamp.explorer.actions import ActionMemory
+from esamp.explorer.bank import WORKSPACE, PackedBank
+from esamp.explorer.build import DTYPES, build_distiller
 from esamp.explorer.config import ESampConfig
 from esamp.explorer.contrast import SampleMeans
-from esamp.explorer.distiller import Distiller, State
-from esamp.explorer.fusion import divergence
-from esamp.explorer.layout import RowLayout
-from esamp.explorer.mlp import ResidualNetwork
-from esamp.explorer.proposal import Proposal
-from esamp.explorer.telemetry import Telemetry
-
-DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
-
-Direction: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-"""What beta scales, from the error ``e = c (target - y)`` and from ``c y``; all `[R, d]`. Usually it is e."""
+from esamp.explorer.decision import Direction, decide
+from esamp.explorer.distiller import Distiller, Lesson, Past, Prediction
+from esamp.explorer.record import StepRecord, strength
+from esamp.explorer.rls import squares
+from esamp.explorer.tally import Tally
 
 
 class Explorer:
-    """Distiller, action memory, bank and telemetry of one model's groups.
+    """Distiller, action memory, their banks and the tally of one model's groups.
 
     At each decode step: `propose` (what to change), then `learn` (from what was then sampled). Slots come from `claim`.
     """
@@ -39,54 +34,84 @@ class Explorer:
         slots: int,
         device: torch.device | str,
         frozen: bool = False,
+        full: bool = False,
         head_scale: float = 1.0,
+        workspace: int = WORKSPACE,
     ) -> None:
-        """Allocate a bank of `slots` slots for source states of size s and deep states of size d on `device`.
+        """Allocate `slots` slots for source states of size s and deep states of size d on `device`.
 
-        A `frozen` network is never trained. `head_scale` is the mean of ||w_v - mean w||^2 over the rows of the LM
-        head, by which the gain is divided so that it is in nats.
+        A `frozen` network is never trained. `full` telemetry has the fields of `esamp.explorer.tally.FULL`.
+        `head_scale` is the mean of ||w_v - mean w||^2 over the rows of the LM head, by which the gain is divided so
+        that it is in nats. `workspace` is how many bytes a step may take beside the bank. On the device "meta" nothing
+        is allocated, and `nbytes` is what would be.
         """
-        self.config, self.gain = config, config.gain / head_scale
+        self.config, self.full = config, full
         dtype = DTYPES[config.dtype]
+        self.exact = torch.float64 if dtype == torch.float64 else torch.float32
         self.distiller: Distiller | None = None
         self.means: SampleMeans | None = None
         if config.signal == "contrast":
             self.means = SampleMeans(
-                deep_size, samples=config.samples, forgetting=config.forgetting_factor, dtype=dtype, device=device
+                deep_size, samples=config.samples, forgetting=config.forgetting_factor, exact=self.exact, device=device
             )
         elif config.predicts:
             self.distiller = build_distiller(config, source_size, deep_size, dtype, device, frozen=frozen)
-        self.memory = build_memory(config, deep_size, dtype, device) if config.remembers_actions else None
-        exact = torch.float64 if dtype == torch.float64 else torch.float32
-        own: State = {
-            "clock": torch.zeros(2, dtype=torch.int64, device=device),  # steps seen, updates made
-            "centre": torch.zeros(deep_size, dtype=exact, device=device),
-            "count": torch.zeros(1, dtype=exact, device=device),
-        }
-        template = _prefixed("own", own)
+        self.memory: ActionMemory | None = None
+        if config.remembers_actions:
+            self.memory = ActionMemory(
+                config, deep_size, slots=slots, dtype=dtype, device=device, head_scale=head_scale
+            )
         learner = self.distiller or self.means
-        if learner is not None:
-            template |= _prefixed("state", learner.template())
-        if self.memory is not None:
-            template |= _prefixed("action", self.memory.template())
-        self.bank = Bank(template, slots)
-        self.telemetry = Telemetry(slots, device)
+        self._predicts_mean = learner is None or (self.distiller is not None and self.distiller.predicts_mean)
+        state: State = {} if learner is None else dict(learner.template())
+        self._trusts_mean = self._predicts_mean and config.gate  # once it has seen a row
+        # Sums of finite numbers stay finite; a slot that holds anything else may have to be reset.
+        self._can_break = self.memory is not None or (self.distiller is not None and bool(state))
+        self._keeps_time = config.update_every > 1 or config.warmup > 0
+        if self._keeps_time:  # steps seen and updates made since the slot was claimed or reset
+            state["clock"] = torch.zeros(2, dtype=self.exact, device=device)
+        moments = {} if self.distiller is None else self.distiller.moments()
+        self._read = () if self.distiller is None else self.distiller.predicts_from
+        self._learned = tuple(name for name in (*state, *moments) if name != "clock")
+        self.slots = FreeSlots(slots)
+        self.bank = PackedBank(state, moments, slots, workspace=workspace)
+        self.tally = Tally(slots, deep_size, self.exact, device, full=full)
+        self._zero = torch.zeros((), dtype=self.exact, device=device)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all slots, of what they start from and of what they share."""
+        shared = self.distiller.shared_bytes if self.distiller is not None else 0
+        remembered = 0 if self.memory is None else self.memory.bank.nbytes + self.memory.regression.shared_bytes
+        return self.bank.nbytes + self.tally.nbytes + shared + remembered
 
     def claim(self) -> int | None:
-        """A fresh slot for a new group, or None when the bank is full."""
-        slot = self.bank.claim()
+        """A fresh slot for a new group, or None when all are taken."""
+        slot = self.slots.claim()
         if slot is not None:
-            self.telemetry.clear(slot)
+            for bank in self._banks:
+                bank.refresh(slot)
+            self.tally.clear(slot)
         return slot
 
     def release(self, slot: int) -> None:
-        """Give a group's slot back."""
-        self.bank.release(slot)
+        """Give a group's slot back.
+
+        Raises:
+            ValueError: the slot is not in use.
+        """
+        self.slots.release(slot)
 
     def grow(self, slots: int) -> None:
         """Make room for at least `slots` groups."""
-        self.bank.grow(slots)
-        self.telemetry.grow(slots)
+        self.slots.grow(slots)
+        self.tally.grow(slots)
+        for bank in self._banks:
+            bank.grow(slots)
+
+    @property
+    def _banks(self) -> tuple[PackedBank, ...]:
+        return (self.bank,) if self.memory is None else (self.bank, self.memory.bank)
 
     @torch.no_grad()
     def propose(
@@ -99,7 +124,7 @@ class Explorer:
         direction: Direction | None = None,
         *,
         sample: Tensor | None = None,
-    ) -> Proposal:
+    ) -> StepRecord:
         """Predict every row and say how its deep state should change.
 
         Args:
@@ -112,184 +137,136 @@ class Explorer:
             sample: `[R]` int64, the index of each row's sample in its group, which the contrast signal needs;
                 rows of one sample without it.
         """
-        exact, given = self.bank.template["own.count"].dtype, deep.dtype
-        source, target, deep = source.to(exact), target.to(exact), deep.to(exact)
-        taking_part = live & layout.placed
-        state = self.bank.read(layout.slots)
-        sample = torch.zeros_like(layout.place) if sample is None else sample
-        value, signal, confidence = self._signal(state, source, sample, target, layout, taking_part)
-        residual = target - value
-        error = confidence.unsqueeze(-1) * signal * _scale_to(target, deep, self.config)
-        pushed = error if direction is None else direction(error, confidence.unsqueeze(-1) * value)
-        delta = self.config.beta * pushed if self.config.steers_state else torch.zeros_like(deep)
-        if self.memory is not None:
-            action = self.memory.predict(_part("action", state), layout.to_grid(deep, taking_part)).value
-            delta = delta - self.gain * layout.to_rows(action)
-        finite = (residual.isfinite() & delta.isfinite()).all(-1) & source.isfinite().all(-1)
-        in_range = (deep + delta).to(given).isfinite().all(-1)  # float16 ends at 65504
-        ready = layout.spread(state["own.clock"][:, 1]) >= self.config.warmup
-        moved = (delta != 0).any(-1)
-        return Proposal(
-            layout=layout,
-            source=source,
-            sample=sample,
-            target=target,
+        if target.dtype.itemsize > self.exact.itemsize:
+            target = target.to(self.exact)
+        asked, past, wanted = layout.mask(live), self.tally.past(layout), layout.arrange(target)
+        lanes = self._samples(layout, sample)
+        prediction, signal = self._predict(layout, layout.arrange(source), past, asked, lanes)
+        residual = wanted - prediction.value
+        missed, seen = squares(residual), past.count > 0.5
+        if self._trusts_mean:
+            missed = missed * seen
+        record = StepRecord(
+            layout,
             deep=deep,
+            target=wanted,
+            sample=lanes,
+            past=past,
+            seen=seen,
+            prediction=prediction,
+            memory=None if self.memory is None else self.memory.predict(layout, deep, past),
             residual=residual,
-            error=error,
-            delta=delta,
-            live=taking_part & finite,
-            broken=taking_part & ~finite,
-            steered=taking_part & finite & in_range & ready & moved,
+            signal=residual if signal is None else signal,
+            strength=strength(prediction, wanted, deep, layout, inner_target=self.config.target_layer is not None),
+            missed=missed,
+            varied=missed if self._predicts_mean else squares(wanted - past.mean),
+            asked=asked,
         )
+        decide(record, self.config, direction, gain=0.0 if self.memory is None else self.memory.gain)
+        if self.config.warmup:
+            made = self.bank.read(layout, "clock")["clock"][:, 1:]
+            record.leave_alone(made < self.config.warmup)
+        return record
 
     @torch.no_grad()
-    def learn(self, proposal: Proposal, action: Tensor | None, live: Tensor, slope: Tensor | None = None) -> None:
-        """Learn from the rows that were live and still count, and reset the slots of rows that were not finite.
+    def learn(self, record: StepRecord, action: Tensor | None, live: Tensor) -> None:
+        """Learn from the rows that were live and still count, and reset the slots whose numbers are not finite.
 
         Args:
-            proposal: of this step.
+            record: of this step.
             action: w_z - sum_v p_v w_v of the sampled tokens, `[R, d]`; needed with the action signal.
-            live: `[R]` bool; rows to learn from, further restricted to those of the proposal.
-            slope: gradient `[R, d]` of the loss in y, if that is another than the squared error.
+            live: `[R]` bool; rows to learn from, further restricted to those of the record.
         """
-        layout = proposal.layout
-        rows, broken = proposal.live & live, proposal.broken
-        for lesson in (action, slope):
-            if lesson is not None:
-                sound = lesson.isfinite().all(-1)
-                rows, broken = rows & sound, broken | (rows & ~sound)
-        old = self.bank.read(layout.slots)
-        taught = layout.to_grid(rows, rows)
-        target = layout.to_grid(proposal.target, rows)
-        new = self._updated(old, proposal, target, action, slope, rows, taught)
-        present = taught.any(-1)
-        due = present & (old["own.clock"][:, 0] % self.config.update_every == 0)
-        if self.distiller is not None and not self.distiller.learns:
-            due = torch.zeros_like(due)
-        own = self._bookkeeping(old, target, taught, torch.stack([present, due], dim=-1))
-        reset = layout.to_grid(broken, broken).any(-1) | (due & ~all_finite(new | own))
-        learned = {name: choose(due, tensor, old[name]) for name, tensor in new.items()}
-        self.bank.store(layout.slots, old | learned | own, reset=reset)
-        self._record(proposal, rows, old, steps=present, updates=due & ~reset, resets=reset)
-
-    @torch.no_grad()
-    def measure(self, proposal: Proposal, reference: Tensor, fused: Tensor) -> Tensor:
-        """KL(fused || reference) of each row `[R]` in nats, from logits `[R, V]`; added to the telemetry."""
-        kl = divergence(fused, reference)
-        measured = proposal.live & kl.isfinite()
-        grid = proposal.layout.to_grid(torch.stack([kl, torch.ones_like(kl)], -1), measured).sum(1)
-        self.telemetry.add(proposal.layout.slots, kl=grid[:, 0], kl_rows=grid[:, 1])
-        return kl
-
-    @torch.no_grad()
-    def measure_tokens(self, proposal: Proposal, token_rows: Tensor, live: Tensor) -> None:
-        """Add cos(e, w_z) of the rows in `live` to the telemetry, w_z `[R, d]` being those of the sampled tokens."""
-        cosine = torch.cosine_similarity(proposal.error, token_rows.to(proposal.error.dtype), dim=-1)
-        measured = proposal.live & live & (proposal.error != 0).any(-1)
-        grid = proposal.layout.to_grid(torch.stack([cosine, torch.ones_like(cosine)], -1), measured).sum(1)
-        self.telemetry.add(proposal.layout.slots, cos_token=grid[:, 0], cos_rows=grid[:, 1])
-
-    @torch.no_grad()
-    def explained(self, proposal: Proposal) -> Tensor:
-        """1 - ||target - y||^2 / ||target - running mean||^2 of each row `[R]`, before `learn`; NaN in a first step."""
-        slots, tensors = proposal.layout.slots, self.bank.tensors
-        old = {name: tensors[name].index_select(0, slots) for name in ("own.centre", "own.count")}
-        missed, varied = _squares(proposal, old)
-        return torch.where(varied > 0, 1 - missed / varied, torch.nan)
-
-    def _signal(
-        self, state: State, source: Tensor, sample: Tensor, target: Tensor, layout: RowLayout, live: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Of each row: the prediction y `[R, d]`, what beta scales before the gate `[R, d]`, and confidence `[R]`."""
-        own = _part("state", state)
-        if self.means is not None:
-            found = self.means.compare(own, layout.to_grid(sample, live))
-            value, signal = layout.to_rows(found.own), layout.to_rows(found.difference)
-            confidence = found.confidence
-        elif self.distiller is not None:
-            predicted = self.distiller.predict(own, layout.to_grid(source, live))
-            value, confidence = layout.to_rows(predicted.value), predicted.confidence
-            signal = target - value
-        else:  # the action signal alone: nothing is predicted but the group's running mean, and no error is used
-            value, signal = layout.spread(state["own.centre"]), torch.zeros_like(target)
-            return value, signal, torch.ones_like(source[:, 0])
-        trusted = layout.to_rows(confidence) if self.config.gate else torch.ones_like(source[:, 0])
-        return value, signal, trusted
-
-    def _updated(
-        self,
-        old: State,
-        proposal: Proposal,
-        target: Tensor,
-        action: Tensor | None,
-        slope: Tensor | None,
-        rows: Tensor,
-        live: Tensor,
-    ) -> State:
-        layout = proposal.layout
-        source, state = layout.to_grid(proposal.source, rows), _part("state", old)
-        new: State = {}
-        if self.means is not None:
-            sample = layout.to_grid(proposal.sample, rows)
-            new = _prefixed("state", self.means.update(state, sample, target, live))
-        elif self.distiller is not None and slope is None:
-            new = _prefixed("state", self.distiller.update(state, source, target, live))
-        elif isinstance(self.distiller, ResidualNetwork) and slope is not None:
-            new = _prefixed("state", self.distiller.descend(state, source, layout.to_grid(slope, rows), live))
-        elif self.distiller is not None:
-            raise OptionError("only distiller = 'mlp' learns by the gradient of any loss")
+        layout = record.layout
+        rows = record.live & layout.mask(live)
+        if action is not None:
+            action = layout.arrange(action).to(self.exact)
+            rows = rows & (squares(action) < torch.inf)
+        if record.slope is not None:
+            rows = rows & layout.mask(record.slope.isfinite().all(-1))
+        size = record.residual.shape[-1]
+        columns = [each.unsqueeze(-1) for each in (rows, *record.fields(full=self.full))]
+        table = torch.cat([record.residual, record.target, *columns], dim=-1)
+        if not self._trusts_mean:  # a group's first step explains nothing
+            table[..., 2 * size + 2 : 2 * size + 4].mul_(record.seen.unsqueeze(-1))
+        table = torch.where(rows.unsqueeze(-1), table, self._zero)
+        residual, target = table[..., :size], table[..., size : 2 * size]
+        present = rows.any(1)
+        due = self._due(layout, present)
+        if due is not present:
+            rows = rows & due.unsqueeze(1)
+            residual, target = (torch.where(rows.unsqueeze(-1), each, self._zero) for each in (residual, target))
+        self._teach(record, Lesson(record.prediction, target, residual, rows, due))
         if self.memory is not None and action is not None:
-            deep, taken = layout.to_grid(proposal.deep, rows), layout.to_grid(action, rows)
-            new |= _prefixed("action", self.memory.update(_part("action", old), deep, taken, live))
-        return new
+            self.memory.learn(record, action, rows, due)
+        self._finish(record, table[..., size:], present, due)
 
-    def _bookkeeping(self, old: State, target: Tensor, live: Tensor, ticks: Tensor) -> State:
-        """The clocks, and the running mean of the targets against which explained variance is measured."""
-        count = old["own.count"] + live.sum(-1, keepdim=True)
-        distance = target - old["own.centre"].unsqueeze(1)
-        centre = old["own.centre"] + (distance * live.unsqueeze(-1)).sum(1) / count.clamp_min(1)
-        return _prefixed("own", {"clock": old["own.clock"] + ticks, "centre": centre, "count": count})
+    # ---- proposing
 
-    def _record(self, proposal: Proposal, rows: Tensor, old: State, **counts: Tensor) -> None:
-        layout = proposal.layout
-        missed, varied = _squares(proposal, old)
-        per_row = torch.stack(
-            [
-                rows.to(proposal.deep.dtype),
-                (rows & proposal.steered).to(proposal.deep.dtype),
-                missed,
-                varied,
-                proposal.error.norm(dim=-1),
-            ],
-            dim=-1,
-        )
-        sums = layout.to_grid(per_row, rows).sum(1)
-        self.telemetry.add(
-            layout.slots,
-            **counts,
-            **dict(zip(("rows", "rows_steered", "residual", "variance", "error_norm"), sums.unbind(-1), strict=True)),
-        )
+    def _samples(self, layout: RowLayout, sample: Tensor | None) -> Tensor | None:
+        if self.means is None:
+            return None
+        return layout.arrange(torch.zeros_like(layout.place) if sample is None else sample)
 
+    def _predict(
+        self, layout: RowLayout, source: Tensor, past: Past, asked: Tensor, sample: Tensor | None
+    ) -> tuple[Prediction, Tensor | None]:
+        """The prediction and what beta scales before the gate `[G, C, d]`; None where that is target - prediction."""
+        if self.means is not None and sample is not None:
+            found = self.means.compare(self.bank.read(layout, *self._learned), sample)
+            return Prediction(found.own, found.confidence if self.config.gate else None), found.difference
+        distiller = self.distiller
+        if distiller is None:  # the action signal alone: the group's mean stands in for a prediction
+            return Prediction(past.mean, None), self._zero.expand(*source.shape[:2], past.mean.shape[-1])
+        if distiller.mixes_rows:
+            source = torch.where(asked.unsqueeze(-1), source.to(self.exact), self._zero)
+        pieces = self.bank.pieces(layout, *self._read)
+        found_parts = [distiller.predict(each.state, each.of(source), past.of(each)) for each in pieces]
+        prediction = Prediction.joined(found_parts)
+        return (prediction if self.config.gate else replace(prediction, confidence=None)), None
 
-def _squares(proposal: Proposal, old: State) -> tuple[Tensor, Tensor]:
-    """||target - y||^2 and ||target - running mean||^2 of each row `[R]`; zeros in a group's first step."""
-    layout = proposal.layout
-    centre, seen = layout.spread(old["own.centre"]), layout.spread(old["own.count"]).squeeze(-1) > 0
-    return proposal.residual.square().sum(-1) * seen, (proposal.target - centre).square().sum(-1) * seen
+    # ---- learning
 
+    def _due(self, layout: RowLayout, present: Tensor) -> Tensor:
+        """`[G]` bool: groups that learn at this step."""
+        if self.distiller is not None and not self.distiller.learns:
+            return torch.zeros_like(present)
+        if self.config.update_every == 1:
+            return present
+        steps = self.bank.read(layout, "clock")["clock"][:, 0]
+        return present & (steps % self.config.update_every == 0)
 
-def _scale_to(target: Tensor, deep: Tensor, config: ESampConfig) -> Tensor | float:
-    """Brings an error measured at an inner layer to the length scale of the deep state, row by row."""
-    if config.target_layer is None:
-        return 1.0
-    squares = deep.square().sum(-1, keepdim=True) / target.square().sum(-1, keepdim=True).clamp_min(1e-24)
-    return squares.sqrt()
+    def _teach(self, record: StepRecord, lesson: Lesson) -> None:
+        """One step of the distiller, or of the samples' means."""
+        if self.means is not None and record.sample is not None:
+            for piece in self.bank.pieces(record.layout, *self._learned, write=True):
+                sample, target, live = (piece.of(each) for each in (record.sample, lesson.target, lesson.live))
+                self.means.learn(piece.state, sample, target, live)
+        distiller = self.distiller
+        if distiller is None or not distiller.learns:
+            return
+        if record.slope is not None:
+            lesson = replace(lesson, slope=record.layout.to_grid(record.slope, record.rows(lesson.live)))
+        for piece in self.bank.pieces(record.layout, *self._learned, scratch=distiller.scratch, write=True):
+            distiller.learn(piece.state, lesson.of(piece))
 
+    def _finish(self, record: StepRecord, rows: Tensor, present: Tensor, due: Tensor) -> None:
+        """Count, and reset the slots of groups that took part and of which no row was finite.
 
-def _prefixed(prefix: str, state: State) -> State:
-    return {f"{prefix}.{name}": tensor for name, tensor in state.items()}
-
-
-def _part(prefix: str, state: State) -> State:
-    return {name.removeprefix(f"{prefix}."): tensor for name, tensor in state.items() if name.startswith(f"{prefix}.")}
+        A network may leave the range of numbers in some rows first, so one row is enough to reset it.
+        """
+        layout = record.layout
+        if self._keeps_time:
+            for piece in self.bank.pieces(layout, "clock", write=True):
+                piece.state["clock"].add_(torch.stack([piece.of(present), piece.of(due)], dim=-1))
+        if not self._can_break:
+            counts = present.unsqueeze(1).expand(-1, 2) if due is present else torch.stack([present, due], dim=-1)
+            self.tally.add(layout, rows, counts)
+            return
+        if self.distiller is not None and self.distiller.mixes_rows:
+            broken = (record.asked > record.live).any(1)
+        else:
+            broken = record.asked.any(1) > record.live.any(1)
+        for bank in self._banks:
+            bank.reset(layout, broken)
+        self.tally.add(layout, rows, torch.stack([present, due, broken], dim=-1))

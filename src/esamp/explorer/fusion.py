@@ -27,38 +27,30 @@ def mixed_states(deep: Tensor, delta: Tensor, steered: Tensor) -> Tensor:
     return torch.where(steered.unsqueeze(-1), (deep.to(delta.dtype) + delta).to(deep.dtype), deep)
 
 
+def tilted_states(deep: Tensor, signal: Tensor, strength: Tensor | None, beta: float) -> Tensor:
+    """``hL + beta c s`` `[..., d]` in the dtype of `deep`, for the signal s `[..., d]` and c `[..., 1]`, or 1 for c."""
+    if strength is None:
+        return torch.add(deep, signal, alpha=beta).to(deep.dtype)
+    return torch.addcmul(deep, signal, strength, value=beta).to(deep.dtype)
+
+
 def counter_states(deep: Tensor, delta: Tensor, steered: Tensor, strength: float) -> Tensor:
     """``hL - delta / s``: the states whose logits are subtracted when the head is not linear."""
     return mixed_states(deep, -delta / strength, steered)
 
 
-def mixed_logits(reference: Tensor, counter: Tensor, steered: Tensor, strength: float) -> Tensor:
-    """``(1 + s) reference - s counter`` in float32, both `[R, V]`.
-
-    Rows not in `steered` `[R]` bool, and tokens that the head itself rules out (minus infinity), are the reference.
-    """
+def mixed_logits(reference: Tensor, counter: Tensor, strength: float) -> Tensor:
+    """``(1 + s) reference - s counter`` in float32, both `[R, V]`; tokens that the head rules out stay so."""
     reference = reference.float()
     fused = torch.lerp(counter.float(), reference, 1 + strength)
-    return torch.where(steered.unsqueeze(-1) & ~reference.isneginf(), fused, reference)
+    return torch.where(reference.isneginf(), reference, fused)
 
 
-def subtracted_logits(reference: Tensor, counter: Tensor, steered: Tensor, strength: float) -> Tensor:
-    """``reference - s counter`` in float32, both `[R, V]`; the reference where `mixed_logits` has it too."""
+def subtracted_logits(reference: Tensor, counter: Tensor, strength: float) -> Tensor:
+    """``reference - s counter`` in float32, both `[R, V]`; tokens that the head rules out stay so."""
     reference = reference.float()
     fused = reference - strength * counter.float()
-    return torch.where(steered.unsqueeze(-1) & ~reference.isneginf(), fused, reference)
-
-
-def sound_rows(reference: Tensor, fused: Tensor) -> Tensor:
-    """`[R]` bool: rows of `fused` `[R, V]` that can be sampled from: finite but where the head rules a token out."""
-    return (fused.isfinite() | reference.isneginf()).all(-1)
-
-
-def divergence(fused: Tensor, reference: Tensor) -> Tensor:
-    """KL(fused || reference) of each row `[R]` in nats, from logits `[R, V]`."""
-    log_new, log_old = fused.float().log_softmax(-1), reference.float().log_softmax(-1)
-    gap = torch.where(log_new.isneginf(), 0.0, log_new - log_old)
-    return (log_new.exp() * gap).sum(-1)
+    return torch.where(reference.isneginf(), reference, fused)
 
 
 def capped_logits(reference: Tensor, fused: Tensor, cap: float) -> Tensor:
@@ -142,14 +134,3 @@ def kept_ends(reference: Tensor, fused: Tensor, stops: Tensor) -> Tensor:
     others_old = log_old.masked_fill(is_stop, float("-inf")).logsumexp(-1, keepdim=True)
     others_new = log_new.masked_fill(is_stop, float("-inf")).logsumexp(-1, keepdim=True)
     return torch.where(is_stop, log_old, log_new - others_new + others_old)
-
-
-def rescore_survivors(filtered: Tensor, change: Tensor, temperature: float) -> Tensor:
-    """The `reference` candidate rule: tokens that survived filtering on the reference get the fused score.
-
-    `filtered` `[R, V]` are the reference logits after temperature and filters, minus infinity where a token was
-    dropped; `change` `[R, V]` is ``fused - reference``, zero on rows that are not steered. Returns
-    ``filtered + change / T`` on the survivors, so that penalties and biases among the processors keep their effect.
-    The best token of the reference is the last that any filter drops, so it is always among them.
-    """
-    return torch.where(filtered.isneginf(), filtered, filtered + change.to(filtered.dtype) / temperature)

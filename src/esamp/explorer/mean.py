@@ -3,15 +3,19 @@
 import torch
 from torch import Tensor
 
-from esamp.explorer.distiller import Distiller, Prediction, State
+from esamp.decoding.slots import State
+from esamp.explorer.distiller import Distiller, Lesson, Past, Prediction
 from esamp.explorer.rls import CONSTANT
+
+NOTHING = 1e-30
+"""A count of nothing, by which a sum of nothing can be divided."""
 
 
 class RunningMean(Distiller):
     """Predicts the (exponentially forgotten) mean of the group's past targets, whatever the source.
 
     Confidence is that of `RecursiveLeastSquares` on the constant feature alone: ``n / (n + lambda / 0.25)`` after n
-    rows.
+    rows. Where nothing is forgotten, that is the mean which the explorer keeps anyway, and there is no other state.
     """
 
     def __init__(
@@ -20,32 +24,45 @@ class RunningMean(Distiller):
         *,
         ridge: float = 1.0,
         forgetting: float = 1.0,
-        dtype: torch.dtype = torch.float32,
+        exact: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
+        shared: bool = True,
     ) -> None:
-        """`target_size` d; `ridge` lambda only sets how fast confidence grows."""
-        self.target_size, self.ridge, self.forgetting = target_size, ridge, forgetting
-        self.wide, self.device = dtype, device
+        """Set up for targets of `target_size` d.
+
+        Args:
+            target_size: d.
+            ridge: lambda, which only sets how fast confidence grows.
+            forgetting: weight that the past keeps at each step.
+            exact: type of the sum.
+            device: where it is kept.
+            shared: whether the distiller learns at every step, so that its mean is that of all past targets.
+        """
+        self.target_size, self.forgetting, self.exact, self.device = target_size, forgetting, exact, device
+        self.half = ridge / CONSTANT**2
+        """rows after which the mean is trusted by half"""
+        self.predicts_mean = shared and forgetting == 1
 
     def template(self) -> State:
-        """``mean`` `[d]` of the rows seen, and their (weighted) ``count`` `[1]`."""
-        exact = torch.float64 if self.wide == torch.float64 else torch.float32
+        """Unless the explorer keeps the same mean: the ``sum`` `[d]` of the rows, and how many were ``seen`` `[1]`."""
+        if self.predicts_mean:
+            return {}
         return {
-            "mean": torch.zeros(self.target_size, dtype=self.wide, device=self.device),
-            "count": torch.zeros(1, dtype=exact, device=self.device),
+            "sum": torch.zeros(self.target_size, dtype=self.exact, device=self.device),
+            "seen": torch.full((1,), NOTHING, dtype=self.exact, device=self.device),
         }
 
-    def predict(self, state: State, source: Tensor) -> Prediction:
-        """The mean for every row `[G, C, d]`, and one confidence per group spread over `[G, C]`."""
-        mean = state["mean"].to(state["count"].dtype)
-        confidence = state["count"] / (state["count"] + self.ridge / CONSTANT**2)
-        return Prediction(mean.unsqueeze(1).expand(-1, source.shape[1], -1), confidence.expand(-1, source.shape[1]))
+    def predict(self, state: State, source: Tensor, past: Past) -> Prediction:
+        """The mean `[G, 1, d]` and one confidence `[G, 1]` for all rows of a group."""
+        if self.predicts_mean:
+            return Prediction(past.mean, past.count / (past.count + self.half))
+        count = state["seen"]
+        return Prediction((state["sum"] / count).unsqueeze(1), count / (count + self.half))
 
-    def update(self, state: State, source: Tensor, target: Tensor, live: Tensor) -> State:
-        """Move the mean by the live rows' distance from it: ``mean += sum(y - mean) / count``."""
-        exact = state["count"].dtype
-        mean = state["mean"].to(exact)
-        count = self.forgetting * state["count"] + live.sum(-1, keepdim=True)
-        distance = (target.to(exact) - mean.unsqueeze(1)) * live.unsqueeze(-1)
-        mean = mean + distance.sum(1) / count.clamp_min(1e-6)
-        return {"mean": mean.to(self.wide), "count": count}
+    def learn(self, state: State, lesson: Lesson) -> None:
+        """``sum = forgetting * sum + sum of the live rows``."""
+        if self.predicts_mean:
+            return
+        kept = 1 - (1 - self.forgetting) * lesson.present.to(self.exact).unsqueeze(1)
+        state["sum"].mul_(kept).add_(lesson.target.sum(1))
+        state["seen"].mul_(kept).add_(lesson.live.sum(1, keepdim=True))

@@ -1,16 +1,21 @@
 """The Latent Distiller of the paper: a small residual network, trained by one Adam step per decode step."""
 
+import math
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from esamp.decoding.slots import State
 from esamp.explorer.config import ESampConfig
-from esamp.explorer.distiller import Distiller, Prediction, State
+from esamp.explorer.distiller import Distiller, Lesson, Past, Prediction
 
 BETA1, BETA2 = 0.9, 0.999
 """Adam's decay rates."""
 
-WEIGHTS = {"swiglu": ("up", "gate", "down"), "mlp": ("up", "down")}
+INWARD = {"swiglu": ("up", "gate"), "mlp": ("up",)}
+"""Matrices from the state to the inner width, which lie side by side."""
 
 
 class ResidualNetwork(Distiller):
@@ -22,7 +27,13 @@ class ResidualNetwork(Distiller):
         L = 1/n sum_rows ||y - hL||^2        (divided by d as well for ``loss = "mean"``)
 
     (arXiv 2604.24927, Eq. 10), its gradient is clipped to the norm `clip` per group, and Adam takes one step.
+
+    The weights of a group are one vector, in which the matrices lie one behind the other. The gradient is clipped and
+    zero in rows that are not live, so that only a prediction that has grown out of the range of numbers, never a
+    gradient, can spoil a slot: its weights start again, and Adam's moments, which stay finite, go on.
     """
+
+    mixes_rows = True
 
     def __init__(
         self, size: int, config: ESampConfig, *, dtype: torch.dtype, device: torch.device | str = "cpu"
@@ -30,102 +41,121 @@ class ResidualNetwork(Distiller):
         """`size` d of source and target; width, depth, block, lr, eps, clip, loss and seed come from `config`."""
         self.size, self.config, self.dtype, self.device = size, config, dtype, device
         self.exact = torch.float64 if dtype == torch.float64 else torch.float32
-        self.names = WEIGHTS[config.block]
+        self.inward = INWARD[config.block]
+        self._share = torch.tensor([1 - BETA1, 1 - BETA2], dtype=self.exact).to(device)
+        """what Adam's two moments take of a step"""
+
+    @property
+    def numbers(self) -> int:
+        """Weights of a group."""
+        return (len(self.inward) + 1) * self.config.depth * self.size * self.config.width
+
+    @property
+    def scratch(self) -> int:
+        """A gradient."""
+        return self.numbers * self._share.element_size()
 
     def template(self) -> State:
-        """Weights `[depth, in, out]` drawn uniformly from +-1/sqrt(in), Adam's moments, and the number of steps."""
+        """``weights`` `[numbers]`: matrices `[in, out]`, drawn uniformly from +-1/sqrt(in); see `matrices`."""
+        if torch.device(self.device).type == "meta":
+            return {"weights": torch.empty(self.numbers, dtype=self.dtype, device=self.device)}
         generator = torch.Generator().manual_seed(self.config.seed)
-        d, w = self.size, self.config.width
-        state: State = {"steps": torch.zeros(1, dtype=self.exact, device=self.device)}
-        for name in self.names:
-            fan_in, fan_out = (w, d) if name == "down" else (d, w)
-            uniform = torch.rand(self.config.depth, fan_in, fan_out, generator=generator) * 2 - 1
-            state[name] = (uniform / fan_in**0.5).to(self.dtype).to(self.device)
-            state[f"{name}.m"] = torch.zeros_like(state[name])
-            state[f"{name}.v"] = torch.zeros_like(state[name])
-        return state
+        d, w, depth = self.size, self.config.width, self.config.depth
+        inward = [_drawn(depth, d, w, generator) for _ in self.inward]
+        down = _drawn(depth, w, d, generator)
+        blocks = [torch.cat([*(each[block] for each in inward)], dim=1) for block in range(depth)]
+        drawn = [matrix.flatten() for pair in zip(blocks, down, strict=True) for matrix in pair]
+        return {"weights": torch.cat(drawn).to(self.dtype).to(self.device)}
 
-    def predict(self, state: State, source: Tensor) -> Prediction:
+    def moments(self) -> State:
+        """Adam's moments ``first`` and ``second`` `[numbers]`; ``decay`` `[2]`: beta1^t, beta2^t of the next step t."""
+        zeros = torch.zeros(self.numbers, dtype=self.dtype, device=self.device)
+        return {"first": zeros, "second": zeros, "decay": 1 - self._share}
+
+    def matrices(self, vector: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Of each block, as views of `vector` `[G, numbers]`: Up and Gate side by side `[G, d, w or 2 w]`, and Down."""
+        d, inner = self.size, len(self.inward) * self.config.width
+        sizes = [d * inner, d * self.config.width] * self.config.depth
+        parts = vector.split(sizes, dim=1)
+        return [
+            (into.unflatten(1, (d, inner)), down.unflatten(1, (self.config.width, d)))
+            for into, down in zip(parts[::2], parts[1::2], strict=True)
+        ]
+
+    def predict(self, state: State, source: Tensor, past: Past) -> Prediction:
         """The network's output; it never doubts itself, so confidence is 1."""
-        value = self._forward(state, source.to(self.dtype))[-1].to(self.exact)
-        return Prediction(value, torch.ones_like(value[..., 0]))
-
-    def update(self, state: State, source: Tensor, target: Tensor, live: Tensor) -> State:
-        """One clipped Adam step on the live rows."""
-        inputs = self._forward(state, source.to(self.dtype))
-        rows = live.sum(1).clamp_min(1).view(-1, 1, 1)
-        scale = 2 / rows / (self.size if self.config.loss == "mean" else 1)
-        slope = (inputs[-1] - target.to(self.dtype)) * live.unsqueeze(-1) * scale
-        return self._step(state, inputs, slope)
-
-    def descend(self, state: State, source: Tensor, slope: Tensor, live: Tensor) -> State:
-        """One clipped Adam step on another loss than the squared error, averaged over the live rows.
-
-        `slope` `[G, C, d]` is the gradient of each row's loss in the output that `predict` gave; zero where not live.
-        """
-        inputs = self._forward(state, source.to(self.dtype))
-        rows = live.sum(1).clamp_min(1).view(-1, 1, 1)
-        return self._step(state, inputs, slope * live.unsqueeze(-1) / rows)
-
-    def _step(self, state: State, inputs: list[Tensor], slope: Tensor) -> State:
-        """Clip and follow the gradient, given what `_forward` gave and dL/d output `slope` `[G, C, d]`."""
-        gradients = self._backward(state, inputs, slope.to(self.dtype))
-        return self._adam(state, self._clip(gradients))
-
-    def _forward(self, state: State, x: Tensor) -> list[Tensor]:
-        """Inputs of every block and, last, the output; each `[G, C, d]`. Weights of one group serve them all."""
-        outputs = [x]
-        for block in range(self.config.depth):
-            up = x @ state["up"][:, block]
-            inner = F.silu(x @ state["gate"][:, block]) * up if "gate" in self.names else F.silu(up)
-            x = x + inner @ state["down"][:, block]
-            outputs.append(x)
-        return outputs
-
-    def _backward(self, state: State, inputs: list[Tensor], slope: Tensor) -> State:
-        """Gradients of the weights, given dL/d output `slope` `[G, C, d]`."""
-        gradients: dict[str, list[Tensor]] = {name: [] for name in self.names}
-        for block in reversed(range(self.config.depth)):
-            x = inputs[block]
-            up = x @ state["up"][:, block]
-            into_inner = slope @ state["down"][:, block].mT
-            if "gate" in self.names:
-                gate = x @ state["gate"][:, block]
-                inner = F.silu(gate) * up
-                into_up, into_gate = into_inner * F.silu(gate), into_inner * up * _silu_slope(gate)
-                gradients["gate"].append(x.mT @ into_gate)
-                into_x = into_up @ state["up"][:, block].mT + into_gate @ state["gate"][:, block].mT
+        x, kept = source.to(self.dtype), []
+        for into, down in self.matrices(state["weights"]):
+            both = x @ into
+            if len(self.inward) == 2:
+                up, gate = both.chunk(2, dim=-1)
+                open_gate = F.silu(gate)
+                inner = open_gate * up
             else:
-                inner = F.silu(up)
-                into_up = into_inner * _silu_slope(up)
-                into_x = into_up @ state["up"][:, block].mT
-            gradients["up"].append(x.mT @ into_up)
-            gradients["down"].append(inner.mT @ slope)
-            slope = slope + into_x
-        return {name: torch.stack(blocks[::-1], dim=1) for name, blocks in gradients.items()}
+                inner = open_gate = F.silu(both)
+            kept += [x, both, open_gate, inner]
+            x = torch.baddbmm(x, inner, down)
+        return Prediction(x.to(self.exact), None, tuple(kept))
 
-    def _clip(self, gradients: State) -> State:
-        """Scale each group's gradient to the norm `clip` if it is longer, like ``torch.nn.utils.clip_grad_norm_``."""
-        exact = {name: g.to(self.exact) for name, g in gradients.items()}
-        if self.config.clip == 0:
-            return exact
-        squares = torch.stack([g.square().flatten(1).sum(1) for g in exact.values()]).sum(0)
-        factor = (self.config.clip / (squares.sqrt() + 1e-6)).clamp_max(1).view(-1, 1, 1, 1)
-        return {name: g * factor for name, g in exact.items()}
+    def learn(self, state: State, lesson: Lesson) -> None:
+        """One clipped Adam step on the live rows; the loss is the mean over them."""
+        rows = lesson.live.sum(1).clamp_min(1).view(-1, 1, 1)
+        if lesson.slope is not None:
+            slope = lesson.slope / rows
+        else:
+            slope = lesson.residual / (rows * (-0.5 * (self.size if self.config.loss == "mean" else 1)))
+        gradient = torch.empty(slope.shape[0], self.numbers, dtype=self.dtype, device=slope.device)
+        matrices = self.matrices(state["weights"]), self.matrices(gradient)
+        self._backward(*matrices, lesson.prediction.kept, slope.to(self.dtype))
+        gradient = gradient.to(self.exact).nan_to_num_(0, 0, 0)  # a live row that is not finite costs its group a step
+        if self.config.clip > 0:
+            gradient.renorm_(2, 0, self.config.clip)
+        self._adam(state, gradient, lesson.present)
 
-    def _adam(self, state: State, gradients: State) -> State:
-        """Adam with bias correction (Kingma & Ba 2015), epsilon outside the root."""
-        steps = state["steps"] + 1
-        new: State = {"steps": steps}
-        correction1 = (1 - BETA1**steps).view(-1, 1, 1, 1)
-        correction2 = (1 - BETA2**steps).view(-1, 1, 1, 1)
-        for name, gradient in gradients.items():
-            m = BETA1 * state[f"{name}.m"].to(self.exact) + (1 - BETA1) * gradient
-            v = BETA2 * state[f"{name}.v"].to(self.exact) + (1 - BETA2) * gradient.square()
-            move = self.config.lr * (m / correction1) / ((v / correction2).sqrt() + self.config.eps)
-            new[name] = (state[name] - move).to(self.dtype)
-            new[f"{name}.m"], new[f"{name}.v"] = m.to(self.dtype), v.to(self.dtype)
-        return new
+    def _backward(
+        self,
+        weights: Sequence[tuple[Tensor, Tensor]],
+        gradient: Sequence[tuple[Tensor, Tensor]],
+        kept: Sequence[Tensor],
+        slope: Tensor,
+    ) -> None:
+        """Fill in the `gradient` of all matrices, given dL/d output `slope` `[G, C, d]` and what `predict` kept."""
+        width = self.config.width
+        for block in reversed(range(self.config.depth)):
+            x, both, open_gate, inner = kept[4 * block : 4 * block + 4]
+            torch.bmm(inner.mT, slope, out=gradient[block][1])
+            into_inner = slope @ weights[block][1].mT
+            if len(self.inward) == 2:
+                up, gate = both.chunk(2, dim=-1)
+                into_both = torch.empty_like(both)
+                torch.mul(into_inner, open_gate, out=into_both[..., :width])
+                torch.ops.aten.silu_backward.grad_input(into_inner * up, gate, grad_input=into_both[..., width:])
+            else:
+                into_both = torch.ops.aten.silu_backward(into_inner, both)
+            torch.bmm(x.mT, into_both, out=gradient[block][0])
+            if block:
+                slope = torch.baddbmm(slope, into_both, weights[block][0].mT)
+
+    def _adam(self, state: State, gradient: Tensor, present: Tensor) -> None:
+        """Adam with bias correction (Kingma & Ba 2015), epsilon outside the root, in the groups `present` `[G]`.
+
+        With r the corrections ``1 - beta^t``, the step ``lr (m / r1) / (sqrt(v / r2) + eps)`` is written as
+        ``(lr / eps) m / (r1 + sqrt(v) r1 / sqrt(r2) / eps)``, whose divisor is infinite in the other groups.
+        """
+        taking = present.to(self.exact).unsqueeze(1)
+        share, decay = taking * self._share, state["decay"]
+        first, second, weights = (state[name].to(self.exact) for name in ("first", "second", "weights"))
+        first.lerp_(gradient, share[:, :1])
+        second.lerp_(gradient.square_(), share[:, 1:])
+        correction = 1 - decay
+        decay.addcmul_(decay, share, value=-1)
+        root, eps = torch.sqrt(second, out=gradient), self.config.eps
+        slope = correction[:, :1] * correction[:, 1:].rsqrt()
+        divisor = torch.addcmul(correction[:, :1] / taking, root, slope, value=1 / eps, out=gradient)
+        weights.addcdiv_(first, divisor, value=-self.config.lr / eps)
+        if self.dtype != self.exact:
+            for name, new in (("first", first), ("second", second), ("weights", weights)):
+                state[name].copy_(new)
 
 
 class FrozenNetwork(Distiller):
@@ -136,23 +166,28 @@ class FrozenNetwork(Distiller):
     def __init__(self, network: ResidualNetwork) -> None:
         """Freeze `network`."""
         self.network = network
-        template = network.template()
-        self.weights: State = {name: template[name].unsqueeze(0) for name in network.names}
+        self.weights = network.template()["weights"].unsqueeze(0)
+
+    @property
+    def shared_bytes(self) -> int:
+        """The weights."""
+        return self.weights.nbytes
 
     def template(self) -> State:
-        """Nothing but the number of rows that it was shown: there is nothing to learn."""
-        return {"rows": torch.zeros(1, dtype=self.network.exact, device=self.network.device)}
+        """Nothing: there is nothing to learn."""
+        return {}
 
-    def predict(self, state: State, source: Tensor) -> Prediction:
+    def predict(self, state: State, source: Tensor, past: Past) -> Prediction:
         """The network's output, with confidence 1."""
-        return self.network.predict(self.weights, source)
+        groups, lanes, size = source.shape
+        found = self.network.predict({"weights": self.weights}, source.reshape(1, groups * lanes, size), past)
+        return Prediction(found.value.view(groups, lanes, size), None)
 
-    def update(self, state: State, source: Tensor, target: Tensor, live: Tensor) -> State:
-        """Count the live rows."""
-        return {"rows": state["rows"] + live.sum(-1, keepdim=True)}
+    def learn(self, state: State, lesson: Lesson) -> None:
+        """Nothing changes."""
 
 
-def _silu_slope(x: Tensor) -> Tensor:
-    """d silu(x) / dx."""
-    s = torch.sigmoid(x)
-    return s * (1 + x * (1 - s))
+def _drawn(depth: int, fan_in: int, fan_out: int, generator: torch.Generator) -> Tensor:
+    """Matrices `[depth, in, out]` drawn uniformly from +-1/sqrt(in)."""
+    uniform = torch.rand(depth, fan_in, fan_out, generator=generator) * 2 - 1
+    return uniform.div(math.sqrt(fan_in))

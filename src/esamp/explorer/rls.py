@@ -3,13 +3,11 @@
 import torch
 from torch import Tensor
 
-from esamp.explorer.distiller import Distiller, Prediction, State
+from esamp.decoding.slots import State
+from esamp.explorer.distiller import Distiller, Lesson, Past, Prediction
 
 CONSTANT = 0.5
 """The constant feature beside the unit-length state."""
-
-UNSEEN = 1e-6
-"""Confidence below this is rounding: a group that has seen nothing is left alone, to the bit."""
 
 
 class RecursiveLeastSquares(Distiller):
@@ -19,17 +17,19 @@ class RecursiveLeastSquares(Distiller):
     (Gaussian, entries N(0, 1/m), so that lengths are kept on average). With all past rows F, Y of the group and the
     penalty lambda::
 
-        A = lambda I + F' F         W = A^-1 F' Y
-        y = phi W                   leverage = phi A^-1 phi'
-        c = 1 - lambda leverage / (phi phi')
+        A = lambda I + F' F         W = A^-1 F' Y         S = I - lambda A^-1
+        y = phi W                   c = phi S phi' / (phi phi')
 
-    c is the share of the feature's direction already seen. A step on the rows F, Y is the usual recursion::
+    c is the share of the feature's direction already seen: S is zero in directions that never came and one in those
+    that came often. A step on the rows F, Y is the usual recursion::
 
         A += F' F                   W += A^-1 F' (Y - F W)
 
     which corrects its own rounding errors in W, so that W may be stored in bfloat16. A is a sum that never shrinks:
     it is kept instead of its inverse, in float64 where the device has it, because a group that repeats itself leaves
-    directions at lambda while others grow without bound, and float32 loses those (or the factorisation) in time.
+    directions at lambda while others grow without bound, and float32 loses those in time. Its smallest eigenvalue is
+    lambda, so that its inverse in float64 is exact to about eight digits after a million rows. S, which serves the
+    confidence alone, is kept in float32.
 
     With forgetting gamma, A - lambda I and F' Y are multiplied by gamma at each step. With `centre`, the ridge penalty
     applies to what is left after the group's mean: ``y = mean + phi A^-1 (F' Y - sum(phi)' mean)``.
@@ -55,75 +55,98 @@ class RecursiveLeastSquares(Distiller):
         """
         self.exact = torch.float64 if dtype == torch.float64 else torch.float32
         self.sums = torch.float32 if torch.device(device).type == "mps" else torch.float64
-        self.projection: Tensor | None = None
-        if 0 < features < source_size:
-            generator = torch.Generator().manual_seed(seed)
-            gaussian = torch.randn(source_size, features, generator=generator) / features**0.5
-            self.projection = gaussian.to(device, self.exact)
-        self.size = (source_size if self.projection is None else features) + 1
+        self.projected = 0 < features < source_size
+        self.source_size, self.size = source_size, (features if self.projected else source_size) + 1
         self.target_size = target_size
         self.ridge, self.forgetting, self.centre, self.gate = ridge, forgetting, centre, gate
         self.wide, self.device = dtype, device
+        self._features = self._drawn(features, seed)
+        self._eye = torch.eye(self.size, dtype=self.sums, device=device)
+        self._constant = torch.zeros(self.size, dtype=self.exact, device=device)
+        self._constant[-1] = CONSTANT
+        self._zero = torch.zeros((), dtype=self.exact, device=device)
+
+    def _drawn(self, features: int, seed: int) -> Tensor | None:
+        """The projection `[s, m + 1]` with a column of zeros for the constant."""
+        if not self.projected:
+            return None
+        if torch.device(self.device).type == "meta":
+            return torch.empty(self.source_size, self.size, dtype=self.exact, device=self.device)
+        generator = torch.Generator().manual_seed(seed)
+        gaussian = torch.randn(self.source_size, features, generator=generator) / features**0.5
+        return torch.nn.functional.pad(gaussian, (0, 1)).to(self.device, self.exact)
+
+    @property
+    def projection(self) -> Tensor | None:
+        """`[s, m]`, by which source states are multiplied; None where they are taken as they are."""
+        return None if self._features is None else self._features[:, :-1]
+
+    @property
+    def shared_bytes(self) -> int:
+        """The random projection."""
+        return 0 if self._features is None else self._features.nbytes
 
     def template(self) -> State:
-        """``gram`` A `[m+1, m+1]`, ``weights`` W `[m+1, d]`; gated also A's ``factor``, centred also ``mean`` `[d]`."""
-        eye = torch.eye(self.size, dtype=self.sums, device=self.device)
-        weights = torch.zeros(self.size, self.target_size, dtype=self.wide, device=self.device)
-        state: State = {"gram": eye * self.ridge, "weights": weights}
+        """``weights`` W `[m+1, d]` and ``gram`` A `[m+1, m+1]`; gated also ``seen`` S, centred also ``mean`` `[d]`."""
+        state: State = {"weights": torch.zeros(self.size, self.target_size, dtype=self.wide, device=self.device)}
         if self.gate:
-            state["factor"] = eye * self.ridge**0.5
+            state["seen"] = torch.zeros(self.size, self.size, dtype=self.exact, device=self.device)
         if self.centre:
             state["mean"] = torch.zeros(self.target_size, dtype=self.exact, device=self.device)
-        return state
+        return state | {"gram": torch.eye(self.size, dtype=self.sums, device=self.device) * self.ridge}
+
+    @property
+    def predicts_from(self) -> tuple[str, ...]:
+        """All but A."""
+        return ("weights", *["seen"] * self.gate, *["mean"] * self.centre)
 
     def phi(self, source: Tensor) -> Tensor:
         """Features `[..., m+1]` of source states `[..., s]`."""
         x = source.to(self.exact)
-        x = x * torch.rsqrt(x.square().sum(-1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny))
-        if self.projection is not None:
-            x = x @ self.projection
-        return torch.cat([x, torch.full_like(x[..., :1], CONSTANT)], dim=-1)
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
+        if self._features is None:
+            return torch.cat([x / length, torch.full_like(length, CONSTANT)], dim=-1)
+        return torch.addcdiv(self._constant, x @ self._features, length)
 
-    def predict(self, state: State, source: Tensor) -> Prediction:
+    def predict(self, state: State, source: Tensor, past: Past) -> Prediction:
         """Ridge prediction `[G, C, d]` and confidence `[G, C]`."""
         phi = self.phi(source)
-        value = phi @ state["weights"].to(self.exact)
-        if self.centre:
-            value = value + state["mean"].unsqueeze(1)
+        weights = state["weights"].to(self.exact)
+        value = torch.baddbmm(state["mean"].unsqueeze(1), phi, weights) if self.centre else phi @ weights
         if not self.gate:
-            return Prediction(value, torch.ones_like(value[..., 0]))
-        wide_phi = phi.to(self.sums)
-        whitened = torch.linalg.solve_triangular(state["factor"], wide_phi.mT, upper=False)
-        confidence = 1 - self.ridge * whitened.square().sum(1) / wide_phi.square().sum(-1)
-        known = torch.where(confidence < UNSEEN, 0.0, confidence).clamp_max(1)
-        return Prediction(value, known.to(self.exact))
+            return Prediction(value, None, (phi,))
+        return Prediction(value, inner(phi @ state["seen"], phi) / inner(phi, phi), (phi,))
 
-    def update(self, state: State, source: Tensor, target: Tensor, live: Tensor) -> State:
-        """One step of the recursion on the live rows. A failed factorisation is marked by NaN."""
-        phi, target = self.phi(source) * live.unsqueeze(-1), target.to(self.exact)
-        weights, wide_phi = state["weights"].to(self.exact), phi.to(self.sums)
-        eye = torch.eye(self.size, dtype=self.sums, device=phi.device)
-        gram = self.forgetting * state["gram"] + (1 - self.forgetting) * self.ridge * eye + wide_phi.mT @ wide_phi
-        factor, info = torch.linalg.cholesky_ex(gram)
-        factor = torch.where(info.view(-1, 1, 1) == 0, factor, torch.nan)
-        new: State = {"gram": gram}
-        if self.centre:
-            new["mean"] = self._moved_mean(state, gram, target, live)
-            target = target - new["mean"].unsqueeze(1)
-        step = self._solve(factor, phi.mT) @ (target - phi @ weights)
-        if self.centre:
-            total = self.forgetting * self._total(state["gram"]).to(self.exact)
-            step = step - self._solve(factor, total.unsqueeze(2)) * (new["mean"] - state["mean"]).unsqueeze(1)
-        if self.forgetting < 1:
-            step = step - (1 - self.forgetting) * self.ridge * self._solve(factor, weights)
-        new["weights"] = (weights + step).to(self.wide)
-        return new | ({"factor": factor} if self.gate else {})
+    def learn(self, state: State, lesson: Lesson) -> None:
+        """One step of the recursion on the live rows. A matrix without an inverse gives numbers that are not finite."""
+        (phi,) = lesson.prediction.kept
+        phi = torch.where(lesson.live.unsqueeze(-1), phi, self._zero)
+        wide_phi, gram, residual = phi.to(self.sums), state["gram"], lesson.residual
+        before = self._total(gram) if self.centre else None
+        lost = self._forget(gram, lesson.present)
+        gram.baddbmm_(wide_phi.mT, wide_phi)
+        inverse = torch.linalg.inv_ex(gram)[0]
+        if self.gate:
+            torch.sub(self._eye, inverse, alpha=self.ridge, out=state["seen"])
+        weights = state["weights"].to(self.exact)  # the state's own tensor, unless it is stored in another type
+        if lost is not None:
+            weights.baddbmm_((lost * inverse).to(self.exact), weights.clone(), alpha=-self.ridge)
+        if before is not None:
+            moved = self._move_mean(state, lesson).unsqueeze(1)
+            residual = residual - moved
+            drift = inverse @ (self.forgetting * before).unsqueeze(2)
+            weights.sub_(drift.to(self.exact) * moved)
+        weights.baddbmm_((inverse @ wide_phi.mT).to(self.exact), residual)
+        if weights.dtype != self.wide:
+            state["weights"].copy_(weights)
 
-    def _solve(self, factor: Tensor, right: Tensor) -> Tensor:
-        """A^-1 `right` `[G, m+1, k]`."""
-        half = torch.linalg.solve_triangular(factor, right.to(self.sums), upper=False)
-        whole: Tensor = torch.linalg.solve_triangular(factor.mT, half, upper=True)
-        return whole.to(self.exact)
+    def _forget(self, gram: Tensor, present: Tensor) -> Tensor | None:
+        """Let A fade toward lambda I in the groups `present` `[G]`; returns the share `[G, 1, 1]` that it lost."""
+        if self.forgetting == 1:
+            return None
+        lost = (1 - self.forgetting) * present.to(self.sums).view(-1, 1, 1)
+        gram.mul_(1 - lost).add_(self._eye * lost, alpha=self.ridge)
+        return lost
 
     def _total(self, gram: Tensor) -> Tensor:
         """The (weighted) sum of the features `[G, m+1]`, read off A: its last entry is the row count times 0.5."""
@@ -131,8 +154,22 @@ class RecursiveLeastSquares(Distiller):
         column[..., -1] -= self.ridge
         return column / CONSTANT
 
-    def _moved_mean(self, state: State, gram: Tensor, target: Tensor, live: Tensor) -> Tensor:
-        """The (weighted) mean of the targets `[G, d]` after the live rows: ``mean += sum(y - mean) / count``."""
-        count = self._total(gram)[..., -1:].to(self.exact) / CONSTANT
-        distance = (target - state["mean"].unsqueeze(1)) * live.unsqueeze(-1)
-        return torch.addcdiv(state["mean"], distance.sum(1), count.clamp_min(1e-6))
+    def _move_mean(self, state: State, lesson: Lesson) -> Tensor:
+        """Move the (weighted) mean of the targets by ``sum(y - mean) / count`` over the live rows; returns that."""
+        count = self._total(state["gram"])[..., -1:].to(self.exact) / CONSTANT
+        distance = lesson.target.sum(1) - lesson.live.sum(1, keepdim=True) * state["mean"]
+        moved = distance / count.clamp_min(1e-6)
+        state["mean"].add_(moved)
+        return moved
+
+
+def squares(vectors: Tensor) -> Tensor:
+    """Squared lengths `[G, C]` of `vectors` `[G, C, m]`."""
+    return inner(vectors, vectors)
+
+
+def inner(left: Tensor, right: Tensor) -> Tensor:
+    """Inner products `[G, C]` of the vectors in `left` and `right` `[G, C, m]`, in one operation."""
+    groups, lanes, size = left.shape
+    products = torch.bmm(left.reshape(-1, 1, size), right.reshape(-1, size, 1))
+    return products.view(groups, lanes)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from esamp.decoding.step import Fed
 from esamp.errors import OptionError
-from esamp.step import Fed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel

@@ -1,36 +1,29 @@
 """Exploratory Sampling as a decoding method: joins the engine's decode step with the `Explorer`."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Self, TypeAlias
 
 import torch
 from torch import Tensor
 
+from esamp.decoding.logits import keeps_tokens, sound_rows
+from esamp.decoding.step import Combined, DecodeStep, Rows, Steering
 from esamp.errors import OptionError
-from esamp.explorer import fusion, telemetry
+from esamp.explorer import fusion
 from esamp.explorer.config import PRESET_SAMPLING, ESampConfig
+from esamp.explorer.decision import Direction
 from esamp.explorer.explorer import Explorer
-from esamp.explorer.proposal import Proposal
-from esamp.explorer.size import shared_bytes, slot_bytes
+from esamp.explorer.record import StepRecord
 from esamp.methods.base import DecodeMethod, Detail, ModelShape
 from esamp.options import Options, narrowed
 from esamp.sampling import Sampling
-from esamp.step import Combined, DecodeStep, Rows, Steering
 
 SEEDS = 2**31 - 1
 """Modulus that keeps sums of a seed and a sample's index within int64."""
 
-
-@dataclass(frozen=True)
-class Variant:
-    """Overrides for an ablation; the defaults are plain ESamp."""
-
-    distils: Literal["states", "tokens", "nothing"] = "states"
-    """the loss of the distiller: ||hL - y||^2, KL(p || q) of the next-token distributions, or none"""
-    subtracts: bool = False
-    """whether `ESamp.direction` gives -c y, so that a head that is not linear has c y subtracted alone"""
+Mix: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""Fused logits `[R, V]` from those of the reference and of the counter states, both `[R, V]`."""
 
 
 class ESamp(DecodeMethod):
@@ -38,25 +31,25 @@ class ESamp(DecodeMethod):
 
     `full` telemetry projects the reference states beside the steered ones, which gives the KL divergence; the action
     signal, a head that is not linear, states in float16 and ``candidates = "reference"`` need those logits anyway.
+
+    Ablations override `direction`, what beta scales, or `counter`, how logits are mixed where states cannot be.
     """
 
     name = "esamp"
     summary = "Exploratory Sampling: tilt the logits toward what a tiny network cannot predict"
     citation = "Zeng et al. 2026, Large Language Models Explore by Latent Distilling, arXiv 2604.24927"
     options: ClassVar[type[ESampConfig]] = ESampConfig
-    variant: ClassVar[Variant] = Variant()
-    """what the ablations that derive from this class declare"""
+    frozen: ClassVar[bool] = False
+    """whether the distiller stays as it was drawn"""
+    in_vocabulary: ClassVar[bool] = False
+    """whether logits are mixed even where mixing states would be exact, since the distiller learns from its own"""
 
     def __init__(self, config: ESampConfig, explorer: Explorer, *, full: bool) -> None:
         """Use `build`."""
         self.config, self.explorer, self.full = config, explorer, full
         self.first_token = config.first_token
         self._sharing = 0  # groups in the one slot of scope = "batch"
-        self._proposal: Proposal | None = None
-        self._expected: Tensor | None = None
-        self._slope: Tensor | None = None
-        self._kl: Tensor | None = None
-        self._reference: Tensor | None = None
+        self._record: StepRecord | None = None  # of the step between `steer` and `observe`
 
     @classmethod
     def layers(cls, options: Options, depth: int | None = None) -> tuple[int, ...]:
@@ -84,27 +77,29 @@ class ESamp(DecodeMethod):
             raise OptionError(
                 f"signal = {config.signal!r} reads the rows of the LM head, which {shape.head_obstacle}: choose another"
             )
-        if cls.variant.distils == "tokens" and shape.head_obstacle:
+        if cls.in_vocabulary and shape.head_obstacle:
             raise OptionError(f"{cls.name} trains through the LM head, which {shape.head_obstacle}")
-        frozen = cls.variant.distils == "nothing"
-        explorer = Explorer(
-            config,
-            source,
-            shape.hidden_size,
-            slots=slots,
-            device=shape.device,
-            frozen=frozen,
-            head_scale=shape.head_scale,
-        )
-        return cls(config, explorer, full=full)
+        return cls(config, cls._explorer(config, shape, slots, shape.device, full=full), full=full)
 
     @classmethod
     def size(cls, options: Options, shape: ModelShape, *, slots: int) -> int:
-        """The bank's slots and its template, and the random projections."""
-        config = narrowed(options, cls.options)
-        sizes = shape.layer_sizes[config.source_layer], shape.hidden_size
-        frozen = cls.variant.distils == "nothing"
-        return (slots + 1) * slot_bytes(config, *sizes, frozen=frozen) + shared_bytes(config, *sizes, frozen=frozen)
+        """The slots, what they start from and what they share."""
+        return cls._explorer(narrowed(options, cls.options), shape, slots, torch.device("meta"), full=True).nbytes
+
+    @classmethod
+    def _explorer(
+        cls, config: ESampConfig, shape: ModelShape, slots: int, device: torch.device, *, full: bool
+    ) -> Explorer:
+        return Explorer(
+            config,
+            shape.layer_sizes[config.source_layer],
+            shape.hidden_size,
+            slots=slots,
+            device=device,
+            frozen=cls.frozen,
+            full=full,
+            head_scale=shape.head_scale,
+        )
 
     @classmethod
     def waves(cls, options: Options, n: int) -> tuple[int, ...]:
@@ -148,63 +143,64 @@ class ESamp(DecodeMethod):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the bank."""
-        return self.explorer.bank.nbytes
+        """Bytes of the slots, of what they start from and of what they share."""
+        return self.explorer.nbytes
 
-    def direction(self, step: DecodeStep, error: Tensor, expected: Tensor) -> Tensor:
-        """What beta scales `[R, d]`, from e and c y `[R, d]`: e itself, unless an ablation overrides it."""
-        return error
+    def direction(self, step: DecodeStep) -> Direction | None:
+        """What beta scales `[R, d]` in place of the error e, unless it is e itself."""
+        return None
+
+    def counter(self, step: DecodeStep, record: StepRecord) -> tuple[Tensor, Mix]:
+        """States whose logits are subtracted from the reference `[R, d]`, and how: for a head that is not linear."""
+        strength = self.config.mixing_strength
+        steered = record.rows(record.steered)
+        states = fusion.counter_states(step.deep, record.change(self.config.beta), steered, strength)
+        return states, lambda reference, other: fusion.mixed_logits(reference, other, strength)
 
     def steer(self, step: DecodeStep) -> Steering:
         """Propose a change and pick the cheapest exact way to carry it out."""
-        config, variant = self.config, self.variant
-        target = step.deep if config.target_layer is None else step.hidden[config.target_layer]
-        proposal = self.explorer.propose(
-            step.hidden[config.source_layer],
-            target,
-            step.deep,
-            step.layout,
-            step.live,
-            partial(self.direction, step),
-            sample=_sample(step.rows),
-        )
-        self._proposal, self._expected, self._slope, self._kl, self._reference = proposal, None, None, None, None
+        config = self.config
+        record = self._record = self._propose(step)
         if not self.steers(config):
-            return Steering((step.deep,), lambda logits: self._unchanged(step, logits))
-        if not step.head.is_linear or variant.distils == "tokens":
-            return self._steer_logits(step, proposal)
-        moved = fusion.mixed_states(step.deep, proposal.delta, proposal.steered)
+            return Steering((step.deep,), partial(_unchanged, record))
+        if self.in_vocabulary or not step.head.is_linear:
+            states, mix = self.counter(step, record)
+
+            def combine(reference: Tensor, other: Tensor) -> Combined:
+                return self._combine(step, record, reference, mix(reference, other))
+
+            return Steering((step.deep, states), combine)
         overflows = step.deep.dtype == torch.float16  # logits of steered states may leave its range: then fall back
         compares = config.candidates == "reference" or config.adjusts_logits or overflows
         if not (self.full or self.explorer.memory is not None or compares):
-            return Steering((moved,))
-        return Steering((step.deep, moved), lambda reference, fused: self._combine(step, reference, fused))
+            return Steering((record.moved,))
+        return Steering((step.deep, record.moved), partial(self._combine, step, record))
 
     def observe(self, step: DecodeStep, tokens: Tensor, live: Tensor) -> None:
         """One learning step on the rows that were live."""
-        if self._proposal is None:
+        record, self._record = self._record, None
+        if record is None:
             return
-        if self.variant.distils == "tokens" and self._slope is None:
-            live = torch.zeros_like(live)  # at strength 0 the prediction is not projected
-        action = None
-        if step.head.has_rows and (self.full or self.explorer.memory is not None):
+        action, memory = None, self.explorer.memory
+        if step.head.has_rows and (self.full or memory is not None):
             rows = step.head.rows(tokens)
-            self.explorer.measure_tokens(self._proposal, rows, live)
-            if self.explorer.memory is not None and self._expected is not None:
-                action = rows - self._expected
-        self.explorer.learn(self._proposal, action, live, self._slope)
-        self._proposal, self._reference = None, None
+            if self.full:
+                record.measure_tokens(rows)
+            if memory is not None and record.expected is not None:
+                action = rows - record.expected
+        self.explorer.learn(record, action, live)
 
     def detail(self) -> Detail:
-        """Of the latest step; before `observe`, so that the row itself has taught nothing yet."""
-        if self._proposal is None:
+        """Of the latest step; before `observe`, so that nothing has been learned from the row itself."""
+        record = self._record
+        if record is None:
             raise OptionError("detail() belongs between steer() and observe()")
-        proposal, missing = self._proposal, ~self._proposal.live
-        novelty, residual = (errors.norm(dim=-1).float() for errors in (proposal.error, proposal.residual))
-        kl = torch.full_like(novelty, float("nan")) if self._kl is None else self._kl
-        each = (novelty, kl, residual, self.explorer.explained(proposal))
-        novelty, kl, residual, explained = (values.masked_fill(missing, float("nan")) for values in each)
-        return Detail(novelty, kl, self._reference, proposal.error, residual, explained)
+        missing, error = ~record.rows(record.live), record.error
+        novelty = error.norm(dim=-1).float()
+        kl = torch.full_like(novelty, torch.nan) if record.kl is None else record.kl
+        each = (novelty, kl, record.rows(record.residual).norm(dim=-1).float(), record.explained)
+        novelty, kl, residual, explained = (values.masked_fill(missing, torch.nan) for values in each)
+        return Detail(novelty, kl, record.reference, error, residual, explained)
 
     @classmethod
     def crosses_requests(cls, options: Options) -> bool:
@@ -212,45 +208,33 @@ class ESamp(DecodeMethod):
         return narrowed(options, cls.options).scope == "batch"
 
     def report(self, slot: int | None = None) -> Callable[[], Mapping[str, float]]:
-        """`esamp.explorer.telemetry.Summary` as a mapping."""
-        total = self.explorer.telemetry.total(None if slot is None else [slot])
-        return lambda: telemetry.read(total).as_dict()
+        """`esamp.decoding.telemetry.Summary` as a mapping."""
+        return self.explorer.tally.report(slot)
 
-    def _steer_logits(self, step: DecodeStep, proposal: Proposal) -> Steering:
-        """Mix logits instead of states: the head is not linear, or the distiller learns from its own logits."""
-        strength, variant = self.config.mixing_strength, self.variant
-        mixed = fusion.subtracted_logits if variant.subtracts else fusion.mixed_logits
-        if variant.distils == "tokens":
-            counter = fusion.mixed_states(step.deep, -proposal.error, proposal.live)
-        else:
-            start = torch.zeros_like(step.deep) if variant.subtracts else step.deep
-            counter = fusion.counter_states(start, proposal.delta, proposal.steered, strength)
-
-        def mix(reference: Tensor, other: Tensor) -> Combined:
-            if variant.distils == "tokens":
-                self._slope = step.head.mean_rows(other.float().softmax(-1) - reference.float().softmax(-1))
-            return self._combine(step, reference, mixed(reference, other, proposal.steered, strength))
-
-        return Steering((step.deep, counter), mix)
-
-    def _unchanged(self, step: DecodeStep, logits: Tensor) -> Combined:
-        self._kl = torch.zeros_like(step.deep[:, 0], dtype=torch.float32)
-        self._keep(step, logits)
-        return Combined(logits)
-
-    def _combine(self, step: DecodeStep, reference: Tensor, fused: Tensor) -> Combined:
-        proposal = self._proposal
-        if proposal is None:
-            raise OptionError("combine() belongs between steer() and observe()")
-        proposal.fall_back(
-            fusion.sound_rows(reference, reference),
-            fusion.sound_rows(reference, fused),
-            narrow=step.deep.dtype == torch.float16,
+    def _propose(self, step: DecodeStep) -> StepRecord:
+        config = self.config
+        return self.explorer.propose(
+            step.hidden[config.source_layer],
+            step.deep if config.target_layer is None else step.hidden[config.target_layer],
+            step.deep,
+            step.layout,
+            step.live,
+            self.direction(step),
+            sample=_sample(step.rows) if config.signal == "contrast" else None,
         )
+
+    def _combine(self, step: DecodeStep, record: StepRecord, reference: Tensor, fused: Tensor) -> Combined:
+        narrow = step.deep.dtype == torch.float16  # logits may leave its range on either side
+        sound = sound_rows(fused) & keeps_tokens(reference, fused) if narrow else sound_rows(fused)
+        record.fall_back(sound_rows(reference), sound, narrow=narrow)
         fused = self._adjusted(step, reference, fused)
-        fused = torch.where(proposal.steered.unsqueeze(-1), fused, reference)  # to the bit, whatever the batch's shape
-        self._kl = self.explorer.measure(proposal, reference, fused)
-        self._keep(step, reference)
+        steered = record.rows(record.steered).unsqueeze(-1)
+        fused = torch.where(steered, fused, reference)  # to the bit, whatever the batch's shape
+        record.reference = reference
+        if self.full:
+            record.measure_logits(reference, fused)
+        if self.explorer.memory is not None:
+            record.expected = step.head.mean_rows(reference.float().softmax(-1))
         if self.config.candidates == "reference":
             return Combined(reference, fused.float() - reference.float())
         return Combined(fused)
@@ -266,11 +250,10 @@ class ESamp(DecodeMethod):
             fused = fusion.limited_logits(reference, fused, config.kl)
         return fusion.kept_ends(reference, fused, step.rows.stops) if config.keep_end else fused
 
-    def _keep(self, step: DecodeStep, reference: Tensor) -> None:
-        """Keep what `observe` and `detail` need: reference logits, and sum_v p_v w_v for the action memory."""
-        self._reference = reference
-        if self.explorer.memory is not None:
-            self._expected = step.head.mean_rows(reference.float().softmax(-1))
+
+def _unchanged(record: StepRecord, logits: Tensor) -> Combined:
+    record.reference, record.kl = logits, torch.zeros_like(logits[:, 0], dtype=torch.float32)
+    return Combined(logits)
 
 
 def _sample(rows: Rows) -> Tensor:

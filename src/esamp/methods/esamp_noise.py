@@ -5,17 +5,15 @@ import math
 import torch
 from torch import Tensor
 
-from esamp.explorer.config import AblationConfig
+from esamp.decoding.randomness import uniform
+from esamp.decoding.step import DecodeStep, Rows
+from esamp.explorer.decision import Direction
+from esamp.explorer.record import StepRecord
 from esamp.methods.esamp import ESamp
-from esamp.methods.randomness import uniform
-from esamp.step import DecodeStep, Rows
+from esamp.methods.options import ESampNoiseConfig
 
 PURPOSE = 4
-"""Keeps these random numbers apart from those of other methods (`esamp.methods.randomness`)."""
-
-
-class ESampNoiseConfig(AblationConfig):
-    """Options of `esamp_noise`: those of `esamp`, with the same defaults and presets, for the state signal."""
+"""Keeps these random numbers apart from those of other methods (`esamp.decoding.randomness`)."""
 
 
 def normals(rows: Rows, size: int) -> Tensor:
@@ -43,9 +41,14 @@ class ESampNoise(ESamp):
     summary = "esamp along random directions of the same length: the control for the direction of the error"
     options = ESampNoiseConfig
 
-    def direction(self, step: DecodeStep, error: Tensor, expected: Tensor) -> Tensor:
-        """Gaussian noise `[R, d]`, each row as long as that of `error`."""
-        noise = normals(step.rows, error.shape[-1])
-        unit = (noise / noise.norm(dim=-1, keepdim=True)).to(error.dtype)
-        scaled: Tensor = unit * error.norm(dim=-1, keepdim=True)
-        return scaled
+    def direction(self, step: DecodeStep) -> Direction:
+        """Gaussian noise `[R, d]`, each row as long as that of the error."""
+
+        def noise(record: StepRecord) -> Tensor:
+            error = record.error
+            drawn = normals(step.rows, error.shape[-1])
+            unit = (drawn / drawn.norm(dim=-1, keepdim=True)).to(error.dtype)
+            scaled: Tensor = unit * error.norm(dim=-1, keepdim=True)
+            return scaled
+
+        return noise

@@ -3,13 +3,10 @@
 import torch
 from torch import Tensor
 
-from esamp.explorer.config import AblationConfig
+from esamp.decoding.step import DecodeStep
+from esamp.explorer.decision import Direction
 from esamp.methods.esamp import ESamp
-from esamp.step import DecodeStep
-
-
-class ESampRollConfig(AblationConfig):
-    """Options of `esamp_roll`: those of `esamp`, with the same defaults and presets, for the state signal."""
+from esamp.methods.options import ESampRollConfig
 
 
 def next_row(step: DecodeStep, values: Tensor) -> Tensor:
@@ -41,6 +38,6 @@ class ESampRoll(ESamp):
     citation = "a control of ours for Zeng et al. 2026, arXiv 2604.24927"
     options = ESampRollConfig
 
-    def direction(self, step: DecodeStep, error: Tensor, expected: Tensor) -> Tensor:
+    def direction(self, step: DecodeStep) -> Direction:
         """The errors of the next samples `[R, d]`."""
-        return next_row(step, error)
+        return lambda record: next_row(step, record.error)

@@ -1,21 +1,14 @@
 """`esamp_static`: steering away from what other prompts' texts are like. Does what is learned of the group matter?"""
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
-from esamp.explorer.config import AblationConfig, with_default
+from esamp.decoding.step import DecodeStep
+from esamp.explorer.decision import Direction
+from esamp.explorer.record import StepRecord
 from esamp.methods.esamp import ESamp
+from esamp.methods.options import ESampStaticConfig
 from esamp.options import Options
-from esamp.step import DecodeStep
-
-
-class ESampStaticConfig(AblationConfig):
-    """Options of `esamp_static`: those of `esamp` with the running mean in place of a distiller, without a gate."""
-
-    distiller: Literal["mean"] = with_default(AblationConfig, "distiller", "mean")
-    gate: bool = with_default(AblationConfig, "gate", False)
 
 
 class ESampStatic(ESamp):
@@ -37,12 +30,15 @@ class ESampStatic(ESamp):
         """Always: the mean is that of other requests."""
         return True
 
-    def direction(self, step: DecodeStep, error: Tensor, expected: Tensor) -> Tensor:
+    def direction(self, step: DecodeStep) -> Direction:
         """``hL - g`` `[R, d]`; zeros where no other group has a token."""
-        tensors = self.explorer.bank.tensors
-        centres, counts = tensors["own.centre"], tensors["own.count"]
-        own_count = step.layout.spread(counts.index_select(0, step.layout.slots))
-        own_sum = step.layout.spread(centres.index_select(0, step.layout.slots)) * own_count
-        others = counts.sum() - own_count
-        mean = ((centres * counts).sum(0) - own_sum) / others.clamp_min(1)
-        return torch.where(others > 0.5, step.deep.to(mean.dtype) - mean, 0.0)
+
+        def away(record: StepRecord) -> Tensor:
+            sums, counts = self.explorer.tally.totals()
+            own, layout = record.past, step.layout
+            others = counts.sum() - own.count
+            mean = (sums.sum(0) - (own.mean * own.count.unsqueeze(1)).squeeze(1)) / others.clamp_min(1)
+            away = step.deep.to(mean.dtype) - layout.spread(mean)
+            return torch.where(layout.spread(others) > 0.5, away, 0.0)
+
+        return away

@@ -1,23 +1,14 @@
 """`esamp_subtract`: the prediction is subtracted, and that is all."""
 
-from typing import Self
-
-from pydantic import model_validator
+import torch
 from torch import Tensor
 
-from esamp.explorer.config import AblationConfig
-from esamp.methods.esamp import ESamp, Variant
-from esamp.step import DecodeStep
-
-
-class ESampSubtractConfig(AblationConfig):
-    """Options of `esamp_subtract`: those of `esamp`, with the same defaults and presets, for the state signal."""
-
-    @model_validator(mode="after")
-    def _check_target(self) -> Self:
-        if self.target_layer is not None:
-            raise ValueError("what is subtracted must be a prediction of the LM head's input: leave target_layer out")
-        return self
+from esamp.decoding.step import DecodeStep
+from esamp.explorer import fusion
+from esamp.explorer.decision import Direction
+from esamp.explorer.record import StepRecord
+from esamp.methods.esamp import ESamp, Mix
+from esamp.methods.options import ESampSubtractConfig
 
 
 class ESampSubtract(ESamp):
@@ -31,8 +22,13 @@ class ESampSubtract(ESamp):
     name = "esamp_subtract"
     summary = "esamp by subtraction alone, W (hL - beta y): the control for the form of the fusion"
     options = ESampSubtractConfig
-    variant = Variant(subtracts=True)
 
-    def direction(self, step: DecodeStep, error: Tensor, expected: Tensor) -> Tensor:
+    def direction(self, step: DecodeStep) -> Direction:
         """``-c y`` `[R, d]`."""
-        return -expected
+        return lambda record: -record.expectation
+
+    def counter(self, step: DecodeStep, record: StepRecord) -> tuple[Tensor, Mix]:
+        """``c y`` itself, whose logits are subtracted beta times."""
+        beta, steered = self.config.beta, record.rows(record.steered)
+        states = fusion.counter_states(torch.zeros_like(step.deep), record.change(beta), steered, beta)
+        return states, lambda reference, other: fusion.subtracted_logits(reference, other, beta)

@@ -1,21 +1,13 @@
 """`esamp_vocab`: the distiller predicts the next-token distribution instead of the state."""
 
-from typing import Self
+import torch
+from torch import Tensor
 
-from pydantic import model_validator
-
-from esamp.explorer.config import NetworkConfig
-from esamp.methods.esamp import ESamp, Variant
-
-
-class ESampVocabConfig(NetworkConfig):
-    """Options of `esamp_vocab`: those of `esamp` with the published network and strength. `loss` has no meaning."""
-
-    @model_validator(mode="after")
-    def _check_target(self) -> Self:
-        if self.target_layer is not None:
-            raise ValueError("the network learns through the LM head, so it predicts its input: leave target_layer out")
-        return self
+from esamp.decoding.step import DecodeStep
+from esamp.explorer import fusion
+from esamp.explorer.record import StepRecord
+from esamp.methods.esamp import ESamp, Mix
+from esamp.methods.options import ESampVocabConfig
 
 
 class ESampVocab(ESamp):
@@ -34,4 +26,18 @@ class ESampVocab(ESamp):
     name = "esamp_vocab"
     summary = "esamp whose network is trained by KL through the LM head: the control for the space of the novelty"
     options = ESampVocabConfig
-    variant = Variant(distils="tokens")
+    in_vocabulary = True
+
+    def counter(self, step: DecodeStep, record: StepRecord) -> tuple[Tensor, Mix]:
+        """The predictions y; the difference of the two distributions is what the network learns from."""
+        states = fusion.mixed_states(step.deep, -record.error, record.rows(record.live))
+
+        def mix(reference: Tensor, other: Tensor) -> Tensor:
+            record.slope = step.head.mean_rows(other.float().softmax(-1) - reference.float().softmax(-1))
+            return fusion.mixed_logits(reference, other, self.config.mixing_strength)
+
+        return states, mix
+
+    def observe(self, step: DecodeStep, tokens: Tensor, live: Tensor) -> None:
+        """One learning step, unless at strength 0: then the predictions were not projected."""
+        super().observe(step, tokens, live if self.steers(self.config) else torch.zeros_like(live))

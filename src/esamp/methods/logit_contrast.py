@@ -7,11 +7,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from esamp.decoding.layout import RowLayout
+from esamp.decoding.slots import FreeSlots
+from esamp.decoding.step import Combined, DecodeStep
+from esamp.decoding.telemetry import Telemetry
 from esamp.errors import OptionError
-from esamp.explorer.layout import RowLayout
-from esamp.explorer.telemetry import Telemetry
 from esamp.methods.base import DecodeMethod, Detail
-from esamp.step import Combined, DecodeStep
 
 COUNTED = ("rows", "rows_steered", "rows_turned", "rows_failed")
 MEASURED = ("plausible", "kl")
@@ -46,28 +47,25 @@ class LogitContrast(DecodeMethod):
         self._choices = tuple(f"{self.shares}_{choice}" for choice in choices)
         self._fields = (*COUNTED, *MEASURED, *self._choices)
         self._telemetry = Telemetry(slots, device, self._fields)
-        self._slots = slots
-        self._free = list(range(slots - 1, -1, -1))
+        self._slots = FreeSlots(slots)
         self._reference: Tensor | None = None
         self._values = torch.empty(0)  # [R, F] of the latest step
 
     def admit(self) -> int | None:
         """A slot, which is a place for counters."""
-        if not self._free:
-            return None
-        slot = self._free.pop()
-        self._telemetry.clear(slot)
+        slot = self._slots.claim()
+        if slot is not None:
+            self._telemetry.clear(slot)
         return slot
 
     def grow(self, slots: int) -> None:
         """Make room for at least this many groups."""
-        self._free[:0] = range(slots - 1, self._slots - 1, -1)
-        self._slots = max(slots, self._slots)
+        self._slots.grow(slots)
         self._telemetry.grow(slots)
 
     def release(self, slot: int) -> None:
         """Free a group's slot."""
-        self._free.append(slot)
+        self._slots.release(slot)
 
     def observe(self, step: DecodeStep, tokens: Tensor, live: Tensor) -> None:
         """Count; nothing is learnt."""

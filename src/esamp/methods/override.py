@@ -6,15 +6,15 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from esamp.decoding.logits import sound_rows
+from esamp.decoding.step import Combined, DecodeStep, Steering
+from esamp.decoding.telemetry import Telemetry
 from esamp.errors import OptionError
-from esamp.explorer import fusion
-from esamp.explorer.telemetry import Telemetry
 from esamp.methods.base import DecodeMethod, Detail, ModelShape
 from esamp.methods.override_heads import Heads, Turn
 from esamp.methods.override_options import OverRIDEOptions, head_bytes
 from esamp.methods.override_rounds import OwnHeads, SharedHeads, sizes_of_rounds
 from esamp.options import Options, narrowed
-from esamp.step import Combined, DecodeStep, Steering
 
 FIELDS = (
     "rows",
@@ -175,7 +175,7 @@ class OverRIDE(DecodeMethod):
             )
         live = step.live & step.layout.placed
         self._reference = reference
-        self._sound = live & step.deep.isfinite().all(-1) & fusion.sound_rows(reference, reference)
+        self._sound = live & step.deep.isfinite().all(-1) & sound_rows(reference)
         self._steered = self._broken = torch.zeros_like(live)
         self._kl = self._novelty = torch.full_like(step.deep[:, 0], float("nan"), dtype=torch.float32)
         if not self.steers(self.config):
@@ -184,7 +184,7 @@ class OverRIDE(DecodeMethod):
         wanted = self._sound & turn.guided.any(1)
         keep = ~wanted.unsqueeze(1) | reference.isneginf()
         moved = torch.where(keep, reference, (reference.to(change.dtype) + change).to(reference.dtype))
-        self._steered = wanted & fusion.sound_rows(reference, moved)
+        self._steered = wanted & sound_rows(moved)
         self._broken = wanted & ~self._steered
         new = torch.where(self._steered.unsqueeze(1), moved, reference)
         if self.full:

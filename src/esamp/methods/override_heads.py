@@ -6,11 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from esamp.explorer.bank import Bank
-from esamp.explorer.distiller import State
-from esamp.explorer.layout import RowLayout
+from esamp.decoding.layout import RowLayout
+from esamp.decoding.slots import Bank, State
+from esamp.decoding.step import Rows
 from esamp.methods.override_options import OverRIDEOptions
-from esamp.step import Rows
 
 STD = 0.02
 """Standard deviation of the initial W_A."""

@@ -1,14 +1,13 @@
 """Whose heads: `OwnHeads` of every prompt, or `SharedHeads` of all prompts, as published."""
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
-from esamp.explorer.layout import RowLayout
+from esamp.decoding.layout import RowLayout
+from esamp.decoding.slots import FreeSlots
+from esamp.decoding.step import Rows
 from esamp.methods.override_heads import Heads, Turn
 from esamp.methods.override_options import OverRIDEOptions
-from esamp.step import Rows
 
 
 def sizes_of_rounds(n: int, rounds: int) -> tuple[int, ...]:
@@ -80,20 +79,19 @@ class SharedHeads(Heads):
     def __init__(self, options: OverRIDEOptions, sizes: tuple[int, int], device: torch.device, slots: int) -> None:
         """Allocate for states and tokens of these `sizes`; `slots` are numbers and take no memory."""
         super().__init__(options, sizes, device, stack=options.rounds - 1, halves=1, slots=1)
-        self._slots, self._free = slots, list(range(slots - 1, -1, -1))
+        self._numbers = FreeSlots(slots)
 
     def claim(self) -> int | None:
         """A number."""
-        return self._free.pop() if self._free else None
+        return self._numbers.claim()
 
     def release(self, slot: int) -> None:
         """Free the number."""
-        self._free.append(slot)
+        self._numbers.release(slot)
 
     def grow(self, slots: int) -> None:
         """More numbers."""
-        self._free[:0] = range(slots - 1, self._slots - 1, -1)
-        self._slots = max(slots, self._slots)
+        self._numbers.grow(slots)
 
     @torch.no_grad()
     def begin(self, layout: RowLayout, rows: Rows, live: Tensor) -> Turn:
@@ -103,7 +101,7 @@ class SharedHeads(Heads):
         heads, index = numbers[: self.stack], rows.index.unsqueeze(1)
         trained = self.bank.tensors["steps"] > 0  # [1, H]
         return Turn(
-            replace(layout, slots=one, place=numbers[: live.shape[0]], lanes=live.shape[0]),
+            RowLayout.together(live.shape[0], live.device),
             guide=one,
             learner=one,
             guided=(index == heads + 1) & trained,

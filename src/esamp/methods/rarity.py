@@ -4,29 +4,21 @@ from collections.abc import Callable, Mapping
 from typing import Self
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
+from esamp.decoding import telemetry
+from esamp.decoding.layout import RowLayout
+from esamp.decoding.logits import divergence, sound_rows
+from esamp.decoding.slots import Bank
+from esamp.decoding.step import Combined, DecodeStep, Steering
+from esamp.decoding.telemetry import Telemetry
 from esamp.errors import OptionError
-from esamp.explorer import fusion, telemetry
-from esamp.explorer.bank import Bank
-from esamp.explorer.layout import RowLayout
-from esamp.explorer.telemetry import Telemetry
 from esamp.methods.base import DecodeMethod, Detail, ModelShape
+from esamp.methods.options import RarityOptions
 from esamp.options import Options, narrowed
-from esamp.step import Combined, DecodeStep, Steering
 
 BYTES = 4
 """of a token's count"""
-
-
-class RarityOptions(Options):
-    """Options of rarity reweighting."""
-
-    rarity_strength: float = Field(0.25, ge=0, le=16)
-    """subtract this times the log of a token's smoothed share in what the group has said"""
-    rarity_smoothing: float = Field(1.0, gt=0, le=1e6)
-    """counted for every token beforehand: the larger, the less a single use matters"""
 
 
 class Rarity(DecodeMethod):
@@ -132,7 +124,7 @@ class Rarity(DecodeMethod):
         return Detail(missing, missing if self._kl is None else self._kl, self._reference)
 
     def report(self, slot: int | None = None) -> Callable[[], Mapping[str, float]]:
-        """`esamp.explorer.telemetry.Summary` as a mapping; NaN for what only a distiller has."""
+        """`esamp.decoding.telemetry.Summary` as a mapping; NaN for what only a distiller has."""
         total = self._telemetry.total(None if slot is None else [slot])
         return lambda: telemetry.read(total).as_dict()
 
@@ -142,7 +134,7 @@ class Rarity(DecodeMethod):
         tilt = torch.cat([tilt, tilt.new_zeros(1, tilt.shape[1])]).index_select(0, _group(step.layout))
         fused = logits.float() - tilt
         taking_part = _taking_part(step)
-        self._broken = taking_part & ~fusion.sound_rows(logits, fused)
+        self._broken = taking_part & ~(sound_rows(logits) & sound_rows(fused))
         self._steered = taking_part & ~self._broken & (tilt != 0).any(-1)
         self._reference = logits
         self._kl = self._measured(step, logits, fused) if self.full else None
@@ -152,7 +144,7 @@ class Rarity(DecodeMethod):
 
     def _measured(self, step: DecodeStep, reference: Tensor, fused: Tensor) -> Tensor:
         """KL(fused || reference) `[R]` in nats, added to the telemetry; NaN for rows that take no part."""
-        kl = fusion.divergence(fused, reference)
+        kl = divergence(fused, reference)
         measured = _taking_part(step) & kl.isfinite()
         sums = step.layout.to_grid(torch.stack([kl, torch.ones_like(kl)], -1), measured).sum(1)
         self._telemetry.add(step.layout.slots, kl=sums[:, 0], kl_rows=sums[:, 1])

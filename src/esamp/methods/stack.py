@@ -7,12 +7,13 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
+from esamp.decoding.slots import FreeSlots
+from esamp.decoding.step import Combined, DecodeStep, Steering
+from esamp.decoding.telemetry import FIELDS, Telemetry
 from esamp.errors import OptionError
-from esamp.explorer.telemetry import FIELDS, Telemetry
 from esamp.methods.base import DecodeMethod, Detail, Draw, EarlyFilter, Filter, LateFilter, Method, ModelShape
 from esamp.options import Options
 from esamp.sampling import Sampling
-from esamp.step import Combined, DecodeStep, Steering
 
 
 def combine(parts: Sequence[type[Method]]) -> type[Method]:
@@ -115,8 +116,7 @@ class Stack(DecodeMethod):
         self._early = [each for each in filters if isinstance(each, EarlyFilter)]
         self._late = [each for each in filters if isinstance(each, LateFilter)]
         self._telemetry = telemetry
-        self._free = list(range(slots - 1, -1, -1))  # of our own, where no method of states has its own
-        self._slots = slots
+        self._slots = FreeSlots(slots)  # of our own, where no method of states has its own
         self._reference: Tensor | None = None
         self._changed: Tensor | None = None
 
@@ -194,7 +194,7 @@ class Stack(DecodeMethod):
 
     def admit(self) -> int | None:
         """A slot of the method of states, which the draw then has as well."""
-        slot = self.inner.admit() if self.inner is not None else self._free.pop() if self._free else None
+        slot = self._slots.claim() if self.inner is None else self.inner.admit()
         if slot is not None:
             self._telemetry.clear(slot)
             if self.draw is not None:
@@ -203,8 +203,7 @@ class Stack(DecodeMethod):
 
     def grow(self, slots: int) -> None:
         """Make room for at least this many groups."""
-        self._free[:0] = range(slots - 1, self._slots - 1, -1)
-        self._slots = max(slots, self._slots)
+        self._slots.grow(slots)
         self._telemetry.grow(slots)
         for part in (self.inner, self.draw):
             if part is not None:
@@ -215,7 +214,7 @@ class Stack(DecodeMethod):
         if self.inner is not None:
             self.inner.release(slot)
         else:
-            self._free.append(slot)
+            self._slots.release(slot)
 
     @property
     def nbytes(self) -> int:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from esamp.methods.randomness import GOLDEN, mix
-from esamp.step import DecodeStep
+from esamp.decoding.randomness import GOLDEN, mix
+from esamp.decoding.step import DecodeStep
 
 UNIT = 2.0**-45
 """Log-probabilities are whole numbers of this many nats, so that their sums are exact."""

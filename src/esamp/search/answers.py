@@ -3,18 +3,14 @@
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Literal, TypeAlias
 
+from esamp.search.options import Reading
 from esamp.tasks.boxed import last_boxed
 from esamp.tasks.countdown.expression import MAX_LENGTH, ExpressionError, parse
 from esamp.tasks.countdown.notation import arithmetic
 from esamp.tasks.final_answer import plain_characters, stated, undressed
 from esamp.tasks.numerals import number
 from esamp.tasks.thought import without_thought
-
-Reading: TypeAlias = Literal["auto", "answer", "boxed", "number", "line", "text"]
-"""auto: boxed, else behind "Answer:", else all of a text of one line; answer: behind the last "Answer:" or "answer is";
-boxed: the last \\boxed{...}; number: the last number; line: the last line; text: everything"""
 
 _DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+"
 _NUMBER = re.compile(rf"(?:(?<![\w.)])[-+])?(?:{_DIGITS})", re.ASCII)

@@ -1,12 +1,9 @@
 """Best of n: the sample that a scorer or a reward model likes best."""
 
 from esamp.engines.base import Completion, Engine, Progress, Request
-from esamp.search.selection import ScoredOptions, Selection, draw
+from esamp.search.options import BestOfNOptions
+from esamp.search.selection import Selection, draw
 from esamp.search.votes import best
-
-
-class BestOfNOptions(ScoredOptions):
-    """What scores the samples."""
 
 
 class BestOfN(Selection):

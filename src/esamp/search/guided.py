@@ -5,12 +5,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from pydantic import Field
-
 from esamp.engines.base import Completion, Engine, Progress, Request, Sample, check_active
 from esamp.search.asking import Prompt, derived_seed, instruct
 from esamp.search.base import SearchMethod
-from esamp.search.over import OverOptions
+from esamp.search.options import GuidedOptions
 from esamp.search.spending import Meter, tokens_only
 
 FIRST = (
@@ -28,15 +26,6 @@ LIST = "{prompt}\n\nApproaches to this, each new and different from those before
 START = "Approach: {concept}"
 
 _BULLET = re.compile(r"(?:[0-9]{1,3}[.)]|[-*•])\s+", re.ASCII)
-
-
-class GuidedOptions(OverOptions):
-    """How many concepts, and how long they may be."""
-
-    concepts: int = Field(4, ge=1, le=100)
-    """K, the concepts that are proposed one after the other; the n samples are shared out evenly among them"""
-    concept_tokens: int = Field(64, ge=1, lt=2**63)
-    """most tokens of a concept"""
 
 
 class Guided(SearchMethod):

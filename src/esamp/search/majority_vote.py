@@ -1,33 +1,10 @@
 """Majority vote, also called self-consistency."""
 
-from pydantic import field_validator
-
 from esamp.engines.base import Completion, Engine, Progress, Request
-from esamp.search.answers import Reading, key
-from esamp.search.scorers import find
-from esamp.search.selection import Drawn, Selection, SelectionOptions, draw
+from esamp.search.answers import key
+from esamp.search.options import MajorityVoteOptions
+from esamp.search.selection import Drawn, Selection, draw
 from esamp.search.votes import Candidate, best, tally
-
-
-class MajorityVoteOptions(SelectionOptions):
-    """What is a vote, and what decides between equals."""
-
-    answer: Reading = "auto"
-    """how the answer is read from a text: auto (boxed, "Answer:", or one line), answer, boxed, number, line, text"""
-    tie_scorer: str | None = None
-    """what decides between equally frequent answers: a scorer as of best_of_n; by default the first drawn wins"""
-
-    @field_validator("tie_scorer")
-    @classmethod
-    def _check_scorer(cls, name: str | None) -> str | None:
-        if name is not None:
-            find(name)
-        return name
-
-    @property
-    def scored_by(self) -> str | None:
-        """The scorer's name, if there is one."""
-        return self.tie_scorer
 
 
 class MajorityVote(Selection):

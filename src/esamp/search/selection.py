@@ -3,48 +3,14 @@
 import time
 from abc import ABC
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
-
-from pydantic import field_validator
+from typing import Any
 
 from esamp.engines.base import Completion, Engine, Progress, Request, check_active
 from esamp.errors import OptionError
 from esamp.search.base import SearchMethod, answer
-from esamp.search.over import OverOptions
-from esamp.search.scorers import find, score
+from esamp.search.options import SelectionOptions
+from esamp.search.scorers import score
 from esamp.search.spending import Meter
-
-
-class SelectionOptions(OverOptions):
-    """The method underneath may itself be a search, but no selection."""
-
-    refused: ClassVar[frozenset[str]] = frozenset({"selection"})
-
-    scorer_device: str = "auto"
-    """where a reward model is put: auto, cpu, cuda, cuda:1"""
-
-    @property
-    def scored_by(self) -> str | None:
-        """The scorer's name, if anything is scored."""
-        return None
-
-
-class ScoredOptions(SelectionOptions):
-    """Options of a selection that cannot do without a scorer."""
-
-    scorer: str = "logprob"
-    """what scores samples: logprob, logprob_sum, self_certainty, length, brevity, reward:NAME, function:MODULE:NAME"""
-
-    @field_validator("scorer")
-    @classmethod
-    def _check_scorer(cls, name: str) -> str:
-        find(name)
-        return name
-
-    @property
-    def scored_by(self) -> str:
-        """The scorer's name."""
-        return self.scorer
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,13 @@
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
-
-from pydantic import Field
+from typing import Any
 
 from esamp.engines.base import Completion, Engine, Progress, Request, Sample, check_active
 from esamp.search import stated
 from esamp.search.asking import instruct
 from esamp.search.base import SearchMethod
-from esamp.search.over import OverOptions
+from esamp.search.options import VerbalizedOptions
 from esamp.search.spending import Meter, tokens_only
 
 TAGS = (
@@ -24,27 +22,6 @@ JSON = (
 )
 FULL = "Sample them at random from the full distribution of responses."
 TAILS = "Sample them at random from the tails of the distribution, so that the probability of each is below {below:g}."
-
-
-class VerbalizedOptions(OverOptions):
-    """How many answers a call is asked for, and what becomes of them."""
-
-    answers_per_call: int = Field(5, ge=1, le=100)
-    """k, the answers that one call is asked for"""
-    probability_below: float | None = Field(None, gt=0, le=1)
-    """ask for answers from the tails, each less likely than this; by default from the full distribution"""
-    stated_in: Literal["tags", "json"] = "tags"
-    """the form that is asked for; both are understood"""
-    pick: Literal["all", "drawn"] = "all"
-    """take all answers as they come, or draw n from the stated distribution"""
-    distinct: bool = False
-    """give no text twice"""
-
-    def instructions(self) -> str:
-        """What stands before the prompt."""
-        form = TAGS if self.stated_in == "tags" else JSON
-        source = FULL if self.probability_below is None else TAILS.format(below=self.probability_below)
-        return f"{form.format(k=self.answers_per_call)} {source}"
 
 
 @dataclass(frozen=True)
@@ -87,7 +64,7 @@ class Verbalized(SearchMethod):
         meter = Meter()
         asked = replace(
             request,
-            prompt=instruct(request.prompt, options.instructions()),
+            prompt=instruct(request.prompt, _instructions(options)),
             n=-(-request.n // options.answers_per_call),
             method=options.over,
             options=options.inner_options(),
@@ -157,3 +134,10 @@ def _details(calls: Completion, read: list[list[Answer]], picked: list[Answer]) 
         "weights": [answer.weight for answer in picked],
         "call": [answer.call for answer in picked],
     }
+
+
+def _instructions(options: VerbalizedOptions) -> str:
+    """What stands before the prompt."""
+    form = TAGS if options.stated_in == "tags" else JSON
+    source = FULL if options.probability_below is None else TAILS.format(below=options.probability_below)
+    return f"{form.format(k=options.answers_per_call)} {source}"

@@ -2,26 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from typing import Literal
-
-from pydantic import Field
 
 from esamp.engines.base import Completion, Engine, Progress, Request
-from esamp.search.answers import Reading, key
+from esamp.search.answers import key
 from esamp.search.majority_vote import elected
-from esamp.search.selection import ScoredOptions, Selection, draw
+from esamp.search.options import WeightedVoteOptions
+from esamp.search.selection import Selection, draw
 from esamp.search.votes import tally
-
-
-class WeightedVoteOptions(ScoredOptions):
-    """What is a vote and what it weighs."""
-
-    answer: Reading = "auto"
-    """how the answer is read from a text: auto (boxed, "Answer:", or one line), answer, boxed, number, line, text"""
-    weighting: Literal["exp", "score", "rank"] = "exp"
-    """a vote's weight: exp of the score, the score itself (0 if negative), or by rank (Borda)"""
-    rank_power: float = Field(1.0, ge=0, le=100)
-    """power of the rank's weight; 0 counts all votes alike"""
 
 
 class WeightedVote(Selection):

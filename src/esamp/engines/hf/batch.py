@@ -1,14 +1,14 @@
 """`Batch`: the rows of one generate call, and what is known of each."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 import torch
 from torch import Tensor
 
-from esamp.explorer.layout import RowLayout, on_device
-from esamp.step import DecodeStep, Fed, Rows
+from esamp.decoding.layout import RowLayout, on_device
+from esamp.decoding.step import DecodeStep, Fed, Rows
 
 UNLIMITED = 2**62
 """A limit that no sample reaches."""
@@ -30,6 +30,9 @@ class Batch:
     """what the model reads now"""
     step: DecodeStep | None = None
     """the step whose tokens are not known yet"""
+    _taken: int = 0
+    _numbers: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
+    """0, 1, 2, ...: positions are views of it, so that counting launches nothing"""
 
     @classmethod
     def start(
@@ -74,4 +77,7 @@ class Batch:
 
     def count(self) -> None:
         """Every row has one more token."""
-        self.rows = replace(self.rows, position=self.rows.position + 1)
+        self._taken += 1
+        if self._taken >= len(self._numbers):
+            self._numbers = torch.arange(max(1024, 2 * self._taken), device=self.live.device)
+        self.rows = replace(self.rows, position=self._numbers[self._taken].expand(len(self.slots)))

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from esamp.decoding.step import Combined, DecodeStep, Fed
 from esamp.engines.hf import traces
 from esamp.engines.hf.batch import UNLIMITED, Batch
 from esamp.engines.hf.groups import Groups
@@ -13,7 +14,6 @@ from esamp.engines.hf.head import HFHead
 from esamp.engines.hf.prompt import Prompt
 from esamp.errors import UnsupportedError
 from esamp.methods.base import DecodeMethod, Need
-from esamp.step import Combined, DecodeStep, Fed
 
 
 class Driver(Protocol):
@@ -110,7 +110,8 @@ class Exploration:
         batch.step = DecodeStep(deep, hidden, batch.layout, batch.live, self._head, batch.rows, batch.fed)
         steering = self.method.steer(batch.step)
         self._combine, self._states = steering.combine, len(steering.states)
-        return torch.cat(steering.states).unsqueeze(1)
+        states = steering.states[0] if self._states == 1 else torch.cat(steering.states)
+        return states.unsqueeze(1)
 
     def combine(self, logits: Tensor) -> Combined:
         """What the sampler gets, from the logits `[K * B, 1, V]` of the states that `project` gave.

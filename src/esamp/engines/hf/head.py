@@ -17,7 +17,7 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 @dataclass(frozen=True)
 class HFHead:
-    """Implements `esamp.step.Head` by the head module's weight."""
+    """Implements `esamp.decoding.step.Head` by the head module's weight."""
 
     is_linear: bool
     weight: Tensor | None

@@ -6,12 +6,12 @@ from typing import Any
 
 from torch import Tensor
 
+from esamp.decoding.step import Combined
 from esamp.engines.hf.endings import Endings
 from esamp.engines.hf.exploration import Exploration
 from esamp.engines.hf.streams import Pass, Streams
 from esamp.errors import OptionError, UnsupportedError
 from esamp.methods.base import Need
-from esamp.step import Combined
 
 
 class GroupingWarning(UserWarning):

@@ -6,12 +6,12 @@ from typing import Any
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor
 
+from esamp.decoding.step import Combined
 from esamp.engines.hf.batch import UNLIMITED
 from esamp.engines.hf.exploration import Exploration
 from esamp.engines.hf.processors import Late, Observe, Rescore
 from esamp.engines.hf.prompt import Prompt, find_cache, holds_tokens, token_list
 from esamp.errors import OptionError, UnsupportedError
-from esamp.step import Combined
 
 
 class GenerateCall:
@@ -63,7 +63,7 @@ class GenerateCall:
         exploration = self._exploration
         batch = exploration.require_batch(tokens.shape[0])
         exploration.learn(tokens.to(batch.live.device), batch.live)
-        batch.live = batch.live & ~finished.to(batch.live.device)
+        batch.live = batch.live > finished.to(batch.live.device)  # True > False: live and not finished
         batch.count()
         self._newest, self._reading = tokens, True
         self._sampled += 1

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor, PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
 
+from esamp.decoding.logits import rescore_survivors
 from esamp.engines.base import Progress
-from esamp.explorer.fusion import rescore_survivors
 
 
 class Observe(LogitsProcessor):

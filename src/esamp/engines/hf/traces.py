@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor
 
+from esamp.decoding.step import Head
 from esamp.methods.base import Detail
-from esamp.step import Head
 
 NAN = float("nan")
 

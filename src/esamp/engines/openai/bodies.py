@@ -12,11 +12,9 @@ from esamp.errors import OptionError, PromptError, UnsupportedError
 from esamp.methods import registry
 from esamp.methods.base import DecodeMethod
 from esamp.options import Options
-from esamp.sampling import Sampling
+from esamp.sampling import DEFAULT_TOKENS, Sampling
 
 COMPLETIONS, CHAT = "/completions", "/chat/completions"
-DEFAULT_TOKENS = 512
-"""Longest sample where the request sets no limit."""
 SEEDS, FOREIGN_SEEDS = 2**62, 2**31
 """Seeds are below these: vLLM adds an index to them; others may keep 32 bits."""
 BEYOND = ("top_k", "min_p", "repetition_penalty")

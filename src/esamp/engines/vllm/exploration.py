@@ -15,11 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from esamp.decoding.layout import RowLayout, on_device
+from esamp.decoding.logits import rescore_survivors
+from esamp.decoding.step import DecodeStep, Head, Rows, Steering
 from esamp.engines.vllm.clock import Clock
 from esamp.engines.vllm.groups import Groups, Member
 from esamp.engines.vllm.installed import Installed
-from esamp.explorer.layout import RowLayout, on_device
-from esamp.step import DecodeStep, Head, Rows, Steering
 
 BEGINS, DECODES = 1, 2
 """A row that gets its first token in a step, and one that gets a later one."""
@@ -41,10 +42,16 @@ class Part:
     layout: RowLayout
     known: Rows
     """what does not change from step to step"""
+    whole: bool
+    """whether these are all rows of the batch, in order"""
     step: DecodeStep | None = None
     steering: Steering | None = None
     extra: tuple[Tensor, ...] = ()
     """states beside those in the batch"""
+
+    def of(self, batch: Tensor) -> Tensor:
+        """The part `[r, ...]` of a tensor `[R, ...]` that belongs to these rows."""
+        return batch if self.whole else batch.index_select(0, self.rows)
 
 
 @dataclass(frozen=True)
@@ -56,9 +63,9 @@ class Change:
     logits: Tensor
     """`[r, V]`"""
     rescore: Tensor | None = None
-    """`[r, V]`, see `esamp.step.Combined`"""
+    """`[r, V]`, see `esamp.decoding.step.Combined`"""
     late: Callable[[Tensor], Tensor] | None = None
-    """see `esamp.step.Combined`"""
+    """see `esamp.decoding.step.Combined`"""
 
     @property
     def finishes(self) -> bool:
@@ -83,6 +90,8 @@ class Exploration:
         self._device = device
         self._plan: _Plan | None = None
         self._position = torch.empty(0, dtype=torch.int64)
+        self._may_begin = False  # whether a row of the step may be at the end of its prompt
+        self._one_each = False  # whether the pass has one token of each row and no other
         self._parts: list[Part] = []
 
     @property
@@ -90,13 +99,21 @@ class Exploration:
         """Whether any row of the step under way is a method's."""
         return bool(self._parts)
 
-    def begin(self, ids: list[str], sampling: NDArray[np.bool_], position: NDArray[np.integer[Any]]) -> None:
+    def begin(
+        self,
+        ids: list[str],
+        sampling: NDArray[np.bool_],
+        position: NDArray[np.integer[Any]],
+        *,
+        one_each: bool = False,
+    ) -> None:
         """The coming step's rows.
 
         Args:
             ids: the engine's request ids.
             sampling: `[R]`: which of them get a token; others are in the middle of their prompts.
             position: `[R]`: how many tokens each has; those with none yet are at the end of their prompts.
+            one_each: whether the pass has one token of each row and no other, which spares looking for them.
         """
         if not self.groups.members:
             self._parts = []
@@ -109,6 +126,7 @@ class Exploration:
         self._parts = plan.parts
         if self._parts:
             self._position = on_device(position.tolist(), self._device)
+            self._may_begin, self._one_each = bool((position <= 0).any()), one_each
 
     def steer(
         self,
@@ -132,14 +150,17 @@ class Exploration:
         """
         with self.clock("predict"):
             for part in self._parts:
-                at = index.index_select(0, part.rows).long()
+                at = part.of(index)
                 deep = hidden.index_select(0, at)
-                states = {layer: state.index_select(0, at) for layer, state in inner.items()}
+                first_rows = part.whole and self._one_each
+                states = {
+                    layer: state[: len(at)] if first_rows else state.index_select(0, at)
+                    for layer, state in inner.items()
+                }
+                rows = replace(part.known, position=part.of(self._position))
                 live = part.layout.placed
-                rows = replace(part.known, position=self._position.index_select(0, part.rows))
-                if fed is not None:  # a token of the prompt ends nothing
-                    going_on = (fed.index_select(0, at).unsqueeze(1) != rows.stops).all(1)
-                    live = live & (going_on | (rows.position == 0))
+                if fed is not None:
+                    live = live & self._going_on(fed.index_select(0, at), rows)
                 part.step = DecodeStep(deep, states, part.layout, live, self.head, rows)
                 part.steering = part.installed.method.steer(part.step)
                 first, *others = part.steering.states
@@ -148,7 +169,7 @@ class Exploration:
                     in_batch = part.steering.plain and not keep_reference
                 part.extra = tuple(others) if in_batch else part.steering.states
                 if in_batch and first is not deep:
-                    hidden.index_copy_(0, at, first.to(hidden.dtype))
+                    hidden.index_copy_(0, at.long(), first.to(hidden.dtype))
 
     def combine(self, logits: Tensor | None, project: Project) -> list[Change]:
         """The methods' logits, for those that are not in `logits` `[R, V]` already. Nothing in `logits` is changed."""
@@ -161,7 +182,7 @@ class Exploration:
                     continue
                 own = [projected.pop(0) for _ in part.extra]
                 if len(own) < len(part.steering.states) and logits is not None:
-                    own.insert(0, logits.index_select(0, part.rows))
+                    own.insert(0, part.of(logits))
                 combined = part.steering.combine(*own)
                 changes.append(Change(part.rows, combined.logits, combined.rescore, combined.late))
         return changes
@@ -171,12 +192,17 @@ class Exploration:
         with self.clock("learn"):
             for part in self._parts:
                 if part.step is not None:
-                    own = tokens.index_select(0, part.rows)
+                    own = part.of(tokens)
                     self._keep_trace(part, own)
                     part.installed.method.observe(part.step, own, part.step.live)
                 part.step = part.steering = None
                 part.extra = ()
         self._parts = []
+
+    def _going_on(self, fed: Tensor, rows: Rows) -> Tensor:
+        """`[r]` bool: rows whose newest token `fed` `[r]` did not end them; a token of the prompt ends nothing."""
+        going_on = (fed.unsqueeze(1) != rows.stops).all(1)
+        return going_on | (rows.position == 0) if self._may_begin else going_on
 
     def _plan_parts(self, ids: Sequence[str], phase: NDArray[np.int8]) -> list[Part]:
         members = self.groups.members
@@ -188,9 +214,9 @@ class Exploration:
             installed = member.group.installed
             if phase[row] == DECODES or installed.method.first_token:
                 by_method.setdefault(id(installed), (installed, []))[1].append((row, member))
-        return [self._part(installed, found) for installed, found in by_method.values()]
+        return [self._part(installed, found, len(ids)) for installed, found in by_method.values()]
 
-    def _part(self, installed: Installed, found: Sequence[tuple[int, Member]]) -> Part:
+    def _part(self, installed: Installed, found: Sequence[tuple[int, Member]], batch: int) -> Part:
         members = [member for _, member in found]
         longest = max(1, *(len(member.facts.stops) for member in members))
         stops = [[*member.facts.stops, *[-1] * (longest - len(member.facts.stops))] for member in members]
@@ -204,6 +230,7 @@ class Exploration:
             on_device([row for row, _ in found], self._device),
             RowLayout.build([member.group.slot for member in members], self._device),
             known,
+            whole=[row for row, _ in found] == list(range(batch)),
         )
 
     def _keep_trace(self, part: Part, tokens: Tensor) -> None:
@@ -260,8 +287,7 @@ def finished(logits: Tensor, changes: Sequence[Change], temperature: Tensor) -> 
             kept = logits.index_select(0, change.rows)
             divisor = temperature.index_select(0, change.rows)
             divisor = torch.where(divisor < GREEDY, 1.0, divisor).unsqueeze(1)
-            added = torch.where(kept.isneginf(), kept, kept + change.rescore.to(kept.dtype) / divisor)
-            logits = logits.index_copy(0, change.rows, added)
+            logits = logits.index_copy(0, change.rows, rescore_survivors(kept, change.rescore, divisor))
         if change.late is not None:
             last = change.late(logits.index_select(0, change.rows).float())
             logits = logits.index_copy(0, change.rows, last.to(logits.dtype))

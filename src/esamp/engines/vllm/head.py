@@ -14,7 +14,7 @@ from esamp.errors import UnsupportedError
 
 @dataclass(frozen=True)
 class VLLMHead:
-    """Implements `esamp.step.Head` by this rank's rows of the head's weight."""
+    """Implements `esamp.decoding.step.Head` by this rank's rows of the head's weight."""
 
     is_linear: bool
     weight: Tensor | None

@@ -49,7 +49,8 @@ class ExploringRunner(GPUModelRunner):
         after = batch.num_computed_tokens_cpu[:rows] + num_scheduled_tokens
         sampling, position = after >= batch.num_tokens_no_spec[:rows], after - batch.num_prompt_tokens[:rows]
         self._logit_places = prepared[0]
-        self.esamp.exploration.begin(batch.req_ids, sampling, position)
+        one_each = bool((num_scheduled_tokens == 1).all())
+        self.esamp.exploration.begin(batch.req_ids, sampling, position, one_each=one_each)
         return prepared
 
     def _model_forward(self, input_ids: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:

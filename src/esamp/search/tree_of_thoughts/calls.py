@@ -6,13 +6,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from esamp.engines.base import Completion, Engine, Progress, Request, Sample, check_active
-from esamp.engines.text import DEFAULT_TOKENS
 from esamp.errors import OptionError
 from esamp.options import Options
-from esamp.sampling import Sampling
+from esamp.sampling import DEFAULT_TOKENS, Sampling
 from esamp.search.asking import derived_seed
+from esamp.search.options import TreeOfThoughtsOptions
 from esamp.search.spending import Meter, tokens_only
-from esamp.search.tree_of_thoughts.options import TreeOfThoughtsOptions
 from esamp.search.tree_of_thoughts.prompts import Ask
 
 Kind: TypeAlias = Literal["generate", "evaluate", "answer"]

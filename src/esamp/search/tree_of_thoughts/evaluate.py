@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
+from esamp.search.options import TreeOfThoughtsOptions
 from esamp.search.tree_of_thoughts.calls import Calls
-from esamp.search.tree_of_thoughts.options import TreeOfThoughtsOptions
 from esamp.search.tree_of_thoughts.prompts import WEIGHTS, Prompts
 from esamp.search.tree_of_thoughts.tree import Node, State, Tree
 

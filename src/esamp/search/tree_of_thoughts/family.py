@@ -2,10 +2,10 @@
 
 from esamp.engines.base import Request
 from esamp.errors import RefusedError
+from esamp.search.options import TreeOfThoughtsOptions
 from esamp.search.tree_of_thoughts.arithmetic import stated_problem, trace_problem
 from esamp.search.tree_of_thoughts.few_shot import FewShotPrompts
 from esamp.search.tree_of_thoughts.general import GeneralPrompts
-from esamp.search.tree_of_thoughts.options import TreeOfThoughtsOptions
 from esamp.search.tree_of_thoughts.prompts import Prompts
 from esamp.search.tree_of_thoughts.trace import TracePrompts
 from esamp.search.tree_of_thoughts.words import problem_of

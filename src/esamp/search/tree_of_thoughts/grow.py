@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from esamp.search.options import TreeOfThoughtsOptions
 from esamp.search.tree_of_thoughts.calls import Calls
-from esamp.search.tree_of_thoughts.options import TreeOfThoughtsOptions
 from esamp.search.tree_of_thoughts.prompts import Ask, Prompts
 from esamp.search.tree_of_thoughts.tree import Node, State, Tree
 

@@ -9,11 +9,11 @@ from esamp.errors import OptionError
 from esamp.options import Options
 from esamp.sampling import Sampling
 from esamp.search.base import SearchMethod
+from esamp.search.options import TreeOfThoughtsOptions
 from esamp.search.tree_of_thoughts.calls import Calls, call_sampling
 from esamp.search.tree_of_thoughts.evaluate import Evaluator
 from esamp.search.tree_of_thoughts.family import prompts_for
 from esamp.search.tree_of_thoughts.grow import Grower
-from esamp.search.tree_of_thoughts.options import TreeOfThoughtsOptions
 from esamp.search.tree_of_thoughts.prompts import Prompts
 from esamp.search.tree_of_thoughts.tree import Node, Tree
 from esamp.search.tree_of_thoughts.walk import Walk

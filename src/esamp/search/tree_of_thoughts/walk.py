@@ -4,9 +4,9 @@ import random
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
+from esamp.search.options import TreeOfThoughtsOptions
 from esamp.search.tree_of_thoughts.evaluate import Evaluator
 from esamp.search.tree_of_thoughts.grow import Grower
-from esamp.search.tree_of_thoughts.options import TreeOfThoughtsOptions
 from esamp.search.tree_of_thoughts.select import choose
 from esamp.search.tree_of_thoughts.tree import Node, Tree
 

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from esamp.step import Rows
+from esamp.decoding.step import Rows
 
 GOLDEN = 0x9E3779B97F4A7C15 - 2**64
 FIRST, SECOND = 0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64

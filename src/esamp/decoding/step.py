@@ -16,7 +16,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from esamp.explorer.layout import RowLayout
+from esamp.decoding.layout import RowLayout
 
 
 class Head(Protocol):

@@ -1,6 +1,6 @@
 """What exploration did, per group: sums kept on the device, read once at the end."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
@@ -99,11 +99,11 @@ def read(total: Tensor) -> Summary:
     return summarise(dict(zip(FIELDS, total.tolist(), strict=True)))
 
 
-def summarise(sums: dict[str, float]) -> Summary:
-    """Turn summed fields into the means and ratios of a `Summary`."""
+def summarise(sums: Mapping[str, float]) -> Summary:
+    """Turn summed fields into the means and ratios of a `Summary`; NaN for those that were not added up."""
 
-    def ratio(top: float, bottom: float) -> float:
-        return top / bottom if bottom > 0 else float("nan")
+    def ratio(top: str, bottom: str) -> float:
+        return sums[top] / sums[bottom] if top in sums and sums[bottom] > 0 else float("nan")
 
     return Summary(
         steps=sums["steps"],
@@ -113,8 +113,8 @@ def summarise(sums: dict[str, float]) -> Summary:
         resets=sums["resets"],
         residual=sums["residual"],
         variance=sums["variance"],
-        explained_variance=1 - ratio(sums["residual"], sums["variance"]),
-        error_norm=ratio(sums["error_norm"], sums["rows"]),
-        cos_token=ratio(sums["cos_token"], sums["cos_rows"]),
-        kl=ratio(sums["kl"], sums["kl_rows"]),
+        explained_variance=1 - ratio("residual", "variance"),
+        error_norm=ratio("error_norm", "rows"),
+        cos_token=ratio("cos_token", "cos_rows"),
+        kl=ratio("kl", "kl_rows"),
     )

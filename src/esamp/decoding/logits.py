@@ -1,0 +1,35 @@
+"""Logits: how far two distributions are apart, which rows can be sampled from, and who is a candidate."""
+
+import torch
+from torch import Tensor
+
+
+def sound_rows(logits: Tensor) -> Tensor:
+    """`[R]` bool: rows of `logits` `[R, V]` that can be sampled from: the largest is a finite number, and none is NaN.
+
+    Minus infinity rules a token out.
+    """
+    return logits.amax(-1).abs() < torch.inf
+
+
+def keeps_tokens(reference: Tensor, fused: Tensor) -> Tensor:
+    """`[R]` bool: rows of `fused` `[R, V]` that rule out no token but those that `reference` does; float16 may."""
+    return (~fused.isneginf() | reference.isneginf()).all(-1)
+
+
+def divergence(fused: Tensor, reference: Tensor) -> Tensor:
+    """KL(fused || reference) of each row `[R]` in nats, from logits `[R, V]`."""
+    log_new, log_old = fused.float().log_softmax(-1), reference.float().log_softmax(-1)
+    gap = torch.where(log_new.isneginf(), 0.0, log_new - log_old)
+    return (log_new.exp() * gap).sum(-1)
+
+
+def rescore_survivors(filtered: Tensor, change: Tensor, temperature: float | Tensor) -> Tensor:
+    """The `reference` candidate rule: tokens that survived filtering on the reference get the fused score.
+
+    `filtered` `[R, V]` are the reference logits after temperature and filters, minus infinity where a token was
+    dropped; `change` `[R, V]` is ``fused - reference``, zero on rows that are not steered; `temperature` is a number or
+    `[R, 1]`. Returns ``filtered + change / T`` on the survivors, so that penalties and biases among the processors keep
+    their effect. The best token of the reference is the last that any filter drops, so it is always among them.
+    """
+    return torch.where(filtered.isneginf(), filtered, filtered + change.to(filtered.dtype) / temperature)

@@ -1,0 +1,62 @@
+"""The action memory: what tokens the samples of a group took where, so that others are pushed to take another one."""
+
+import torch
+from torch import Tensor
+
+from esamp.decoding.layout import RowLayout
+from esamp.explorer.bank import PackedBank
+from esamp.explorer.config import ESampConfig
+from esamp.explorer.distiller import Lesson, Past, Prediction
+from esamp.explorer.record import StepRecord
+from esamp.explorer.rls import RecursiveLeastSquares
+
+
+class ActionMemory:
+    """Least squares from deep states to the directions of the tokens taken there, with a bank of its own.
+
+    The direction of a token z is ``w_z - sum_v p_v w_v``, w_v being the rows of the LM head and p the reference
+    distribution. The gain is in nats: it is divided by the mean of ||w_v - mean w||^2.
+    """
+
+    def __init__(
+        self,
+        config: ESampConfig,
+        deep_size: int,
+        *,
+        slots: int,
+        dtype: torch.dtype,
+        device: torch.device | str,
+        head_scale: float,
+    ) -> None:
+        """Allocate `slots` slots for deep states of size d; `head_scale` is the mean of ||w_v - mean w||^2."""
+        self.gain = config.gain / head_scale
+        self.regression = RecursiveLeastSquares(
+            deep_size,
+            deep_size,
+            features=config.features,
+            ridge=config.action_ridge,
+            forgetting=config.forgetting_factor,
+            gate=False,
+            dtype=dtype,
+            device=device,
+            seed=config.seed + 1,
+        )
+        template = self.regression.template()
+        self._learned = tuple(template)
+        self.bank = PackedBank(template, {}, slots)
+        self._zero = torch.zeros((), dtype=self.regression.exact, device=device)
+
+    def predict(self, layout: RowLayout, deep: Tensor, past: Past) -> Prediction:
+        """The action `[G, C, d]` that the group is known to take at each of the states `deep` `[R, d]`."""
+        state = self.bank.read(layout, *self.regression.predicts_from)
+        return self.regression.predict(state, layout.arrange(deep), past)
+
+    def learn(self, record: StepRecord, action: Tensor, rows: Tensor, due: Tensor) -> None:
+        """Learn the directions `action` `[G, C, d]` taken in `rows` `[G, C]`, in the groups `due` `[G]` bool."""
+        if record.memory is None:
+            return
+        taken = torch.where(rows.unsqueeze(-1), action, self._zero)
+        missed = torch.where(rows.unsqueeze(-1), action - record.memory.value, self._zero)
+        lesson = Lesson(record.memory, taken, missed, rows, due)
+        for piece in self.bank.pieces(record.layout, *self._learned, write=True):
+            self.regression.learn(piece.state, lesson.of(piece))

@@ -1,0 +1,63 @@
+"""The decision of a step: which rows are steered, and where to."""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from esamp.explorer import fusion
+from esamp.explorer.config import ESampConfig
+from esamp.explorer.record import StepRecord
+from esamp.explorer.rls import squares
+
+Direction: TypeAlias = Callable[[StepRecord], Tensor]
+"""What beta scales `[R, d]` in place of the error, told by a record of which all but the decision is known."""
+TINY = 1e-20
+"""A squared length below this is nothing: rounding, or the trust of a group that has seen no row."""
+
+
+def decide(record: StepRecord, config: ESampConfig, direction: Direction | None, *, gain: float) -> None:
+    """Fill in the fields `live`, `steered`, `moved` and `delta` of a record; `gain` is that of the action memory.
+
+    A row is steered if its change is a finite vector that is not zero. One length tells both, and so does the squared
+    error of the prediction where the change is a multiple of it: numbers that are not finite show in either factor.
+    """
+    layout, deep = record.layout, record.deep
+    reach = record.missed
+    if direction is not None or record.memory is not None:
+        record.delta = _delta(record, config, direction, gain)
+        reach = squares(layout.arrange(record.delta))
+    elif record.signal is not record.residual:
+        reach = squares(record.signal)
+    if reach is not record.missed and config.signal != "action":
+        reach = torch.add(reach, record.missed, alpha=0)  # adds nothing but what is not finite
+    if record.strength is not None and record.varied is not record.missed:
+        reach = reach * record.strength.squeeze(-1)
+    record.live = record.asked & (reach < torch.inf)
+    record.steered = record.live & (reach > TINY)
+    if not config.steers:
+        record.steered = torch.zeros_like(record.steered)
+        record.moved = deep
+        return
+    if record.delta is None:
+        tilted = fusion.tilted_states(layout.arrange(deep), record.signal, record.strength, config.beta)
+        moved = layout.to_rows(tilted)
+    else:
+        moved = (deep + record.delta).to(deep.dtype)
+    steered = layout.to_rows(record.steered)
+    if deep.dtype == torch.float16:  # ends at 65504
+        steered = steered & moved.isfinite().all(-1)
+        record.steered = layout.mask(steered)
+    record.moved = torch.where(steered.unsqueeze(-1), moved, deep)
+
+
+def _delta(record: StepRecord, config: ESampConfig, direction: Direction | None, gain: float) -> Tensor:
+    """beta e - gain a `[R, d]`, or what stands in for e."""
+    pushed = None
+    if config.steers_state:
+        pushed = config.beta * (record.error if direction is None else direction(record))
+    if record.memory is None:
+        return torch.zeros_like(record.error) if pushed is None else pushed
+    action = record.rows(record.memory.value)
+    return action * -gain if pushed is None else torch.sub(pushed, action, alpha=gain)

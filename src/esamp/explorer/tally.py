@@ -1,0 +1,110 @@
+"""`Tally`: sums over the rows of each group, from which come the mean of its targets and its telemetry."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from esamp.decoding.layout import RowLayout
+from esamp.decoding.telemetry import Summary, summarise
+from esamp.explorer.distiller import Past
+
+BASIC = ("rows", "rows_steered", "residual", "variance")
+"""Fields that are added up over rows at every step, in this order."""
+FULL = (*BASIC, "error_norm", "kl", "kl_rows", "cos_token", "cos_rows")
+"""With full telemetry."""
+COUNTS = ("steps", "updates", "resets")
+"""Fields that are counted by group and step."""
+NOTHING = 1e-30
+"""The number of rows of a group that has seen none: it can be divided by, and is lost in the first sum."""
+
+
+class Tally:
+    """For each of S slots, in one row: the sum of the targets `[d]`, then one sum for each field.
+
+    A step adds everything with one matrix product. Sums are in float32, exact up to 16 million rows; what a released
+    slot has counted is added to float64 numbers for the whole.
+    """
+
+    def __init__(self, slots: int, size: int, exact: torch.dtype, device: torch.device | str, *, full: bool) -> None:
+        """Zeros for `slots` slots and targets of `size` d; `exact` is float32 or float64."""
+        self.fields, self._size = FULL if full else BASIC, size
+        wide = torch.float32 if torch.device(device).type == "mps" else torch.float64
+        with torch.inference_mode(False):  # such tensors could never be written to outside of that mode
+            self._fresh = torch.zeros(size + len(self.fields), dtype=exact, device=device)
+            self._fresh[size] = NOTHING
+            self._none = self._fresh[size:].to(wide)
+            self._sums = self._fresh.repeat(slots, 1)
+            self._counts = torch.zeros(slots, len(COUNTS), dtype=wide, device=device)
+            self._retired = torch.zeros(len(self.fields) + len(COUNTS), dtype=wide, device=device)
+        self._ones: Tensor | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all sums."""
+        return self._sums.nbytes + self._counts.nbytes
+
+    def grow(self, slots: int) -> None:
+        """Make room for `slots` slots."""
+        extra = slots - self._sums.shape[0]
+        if extra > 0:
+            with torch.inference_mode(False):
+                self._sums = torch.cat([self._sums, self._fresh.repeat(extra, 1)])
+                self._counts = torch.cat([self._counts, self._counts.new_zeros(extra, len(COUNTS))])
+
+    def clear(self, slot: int) -> None:
+        """A new group claims the slot: the sums of the last one count in the whole from now on."""
+        self._retired += self._of(slot)
+        self._sums[slot] = self._fresh
+        self._counts[slot] = 0
+
+    def past(self, layout: RowLayout) -> Past:
+        """The targets that the layout's groups have seen."""
+        sums = self._rows(self._sums, layout)
+        count = sums[:, self._size : self._size + 1]
+        return Past((sums[:, : self._size] / count).unsqueeze(1), count)
+
+    def totals(self) -> tuple[Tensor, Tensor]:
+        """The sum of the targets `[S, d]` and their number `[S, 1]`, of every slot."""
+        return self._sums[:, : self._size], self._sums[:, self._size : self._size + 1]
+
+    def add(self, layout: RowLayout, rows: Tensor, counts: Tensor) -> None:
+        """Add up what a step brought.
+
+        Args:
+            layout: of the step.
+            rows: `[G, C, d + fields]`: targets and fields; zeros in rows that do not count.
+            counts: `[G, k]`: the first k of `COUNTS`.
+        """
+        if self._ones is None or self._ones.shape != (layout.groups, 1, layout.lanes):
+            self._ones = rows.new_ones(layout.groups, 1, layout.lanes)  # made anew when the batch changes its shape
+        if len(layout.runs) == 1:
+            self._rows(self._sums, layout).unsqueeze(1).baddbmm_(self._ones, rows)
+            self._rows(self._counts, layout)[:, : counts.shape[1]].add_(counts)
+        else:
+            self._sums.index_add_(0, layout.slots, torch.bmm(self._ones, rows).squeeze(1))
+            columns = self._counts[:, : counts.shape[1]]
+            columns.index_add_(0, layout.slots, counts.to(self._counts.dtype))
+
+    def report(self, slot: int | None) -> Callable[[], Mapping[str, float]]:
+        """`Summary` of one slot, or of all groups there ever were: taken now, read from the device when called."""
+        found = self._of(slot) if slot is not None else self._retired + self._of(slice(None)).sum(0)
+        return lambda: self._summary(found.tolist()).as_dict()
+
+    def summary(self, slot: int | None = None) -> Summary:
+        """The same at once. Waits for the device."""
+        found = self._of(slot) if slot is not None else self._retired + self._of(slice(None)).sum(0)
+        return self._summary(found.tolist())
+
+    def _summary(self, numbers: list[float]) -> Summary:
+        return summarise(dict(zip((*self.fields, *COUNTS), numbers, strict=True)))
+
+    def _of(self, slots: int | slice) -> Tensor:
+        fields = self._sums[slots, self._size :].to(self._counts.dtype) - self._none
+        return torch.cat([fields, self._counts[slots]], dim=-1)
+
+    def _rows(self, table: Tensor, layout: RowLayout) -> Tensor:
+        """The rows of the layout's groups: a view where their slots are neighbours."""
+        if len(layout.runs) == 1:
+            return table.narrow(0, layout.runs[0].slot, layout.groups)
+        return table.index_select(0, layout.slots)
