@@ -14,13 +14,13 @@ from esamp.explorer.config import ESampConfig
 from esamp.models import EMBEDDED, resolve
 
 CEILINGS: Mapping[str, tuple[int, dict[str, Any]]] = {
-    "mean": (190, dict(distiller="mean")),
-    "rls": (241, dict(distiller="rls")),
-    "published": (398, dict(preset="paper")),
-    "action": (318, dict(signal="action", waves=1)),
+    "mean": (20, dict(distiller="mean")),
+    "rls": (45, dict(distiller="rls")),
+    "published": (66, dict(preset="paper")),
+    "action": (60, dict(signal="action", waves=1)),
 }
 """Launches that a step adds on transformers with 16 rows in one group, and the options."""
-MORE_GROUPS = 6
+MORE_GROUPS = 2
 """Launches that any number of groups may add to those of one."""
 ROWS = 16
 

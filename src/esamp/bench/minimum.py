@@ -10,7 +10,7 @@ number of the bank (`ESampConfig.dtype`), a step that reads every input once and
 
 with, for each group::
 
-    mean     S = T = d n + w                     the mean and the count
+    mean     S = T = (d + 1) w                   the sum or the mean, and the count
     rls      S = T = (m + 1) d n + 8 (m + 1)^2   W, and A or a factor of it; m = `features`, or s if it is 0;
                                                  d w more with `centre`
     mlp      S = T = 3 N n + w                   N weights and Adam's two moments; N = depth x d x width x 3
@@ -63,7 +63,7 @@ def minimum(
     wide, exact = BYTES[config.dtype], max(BYTES[config.dtype], 4)
     shared = 0
     if config.distiller == "mean":
-        state = size * wide + exact
+        state = (size + 1) * exact
     elif config.distiller == "rls":
         projected = 0 < config.features < source
         features = (config.features if projected else source) + 1
