@@ -170,7 +170,9 @@ class Exploration:
                 if not sees_logits:
                     in_batch = part.steering.plain and not keep_reference
                 part.extra = tuple(others) if in_batch else part.steering.states
-                if in_batch and first is not deep:
+                if in_batch and first is not deep and first_rows:
+                    hidden[: len(at)].copy_(first)
+                elif in_batch and first is not deep:
                     hidden.index_copy_(0, at.long(), first.to(hidden.dtype))
 
     def combine(self, logits: Tensor | None, project: Project) -> list[Change]:
