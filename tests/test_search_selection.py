@@ -13,10 +13,10 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrai
 import hf_models
 from esamp.engines.base import Completion, Engine, Request, Sample
 from esamp.engines.hf import HFEngine
+from esamp.engines.hf import score as hf_score
 from esamp.errors import InactiveMethodError, InputError, OptionError, UnsupportedError
 from esamp.methods import registry
 from esamp.sampling import Sampling
-from esamp.search import likelihood
 from esamp.search.base import answer
 from esamp.search.reward import load
 from scripted import ScriptedEngine
@@ -216,10 +216,10 @@ def test_likelihoods_are_those_of_the_definition(embedded: HFEngine, monkeypatch
     [drawn] = embedded.generate([asked])
     short = replace(drawn.samples[0], token_ids=drawn.samples[0].token_ids[:5])
     samples = [*drawn.samples, short, drawn.samples[0]]
-    found = likelihood.likelihoods(embedded, asked, samples, distribution=True)
-    monkeypatch.setattr(likelihood, "AT_ONCE", 1)
-    monkeypatch.setattr(likelihood, "POSITIONS", 5)
-    alone = likelihood.likelihoods(embedded, asked, samples, distribution=True)
+    found = embedded.score(asked, samples, distribution=True)
+    monkeypatch.setattr(hf_score, "MAX_LOGITS", 1)
+    monkeypatch.setattr(hf_score, "POSITIONS", 5)
+    alone = embedded.score(asked, samples, distribution=True)
     for sample, one, other in zip(samples, found, alone, strict=True):
         total, certainty, entropy = by_definition(embedded, PROMPT, sample)
         for each in (one, other):
@@ -234,7 +234,7 @@ def test_texts_without_tokens_are_encoded_and_empty_ones_have_no_likelihood(embe
     [drawn] = embedded.generate([asked])
     [written] = drawn.samples
     bare, empty = Sample(0, written.text, (), "stop"), Sample(0, "", (), "stop")
-    [one, other, none] = likelihood.likelihoods(embedded, asked, [written, bare, empty])
+    [one, other, none] = embedded.score(asked, [written, bare, empty])
     assert one == other
     assert math.isnan(none.total)
     assert math.isnan(none.mean)
@@ -283,7 +283,9 @@ def test_a_chat_model() -> None:
 
 
 def test_an_engine_that_cannot_tell_likelihoods_says_what_to_do() -> None:
-    with pytest.raises(UnsupportedError, match="use the engine 'hf', or a scorer without logits"):
+    with pytest.raises(
+        UnsupportedError, match=r"'logprob': .*use the engine 'hf' or 'vllm'. Scorers without logits: length"
+    ):
         only(ScriptedEngine(["a"]), request("best_of_n", n=2))
 
 

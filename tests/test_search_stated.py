@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esamp.search.stated import Stated, parse, weights
+from esamp.search.stated_answers import StatedAnswer, parse, weights
 from growth import assert_linear
 
 TAGGED = """Sure! Here you go:
@@ -60,7 +60,7 @@ def test_tags_of_all_sorts(text: str, found: list[tuple[str, float | None]]) -> 
 
 def test_what_was_cut_off_is_told() -> None:
     text = "<response><text>a</text><probability>0.5</probability></response><response><text>b and"
-    assert parse(text) == [Stated("a", 0.5), Stated("b and", None, whole=False)]
+    assert parse(text) == [StatedAnswer("a", 0.5), StatedAnswer("b and", None, whole=False)]
     assert [each.whole for each in parse("<text>a\n<text>b")] == [True, False]
 
 

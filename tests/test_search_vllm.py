@@ -14,7 +14,6 @@ from esamp.errors import UnsupportedError
 from esamp.methods import registry
 from esamp.sampling import Sampling
 from esamp.search.base import answer
-from esamp.search.likelihood import likelihoods
 
 PROMPT = "Numbers 3 5 8 9 target 24"
 
@@ -47,9 +46,9 @@ def test_the_best_by_likelihood_as_transformers_measures_it(engine: VLLMEngine) 
     plain = Request("r", PROMPT, 4, Sampling(max_tokens=20), "esamp")
     [drawn] = engine.generate([plain])
     assert completion.details["texts"] == [sample.text for sample in drawn.samples]
-    wanted = likelihoods(HFEngine.load(), plain, drawn.samples)
+    wanted = HFEngine.load().score(plain, drawn.samples)
     assert completion.details["scores"] == pytest.approx([each.mean for each in wanted], rel=1e-4)
-    found = likelihoods(engine, plain, drawn.samples)
+    found = engine.score(plain, drawn.samples)
     assert [each.total for each in found] == pytest.approx([each.total for each in wanted], rel=1e-4)
     assert not engine.llm.has_unfinished_requests()
 
@@ -61,10 +60,10 @@ def test_what_vllm_cannot_tell(engine: VLLMEngine) -> None:
     [drawn] = engine.generate([asked])
     running = engine.generate([asked, Request("s", PROMPT, 2, Sampling(max_tokens=40), "vanilla")])
     next(running)
-    with pytest.raises(UnsupportedError, match="works on other requests"):
-        likelihoods(engine, asked, drawn.samples)
+    with pytest.raises(UnsupportedError, match="while other requests are running"):
+        engine.score(asked, drawn.samples)
     assert len(list(running)) == 1  # and those are not disturbed
     full = Sample(0, "", (5,) * 504, "length")  # with the prompt's 8 tokens all of the context
     with pytest.raises(UnsupportedError, match="vLLM cannot score a sample"):
-        likelihoods(engine, asked, [full])
+        engine.score(asked, [full])
     assert not engine.llm.has_unfinished_requests()

@@ -22,13 +22,12 @@ from esamp.sampling import Sampling
 from esamp.search.base import answer
 from esamp.search.tree_of_thoughts import TreeOfThoughts, TreeOfThoughtsOptions, few_shot
 from esamp.search.tree_of_thoughts.arithmetic import expressions, read_step, stated_problem
-from esamp.search.tree_of_thoughts.family import prompts_for
 from esamp.search.tree_of_thoughts.few_shot import FewShotPrompts
 from esamp.search.tree_of_thoughts.general import GeneralPrompts
-from esamp.search.tree_of_thoughts.prompts import MOST_THOUGHTS, Ask, Ballot
-from esamp.search.tree_of_thoughts.select import greedy, sampled
+from esamp.search.tree_of_thoughts.method import prompts_for
+from esamp.search.tree_of_thoughts.prompts import MAX_THOUGHTS, Ballot, Query, chosen_candidate, last_rating
+from esamp.search.tree_of_thoughts.search import greedy, sampled
 from esamp.search.tree_of_thoughts.trace import TracePrompts
-from esamp.search.tree_of_thoughts.words import read_choice, read_verdict
 from esamp.tasks.countdown import Countdown, Problem, grade_answer
 from scripted import Script, ScriptedEngine
 
@@ -273,7 +272,7 @@ def test_no_call_beyond_the_budget(budget: int, algorithm: str) -> None:
     assert done.cost.calls == sum(asked.n for asked in engine.asked) == told["calls"] <= budget
     assert (done.cost == replace(free, seconds=done.cost.seconds)) == (free.calls <= budget)
     assert bool(told["left_out"]) == (free.calls > budget)
-    assert ("for want of calls" in told["note"]) == (free.calls > budget)
+    assert ("beyond the budget of calls" in told["note"]) == (free.calls > budget)
     assert len(done.samples) == 1
     for node in nodes(done):  # an evaluation is whole or was not made
         assert node["value"] is None or sum(node["judgements"].values()) in (1, 3)
@@ -287,14 +286,14 @@ def test_no_token_beyond_the_budget(budget: int, manner: Script) -> None:
     assert done.cost.tokens == done.details["budget"]["tokens"] <= budget
     if done.details["budget"]["left_out"]:
         assert budget - done.cost.tokens < 3 * 400  # what was left could not pay for the next evaluation
-        assert "for want of tokens" in done.details["budget"]["note"]
+        assert "beyond the budget of tokens" in done.details["budget"]["note"]
         assert done.cost.calls >= budget // 400 - 2
         if manner is terse and budget >= 1999:  # replies came back short, and paid for others
             assert done.cost.calls > 3 * (budget // 400)
 
 
 def test_a_budget_that_pays_for_no_call_is_refused() -> None:
-    with pytest.raises(OptionError, match=r"'token_budget' = 399: the first call alone may take 400"):
+    with pytest.raises(OptionError, match=r"'token_budget' = 399: the first call alone may generate 400"):
         run(ScriptedEngine(script), token_budget=399, sampling=Sampling(max_tokens=400))
 
 
@@ -436,10 +435,10 @@ def test_the_worked_examples_are_right() -> None:
         assert prompts.read_answer(state, last).solved
     prompts = FewShotPrompts(Problem((3, 5, 12), 24), "")
     listed = few_shot.PROPOSE.partition("steps:\n")[2].partition("\n\n")[0]
-    reading = prompts.read(prompts.root, listed)
-    assert not reading.rejected
+    parsed = prompts.read(prompts.root, listed)
+    assert not parsed.rejected
     shown = [sorted(re.findall(r"\d+", line.partition("left:")[2])) for line in listed.splitlines()]
-    assert [sorted(map(str, state.left)) for state in reading.states] == shown
+    assert [sorted(map(str, state.left)) for state in parsed.states] == shown
     equations = re.findall(r"([\d+*() -]+) = (\d+)", few_shot.VALUE)
     assert len(equations) == 11
     for written, result in equations:
@@ -547,16 +546,16 @@ arithmetic_noise = st.text(st.sampled_from("0123456789 +-*/=().\nansweryotri"), 
 def test_any_text_can_be_read(text: str) -> None:
     puzzle = Problem((3, 5, 8, 9), 24)
     for prompts in (TracePrompts(puzzle), FewShotPrompts(puzzle, ""), GeneralPrompts("x")):
-        reading = prompts.read(prompts.root, text)
-        assert len(reading.states) <= MOST_THOUGHTS
-        ballot = Ballot(Ask("", None), tuple(range(len(reading.states))))
-        for state in reading.states:
+        parsed = prompts.read(prompts.root, text)
+        assert len(parsed.states) <= MAX_THOUGHTS
+        ballot = Ballot(Query("", None), tuple(range(len(parsed.states))))
+        for state in parsed.states:
             if not isinstance(prompts, GeneralPrompts):
                 assert len(state.left) == 3
                 [made] = list((Counter(state.left) - Counter(prompts.root.left)).elements()) or [state.left[-1]]
                 a, op, b, *_ = state.thoughts[-1].replace("(", "").replace(")", "").split()
                 assert plain(Fraction(a), op, Fraction(b)) == made
-            vote = prompts.read_vote(ballot, reading.states, text)
+            vote = prompts.read_vote(ballot, parsed.states, text)
             assert vote is None or vote in ballot.candidates
         assert prompts.read_value(prompts.root, text) in (None, "sure", "likely", "impossible")
         finished = prompts.read_answer(prompts.root, text)
@@ -580,13 +579,13 @@ def test_proposals_in_a_trace_are_the_steps_from_equal_states() -> None:
         "try 8 - 3 = 6 left 5 9 6\n9 - 5 = 4 left 6 4\n"
         "try 8 - 3 = 5 left 5 9 5\n5 / 5 = 1"
     )
-    reading = prompts.read(first, text)
-    assert [state.thoughts for state in reading.states] == [
+    parsed = prompts.read(first, text)
+    assert [state.thoughts for state in parsed.states] == [
         ("8 - 3 = 5 left 5 9 5", "9 + 5 = 14 left 5 14"),
         ("8 - 3 = 5 left 5 9 5", "9 * 5 = 45 left 5 45"),
         ("8 - 3 = 5 left 5 9 5", "5 / 5 = 1 left 9 1"),
     ]
-    assert reading.rejected == ("try 8 - 3 = 6 left 5 9 6",)
+    assert parsed.rejected == ("try 8 - 3 = 6 left 5 9 6",)
     tries = [state.thoughts[0] for state in prompts.read(prompts.root, "try 9 * 8 = 72 left 3 5 72\n" + text).states]
     assert tries == ["9 * 8 = 72 left 3 5 72", "8 - 5 = 3 left 3 9 3", "8 - 3 = 5 left 5 9 5"]
     assert prompts.propose(first).prompt == f"{prompts.problem.prompt()}\ntry 8 - 3 = 5 left 5 9 5\n"
@@ -642,7 +641,7 @@ def test_in_a_trace_the_next_line_votes() -> None:
     ],
 )
 def test_verdicts(text: str, verdict: str | None) -> None:
-    assert read_verdict(text) == verdict
+    assert last_rating(text) == verdict
 
 
 @pytest.mark.parametrize(
@@ -659,7 +658,7 @@ def test_verdicts(text: str, verdict: str | None) -> None:
     ],
 )
 def test_choices(text: str, choice: int | None) -> None:
-    assert read_choice(Ballot(Ask("", None), (10, 11, 12)), text) == choice
+    assert chosen_candidate(Ballot(Query("", None), (10, 11, 12)), text) == choice
 
 
 # ---- any problem
