@@ -66,6 +66,8 @@ class Change:
     """`[r, V]`, see `esamp.decoding.step.Combined`"""
     late: Callable[[Tensor], Tensor] | None = None
     """see `esamp.decoding.step.Combined`"""
+    whole: bool = False
+    """whether these are all rows of the batch, in order"""
 
     @property
     def finishes(self) -> bool:
@@ -184,7 +186,7 @@ class Exploration:
                 if len(own) < len(part.steering.states) and logits is not None:
                     own.insert(0, part.of(logits))
                 combined = part.steering.combine(*own)
-                changes.append(Change(part.rows, combined.logits, combined.rescore, combined.late))
+                changes.append(Change(part.rows, combined.logits, combined.rescore, combined.late, part.whole))
         return changes
 
     def learn(self, tokens: Tensor) -> None:
@@ -263,8 +265,8 @@ def project(
         by_place: LoRA adapters go by a row's place, so each set of states is projected within a whole batch.
     """
     if not by_place:
-        states = torch.cat([state for _, state in wanted]).to(batch.dtype)
-        return compute_logits(states).split([len(rows) for rows, _ in wanted])
+        states = wanted[0][1] if len(wanted) == 1 else torch.cat([state for _, state in wanted])
+        return compute_logits(states.to(batch.dtype)).split([len(rows) for rows, _ in wanted])
     full = [batch.index_copy(0, rows, state.to(batch.dtype)) for rows, state in wanted]
     return [compute_logits(states).index_select(0, rows) for states, (rows, _) in zip(full, wanted, strict=True)]
 
@@ -272,8 +274,9 @@ def project(
 def swapped(logits: Tensor, changes: Sequence[Change]) -> Tensor:
     """`logits` `[R, V]` with the changes, in place of the rows; what is forbidden (-inf) stays so."""
     for change in changes:
-        forbidden = logits.index_select(0, change.rows).isneginf()
-        logits = logits.index_copy(0, change.rows, change.logits.to(logits.dtype).masked_fill(forbidden, float("-inf")))
+        old = logits if change.whole else logits.index_select(0, change.rows)
+        new = change.logits.to(logits.dtype).masked_fill(old.isneginf(), float("-inf"))
+        logits = new if change.whole else logits.index_copy(0, change.rows, new)
     return logits
 
 
