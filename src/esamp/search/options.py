@@ -123,7 +123,7 @@ class TreeOfThoughtsOptions(OverOptions):
     n_evaluate: int = Field(3, ge=1, le=1000)
     """evaluations drawn for each state, or votes for each set of candidates"""
     thought_steps: int | None = Field(None, ge=1, le=100)
-    """levels of the tree, with that of the answer; by default one per number in a number game, else 2"""
+    """levels of the tree, including that of the answer; by default one per number in a number game, else 2"""
     value_threshold: float = Field(0.1, ge=0, le=20)
     """dfs: prune states whose value (or votes) per evaluation is not above this"""
     call_budget: int | None = Field(1000, ge=1, lt=2**63)
