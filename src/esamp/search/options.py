@@ -117,7 +117,7 @@ class TreeOfThoughtsOptions(OverOptions):
     select: Literal["greedy", "sampled"] = "greedy"
     """greedy takes the best; sampled draws without replacement, with probabilities proportional to the values"""
     breadth: int = Field(5, ge=1, le=1000)
-    """b. bfs: states kept on each level; dfs: most children of a state that are searched"""
+    """b, the states kept on each level by bfs, or the most children of a state that dfs enters"""
     n_generate: int | None = Field(None, ge=1, le=1000)
     """generation calls for each state; by default 1 for propose, 5 for sample"""
     n_evaluate: int = Field(3, ge=1, le=1000)

@@ -140,7 +140,7 @@ class NumberGame(Prompts):
         left, steps = self.root.left, []
         for thought in state.thoughts:
             step = read_step(thought, left)
-            assert step is not None  # thoughts were checked when the state was made
+            assert step is not None  # thoughts were checked when the state was created
             steps.append(step)
             left = apply(left, step)
         return expressions(self.problem.numbers, steps)

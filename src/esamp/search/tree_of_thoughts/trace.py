@@ -137,9 +137,9 @@ class TracePrompts(NumberGame):
         return "\n".join([prompt, *(f"{'' if n else 'try '}{thought}" for n, thought in enumerate(state.thoughts)), ""])
 
     def _parent(self, state: State) -> State:
-        left = self.root
+        parent = self.root
         for thought in state.thoughts[:-1]:
-            following = self.after(left, thought)
-            assert following is not None  # thoughts were checked when the state was made
-            left = following
-        return left
+            following = self.after(parent, thought)
+            assert following is not None  # thoughts were checked when the state was created
+            parent = following
+        return parent
