@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from esamp.search import stated
+from esamp.search import stated_answers
 from esamp.tasks import registry
 from esamp.tasks.base import Item
 from esamp.tasks.code import MBPP, CodeOptions, HumanEval, fenced, plain_code
@@ -82,7 +82,7 @@ READERS: dict[Callable[[str], Any], tuple[str, ...]] = {
     contest: ("\\boxed{|9", "\\boxed{|1\\,", "|\\boxed 1"),
     coverage: ("|Texas, ", "|not ", "1. |Ohio\n", "|and "),
     gym: ("|<answer>", "<answer>|1</answer>", "Answer: |$", "|</answer>\n"),
-    stated.parse: ("|<response>", '[|{"text":', "<text>|<", "|[{"),
+    stated_answers.parse: ("|<response>", '[|{"text":', "<text>|<", "|[{"),
 }
 """For each reader, texts in which what follows the bar is repeated; a brace that closes a box is not."""
 CASES = [(reader, text) for reader, texts in READERS.items() for text in texts]

@@ -31,7 +31,6 @@ from esamp.errors import (
 )
 from esamp.explorer.config import ESampConfig
 from esamp.sampling import Sampling
-from esamp.search.likelihood import likelihoods
 
 PROMPT = "Numbers 3 5 8 9 target 24"
 OTHER = "Numbers 1 2 7 11 target 30"
@@ -129,7 +128,7 @@ def test_log_probabilities_are_those_of_the_undisturbed_model(
     sampling = Sampling(temperature=1.5, top_p=0.9, max_tokens=24, stop=stop)
     options = ESampConfig(beta=2.0) if method == "esamp" else None
     got = only(engine, request(method=method, options=options, sampling=sampling))
-    wanted = likelihoods(hf, got.request, got.samples)
+    wanted = hf.score(got.request, got.samples)
     assert [sample.logprob for sample in got.samples] == pytest.approx([each.total for each in wanted], rel=1e-4)
 
 

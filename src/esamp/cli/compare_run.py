@@ -22,7 +22,7 @@ from esamp.methods import registry
 from esamp.runs import prompts as sources
 from esamp.runs.prompts import Prompt
 from esamp.sampling import Sampling
-from esamp.search.layers import layers
+from esamp.search.over import layers
 from esamp.study import compare as study
 from esamp.study import compare_view as view
 from esamp.study.compare import Arm, Comparison, Question, Result

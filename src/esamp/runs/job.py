@@ -19,7 +19,7 @@ from esamp.runs.output import OutputFile
 from esamp.runs.prompts import Prompt
 from esamp.sampling import Sampling
 from esamp.search.base import outcomes
-from esamp.search.layers import layers
+from esamp.search.over import layers
 
 PLACEMENT = frozenset({"device", "batch_rows", "base_url", "max_failed"})
 """Options on which no sample depends: where and in what portions a run is computed. A run may continue with others."""

@@ -13,7 +13,7 @@ from esamp.errors import OptionError
 from esamp.methods import registry as methods
 from esamp.runs.failures import FailureRecord, Failures
 from esamp.search.base import outcomes
-from esamp.search.layers import layers
+from esamp.search.over import layers
 from esamp.study.config import Study
 from esamp.study.grid import Cell, cells, item_key
 from esamp.study.keys import check_keys

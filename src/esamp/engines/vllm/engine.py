@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any, Self
 
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
+from typing_extensions import override
 
 from esamp.engines import text
-from esamp.engines.base import Completion, Engine, Failure, Outcome, Progress, Request, refuse_search
+from esamp.engines.base import Completion, Engine, Failure, Outcome, Progress, Request, Sample, refuse_search
+from esamp.engines.likelihood import Likelihood
 from esamp.engines.vllm import loading
 from esamp.engines.vllm.jobs import Job
 from esamp.engines.vllm.params import RequestOptions, check_possible
+from esamp.engines.vllm.score import score
 from esamp.engines.vllm.settings import VLLMSettings
 from esamp.errors import EsampError, OptionError, PromptError, UnsupportedError
 from esamp.methods import registry
@@ -154,6 +157,12 @@ class VLLMEngine(Engine):
                     yield self._outcome(job)
         finally:
             self._abort(own)
+
+    @override
+    def score(self, request: Request, samples: Sequence[Sample], *, distribution: bool = False) -> list[Likelihood]:
+        if distribution:
+            raise UnsupportedError("vLLM does not report the whole distribution of given tokens: use the engine 'hf'")
+        return score(self.llm, self.tokenizer, request, samples)
 
     def ask(self, question: str, *arguments: Any) -> Any:
         """What the first rank answers to one of the worker's ``esamp_...`` methods."""

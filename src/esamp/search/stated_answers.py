@@ -1,4 +1,4 @@
-"""Answers with stated probabilities, read from whatever a model wrote. Any string is read, in bounded time."""
+"""Reads several answers with stated probabilities from one text. Accepts any string and takes linear time."""
 
 import json
 import math
@@ -9,9 +9,9 @@ from itertools import pairwise
 from typing import Any
 
 LONGEST = 1 << 20
-"""Characters that are read; what comes behind is ignored."""
+"""Most characters that are read; the rest of a text is ignored."""
 ATTEMPTS = 64
-"""Places of a text at which JSON may fail to begin before it is taken to have none."""
+"""Failed attempts to parse JSON after which the rest of a text is skipped."""
 TEXT_NAMES, PROBABILITY_NAMES = ("text", "response", "answer"), ("probability", "prob", "p")
 
 _TAG = re.compile(r"<(/?)(response|text|probability)\b[^<>]*>", re.IGNORECASE | re.ASCII)
@@ -20,21 +20,21 @@ _NUMBER = re.compile(r"\s*([0-9]{1,40}(?:\.[0-9]{0,40})?|\.[0-9]{1,40})(?:e([-+]
 
 
 @dataclass(frozen=True)
-class Stated:
+class StatedAnswer:
     """One answer of several in a text."""
 
     text: str
     probability: float | None
-    """from 0 to 1 as the model stated it; None where it stated none or no such number"""
+    """from 0 to 1 as the model stated it; None if it stated none, or no number in this range"""
     whole: bool = True
-    """False where the text ended before the answer did"""
+    """False if the text ended before the answer did"""
 
 
-def parse(text: str) -> list[Stated]:
-    """The answers that `text` gives, in its order; none where it does not give them in either form.
+def parse(text: str) -> list[StatedAnswer]:
+    """The answers in `text`, in their order; an empty list if it has none in either format.
 
-    The forms are ``<response><text>...</text><probability>...</probability></response>`` and JSON, in objects with
-    a ``text`` and a ``probability``, at any place in the text and in any wrapping. Answers without a text are left out.
+    The formats are ``<response><text>...</text><probability>...</probability></response>`` and JSON objects with a
+    ``text`` and a ``probability``, anywhere in the text and nested in other JSON values. Empty answers are dropped.
     """
     text = text[:LONGEST]
     found = list(_tagged(text)) or list(_json(text))
@@ -44,7 +44,7 @@ def parse(text: str) -> list[Stated]:
 def weights(probabilities: Sequence[float | None]) -> list[float]:
     """Stated probabilities as a distribution: ``p_i / sum p``.
 
-    One that was not stated counts as the mean of those that were; if none was, or all are zero, all are equal.
+    A missing probability is replaced by the mean of the others. If all are missing or zero, the weights are equal.
     """
     stated = [value for value in probabilities if value is not None]
     mean = math.fsum(stated) / len(stated) if stated else 1.0
@@ -56,7 +56,7 @@ def weights(probabilities: Sequence[float | None]) -> list[float]:
 # ---- tags
 
 
-def _tagged(text: str) -> Iterator[Stated]:
+def _tagged(text: str) -> Iterator[StatedAnswer]:
     tags = list(_TAG.finditer(text))
     opening = [place for place, tag in enumerate(tags) if _is(tag, "response")]
     opening = opening or [place for place, tag in enumerate(tags) if _is(tag, "text")]
@@ -65,20 +65,20 @@ def _tagged(text: str) -> Iterator[Stated]:
         yield _one(text, tags[place:until], end)
 
 
-def _one(text: str, tags: Sequence[re.Match[str]], end: int) -> Stated:
-    """The answer between the tags of one response, of which the first opens it; `end` is where the next one begins."""
+def _one(text: str, tags: Sequence[re.Match[str]], end: int) -> StatedAnswer:
+    """The answer of one response, whose `tags` start with the opening one and stop before `end`, the next response."""
     closed = next((tag for tag in tags if _is(tag, "response", closing=True)), None)
     if closed is not None:
         end = closed.start()
     tags = [tag for tag in tags if tag.start() < end]
-    begin = next((tag for tag in tags if _is(tag, "text")), tags[0])
-    behind = next((tag for tag in tags if tag.start() >= begin.end()), None)
+    text_start = next((tag for tag in tags if _is(tag, "text")), tags[0])
+    text_end = next((tag for tag in tags if tag.start() >= text_start.end()), None)
     number = next((tag for tag in tags if _is(tag, "probability")), None)
-    if number is not None and number.start() < begin.start():  # the number first, then the text
-        behind = next((tag for tag in tags if _is(tag, "text", closing=True)), closed)
+    if number is not None and number.start() < text_start.start():  # the probability comes before the text
+        text_end = next((tag for tag in tags if _is(tag, "text", closing=True)), closed)
     probability = None if number is None else _probability(text[number.end() : end].partition("<")[0])
-    written = text[begin.end() : end if behind is None else min(behind.start(), end)]
-    return Stated(written.strip(), probability, whole=behind is not None or end < len(text))
+    written = text[text_start.end() : end if text_end is None else min(text_end.start(), end)]
+    return StatedAnswer(written.strip(), probability, whole=text_end is not None or end < len(text))
 
 
 def _is(tag: re.Match[str], name: str, *, closing: bool = False) -> bool:
@@ -88,8 +88,8 @@ def _is(tag: re.Match[str], name: str, *, closing: bool = False) -> bool:
 # ---- JSON
 
 
-def _json(text: str) -> Iterator[Stated]:
-    """The objects with an answer in all JSON values of the text; of a value that was cut off, those that are whole."""
+def _json(text: str) -> Iterator[StatedAnswer]:
+    """The answers in all JSON values of the text. Of a value that was cut off, its complete objects are read."""
     decoder = json.JSONDecoder(parse_constant=lambda name: None)
     at, failures = 0, 0
     while failures < ATTEMPTS:
@@ -105,8 +105,8 @@ def _json(text: str) -> Iterator[Stated]:
         yield from _objects(value)
 
 
-def _objects(value: Any) -> Iterator[Stated]:
-    """Those with an answer in a JSON value, down to the third level; those of one level in their order."""
+def _objects(value: Any) -> Iterator[StatedAnswer]:
+    """The answers in a JSON value and in what it holds, three levels deep; breadth first."""
     level = [value]
     for _ in range(4):
         below: list[Any] = []
@@ -121,16 +121,16 @@ def _objects(value: Any) -> Iterator[Stated]:
         level = below
 
 
-def _answer(value: Mapping[str, Any]) -> Stated | None:
+def _answer(value: Mapping[str, Any]) -> StatedAnswer | None:
     text = next((value[name] for name in TEXT_NAMES if isinstance(value.get(name), str | int | float)), None)
     if text is None or isinstance(text, bool):
         return None
     number = next((value[name] for name in PROBABILITY_NAMES if name in value), None)
-    return Stated(str(text).strip(), _probability(number))
+    return StatedAnswer(str(text).strip(), _probability(number))
 
 
 def _probability(value: object) -> float | None:
-    """A number from 0 to 1, or a text such as ``0.25`` or ``25%``."""
+    """`value` as a number from 0 to 1; texts may be ``0.25`` or ``25%``. None for anything else."""
     if isinstance(value, str):
         found = _NUMBER.fullmatch(value[:100])
         if found is None:

@@ -1,4 +1,4 @@
-"""Answers with probabilities, read from texts of every kind."""
+"""Answers with probabilities in tagged text and in JSON."""
 
 import json
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esamp.search.stated import Stated, parse, weights
+from esamp.search.stated_answers import StatedAnswer, parse, weights
 from growth import assert_linear
 
 TAGGED = """Sure! Here you go:
@@ -23,7 +23,7 @@ def plain(text: str) -> list[tuple[str, float | None]]:
     return [(each.text, each.probability) for each in parse(text)]
 
 
-def test_tags() -> None:
+def test_answers_in_tags_are_read_in_their_order() -> None:
     assert plain(TAGGED) == [("First one", 0.5), ("Second,\nwith two lines", 0.25)]
     assert all(each.whole for each in parse(TAGGED))
 
@@ -54,13 +54,13 @@ def test_tags() -> None:
         ("", []),
     ],
 )
-def test_tags_of_all_sorts(text: str, found: list[tuple[str, float | None]]) -> None:
+def test_tags_are_read_leniently(text: str, found: list[tuple[str, float | None]]) -> None:
     assert plain(text) == found
 
 
-def test_what_was_cut_off_is_told() -> None:
+def test_an_answer_that_was_cut_off_is_not_whole() -> None:
     text = "<response><text>a</text><probability>0.5</probability></response><response><text>b and"
-    assert parse(text) == [Stated("a", 0.5), Stated("b and", None, whole=False)]
+    assert parse(text) == [StatedAnswer("a", 0.5), StatedAnswer("b and", None, whole=False)]
     assert [each.whole for each in parse("<text>a\n<text>b")] == [True, False]
 
 
@@ -88,11 +88,11 @@ def test_what_was_cut_off_is_told() -> None:
         ("{}", []),
     ],
 )
-def test_json(text: str, found: list[tuple[str, float | None]]) -> None:
+def test_answers_in_json_are_read_leniently(text: str, found: list[tuple[str, float | None]]) -> None:
     assert plain(text) == found
 
 
-def test_distributions() -> None:
+def test_weights_are_normalised_probabilities() -> None:
     assert weights([0.5, 0.25, 0.25]) == [0.5, 0.25, 0.25]
     assert weights([0.3, 0.1]) == pytest.approx([0.75, 0.25])
     assert weights([0.25, None, 0.75]) == pytest.approx([1 / 6, 1 / 3, 1 / 2])  # the mean of 0.25 and 0.75 is 0.5
@@ -123,7 +123,7 @@ PIECES = st.lists(
 
 
 @given(st.text(max_size=300) | NASTY | PIECES)
-def test_any_text_is_read(text: str) -> None:
+def test_any_text_gives_stripped_answers_and_valid_probabilities(text: str) -> None:
     for each in parse(text):
         assert each.text == each.text.strip() != ""
         assert each.probability is None or 0 <= each.probability <= 1
@@ -134,7 +134,7 @@ ROWS = st.lists(st.tuples(WORDS.filter(bool), st.floats(0, 1)), min_size=1, max_
 
 
 @given(ROWS)
-def test_what_is_written_as_asked_is_read_as_it_is(rows: list[tuple[str, float]]) -> None:
+def test_replies_in_the_requested_format_are_read_exactly(rows: list[tuple[str, float]]) -> None:
     tagged = "\n".join(
         f"<response><text>{text}</text><probability>{p:.6f}</probability></response>" for text, p in rows
     )
@@ -147,5 +147,5 @@ def test_what_is_written_as_asked_is_read_as_it_is(rows: list[tuple[str, float]]
     "piece",
     ["<response>", "<text>", "<", "<response", "{", "[", "{}", "[]", '{"text": 1}', '{"a":', "<probability>", '"', "9"],
 )
-def test_the_work_grows_linearly_with_a_hostile_text(piece: str) -> None:
+def test_parsing_time_is_linear_in_hostile_texts(piece: str) -> None:
     assert_linear(parse, lambda size: piece * (size // len(piece)), 250_000)
