@@ -161,7 +161,7 @@ def test_wrong_answers_that_are_the_same_have_one_canonical_form() -> None:
 def test_items_of_other_tasks_are_refused() -> None:
     task = Coverage.build(CoverageOptions(answers="closed"))
     assert task.grade(task.items()[0], "Ohio").canonical == "Ohio"
-    with pytest.raises(TypeError, match="coverage/fruit is no coverage item"):
+    with pytest.raises(TypeError, match="coverage/fruit is not an item of this coverage task"):
         task.grade(Item("coverage/fruit", ""), "Mango")
 
 

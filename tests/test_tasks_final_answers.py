@@ -21,7 +21,7 @@ from esamp.tasks.math_text import normal
 from esamp.tasks.numerals import number, number_in_words
 from esamp.tasks.thought import without_thought
 from esamp.tasks.tot_text import ToTText
-from esamp.tasks.verifier import Verifier
+from esamp.tasks.math_verifier import MathVerifier
 from growth import assert_linear
 
 pytest.importorskip("math_verify", reason="math-verify is not installed: pip install -e '.[tasks]'")
@@ -29,13 +29,13 @@ TWENTY_FOUR = "6 / (5 / 4 - 1)"  # of 1 4 5 6
 
 
 @pytest.fixture(scope="module")
-def verifier() -> Iterator[Verifier]:
-    with Verifier() as found:
+def verifier() -> Iterator[MathVerifier]:
+    with MathVerifier() as found:
         yield found
 
 
 def contest(answer: int, text: str) -> Grade:
-    return Contest("aime24", []).grade(Item("aime24/00", "", {"answer": answer}), text)
+    return Contest([]).grade(Item("aime24/00", "", {"answer": answer}), text)
 
 
 def letter(gold: str, text: str) -> bool:
@@ -78,7 +78,7 @@ def test_thoughts_are_removed(text: str, left: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def graders(verifier: Verifier) -> dict[str, tuple[Callable[[str], Grade], str]]:
+def graders(verifier: MathVerifier) -> dict[str, tuple[Callable[[str], Grade], str]]:
     """A grader and a right answer of every task that grades without running code."""
     five, sentences = {"answer": "5"}, ["One ends.", "Two ends.", "Three ends.", "Four ends."]
     states = next(item for item in Coverage.build(CoverageOptions()).items() if "Texas" in json.dumps(dict(item.data)))
@@ -447,7 +447,7 @@ def test_times_as_a_letter_or_as_nothing() -> None:
     ],
     ids=ascii,
 )
-def test_formulas(verifier: Verifier, gold: str, text: str, right: bool) -> None:
+def test_formulas(verifier: MathVerifier, gold: str, text: str, right: bool) -> None:
     assert Math500([], verifier).grade(Item("x", "", {"answer": gold}), text).correct is right
 
 
@@ -471,7 +471,7 @@ def test_formulas(verifier: Verifier, gold: str, text: str, right: bool) -> None
     ],
     ids=ascii,
 )
-def test_word_problems(verifier: Verifier, gold: str, text: str, right: bool) -> None:
+def test_word_problems(verifier: MathVerifier, gold: str, text: str, right: bool) -> None:
     assert GSM8K([], verifier).grade(Item("x", "", {"answer": gold}), text).correct is right
 
 

@@ -16,15 +16,15 @@ from esamp.tasks.boxed import last_boxed
 from esamp.tasks.contest import Contest, ContestOptions, whole
 from esamp.tasks.math_answer import GSM8K, Math500
 from esamp.tasks.sources import SourceOptions, read_rows
-from esamp.tasks.verifier import Verifier
+from esamp.tasks.math_verifier import MathVerifier
 
 pytest.importorskip("math_verify", reason="math-verify is not installed: pip install -e '.[tasks]'")
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 
 @pytest.fixture(scope="module")
-def verifier() -> Iterator[Verifier]:
-    with Verifier() as found:
+def verifier() -> Iterator[MathVerifier]:
+    with MathVerifier() as found:
         yield found
 
 
@@ -106,7 +106,7 @@ def test_whole_numbers_as_they_are_boxed(text: str, number: int | None) -> None:
 )
 def test_a_contest_counts_the_last_box_alone(text: str, correct: bool) -> None:
     item = Item("aime24/00", "", {"answer": 73})
-    assert Contest("aime24", [item]).grade(item, text).correct is correct
+    assert Contest([item]).grade(item, text).correct is correct
 
 
 @pytest.mark.parametrize(
@@ -131,12 +131,12 @@ def test_a_contest_counts_the_last_box_alone(text: str, correct: bool) -> None:
     ],
     ids=lambda value: str(value)[:30],
 )
-def test_mathematical_answers(verifier: Verifier, gold: str, text: str, correct: bool) -> None:
+def test_mathematical_answers(verifier: MathVerifier, gold: str, text: str, correct: bool) -> None:
     item = Item("math500/0000", "", {"answer": gold})
     assert Math500([item], verifier).grade(item, text).correct is correct
 
 
-def test_equal_answers_have_one_canonical_form(verifier: Verifier) -> None:
+def test_equal_answers_have_one_canonical_form(verifier: MathVerifier) -> None:
     item = Item("math500/0000", "", {"answer": r"\frac{1}{2}"})
     task = Math500([item], verifier)
     forms = {task.grade(item, text).canonical for text in (r"\boxed{0.5}", r"\boxed{\frac{2}{4}}")}
@@ -189,7 +189,7 @@ def test_tasks_by_name() -> None:
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the benchmark files are not here")
-def test_the_published_files_load_and_their_own_answers_are_right(verifier: Verifier) -> None:
+def test_the_published_files_load_and_their_own_answers_are_right(verifier: MathVerifier) -> None:
     for contest in ("aime24", "aime25"):
         file = str(SHARED / "aime" / f"{contest}.jsonl")
         task = Contest.build(ContestOptions.parse({"contest": contest, "data": file}))

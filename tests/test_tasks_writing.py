@@ -14,8 +14,8 @@ from esamp.study import config
 from esamp.study.grid import cells
 from esamp.study.measures import MEASURES
 from esamp.tasks import registry
-from esamp.tasks.base import Item
-from esamp.tasks.continuation import UNGRADED, Continuation, ContinuationOptions
+from esamp.tasks.base import UNGRADED, Item
+from esamp.tasks.continuation import Continuation, ContinuationOptions
 from esamp.tasks.noveltybench import NoveltyBench
 from esamp.tasks.sources import SourceOptions
 from esamp.tasks.tot_text import ToTText, ToTTextOptions, sentences
@@ -53,7 +53,7 @@ def test_cut_points_are_evenly_spaced(tmp_path: Path) -> None:
 def test_files_that_are_not_there(name: str, tmp_path: Path) -> None:
     kind = registry.get(name)
     (tmp_path / "bytes.txt").write_bytes(b"\xff\xff")
-    for data, sentence in ((None, "reads a text file"), ("nothing.txt", "cannot read"), ("bytes.txt", "not UTF-8")):
+    for data, sentence in ((None, "reads a local file"), ("nothing.txt", "cannot read"), ("bytes.txt", "not UTF-8")):
         with pytest.raises(InputError, match=sentence):
             kind.build(kind.options.parse({"data": data and str(tmp_path / data)}))
     with pytest.raises(OptionError, match="places"):
@@ -129,7 +129,7 @@ def test_the_published_files() -> None:
 
 def test_prompts_of_open_questions(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"id": "q", "prompt": "Name a tree."}\n' * 2)
-    with pytest.raises(InputError, match="prompt 2: its id is there twice"):
+    with pytest.raises(InputError, match="prompt 2: its id occurs twice"):
         NoveltyBench.build(SourceOptions(data=str(tmp_path / "a.jsonl")))
     (tmp_path / "a.jsonl").write_text('{"id": "q", "prompt": "Name a tree."}\n')
     task = NoveltyBench.build(SourceOptions(data=str(tmp_path / "a.jsonl")))

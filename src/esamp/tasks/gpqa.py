@@ -2,20 +2,20 @@
 
 import hashlib
 import re
-from typing import Literal, Self
+from typing import Literal
 
-from esamp.errors import InputError
-from esamp.options import Options, narrowed
-from esamp.tasks import sources
-from esamp.tasks.base import Grade, Item, Task
+from typing_extensions import override
+
+from esamp.tasks.base import Grade, Item
 from esamp.tasks.boxed import boxes
 from esamp.tasks.final_answer import mark_ends, plain_characters, undressed
-from esamp.tasks.sources import SourceOptions
+from esamp.tasks.rows import RowsTask
+from esamp.tasks.sources import DataSet, Row
 from esamp.tasks.thought import without_thought
 
 LETTERS = "ABCD"
 COLUMNS = ("Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")
-ASK = 'Think step by step. Finish with a line "Answer: X", where X is one of the letters A, B, C and D.'
+INSTRUCTION = 'Think step by step. Finish with a line "Answer: X", where X is one of the letters A, B, C and D.'
 _LETTER = re.compile(r"[\[(<{*_\"'`“‘]{0,4}([A-D])[\])>}*_\"'`”’]{0,4}", re.IGNORECASE)
 _SAID_BEFORE = re.compile(r"(?:(?:the|final|correct|answer|option|choice|letter|is)\b[\s:*_]{0,4}){1,5}", re.IGNORECASE)
 _ENDS = re.compile(r"\s{0,4}(?:[.:;,!?)\]]|\Z)|\s{0,4}\n|\s{1,4}[-–—]\s|\s[(\"'“]")
@@ -30,54 +30,39 @@ _LOOKED_AT = 300
 """Characters behind a mark in which its letter is."""
 
 
-class GPQA(Task):
-    """198 questions of experts in biology, physics and chemistry.
+class GPQA(RowsTask):
+    """198 questions by experts in biology, physics and chemistry.
 
-    The options are shuffled by a hash of the question's id: the same order for every method, model and run. Graded is
-    the last ``Answer: X`` or boxed letter outside of thoughts, else the letter in ``the answer is X``.
+    The options are shuffled by a hash of the question's id, so their order is the same for every method, model and
+    run. The last ``Answer: X`` or boxed letter outside of thoughts is graded, else the letter in ``the answer is X``.
     """
 
     name = "gpqa"
     summary = "GPQA-Diamond: questions of experts with four options; no text of it is stored"
     source = "Rein et al. 2023, arXiv 2311.12022: Idavidrein/gpqa on the Hugging Face hub, gpqa_diamond"
-    options = SourceOptions
+    data_set = DataSet("Idavidrein/gpqa", "gpqa_diamond", "train")
+    row_noun = "question"
     private = True
 
-    def __init__(self, items: list[Item]) -> None:
-        """Use `build`."""
-        self._items = items
-
     @classmethod
-    def build(cls, options: Options) -> Self:
-        """Load the questions.
+    @override
+    def item(cls, row: Row) -> Item:
+        question = row.text("Question").strip()
+        options = [row.text(column).strip() for column in COLUMNS]
+        record = str(row.values.get("Record ID") or question)
+        name = hashlib.sha256(record.encode(errors="backslashreplace")).hexdigest()[:12]  # reveals nothing of the text
+        order = sorted(range(len(options)), key=lambda place: hashlib.sha256(f"{name}/{place}".encode()).digest())
+        lines = [f"({letter}) {options[place]}" for letter, place in zip(LETTERS, order, strict=True)]
+        prompt = "\n".join([question, "", *lines, "", INSTRUCTION])
+        return Item(f"{cls.name}/{name}", prompt, {"answer": LETTERS[order.index(0)]})
 
-        Raises:
-            InputError: they cannot be loaded, or one is there twice; tells the place alone.
-        """
-        wanted = narrowed(options, SourceOptions)
-        rows = sources.load(wanted, "Idavidrein/gpqa", config="gpqa_diamond", split="train")
-        items: dict[str, Item] = {}
-        for place, row in enumerate(rows, 1):
-            where = f"{cls.name}, question {place}"
-            question = str(sources.field(where, row, "Question")).strip()
-            given = [str(sources.field(where, row, column)).strip() for column in COLUMNS]
-            item = _item(str(row.get("Record ID") or question), question, given)
-            if item.id in items:
-                raise InputError(f"{where} is there twice")
-            items[item.id] = item
-        return cls(list(items.values()))
-
-    def items(self, split: str | None = None, limit: int | None = None) -> list[Item]:
-        """The questions in the order of the data set."""
-        return self._items[:limit]
-
+    @override
     def grade(self, item: Item, text: str) -> Grade:
-        """The last letter that the text gives as its answer; nothing else of the text is in the grade."""
         found = last_letter(without_thought(text))
         if found is None:
             return Grade(False, None, None, "no answer")
-        right = found == item.data["answer"]
-        return Grade(right, found, found, "correct" if right else "another letter")
+        correct = found == item.data["answer"]
+        return Grade(correct, found, found, "correct" if correct else "another letter")
 
 
 def last_letter(text: str) -> str | None:
@@ -128,11 +113,3 @@ def _behind(text: str, marks: Literal["colon", "verb"]) -> list[tuple[int, str]]
 def _without_styles(answer: str) -> str:
     r"""Without ``\text{...}`` and the like."""
     return re.sub(r"\\(?:text|math)[a-z]{0,6}\s{0,4}\{([^{}]*)\}", r"\1", answer)
-
-
-def _item(record: str, question: str, given: list[str]) -> Item:
-    """A question with its options in their order; its id is a hash, which tells nothing."""
-    name = hashlib.sha256(record.encode(errors="backslashreplace")).hexdigest()[:12]
-    order = sorted(range(len(given)), key=lambda place: hashlib.sha256(f"{name}/{place}".encode()).digest())
-    lines = [f"({letter}) {given[place]}" for letter, place in zip(LETTERS, order, strict=True)]
-    return Item(f"gpqa/{name}", "\n".join([question, "", *lines, "", ASK]), {"answer": LETTERS[order.index(0)]})

@@ -8,13 +8,10 @@ import sysconfig
 import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-from esamp.extras import install_command
-from esamp.tasks.worker import Worker, quiet
+from esamp.tasks.verifier_process import SECONDS, VerifierProcess, encodable, limit_memory, silence
 
-SECONDS = 10.0
 MEMORY = 4 << 30
 LONGEST = 10_000
 """Characters of an answer that are looked at; a longer one is wrong."""
@@ -39,25 +36,17 @@ FAILURES = (ArithmeticError, AssertionError, AttributeError, LookupError, Memory
 """What verifiers raise over answers of another form than theirs, beside `TypeError` and `ValueError`."""
 
 
-class GymVerifier:
-    """One family's verifier behind a pipe.
+class GymVerifier(VerifierProcess):
+    """The verifier of one family in another process.
 
-    Some verifiers run an answer as Python, or never end on it. Of the first kind, only formulas and exact answers are
-    shown to them. All run in a process with limits of memory and processor time that may open no file to write, start
-    no process and use no network; it is replaced when it does not answer.
+    Some verifiers run an answer as Python code or never return. The former get only formulas and exact answers. All
+    run with limits of memory and processor time; they may not open files for writing, start processes or use the
+    network.
     """
 
     def __init__(self, family: str, settings: Mapping[str, Any], seconds: float = SECONDS) -> None:
-        """Start nothing yet. An answer has `seconds` of processor time to be verified."""
+        super().__init__(__name__, (family, dict(settings)), package="reasoning-gym", seconds=seconds)
         self._family = family
-        missing = f"the package 'reasoning-gym' grades this task: {install_command('tasks')}"
-        self._worker = Worker(__name__, (family, dict(settings)), seconds, missing)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: object, error: object, trace: TracebackType | None) -> None:
-        self.close()
 
     def score(self, answer: str, entry: Mapping[str, Any]) -> tuple[float, str]:
         """The library's score of an answer, 0 to 1, and why it is not 1.
@@ -72,14 +61,10 @@ class GymVerifier:
             return 0.0, "not a number"  # some verifiers score the distance to it, which is NaN, as 1
         if not showable(self._family, answer):
             return 0.0, "not in the form of an answer"
-        score = self._worker.ask((answer.encode(errors="replace").decode(), entry))
+        score = self.call((encodable(answer), entry))
         if not isinstance(score, float):
             return 0.0, "the verifier did not end"
         return score, "another answer" if score >= 0 else "the verifier cannot read it"
-
-    def close(self) -> None:
-        """End the process."""
-        self._worker.close()
 
 
 def showable(family: str, answer: str) -> bool:
@@ -102,8 +87,8 @@ def start(settings: tuple[str, dict[str, Any]]) -> Callable[[tuple[str, Mapping[
     family, config = settings
     problems = create_dataset(family, **config)
     warnings.simplefilter("ignore")
-    quiet()
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    silence()
+    limit_memory(MEMORY)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     known = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib"))
     sys.addaudithook(partial(_watch, known))

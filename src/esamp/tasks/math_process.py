@@ -1,10 +1,11 @@
 """The process behind `Verifier`: equality by `math-verify`, with its verdicts checked again."""
 
 import logging
-import resource
 from collections.abc import Callable, Sequence
 from itertools import product
 from typing import Any
+
+from esamp.tasks.verifier_process import limit_memory
 
 MEMORY = 2 << 30
 DIGITS = 30
@@ -24,7 +25,7 @@ def start(_: object) -> Callable[[Sequence[str]], bool]:
     import sympy  # noqa: F401
 
     logging.getLogger("math_verify").setLevel(logging.CRITICAL)
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    limit_memory(MEMORY)
     return lambda request: equal(request[0], request[1])
 
 

@@ -6,11 +6,12 @@ import warnings
 from typing import Any, Self
 
 from pydantic import Field
+from typing_extensions import override
 
 from esamp.errors import MissingDependencyError, OptionError
 from esamp.extras import install_command
 from esamp.options import Options, narrowed
-from esamp.tasks.base import Grade, Item, Task
+from esamp.tasks.base import Grade, Item, ItemsTask
 from esamp.tasks.boxed import last_boxed
 from esamp.tasks.final_answer import stated, undressed
 from esamp.tasks.gym_verifier import LENIENT, GymVerifier
@@ -39,7 +40,7 @@ class ReasoningGymOptions(Options):
     """the family's own settings, as the library calls them"""
 
 
-class ReasoningGym(Task):
+class ReasoningGym(ItemsTask):
     """Problems of one family.
 
     The answer is what is in the last ``<answer>...</answer>``, else what is behind the last ``Answer:`` of the text up
@@ -54,10 +55,11 @@ class ReasoningGym(Task):
     options = ReasoningGymOptions
 
     def __init__(self, items: list[Item], entries: dict[str, dict[str, Any]], verifier: GymVerifier) -> None:
-        """Use `build`."""
-        self._items, self._entries, self._verifier = items, entries, verifier
+        super().__init__(items)
+        self._entries, self._verifier = entries, verifier
 
     @classmethod
+    @override
     def build(cls, options: Options) -> Self:
         """Generate the problems.
 
@@ -84,12 +86,8 @@ class ReasoningGym(Task):
             entries[name] = entry
         return cls(items, entries, GymVerifier(wanted.family, settings))
 
-    def items(self, split: str | None = None, limit: int | None = None) -> list[Item]:
-        """The problems in the order generated."""
-        return self._items[:limit]
-
+    @override
     def grade(self, item: Item, text: str) -> Grade:
-        """The library's verdict on the answer that the text gives."""
         answer = answer_of(text)
         if not answer:
             return Grade(False, None, None, "no answer")

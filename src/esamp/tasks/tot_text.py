@@ -4,15 +4,16 @@ import re
 from typing import Self
 
 from pydantic import Field
+from typing_extensions import override
 
 from esamp.errors import InputError
 from esamp.options import Options, narrowed
-from esamp.tasks.base import Grade, Item, Task
-from esamp.tasks.continuation import read_text
+from esamp.tasks.base import Grade, Item, ItemsTask
+from esamp.tasks.sources import local_path, read_text
 from esamp.tasks.thought import without_thought
 
 PARAGRAPHS = 4
-WORDS = (
+PROMPT = (
     "Write a short passage that makes sense as a whole. It has exactly four paragraphs with an empty line between "
     "them, and the last sentence of each paragraph is given, word for word:\n\n{sentences}\n\n"
     'You may plan first. Then write a line "Passage:", and behind it the passage alone.'
@@ -31,7 +32,7 @@ class ToTTextOptions(Options):
     """a text file in UTF-8, four sentences a line"""
 
 
-class ToTText(Task):
+class ToTText(ItemsTask):
     """Four sentences that have nothing to do with each other, each the end of a paragraph of one passage.
 
     Graded is the constraint alone: exactly four paragraphs, the i-th ends with the i-th sentence up to white space and
@@ -43,34 +44,23 @@ class ToTText(Task):
     source = "Yao et al. 2023, Tree of Thoughts, arXiv 2305.10601: data_100_random_text.txt of its repository"
     options = ToTTextOptions
 
-    def __init__(self, items: list[Item]) -> None:
-        """Use `build`."""
-        self._items = items
-
     @classmethod
+    @override
     def build(cls, options: Options) -> Self:
-        """Read the sentences.
-
-        Raises:
-            InputError: there is no file, or a line has not four sentences.
-        """
-        path, text = read_text(cls.name, narrowed(options, ToTTextOptions).data, "data_100_random_text.txt")
+        path = local_path(cls.name, narrowed(options, ToTTextOptions).data, "data_100_random_text.txt")
         items: list[Item] = []
-        for number, line in enumerate(text.split("\n"), 1):
+        for number, line in enumerate(read_text(path).split("\n"), 1):
             if line.strip():
                 found = sentences(line)
                 if len(found) != PARAGRAPHS:
                     raise InputError(f"{path}:{number} has {len(found)} sentences, not {PARAGRAPHS}")
                 listed = "\n".join(f"{place}. {sentence}" for place, sentence in enumerate(found, 1))
-                items.append(Item(f"{cls.name}/{len(items):03d}", WORDS.format(sentences=listed), {"sentences": found}))
+                prompt = PROMPT.format(sentences=listed)
+                items.append(Item(f"{cls.name}/{len(items):03d}", prompt, {"sentences": found}))
         return cls(items)
 
-    def items(self, split: str | None = None, limit: int | None = None) -> list[Item]:
-        """The lines in the order of the file."""
-        return self._items[:limit]
-
+    @override
     def grade(self, item: Item, text: str) -> Grade:
-        """Whether the constraint is met behind the last line ``Passage:``, or in the whole text if there is none."""
         given = item.data["sentences"]
         assert isinstance(given, list)
         text = without_thought(text)

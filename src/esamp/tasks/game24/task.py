@@ -9,11 +9,14 @@ import csv
 from pathlib import Path
 from typing import Literal, Self
 
+from typing_extensions import override
+
 from esamp.errors import InputError, OptionError
 from esamp.files import check_regular
 from esamp.options import Options, narrowed
 from esamp.tasks.base import Grade, Item, Task
 from esamp.tasks.countdown import Problem, grade_answer
+from esamp.tasks.sources import local_path
 
 TARGET = 24
 PAPER_RANKS = (901, 1000)
@@ -65,19 +68,10 @@ class Game24(Task):
     options = Game24Options
 
     @classmethod
+    @override
     def build(cls, options: Options) -> Self:
-        """Read the file.
-
-        Raises:
-            InputError: there is none, or it is no such list.
-        """
-        wanted = narrowed(options, Game24Options)
-        if wanted.data is None:
-            raise InputError(
-                "game24 reads its puzzles from a file: give --data 24.csv, or write options = { data = '24.csv' } into "
-                "the study"
-            )
-        return cls(Path(wanted.data), wording=wanted.wording)
+        chosen = narrowed(options, Game24Options)
+        return cls(local_path(cls.name, chosen.data, "24.csv"), wording=chosen.wording)
 
     def __init__(self, path: Path, *, wording: Literal["trace", "words"] = "trace") -> None:
         """Read the puzzles.
