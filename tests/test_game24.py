@@ -69,7 +69,7 @@ def test_the_same_solution_has_one_canonical_form(path: Path) -> None:
     item = task.items()[0]
     forms = {task.grade(item, f"Answer: {text}").canonical for text in ("5*4+(10-6)", "(10 - 6) + 4 * 5", "4*5-6+10")}
     assert len(forms) == 1
-    with pytest.raises(TypeError, match="no Game of 24 item"):
+    with pytest.raises(TypeError, match="not a Game of 24 item"):
         task.grade(Item("x", "", {"numbers": None}), "")
 
 

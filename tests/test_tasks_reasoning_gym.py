@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from esamp.errors import OptionError
 from esamp.study.grid import item_key
-from esamp.tasks.gym_verifier import EVALUATING, LENIENT, SYMBOLIC, GymVerifier, showable
+from esamp.tasks.gym_verifier import EVALUATING, LENIENT, SYMBOLIC, GymVerifier, is_safe
 from esamp.tasks.reasoning_gym import LenientVerifierWarning, ReasoningGym, ReasoningGymOptions, answer_of
 
 pytest.importorskip("reasoning_gym", reason="reasoning-gym is not installed: pip install -e '.[tasks]'")
@@ -64,8 +64,8 @@ def test_long_texts_take_no_time(tmp_path: Path) -> None:
     for piece in ("<answer>", "answer: ", "answer *****", "</answer>", "\n" * 50):
         answer_of(piece * 20_000)
     for family in (*SYMBOLIC, *EVALUATING):
-        assert not showable(family, "9" * 9_000 + "!")
-        assert not showable(family, "sin" * 3_000 + "!")
+        assert not is_safe(family, "9" * 9_000 + "!")
+        assert not is_safe(family, "sin" * 3_000 + "!")
 
 
 def test_problems_are_those_of_their_seed() -> None:
@@ -139,9 +139,9 @@ HOSTILE = (
 
 @pytest.mark.parametrize("family", sorted(SYMBOLIC | EVALUATING))
 def test_code_is_not_shown_to_verifiers_that_run_it(family: str) -> None:
-    assert not any(showable(family, text) for text in HOSTILE)
-    assert not showable(family, "\0")
-    assert not showable(family, "1" * 10_001)
+    assert not any(is_safe(family, text) for text in HOSTILE)
+    assert not is_safe(family, "\0")
+    assert not is_safe(family, "1" * 10_001)
 
 
 def test_the_lists_name_every_verifier_that_runs_an_answer() -> None:
@@ -159,8 +159,8 @@ def test_the_lists_name_every_verifier_that_runs_an_answer() -> None:
 
 def test_formulas_are_shown() -> None:
     for formula in ("x**2/2 + C", "-2*exp(3*x)*sin(x)/7 + C", "(1 + 2.5)*3/(4-1)", "asin(x) + log(x)", "6*z**2 - 9*z"):
-        assert showable("simple_integration", formula), formula
-    assert not showable("simple_integration", "import x")
+        assert is_safe("simple_integration", formula), formula
+    assert not is_safe("simple_integration", "import x")
 
 
 def test_hostile_answers_are_wrong_and_the_next_one_is_graded(puzzle: ReasoningGym, tmp_path: Path) -> None:
@@ -200,10 +200,10 @@ def test_a_verifier_that_does_not_end_is_ended() -> None:
 WATCHED = """
 import os, socket, subprocess, sys, sysconfig
 from functools import partial
-from esamp.tasks.gym_verifier import _watch
+from esamp.tasks.gym_verifier import _audit
 import json.tool
 target = sys.argv[1]
-sys.addaudithook(partial(_watch, (sysconfig.get_paths()["stdlib"],)))
+sys.addaudithook(partial(_audit, (sysconfig.get_paths()["stdlib"],)))
 acts = {
     "write": lambda: open(target, "w"), "read": lambda: open("/etc/passwd"), "system": lambda: os.system("true"),
     "start": lambda: subprocess.Popen(["true"]), "net": lambda: socket.socket(), "remove": lambda: os.remove(target),

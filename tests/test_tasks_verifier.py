@@ -98,7 +98,10 @@ def test_a_stalled_or_killed_process_is_replaced(echo: str, monkeypatch: pytest.
 @pytest.mark.timeout(120)
 def test_a_process_that_always_stalls_raises_an_error(echo: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verifier_process, "STALLED", 1.5)
-    with VerifierProcess(echo, "set", package="echo", seconds=60.0) as process, pytest.raises(UnsupportedError, match="grade it again"):
+    with (
+        VerifierProcess(echo, "set", package="echo", seconds=60.0) as process,
+        pytest.raises(UnsupportedError, match="grade it again"),
+    ):
         process.call("stops")
 
 

@@ -1,4 +1,7 @@
-"""GPQA-Diamond: four options, one letter. Its authors ask that no question be published, so none leaves memory."""
+"""GPQA-Diamond: multiple choice with four options.
+
+Its authors ask that no question be published, so no text of one is stored, printed or quoted in an error.
+"""
 
 import hashlib
 import re
@@ -17,17 +20,17 @@ LETTERS = "ABCD"
 COLUMNS = ("Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")
 INSTRUCTION = 'Think step by step. Finish with a line "Answer: X", where X is one of the letters A, B, C and D.'
 _LETTER = re.compile(r"[\[(<{*_\"'`“‘]{0,4}([A-D])[\])>}*_\"'`”’]{0,4}", re.IGNORECASE)
-_SAID_BEFORE = re.compile(r"(?:(?:the|final|correct|answer|option|choice|letter|is)\b[\s:*_]{0,4}){1,5}", re.IGNORECASE)
+_LEAD_IN = re.compile(r"(?:(?:the|final|correct|answer|option|choice|letter|is)\b[\s:*_]{0,4}){1,5}", re.IGNORECASE)
 _ENDS = re.compile(r"\s{0,4}(?:[.:;,!?)\]]|\Z)|\s{0,4}\n|\s{1,4}[-–—]\s|\s[(\"'“]")
-"""What ends a letter that is an option: a sign, the line, or a dash or bracket that is set apart."""
-_OTHER = re.compile(
+"""What follows the letter of an option: punctuation, the end of the line, or a dash or bracket after a space."""
+_SECOND_LETTER = re.compile(
     r"\s{0,4}(?:,|&|/|\+|\bor\b|\band\b)\s{0,4}(?:option\s|choice\s)?[(\[]?([A-D])(?![\w'’])", re.IGNORECASE
 )
-_SENTENCE = re.compile(
+_VERB_PHRASE = re.compile(
     r"\s{1,4}(?:is|was|because|since|as|and|which|where|for|due|by|would|will|has|with)\b", re.IGNORECASE
 )
-_LOOKED_AT = 300
-"""Characters behind a mark in which its letter is."""
+_REACH = 300
+"""Characters after a mark in which its letter is searched."""
 
 
 class GPQA(RowsTask):
@@ -68,12 +71,12 @@ class GPQA(RowsTask):
 def last_letter(text: str) -> str | None:
     r"""The last letter given as ``Answer: B``, ``**Answer:** (b)`` or ``\boxed{B}``, else as ``the answer is B``.
 
-    A letter that begins a word or a formula (``Answer: Because``, ``Answer: C-H``), one of several (``A or B``) and
-    the article (``Answer: a ketone``) are no answer. None if there is no letter.
+    Not an answer: a letter that begins a word or a formula (``Answer: Because``, ``Answer: C-H``), one of several
+    letters (``A or B``), and the article (``Answer: a ketone``). None if no letter is left.
     """
     text = plain_characters(text)
-    given = [(box.begin, box.inside) for box in boxes(text)] + _behind(text, "colon")
-    for places in (sorted(given), _behind(text, "verb")):
+    given = [(box.begin, box.inside) for box in boxes(text)] + _after(text, "colon")
+    for places in (sorted(given), _after(text, "verb")):
         found = [each for _, answer in places if (each := letter(answer)) is not None]
         if found:
             return found[-1]
@@ -81,35 +84,35 @@ def last_letter(text: str) -> str | None:
 
 
 def letter(answer: str) -> str | None:
-    """The letter that an answer begins with, if it stands there as an option."""
-    answer = answer[:_LOOKED_AT].lstrip()
+    """The letter with which an answer begins, if it denotes an option."""
+    answer = answer[:_REACH].lstrip()
     for end in (len(answer), answer.find("\n")):
         if end > 0 and (alone := _LETTER.fullmatch(undressed(answer[:end]))) is not None:
             return alone[1].upper()
     plain = re.sub(r"^[\s$*]{0,4}(?:\\[(\[])?[\s$]{0,2}", "", _without_styles(answer))
-    if said := _SAID_BEFORE.match(plain):
-        plain = plain[said.end() :]
+    if lead_in := _LEAD_IN.match(plain):
+        plain = plain[lead_in.end() :]
     found = _LETTER.match(plain)
     if found is None:
         return None
-    behind = re.sub(r"^(?:\s{0,2}\\[)\]]|\$)", "", plain[found.end() :])
-    other = _OTHER.match(behind)
+    rest = re.sub(r"^(?:\s{0,2}\\[)\]]|\$)", "", plain[found.end() :])
+    other = _SECOND_LETTER.match(rest)
     if other is not None and (other[1].isupper() or found[1].islower()):
         return None
     bracketed = found[0][-1] in ")]>}" or found[0][-1] == "*"
     capital = found[1].isupper()
-    sentence = capital and _SENTENCE.match(behind) is not None
-    named = capital and found[1] != "A" and re.match(r"\s{1,4}\w", behind) is not None
-    if (_ENDS.match(behind) or sentence or named or (bracketed and re.match(r"\s", behind))) and behind[:1] != "(":
+    begins_sentence = capital and _VERB_PHRASE.match(rest) is not None
+    named = capital and found[1] != "A" and re.match(r"\s{1,4}\w", rest) is not None
+    if (_ENDS.match(rest) or begins_sentence or named or (bracketed and re.match(r"\s", rest))) and rest[:1] != "(":
         return found[1].upper()
     return None
 
 
-def _behind(text: str, marks: Literal["colon", "verb"]) -> list[tuple[int, str]]:
-    """Where each mark of an answer ends, and what stands there."""
-    return [(end, text[end : end + _LOOKED_AT].lstrip(" \t\n*_:")) for end in mark_ends(text, marks)]
+def _after(text: str, marks: Literal["colon", "verb"]) -> list[tuple[int, str]]:
+    """The position of the end of each mark of an answer, and the text after it."""
+    return [(end, text[end : end + _REACH].lstrip(" \t\n*_:")) for end in mark_ends(text, marks)]
 
 
 def _without_styles(answer: str) -> str:
-    r"""Without ``\text{...}`` and the like."""
+    r"""The answer without ``\text{...}`` and similar commands around parts of it."""
     return re.sub(r"\\(?:text|math)[a-z]{0,6}\s{0,4}\{([^{}]*)\}", r"\1", answer)

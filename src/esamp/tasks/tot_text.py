@@ -1,4 +1,4 @@
-"""Tree of Thoughts' creative text: four paragraphs, each of which ends with a given sentence."""
+"""The creative writing task of Tree of Thoughts: four paragraphs, each of which ends with a given sentence."""
 
 import re
 from typing import Self
@@ -20,23 +20,24 @@ PROMPT = (
 )
 _END = re.compile(r"(?<=[.!?])[\"'”’)]*\s+")
 _UNMARKED = re.compile(r"(?<=[a-z])\s+(?=(?:He|She|It|You|They|We|The|There|Just)\b)")
-"""Where a sentence begins though none has ended: five lines of the published file have one without a mark."""
+"""The beginning of a sentence after one without punctuation, as in five lines of the published file."""
 _QUOTES = str.maketrans("“”„«»‘’‚`", '"""""\'\'\'\'')
-_HEAD = re.compile(r"^[ \t#*_]{0,8}passage[ \t*_]{0,4}:[ \t*_]{0,4}", re.IGNORECASE | re.MULTILINE)
+_HEADING = re.compile(r"^[ \t#*_]{0,8}passage[ \t*_]{0,4}:[ \t*_]{0,4}", re.IGNORECASE | re.MULTILINE)
 
 
 class ToTTextOptions(Options):
-    """Options of the creative texts."""
+    """Options of the creative writing task."""
 
     data: str | None = Field(None, min_length=1)
-    """a text file in UTF-8, four sentences a line"""
+    """a text file in UTF-8 with four sentences per line"""
 
 
 class ToTText(ItemsTask):
-    """Four sentences that have nothing to do with each other, each the end of a paragraph of one passage.
+    """Four unrelated sentences, each of which must end a paragraph of one passage.
 
-    Graded is the constraint alone: exactly four paragraphs, the i-th ends with the i-th sentence up to white space and
-    the kind of quotes. Whether the passage makes sense is for a judge.
+    Only the constraint is graded: exactly four paragraphs, of which the i-th ends with the i-th sentence, apart from
+    white space and the style of quotes. The passage begins after the last line ``Passage:``, or with the text if there
+    is no such line. Whether the passage makes sense is left to a judge.
     """
 
     name = "tot_text"
@@ -64,8 +65,8 @@ class ToTText(ItemsTask):
         given = item.data["sentences"]
         assert isinstance(given, list)
         text = without_thought(text)
-        heads = list(_HEAD.finditer(text))
-        body = text[heads[-1].end() :] if heads else text
+        headings = list(_HEADING.finditer(text))
+        body = text[headings[-1].end() :] if headings else text
         paragraphs = [plain(each) for each in re.split(r"\n[ \t\r]*\n", body)]
         paragraphs = [each for each in paragraphs if each]
         if len(paragraphs) != PARAGRAPHS:
@@ -78,7 +79,7 @@ class ToTText(ItemsTask):
 
 
 def sentences(line: str) -> list[str]:
-    """The sentences of a line: each ends with a mark, closing quotes may follow it. One without a mark is found too."""
+    """The sentences of a line. Each ends with punctuation, which closing quotes may follow; one may lack it."""
     ends = [match.end() for match in _END.finditer(line.strip() + " ")]
     found = [line.strip()[start:end].strip() for start, end in zip([0, *ends], ends, strict=False)]
     if len(found) >= PARAGRAPHS:
@@ -87,12 +88,12 @@ def sentences(line: str) -> list[str]:
 
 
 def plain(text: str) -> str:
-    """One line with plain quotes, single spaces and no emphasis around it."""
+    """The text on one line, with plain quotes, single spaces and no emphasis around it."""
     return " ".join(text.translate(_QUOTES).split()).strip("*_ ")
 
 
 def _ends(paragraph: str, sentence: str) -> bool:
-    """Whether it ends with the sentence, alone or in quotes, and not with a word that only ends like it."""
+    """Whether a paragraph ends with the whole sentence, possibly in quotes, and not only with the same letters."""
     for end in (paragraph, paragraph.rstrip("\"'*_ ")):
         if end.endswith(sentence) and not end.removesuffix(sentence)[-1:].isalnum():
             return True
