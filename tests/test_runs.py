@@ -276,7 +276,7 @@ def test_zeros_after_a_power_cut_are_a_torn_line(tmp_path: Path) -> None:
 def test_somebody_elses_file_is_left_alone(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "diary.txt"
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r"diary.txt:1 is not a line of such a run"):
+    with pytest.raises(InputError, match=r"diary.txt:1 was not written by such a run"):
         OutputFile(path, JOB.settings())
     assert path.read_bytes() == content
 
@@ -286,7 +286,7 @@ def test_a_broken_line_in_the_middle_is_named(tmp_path: Path) -> None:
     do(JOB, path, Parrot())
     first, _, third = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(first + b'{"key": "broken\n' + third)
-    with pytest.raises(InputError, match=r"out.jsonl:2 is not a line"):
+    with pytest.raises(InputError, match=r"out.jsonl:2 was not written"):
         OutputFile(path, JOB.settings())
 
 

@@ -18,10 +18,10 @@ from esamp.tasks.final_answer import final_answer, stated, undressed
 from esamp.tasks.gpqa import GPQA
 from esamp.tasks.math_answer import GSM8K, Math500, answer_of
 from esamp.tasks.math_text import normal
+from esamp.tasks.math_verifier import MathVerifier
 from esamp.tasks.numerals import number, number_in_words
 from esamp.tasks.thought import without_thought
 from esamp.tasks.tot_text import ToTText
-from esamp.tasks.math_verifier import MathVerifier
 from growth import assert_linear
 
 pytest.importorskip("math_verify", reason="math-verify is not installed: pip install -e '.[tasks]'")

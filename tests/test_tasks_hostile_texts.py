@@ -16,9 +16,9 @@ from esamp.tasks.final_answer import undressed
 from esamp.tasks.gpqa import last_letter
 from esamp.tasks.livecodebench import LiveCodeBench, LiveCodeBenchOptions
 from esamp.tasks.math_answer import GSM8K, Math500
+from esamp.tasks.math_verifier import MathVerifier
 from esamp.tasks.reasoning_gym import answer_of
 from esamp.tasks.thought import without_thought
-from esamp.tasks.math_verifier import MathVerifier
 from growth import FACTOR, assert_linear
 
 SIZE = (1 << 20) // FACTOR

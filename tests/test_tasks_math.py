@@ -15,8 +15,8 @@ from esamp.tasks.base import Item
 from esamp.tasks.boxed import last_boxed
 from esamp.tasks.contest import Contest, ContestOptions, whole
 from esamp.tasks.math_answer import GSM8K, Math500
-from esamp.tasks.sources import SourceOptions, read_rows
 from esamp.tasks.math_verifier import MathVerifier
+from esamp.tasks.sources import SourceOptions, read_rows
 
 pytest.importorskip("math_verify", reason="math-verify is not installed: pip install -e '.[tasks]'")
 SHARED = Path(__file__).parents[2] / "shared" / "data"
