@@ -161,7 +161,7 @@ class Work:
         with file:
             if file.torn:
                 self.on_torn(file.path)
-            missing = {item.id: item for item in problems.items if not file.settled(item_key(item))}
+            missing = {item.id: item for item in problems.items if not file.is_finished(item_key(item))}
             if not missing:
                 return True
             progress = self.on_cell(cell, len(missing))

@@ -1,8 +1,9 @@
-"""`Worker`: calls of one function in a process of its own, which can be killed, under a limit of processor time."""
+"""`VerifierProcess`: calls of one function in a process that can be killed, each within a limit of processor time."""
 
 import json
 import multiprocessing
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -15,15 +16,18 @@ from types import TracebackType
 from typing import Any, Self
 
 from esamp.errors import MissingDependencyError, UnsupportedError
+from esamp.extras import install_command
 
+SECONDS = 10.0
+"""Processor time of one call by default."""
 STALLED = 30.0
-"""Seconds without any processor time after which a process counts as stalled, and is replaced."""
-TRIES = 3
-LARGEST = 1 << 20
-"""Bytes of a reply."""
+"""Seconds without any processor time after which a process counts as stalled and is replaced."""
+ATTEMPTS = 3
+LARGEST_REPLY = 1 << 20
+"""Bytes."""
 _START = (
     "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from importlib import import_module; "
-    "from esamp.tasks.worker import serve; serve(import_module(sys.argv[2]).start, int(sys.argv[3]))"
+    "from esamp.tasks.verifier_process import serve; serve(import_module(sys.argv[2]).start, int(sys.argv[3]))"
 )
 
 
@@ -31,26 +35,27 @@ class _StalledError(Exception):
     """The process got no processor time."""
 
 
-class Worker:
-    """A process that answers one request at a time.
+class VerifierProcess:
+    """Calls a function in another process, one call at a time.
 
-    The module that it runs has a function ``start(settings)``, which prepares the process and returns the function
-    that is called with each request; its replies must be JSON. The process is a new interpreter that never imports the
-    caller's main module, so that a script needs no main guard. It is killed by its own timer when one request has used
-    its processor time: how long it waits for a processor, or is suspended, does not count.
+    Verifiers hand untrusted answers to libraries that may run for very long or use much memory on them. The module
+    that the process runs has a function ``start(settings)``, which prepares the process and returns the function to
+    call; replies must be JSON. The process starts with the first call. It is a new interpreter that never imports the
+    caller's main module, so a script needs no main guard. Its own timer kills it when one call has used up its
+    processor time; time spent waiting for a processor or suspended does not count. The next call starts a new one.
     """
 
-    def __init__(self, module: str, settings: object, seconds: float, missing: str) -> None:
-        """Start nothing yet.
+    def __init__(self, module: str, settings: object, *, package: str, seconds: float = SECONDS) -> None:
+        """Store the settings; no process is started yet.
 
         Args:
-            module: what the process runs.
-            settings: what its ``start`` is given.
-            seconds: processor time of one request.
-            missing: the error's sentence where a package is not installed.
+            module: the module with the function `start`.
+            settings: its argument.
+            package: the package that the module needs, for the error if it is not installed.
+            seconds: processor time of one call.
         """
         self.seconds = seconds
-        self._module, self._settings, self._missing = module, settings, missing
+        self._module, self._settings, self._package = module, settings, package
         self._process: subprocess.Popen[bytes] | None = None
         self._pipe: Connection | None = None
         self._lock = threading.Lock()
@@ -64,25 +69,25 @@ class Worker:
     def __del__(self) -> None:
         self.close()
 
-    def ask(self, request: object) -> Any:
-        """The reply to a request; None if the process used up its time, or died of the request.
+    def call(self, argument: object) -> Any:
+        """The function's reply; None if the call used up its processor time or ended the process.
 
         Raises:
-            MissingDependencyError: a package is not installed.
-            UnsupportedError: the process gets no processor time, in several tries.
+            MissingDependencyError: the package is not installed.
+            UnsupportedError: the process was stopped or killed from outside in every attempt.
         """
         with self._lock:
-            for _ in range(TRIES):
+            for _ in range(ATTEMPTS):
                 try:
                     pipe = self._started()
-                    pipe.send((request, max(self.seconds, 0.001)))
+                    pipe.send((argument, max(self.seconds, 0.001)))
                     return json.loads(self._received(pipe))
                 except _StalledError:
                     self.close()
                 except (EOFError, OSError):
                     killed = self._process is not None and self._process.wait() == -signal.SIGKILL
                     self.close()
-                    if not killed:  # by somebody else: the request is not to blame
+                    if not killed:  # SIGKILL comes from outside: then the call is not the cause, and is repeated
                         return None
         raise UnsupportedError(
             "the process that verifies answers was stopped or killed from outside, several times: this answer has no "
@@ -108,11 +113,13 @@ class Worker:
             self._pipe.send(self._settings)
             if json.loads(self._received(self._pipe)) != "ready":
                 self.close()
-                raise MissingDependencyError(self._missing)
+                raise MissingDependencyError(
+                    f"the package {self._package!r} grades this task: {install_command('tasks')}"
+                )
         return self._pipe
 
     def _received(self, pipe: Connection) -> bytes:
-        """The next message, however long it takes, as long as the process is given processor time."""
+        """The next message. Waits without limit as long as the process gets processor time."""
         assert self._process is not None
         used, since = _processor_time(self._process.pid), time.monotonic()
         while not pipe.poll(1.0):
@@ -121,25 +128,25 @@ class Worker:
                 used, since = now, time.monotonic()
             elif time.monotonic() - since > STALLED:
                 raise _StalledError
-        return pipe.recv_bytes(LARGEST)
+        return pipe.recv_bytes(LARGEST_REPLY)
 
 
 def serve(start: Callable[[Any], Callable[[Any], Any]], descriptor: int) -> None:
-    """The other end of the pipe."""
+    """Run in the process: answer the calls that arrive on the pipe with this file descriptor."""
     with Connection(descriptor) as pipe:
         try:
-            answer = start(pipe.recv())
+            function = start(pipe.recv())
         except ModuleNotFoundError:
             pipe.send_bytes(b'"missing"')
             return
         pipe.send_bytes(b'"ready"')
         while True:
             try:
-                request, seconds = pipe.recv()
+                argument, seconds = pipe.recv()
             except EOFError:
                 return
-            signal.setitimer(signal.ITIMER_PROF, seconds)  # its signal ends the process
-            reply = json.dumps(answer(request)).encode()
+            signal.setitimer(signal.ITIMER_PROF, seconds)  # its signal terminates the process
+            reply = json.dumps(function(argument)).encode()
             signal.setitimer(signal.ITIMER_PROF, 0)
             pipe.send_bytes(reply)
 
@@ -150,8 +157,18 @@ def _processor_time(pid: int) -> int:
     return int(fields[11]) + int(fields[12])
 
 
-def quiet() -> None:
-    """Send whatever a library prints nowhere."""
-    silent = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(silent, 1)
-    os.dup2(silent, 2)
+def limit_memory(size: int) -> None:
+    """Limit the address space of this process, in bytes."""
+    resource.setrlimit(resource.RLIMIT_AS, (size, size))
+
+
+def silence() -> None:
+    """Discard everything that this process prints."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.dup2(null, 2)
+
+
+def encodable(text: str) -> str:
+    """The text with question marks for half surrogate pairs, which no pipe takes."""
+    return text.encode(errors="replace").decode()
