@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from esamp.engines.vllm import loading
-from esamp.engines.vllm.params import RequestOptions, flat
+from esamp.engines.vllm import llm_engine
+from esamp.engines.vllm.params import RequestOptions, flatten
 from esamp.engines.vllm.settings import VLLMSettings
 from esamp.explorer.config import ESampConfig
 from esamp.methods.esamp import ESamp
@@ -53,7 +53,7 @@ class VLLMSubject(Subject):
             layers=tuple(sorted({1, *ESamp.layers(options)})),
             shared=True,
             memory=1 << 20,
-            defaults={name: value for name, value in flat("esamp", options).items() if name != "method"},
+            defaults={name: value for name, value in flatten("esamp", options).items() if name != "method"},
         )
         arguments: dict[str, Any] = dict(
             max_model_len=load.prompt_tokens + load.tokens,
@@ -62,7 +62,7 @@ class VLLMSubject(Subject):
         )
         if dummy:
             arguments |= dict(load_format="dummy")
-        self._llm = loading.start(
+        self._llm = llm_engine.start(
             source,
             settings,
             device=device,
@@ -103,7 +103,7 @@ class VLLMSubject(Subject):
             self._open = False
             llm = self._llm
             del self._llm
-            loading.stop(llm, in_process=True)
+            llm_engine.stop(llm, in_process=True)
 
     def _params(self, options: ESampConfig | None) -> "SamplingParams":
         from vllm import SamplingParams
@@ -115,7 +115,7 @@ class VLLMSubject(Subject):
             ignore_eos=True,
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
-            extra_args=None if options is None else flat("esamp", options, RequestOptions(trace=self._full)),
+            extra_args=None if options is None else flatten("esamp", options, RequestOptions(trace=self._full)),
         )
 
     def _counters(self) -> Mapping[str, float]:

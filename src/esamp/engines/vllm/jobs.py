@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from esamp.engines import text
 from esamp.engines.base import Progress, Request, Sample, TokenTrace
-from esamp.engines.vllm.params import SAMPLER_SET, RequestOptions, flat
+from esamp.engines.vllm.params import SAMPLER_SET, SEED_LIMIT, RequestOptions, flatten
 from esamp.errors import UnansweredError
 from esamp.methods.base import DecodeMethod, Method
 from esamp.options import Options
@@ -19,8 +19,6 @@ from esamp.options import Options
 if TYPE_CHECKING:
     from vllm import CompletionOutput, SamplingParams
 
-SEEDS = 2**62
-"""vLLM adds a sample's index to the request's seed; the sum must stay a seed."""
 ENDINGS: Mapping[str, bool] = {"stop": True, "length": False}
 """vLLM's reasons for the end of a sample, and whether it ended by itself."""
 
@@ -69,7 +67,7 @@ class Job:
         """Whether the method takes part in decode steps."""
         return issubclass(self.method, DecodeMethod)
 
-    def params(self, asked: RequestOptions, *, n: int, first: int) -> "SamplingParams":
+    def params(self, common: RequestOptions, *, n: int, first: int) -> "SamplingParams":
         """What vLLM is told about `n` samples, of which `first` is the first one.
 
         Raises:
@@ -81,7 +79,7 @@ class Job:
         sampling = self.request.own_sampling
         return SamplingParams(
             n=n,
-            seed=self.request.own_seed % SEEDS + first,
+            seed=self.request.own_seed % SEED_LIMIT + first,
             temperature=sampling.temperature,
             top_k=sampling.top_k,
             top_p=sampling.top_p,
@@ -94,7 +92,9 @@ class Job:
             detokenize=bool(sampling.stop),
             output_kind=RequestOutputKind.DELTA,
             logprobs=0 if self.logprobs else None,
-            extra_args=flat(self.request.method, self.options, asked) | {SAMPLER_SET: True} if self.explores else None,
+            extra_args=flatten(self.request.method, self.options, common) | {SAMPLER_SET: True}
+            if self.explores
+            else None,
         )
 
     def take(self, index: int, new: "CompletionOutput") -> None:
