@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from esamp import plugins
-from esamp.engines.vllm import body
-from esamp.engines.vllm.frontend import Exploring, FrontEnd
+from esamp.engines.vllm.server import body
+from esamp.engines.vllm.server.frontend import Exploring, FrontEnd
 from esamp.engines.vllm.params import parse
 from esamp.engines.vllm.settings import VLLMSettings
 from esamp.errors import OptionError

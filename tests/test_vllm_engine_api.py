@@ -18,9 +18,9 @@ from esamp.cli import main
 from esamp.engines import registry
 from esamp.engines.base import Completion, Request, Sample, check_active
 from esamp.engines.hf import HFEngine
-from esamp.engines.vllm import build
+from esamp.engines.vllm import distribution
 from esamp.engines.vllm.engine import VLLMEngine
-from esamp.engines.vllm.params import RequestOptions, flat, parse
+from esamp.engines.vllm.params import RequestOptions, flatten, parse
 from esamp.errors import (
     EsampError,
     InactiveMethodError,
@@ -76,15 +76,15 @@ def only(engine: VLLMEngine, asked: Request) -> Completion:
     ids=str,
 )
 def test_options_survive_the_way_to_the_worker(options: ESampConfig) -> None:
-    asked = parse(json.loads(json.dumps(flat("esamp", options, RequestOptions(trace=True)))))
+    asked = parse(json.loads(json.dumps(flatten("esamp", options, RequestOptions(trace=True)))))
     assert asked is not None
     assert asked.options == options
     assert (asked.trace, asked.telemetry, asked.group) == (True, False, None)
 
 
 def test_only_what_was_set_is_told() -> None:
-    assert flat("esamp", ESampConfig()) == {"method": "esamp"}
-    assert flat("esamp", ESampConfig(beta=0.5)) == {"method": "esamp", "beta": 0.5}
+    assert flatten("esamp", ESampConfig()) == {"method": "esamp"}
+    assert flatten("esamp", ESampConfig(beta=0.5)) == {"method": "esamp", "beta": 0.5}
 
 
 # ---- samples

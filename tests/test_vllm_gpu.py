@@ -26,8 +26,8 @@ pytest.importorskip("vllm", reason='vLLM is not installed: pip install -e ".[vll
 
 import esamp
 from esamp import ESampConfig
-from esamp.engines.vllm.exploration import Exploration
-from esamp.engines.vllm.groups import Groups
+from esamp.engines.vllm.workers.exploration import Exploration
+from esamp.engines.vllm.workers.groups import Groups
 from esamp.models import embedded_path
 from vllm_engine import LLM, Request, Sample, counters, generate, running
 from vllm_models import replay

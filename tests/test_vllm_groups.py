@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from applicable import applicable
-from esamp.engines.vllm.groups import Groups
+from esamp.engines.vllm.workers.groups import Groups
 from esamp.engines.vllm.params import SAMPLES
 from esamp.engines.vllm.settings import VLLMSettings
 from esamp.errors import OptionError

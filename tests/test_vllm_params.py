@@ -2,7 +2,7 @@
 
 import pytest
 
-from esamp.engines.vllm.params import SAMPLES, member, parse
+from esamp.engines.vllm.params import SAMPLES, sample_id, parse
 from esamp.engines.vllm.settings import VLLMSettings
 from esamp.errors import OptionError
 from esamp.explorer.config import ESampConfig

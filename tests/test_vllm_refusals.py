@@ -21,7 +21,7 @@ def config() -> Iterator[object]:
 
 
 def check(config: object) -> None:
-    from esamp.engines.vllm.installation import check_engine
+    from esamp.engines.vllm.workers.attachment import check_engine
 
     check_engine(config)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from esamp.engines.vllm.params import member
+from esamp.engines.vllm.params import sample_id
 from esamp.explorer.config import ESampConfig
 from esamp.methods.esamp import ESamp
 from esamp.models import embedded_path

