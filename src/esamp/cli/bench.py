@@ -1,78 +1,53 @@
-"""`esamp bench`: what exploring costs, and what it brings in diversity."""
+"""`esamp bench`: what methods cost, and what they bring in diversity."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
+from esamp.bench.options import BenchOptions, What
 from esamp.cli.flags import FlagGroup, with_flags
-from esamp.errors import OptionError
 from esamp.explorer.config import ESampConfig
-from esamp.models import EMBEDDED
-from esamp.models.shapes import SHAPES
-
-TOKENS, SHAPE_TOKENS = 128, 32
-"""Tokens of each sample by default: of a model, and of a shape, whose steps may take a second on a CPU."""
 
 
-@with_flags(options=FlagGroup("Method options", ESampConfig))
+@with_flags(
+    run=FlagGroup("Measurement", BenchOptions),
+    options=FlagGroup("Options of esamp", {"esamp": ESampConfig}, choose=lambda _: "esamp", kind="method"),
+)
 def command(
+    run: BenchOptions,
     options: ESampConfig,
     what: Annotated[
-        Literal["throughput", "diversity"],
-        typer.Argument(help="cost in tokens a second, or diversity against perplexity"),
+        What,
+        typer.Argument(help="cost in tokens a second, diversity against perplexity, or the cost over sizes"),
     ] = "throughput",
-    engine: Annotated[Literal["hf", "vllm"], typer.Option(help="what runs the model")] = "hf",
-    model: Annotated[str, typer.Option(help="hub name, folder, countdown or smollm2")] = EMBEDDED,
-    shape: Annotated[
-        str | None,
-        typer.Option(
-            help=f"throughput: made-up weights of this shape instead of a model: {', '.join(SHAPES)}",
-            metavar="NAME",
-            show_default=False,
-        ),
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16")] = "auto",
-    prompts: Annotated[int, typer.Option(min=1, help="throughput: prompts side by side")] = 1,
-    samples: Annotated[int, typer.Option("-n", "--samples", min=2, help="samples of each prompt")] = 16,
-    tokens: Annotated[
-        int | None,
-        typer.Option(
-            min=2, help=f"tokens of each sample, by default {TOKENS}, or {SHAPE_TOKENS} of a shape", show_default=False
-        ),
-    ] = None,
-    pairs: Annotated[int, typer.Option(min=1, help="throughput: interleaved pairs of runs")] = 5,
-    full: Annotated[bool, typer.Option(help="throughput: with the telemetry that costs a second projection")] = False,
-    seeds: Annotated[int, typer.Option(min=1, help="diversity: seeds")] = 2,
-    embedder: Annotated[
-        Literal["auto", "ngram", "minilm"], typer.Option(help="diversity: what texts are compared by")
-    ] = "auto",
-    prompt: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="diversity: texts to continue, repeatable; by default stories, or Countdown for the embedded model"
-        ),
-    ] = None,
     json: Annotated[bool, typer.Option("--json", help="print one JSON document", show_default=False)] = False,
 ) -> None:
-    """Measure what exploring costs (throughput) or what it brings (diversity).
+    """Measure what a method costs (throughput, scaling) or what it brings (diversity).
 
-    throughput: the same decoding on and off in interleaved pairs of equal length; fails if nothing was explored.
-
+    throughput: the same decoding on and off in interleaved pairs of equal length; fails if nothing was explored. With
+    --count, what a decode step launches and moves instead, which does not depend on the machine.
     diversity: Vendi Score, cosine, perplexity and entropy of vanilla over temperatures, of ESamp as published and of
     ours; the options given on the command line add an arm of their own.
-    """
-    if shape is not None and model != EMBEDDED:
-        raise OptionError("give --model or --shape, not both")
-    if what == "diversity" and (engine != "hf" or shape is not None):
-        raise OptionError("diversity is measured on real models and the hf engine: leave out --engine and --shape")
-    from esamp.cli import bench_run  # imports torch
-    from esamp.study.throughput import Load
+    scaling: one decode step of the method alone, over groups and samples, sizes of states, and slots.
 
-    place = bench_run.Place(engine, model, shape, device, dtype)
-    length = tokens or (SHAPE_TOKENS if shape else TOKENS)
-    if what == "throughput":
-        load = Load(prompts, samples, tokens=length)
-        bench_run.throughput_of(place, options, load, pairs=pairs, full=full, as_json=json)
-    else:
-        bench_run.diversity_of(place, options, prompt, samples, length, seeds, embedder=embedder, as_json=json)
+    Examples: esamp bench; esamp bench --count --distiller mean; esamp bench --against override:heads=published;
+    esamp bench scaling --preset paper --out figures
+    """
+    run.check(what)
+    # torch and the engines are imported only now, so that --help need not wait for them
+    if what == "diversity":
+        from esamp.cli.bench_diversity import diversity
+
+        diversity(run, options, as_json=json)
+        return
+    from esamp.cli import bench_arms
+
+    arms = bench_arms.arms(run, options)
+    if what == "scaling":
+        from esamp.cli.bench_scaling import scaling
+
+        scaling(run, arms[0], as_json=json)
+        return
+    from esamp.cli.bench_throughput import counts, throughput
+
+    (counts if run.count else throughput)(run, arms, as_json=json)

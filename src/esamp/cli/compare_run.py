@@ -8,9 +8,9 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
+from esamp.cli import method_text
 from esamp.cli.chat import applies_template
 from esamp.cli.compare import CompareOptions
-from esamp.cli.flags import value_of
 from esamp.cli.messages import message
 from esamp.cli.pages import check_page, write_page
 from esamp.cli.samples import console_for, print_samples, print_table, print_text
@@ -135,21 +135,7 @@ def _arms(given: Sequence[str]) -> list[Arm]:
 
 def _arm(text: str) -> Arm:
     """``esamp:beta=1,signal=action``."""
-    method, _, rest = text.partition(":")
-    options: dict[str, object] = {}
-    fields = registry.get(method).options.model_fields
-    for part in filter(None, rest.split(",")):
-        name, equals, value = part.partition("=")
-        if not equals:
-            raise OptionError(f"--methods {text}: {part!r} should be an option and its value, as in beta=0.5")
-        options[name] = _value(fields[name].annotation, value) if name in fields else value
-    return study.arm_of(text, method, options)
-
-
-def _value(annotation: object, value: str) -> object:
-    if annotation is bool:
-        return {"true": True, "yes": True, "false": False, "no": False}.get(value.lower(), value)
-    return value_of(annotation, value)
+    return study.arm_of(text, *method_text.read(text, "--methods"))
 
 
 def _samples(result: Result) -> tuple[str, list[str]]:

@@ -65,6 +65,7 @@ class Explorer:
         self._predicts_mean = learner is None or (self.distiller is not None and self.distiller.predicts_mean)
         state: State = {} if learner is None else dict(learner.template())
         self._trusts_mean = self._predicts_mean and config.gate  # once it has seen a row
+        self._follows_errors = self.distiller is not None and self.distiller.learns and not self._predicts_mean
         # Sums of finite numbers stay finite; a slot that holds anything else may have to be reset.
         self._can_break = self.memory is not None or (self.distiller is not None and bool(state))
         self._keeps_time = config.update_every > 1 or config.warmup > 0
@@ -184,13 +185,15 @@ class Explorer:
             rows = rows & (squares(action) < torch.inf)
         if record.slope is not None:
             rows = rows & layout.mask(record.slope.isfinite().all(-1))
-        size = record.residual.shape[-1]
+        size, errors = record.residual.shape[-1], [record.residual] if self._follows_errors else []
         columns = [each.unsqueeze(-1) for each in (rows, *record.fields(full=self.full))]
-        table = torch.cat([record.residual, record.target, *columns], dim=-1)
+        table = torch.cat([*errors, record.target, *columns], dim=-1)
+        sums = table[..., size * len(errors) :]
         if not self._trusts_mean:  # a group's first step explains nothing
-            table[..., 2 * size + 2 : 2 * size + 4].mul_(record.seen.unsqueeze(-1))
+            sums[..., size + 2 : size + 4].mul_(record.seen.unsqueeze(-1))
         table = torch.where(rows.unsqueeze(-1), table, self._zero)
-        residual, target = table[..., :size], table[..., size : 2 * size]
+        sums = table[..., size * len(errors) :]
+        residual, target = table[..., :size], sums[..., :size]
         present = rows.any(1)
         due = self._due(layout, present)
         if due is not present:
@@ -199,7 +202,7 @@ class Explorer:
         self._teach(record, Lesson(record.prediction, target, residual, rows, due))
         if self.memory is not None and action is not None:
             self.memory.learn(record, action, rows, due)
-        self._finish(record, table[..., size:], present, due)
+        self._finish(record, sums, present, due)
 
     # ---- proposing
 

@@ -7,7 +7,7 @@ combine   after the LM head: project the other states, and combine their logits 
 learn     after sampling: let the methods observe the tokens
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from esamp.decoding.layout import RowLayout, on_device
-from esamp.decoding.logits import rescore_survivors
 from esamp.decoding.step import DecodeStep, Head, Rows, Steering
+from esamp.engines.vllm.workers.changes import Change, Project
 from esamp.engines.vllm.workers.clock import Clock
 from esamp.engines.vllm.workers.group import LiveSample
 from esamp.engines.vllm.workers.groups import Groups
@@ -26,11 +26,6 @@ from esamp.engines.vllm.workers.method_pool import BuiltMethod
 
 FIRST_TOKEN, LATER_TOKEN = 1, 2
 """Phases of a row in a step: it gets its first token, or a later one. Phase 0: it gets none, within its prompt."""
-GREEDY = 1e-5
-"""Below this temperature vLLM takes the most likely token."""
-
-Project = Callable[[Sequence[tuple[Tensor, Tensor]]], Sequence[Tensor]]
-"""Logits `[r, V]` for each pair of rows `[r]` of the batch and states `[r, d]` that replace theirs."""
 
 
 @dataclass
@@ -54,25 +49,6 @@ class MethodRows:
     def of(self, batch: Tensor) -> Tensor:
         """The part `[r, ...]` of a tensor `[R, ...]` that belongs to these rows."""
         return batch if self.whole else batch.index_select(0, self.index)
-
-
-@dataclass(frozen=True)
-class Change:
-    """Logits of a method that replace the model's own."""
-
-    rows: Tensor
-    """`[r]` int64: positions in the batch"""
-    logits: Tensor
-    """`[r, V]`"""
-    rescore: Tensor | None = None
-    """`[r, V]`, see `esamp.decoding.step.Combined`"""
-    late: Callable[[Tensor], Tensor] | None = None
-    """see `esamp.decoding.step.Combined`"""
-
-    @property
-    def acts_after_filters(self) -> bool:
-        """Whether the filtered logits change once more."""
-        return self.rescore is not None or self.late is not None
 
 
 @dataclass
@@ -171,7 +147,9 @@ class Exploration:
                 if not sees_logits:
                     in_batch = method.steering.plain and not keep_reference
                 method.extra = tuple(others) if in_batch else method.steering.states
-                if in_batch and first is not final:
+                if in_batch and first is not final and leading:
+                    hidden[: len(tokens)].copy_(first)
+                elif in_batch and first is not final:
                     hidden.index_copy_(0, tokens.long(), first.to(hidden.dtype))
 
     def combine(self, logits: Tensor | None, project: Project) -> list[Change]:
@@ -187,7 +165,7 @@ class Exploration:
                 if len(own) < len(method.steering.states) and logits is not None:
                     own.insert(0, method.of(logits))
                 combined = method.steering.combine(*own)
-                changes.append(Change(method.index, combined.logits, combined.rescore, combined.late))
+                changes.append(Change(method.index, combined.logits, combined.rescore, combined.late, method.whole))
         return changes
 
     def learn(self, tokens: Tensor) -> None:
@@ -246,53 +224,3 @@ class Exploration:
         measured = torch.stack([detail.novelty, detail.kl, surprisal]).masked_fill(~method.step.live, float("nan"))
         for row, sample in enumerate(method.samples):
             sample.trace.append(measured[:, row])
-
-
-def project(
-    compute_logits: Callable[[Tensor], Tensor],
-    batch: Tensor,
-    wanted: Sequence[tuple[Tensor, Tensor]],
-    *,
-    in_place: bool,
-) -> Sequence[Tensor]:
-    """`Project` by vLLM's own head.
-
-    Args:
-        compute_logits: the model's method.
-        batch: `[R, d]`: the states that the head is given for the batch.
-        wanted: see `Project`.
-        in_place: whether states must stand in their rows of a whole batch, as LoRA adapters go by the row's position.
-    """
-    if not in_place:
-        states = torch.cat([state for _, state in wanted]).to(batch.dtype)
-        return compute_logits(states).split([len(rows) for rows, _ in wanted])
-    full = [batch.index_copy(0, rows, state.to(batch.dtype)) for rows, state in wanted]
-    return [compute_logits(states).index_select(0, rows) for states, (rows, _) in zip(full, wanted, strict=True)]
-
-
-def apply_changes(logits: Tensor, changes: Sequence[Change]) -> Tensor:
-    """`logits` `[R, V]` with the rows of `changes` replaced. Forbidden tokens (-inf) stay forbidden."""
-    for change in changes:
-        forbidden = logits.index_select(0, change.rows).isneginf()
-        logits = logits.index_copy(0, change.rows, change.logits.to(logits.dtype).masked_fill(forbidden, float("-inf")))
-    return logits
-
-
-def apply_after_filters(logits: Tensor, changes: Sequence[Change], temperature: Tensor) -> Tensor:
-    """The logits that tokens are drawn from: rescored, and passed through the methods' late filters.
-
-    Args:
-        logits: `[R, V]`: filtered, and divided by the temperature.
-        changes: of this step.
-        temperature: `[R]`; 0 where decoding is greedy.
-    """
-    for change in changes:
-        if change.rescore is not None:
-            kept = logits.index_select(0, change.rows)
-            divisor = temperature.index_select(0, change.rows)
-            divisor = torch.where(divisor < GREEDY, 1.0, divisor).unsqueeze(1)
-            logits = logits.index_copy(0, change.rows, rescore_survivors(kept, change.rescore, divisor))
-        if change.late is not None:
-            last = change.late(logits.index_select(0, change.rows).float())
-            logits = logits.index_copy(0, change.rows, last.to(logits.dtype))
-    return logits

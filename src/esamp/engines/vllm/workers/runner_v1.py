@@ -12,7 +12,7 @@ from vllm.config import VllmConfig
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
 from esamp.engines.vllm.workers.attachment import NO_ADAPTER, RAW_MODES, Attachment
-from esamp.engines.vllm.workers.exploration import project
+from esamp.engines.vllm.workers.changes import project
 from esamp.engines.vllm.workers.sampler_v1 import ExploringSampler
 
 

@@ -17,7 +17,7 @@ from vllm.v1.worker.gpu.sample.sampler import Sampler
 from vllm.v1.worker.gpu.sample.states import NO_LOGPROBS
 
 from esamp.engines.vllm.workers.attachment import NO_ADAPTER, RAW_MODES, Attachment
-from esamp.engines.vllm.workers.exploration import Change, apply_after_filters, apply_changes, project
+from esamp.engines.vllm.workers.changes import Change, apply_after_filters, apply_changes, project
 from esamp.errors import UnsupportedError
 
 NOT_DRAFTING = {name: False for name in inspect.signature(gumbel_sample).parameters if name == "is_drafting"}

@@ -11,7 +11,7 @@ from vllm.v1.sample.metadata import SamplingMetadata
 from vllm.v1.sample.ops.topk_topp_sampler import apply_top_k_top_p
 from vllm.v1.sample.sampler import Sampler
 
-from esamp.engines.vllm.workers.exploration import GREEDY, Change, apply_after_filters, apply_changes
+from esamp.engines.vllm.workers.changes import GREEDY, Change, apply_after_filters, apply_changes
 
 
 class ExploringSampler(Sampler):
