@@ -351,7 +351,7 @@ def vllm() -> Iterator[SimpleNamespace]:
     from esamp.engines.vllm.params import RequestOptions, flatten, parse
 
     with VLLMEngine.load(batch_rows=16, trace=True, layers=(1, 2, 3)) as engine:
-        yield SimpleNamespace(engine=engine, flat=flat, parse=parse, request_options=RequestOptions)
+        yield SimpleNamespace(engine=engine, flatten=flatten, parse=parse, request_options=RequestOptions)
 
 
 def test_options_survive_the_way_to_vllms_worker(vllm: SimpleNamespace) -> None:

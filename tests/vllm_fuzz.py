@@ -554,10 +554,10 @@ def sizes(llm: LLM) -> dict[str, int]:
     storages = [each.untyped_storage() for each in gc.get_objects() if issubclass(type(each), torch.Tensor)]
     return {
         "groups": len(groups._groups),
-        "requests": len(groups._ended),
+        "requests": len(groups._known),
         "traces": len(groups._traces),
         "names": len(groups._parents),
-        "methods": len(list(groups._installed.values())),
+        "methods": len(list(groups._pool)),
         "banks": groups.nbytes,
         "tensors": sum({each.data_ptr(): each.nbytes() for each in storages}.values()),
         "resident": psutil.Process().memory_info().rss,
@@ -568,33 +568,33 @@ def sizes(llm: LLM) -> dict[str, int]:
 
 
 def check_books(groups: Any) -> None:
-    """After every step: slots, banks and members agree with each other, and nothing is kept beyond its bound."""
+    """After every step: slots, banks and live samples are consistent, and nothing is kept beyond its limit."""
     settings = groups._settings
     every = list(groups._groups.values())
     assert groups.slots_in_use + groups.slots_idle <= settings.slots
-    assert {name for group in every for name in group.members} == set(groups.members)
-    assert all(member.group.members >= {name} for name, member in groups.members.items())
-    assert all(group.members for group in every if group.slot is None), "a group without slot and members is kept"
+    assert {name for group in every for name in group.live} == set(groups.samples)
+    assert all(sample.group.live >= {name} for name, sample in groups.samples.items())
+    assert all(group.live for group in every if group.slot is None), "a group without a slot or a live sample is kept"
     holders = [group for group in every if group.slot is not None]
-    for installed in {id(group.installed): group.installed for group in holders}.values():
-        slots = [group.slot for group in holders if group.installed is installed]
-        bank = installed.method.explorer.slots
+    for built in {id(group.built): group.built for group in holders}.values():
+        slots = [group.slot for group in holders if group.built is built]
+        bank = built.method.explorer.slots
         assert bank.in_use == len(set(slots)), f"{bank.in_use} slots are claimed for {slots}"
-        assert installed.method.config.scope == "batch" or len(set(slots)) == len(slots)
+        assert built.method.config.scope == "batch" or len(set(slots)) == len(slots)
         assert bank.size <= settings.slots
-    kept = max(settings.kept, len(groups.members))
-    assert len(groups._ended) <= kept
-    assert set(groups._traces) <= set(groups._ended)
+    kept = max(settings.kept, len(groups.samples))
+    assert len(groups._known) <= kept
+    assert set(groups._traces) <= set(groups._known)
     assert len(groups._parents) <= kept
-    assert len(groups._installed._retired) <= 65
-    assert sum(groups._alive.values()) == len(groups.members)
+    assert len(groups._pool._removed) <= 65
+    assert sum(groups._live.values()) == len(groups.samples)
 
 
 def check_empty(groups: Any) -> None:
-    """After everything has ended: nobody is a member, and only groups that may be continued have a slot."""
-    assert not groups.members
+    """After everything has ended: no sample is live, and only groups that expect samples have a slot."""
+    assert not groups.samples
     assert groups.slots_in_use == 0
-    assert all(group.slot is not None and not group.members for group in groups._groups.values())
+    assert all(group.slot is not None and not group.live for group in groups._groups.values())
 
 
 def check_ends(log: Log) -> None:

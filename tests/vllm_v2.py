@@ -138,7 +138,7 @@ def usual() -> dict[str, Any]:
     settings = {"esamp": {"defaults": {"method": "esamp"}, "slots": 2}}
     with running(embedded_path(), additional_config=settings) as llm:
         worker = core(llm).model_executor.driver_worker.worker
-        with runner(llm).esamp.closed():
+        with runner(llm).esamp.paused():
             warmup_kernels(runner(llm), worker.execute_model, worker.sample_tokens)
         warm = counters(llm)
         generate(llm, [Request(prompt(5), 2)])
