@@ -1,4 +1,4 @@
-"""vLLM: the ablations draw from the distributions of their formulas, replayed in float64, in company of each other."""
+"""vLLM: ablations in one batch draw from the distributions of their formulas, replayed in float64."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Draws on vLLM: the same request says the same as with transformers, alone or in company, one wave after another."""
+"""Draws on vLLM: a request gives the same samples as on transformers, alone or beside others, and in waves."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -56,7 +56,7 @@ def token_ids(engine: HFEngine | VLLMEngine, *requests: Request) -> list[list[Te
 def test_both_engines_draw_the_same_tokens(
     engine: VLLMEngine, hf: HFEngine, method: str, options: Mapping[str, Any]
 ) -> None:
-    """The random numbers are the same, and the distributions are up to rounding: so are all tokens of these texts."""
+    """The random numbers are equal and the distributions are up to rounding, so the tokens of these texts are equal."""
     request = make(method, options)
     [ours] = token_ids(engine, request)
     assert [ours] == token_ids(hf, request)

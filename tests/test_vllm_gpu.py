@@ -1,4 +1,4 @@
-"""vLLM on a GPU, with what a CPU has not: CUDA graphs, steps that overlap, streams, two devices, sleep.
+"""vLLM on a GPU, with features that a CPU lacks: CUDA graphs, overlapping steps, streams, two devices, sleep.
 
 One runner a process: ``VLLM_USE_V2_MODEL_RUNNER`` = 1 or 0 chooses it, as ``scripts/gpu_check.sh`` does for both.
 """
@@ -61,17 +61,17 @@ pytestmark = [
         V2 == "1" and find_spec("vllm.v1.worker.gpu.sample.logits_processor") is None,
         reason="this vLLM has no logits processors, of which ours is one, in its V2 runner",
     ),
-    # Compilers and drivers warn of what is theirs.
+    # Compilers and drivers issue warnings about their own code.
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"),
 ]
 CLOSE: dict[str, Any] = dict(atol=2e-3, rtol=1e-3)
-"""float32 on a GPU: sums are in another order than in the replay, and what a distiller makes of them adds up."""
+"""float32 on a GPU: sums have another order than in the replay, and the differences add up in a distiller."""
 FIXED = dict(ignore_eos=True, max_tokens=8)
 
 
 @contextmanager
 def started(**arguments: Any) -> Iterator[LLM]:
-    """An engine as vLLM starts it by itself: compiled, with CUDA graphs, two steps under way; and float32."""
+    """An engine as vLLM starts it by default: compiled, with CUDA graphs and overlapping steps; but in float32."""
     usual: dict[str, Any] = dict(enforce_eager=False, gpu_memory_utilization=0.25)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRITON_F32_DEFAULT", "ieee")  # attention kernels would round to TF32
@@ -126,7 +126,7 @@ def test_every_token_is_drawn_from_the_logits_of_the_formula(llm: LLM, model: Pr
 
 
 class Forced(LogitsProcessor):  # type: ignore[misc]
-    """Chooses the tokens that it was given `[B, T]`, and keeps the scores it was shown."""
+    """Forces the given tokens `[B, T]`, and records the scores."""
 
     def __init__(self, tokens: Tensor) -> None:
         self.tokens, self.shown = tokens, list[Tensor]()
@@ -170,12 +170,12 @@ def test_a_fused_sampler_draws_from_the_steered_logits(llm: LLM) -> None:
     assert counters(llm)["rows_steered"] > before["rows_steered"]
 
 
-# ---- nothing else changes
+# ---- side effects
 
 
 @pytest.mark.parametrize("eager", [True, False], ids=["eager", "compiled"])
 def test_ordinary_requests_get_the_same_bits_as_without_our_worker(eager: bool) -> None:
-    """Bit for bit. Compiled, a model that hands out inner states is another program, which may sum in other orders."""
+    """Exactly if eager. A compiled model that returns inner states is another program, which may sum in other orders."""
     requests = [replace(each, params=dict(each.params) | FIXED) for each in [*ORDINARY, *EXPLORING]]
     plain = [replace(each, esamp=None) for each in requests]
     with started(worker_cls="auto", enforce_eager=eager) as llm:
@@ -183,15 +183,15 @@ def test_ordinary_requests_get_the_same_bits_as_without_our_worker(eager: bool) 
         without = generate(llm, plain)
     with started(enforce_eager=eager) as llm:
         with_us, beside = generate(llm, plain), generate(llm, requests)[: len(ORDINARY)]
-        assert counters(llm)["rows_steered"] > 0  # compiled anew: vLLM did not take the other program from its cache
+        assert counters(llm)["rows_steered"] > 0  # compiled anew, not taken from the cache
     for others in (with_us, beside):
         for one, other in zip(chain(*without[: len(others)]), chain(*others), strict=True):
             assert one.tokens == other.tokens
             torch.testing.assert_close(one.scores, other.scores, **(CLOSE if not eager else dict(atol=0, rtol=0)))
 
 
-def unwaiting(method: Callable[..., Any]) -> Callable[..., Any]:
-    """The method, in which it is an error if the host waits for the device."""
+def without_waiting(method: Callable[..., Any]) -> Callable[..., Any]:
+    """The method, raising an error if the host waits for the device in it."""
 
     @wraps(method)
     def checked(*args: Any, **kwargs: Any) -> Any:
@@ -210,7 +210,7 @@ def test_the_host_never_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) ->
         (Groups, name) for name in ("add", "finish")
     ]
     for owner, name in watched:
-        monkeypatch.setattr(owner, name, unwaiting(vars(owner)[name]))
+        monkeypatch.setattr(owner, name, without_waiting(vars(owner)[name]))
     with started() as llm:
         for requests in (EXPLORING, [silent(request) for request in EXPLORING]):
             generate(llm, requests)
@@ -266,7 +266,7 @@ def test_exploring_in_bfloat16_stays_finite() -> None:
     assert math.isfinite(done["residual"])
 
 
-# ---- around it
+# ---- several devices, and the benchmark
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")

@@ -285,7 +285,7 @@ def test_random_schedules_leak_no_slot(seed):
             extra = dice.choice([{}, {"group": NAME}, {"beta": 2}, {"beta": 77}, {"trace": 1}])
             count = dice.choice([{SAMPLES: n}, {}])
             for name in names:
-                if dice.random() < 0.9:  # some are aborted before they get here
+                if dice.random() < 0.9:  # the others are aborted before they arrive
                     groups.add(name, ESAMP | extra | count)
                     live.append(name)
         leaving = [name for name in live if dice.random() < 0.3]

@@ -1,4 +1,4 @@
-"""vLLM: every logit that a token is drawn from, held against the formulas replayed in float64.
+"""vLLM: the logits that tokens are drawn from, compared with the formulas replayed in float64.
 
 And what vLLM itself does to logits, before and behind ours.
 """
@@ -53,7 +53,7 @@ ENGINES |= {
 GRAMMAR_WARNING = pytest.mark.filterwarnings("ignore:max_rollback_tokens is deprecated:DeprecationWarning")  # in vLLM
 CLOSE: dict[str, Any] = dict(atol=1e-4, rtol=1e-4)
 SOLVED: dict[str, Any] = dict(atol=5e-4, rtol=1e-3)
-"""Where a strength is solved for: a KL divergence of thousandths of a nat is a small difference of float32 sums."""
+"""For strengths that are solved for: a KL divergence of thousandths of a nat is a small difference of float32 sums."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def test_every_token_is_drawn_from_the_logits_of_the_formula(served: Served) -> 
 
 
 class Forced(LogitsProcessor):
-    """Chooses the tokens that it was given `[B, T]`, and keeps the scores it was shown."""
+    """Forces the given tokens `[B, T]`, and records the scores."""
 
     def __init__(self, tokens: Tensor) -> None:
         self.tokens, self.shown = tokens, list[Tensor]()
@@ -246,7 +246,7 @@ def test_filters_see_the_logits_of_the_rule(served: Served) -> None:
 
 
 def penalised(logits: Tensor, request: Request, tokens: Sequence[int]) -> Tensor:
-    """What the request's parameters make of logits `[T, V]`."""
+    """Logits `[T, V]` after the processing that the request's parameters ask for."""
     params, result = request.params, logits.clone()
     for step, row in enumerate(result):
         counts = torch.bincount(torch.tensor(tokens[:step], dtype=torch.long), minlength=VOCAB)
@@ -284,7 +284,7 @@ def test_penalties_and_processors_act_on_the_fused_logits(served: Served, rule: 
     ]
     for request, samples in zip(requests, generate(served.llm, [*requests, Request(prompt(5), 2)]), strict=False):
         for sample, (fused, own) in zip(samples, expected(served, request, samples), strict=True):
-            # The other rule's survivors are judged with penalties and then get what fusion adds.
+            # With the other rule, penalties decide which tokens survive, and fusion is added afterwards.
             wanted = penalised(fused if rule == "fused" else own, request, sample.tokens)
             wanted = wanted if rule == "fused" else wanted + (fused - own)
             torch.testing.assert_close(sample.scores, wanted, **CLOSE, msg=str(request).__add__)
@@ -333,7 +333,7 @@ def test_tokens_that_a_grammar_allows_have_the_logits_of_the_formula(served: Ser
 
 
 def adapter(model: PreTrainedModel, folder: Path, seed: int) -> PreTrainedModel:
-    """Write a random adapter as PEFT lays it out; the model with it merged."""
+    """Write a random adapter in PEFT's format. Returns the model with the adapter merged."""
     rank, alpha, random = 4, 16, torch.Generator().manual_seed(seed)
     merged, weights = copy.deepcopy(model), {}
     with torch.no_grad():
@@ -357,7 +357,7 @@ def adapter(model: PreTrainedModel, folder: Path, seed: int) -> PreTrainedModel:
 def test_each_lora_adapter_of_a_batch_is_steered_by_its_own_states(served: Served, tmp_path: Path) -> None:
     adapted = [adapter(served.model, tmp_path / str(number), number) for number in (1, 2)]
     loaded = [LoRARequest(str(number), number, str(tmp_path / str(number))) for number in (1, 2)]
-    # On a CPU vLLM 0.32 gives rows without an adapter another's, if the batch has any: they go alone.
+    # On a CPU vLLM 0.32 applies an adapter of the batch to rows without one, so these run alone.
     for request, samples in zip(MIXED, generate(served.llm, MIXED), strict=True):
         check(served, request, samples)
     results = generate(served.llm, MIXED, lora_request=[loaded[place % 2] for place in range(len(MIXED))])

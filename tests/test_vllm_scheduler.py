@@ -67,7 +67,7 @@ def plain(llm: Any) -> Iterator[Any]:
 
 
 class Drive:
-    """Adds requests to an engine, steps it, and notes in which step each sample got its tokens."""
+    """Adds requests to an engine, steps it, and records in which step each sample got its tokens."""
 
     def __init__(self, llm: Any) -> None:
         self.engine = llm.llm_engine
@@ -386,7 +386,7 @@ def test_one_name_is_right_with_and_without_asynchronous_scheduling() -> None:
 
 
 def test_waves_with_two_steps_in_flight(drive: Drive) -> None:
-    """Asynchronous scheduling, which vLLM does on GPUs: a step is scheduled before the last one's tokens are known."""
+    """With asynchronous scheduling, as on GPUs, a step is scheduled before the tokens of the previous one are known."""
     scheduler = asynchronous(drive.core)
     for request in drive.samples("a", 4, method="esamp", waves=2) + drive.samples("b", 1, length=9):
         scheduler.add_request(request)
@@ -408,7 +408,7 @@ def test_waves_with_two_steps_in_flight(drive: Drive) -> None:
 
 
 def asynchronous(core: Any) -> Any:
-    """Our scheduler as the engine would have it with asynchronous scheduling."""
+    """Our scheduler as an engine with asynchronous scheduling would create it."""
     config = copy(core.vllm_config)
     config.scheduler_config = copy(config.scheduler_config)
     config.scheduler_config.async_scheduling = True
@@ -422,7 +422,7 @@ def asynchronous(core: Any) -> Any:
 
 
 def answer(scheduler: Any, scheduled: Any) -> list[str]:
-    """A worker samples one token for each scheduled request: the samples that got it."""
+    """Sample one token for each scheduled request. Returns the samples that got one."""
     from vllm.v1.outputs import ModelRunnerOutput
 
     ids = list(scheduled.num_scheduled_tokens)

@@ -78,7 +78,7 @@ class SampleId:
 
 
 def parse(extra_args: Mapping[str, Any] | None, defaults: Mapping[str, Any] | None = None) -> ParsedRequest | None:
-    """Read and check a request's parameters; None if no method of its takes part in decode steps.
+    """Read and check a request's parameters; None if it names no method that takes part in decode steps.
 
     Without a method the other keys are ignored: they may belong to another extension of vLLM.
 
