@@ -175,7 +175,7 @@ def test_a_fused_sampler_draws_from_the_steered_logits(llm: LLM) -> None:
 
 @pytest.mark.parametrize("eager", [True, False], ids=["eager", "compiled"])
 def test_ordinary_requests_get_the_same_bits_as_without_our_worker(eager: bool) -> None:
-    """Exactly if eager. A compiled model that returns inner states is another program, which may sum in other orders."""
+    """Exactly if eager. Compiled, a model that returns inner states is another program, which may sum otherwise."""
     requests = [replace(each, params=dict(each.params) | FIXED) for each in [*ORDINARY, *EXPLORING]]
     plain = [replace(each, esamp=None) for each in requests]
     with started(worker_cls="auto", enforce_eager=eager) as llm:

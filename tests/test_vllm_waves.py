@@ -104,7 +104,7 @@ class TestWaves:
         first = gate.arrive("a0", "a", 0, WavePlan("a", (1, 1)), 0.0)
         gate.arrive("a1", "a", 1, WavePlan("a", (1, 1)), 0.0)
         gate.ended("a0")
-        assert (first, gate.ready(0)) == ([Start("a0", False)], [Start("a1", True)])
+        assert (first, gate.ready(0)) == ([Start("a0", later=False)], [Start("a1", later=True)])
 
     def test_a_wave_that_was_aborted_while_held_is_skipped(self) -> None:
         gate = Gate(patience=PATIENCE)

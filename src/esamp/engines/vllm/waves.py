@@ -56,7 +56,7 @@ class Gate:
         `plan` is used when the request is new (not ``in`` the gate). A sample that is running already starts again.
         """
         if sample in self._samples:
-            return [Start(sample, False)] if sample in self._samples[sample][0].running else []
+            return [Start(sample, later=False)] if sample in self._samples[sample][0].running else []
         if request_id not in self._requests:
             self._requests[request_id] = _Request(request_id, plan)
             self._groups.join(self._requests[request_id])
@@ -151,7 +151,7 @@ class _Request:
             self._started += 1
             found = wave.take()
         self.running.update(found)
-        return [Start(sample, self._started > 1) for sample in found]
+        return [Start(sample, later=self._started > 1) for sample in found]
 
     @property
     def has_samples(self) -> bool:

@@ -19,8 +19,6 @@ logger = logging.getLogger("vllm.esamp")  # a child of vLLM's logger, so that vL
 
 RANDOM_SUFFIX = 9
 """Characters that vLLM appends to every request's id: ``-`` and eight random ones."""
-
-
 DEFAULT_SETTINGS = SampleSettings()
 
 
