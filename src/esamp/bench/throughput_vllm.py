@@ -9,8 +9,8 @@ import torch
 
 from esamp.bench.launches import TOKENS
 from esamp.bench.throughput import PHASES, Arm, Load, Run, States, Subject
-from esamp.engines.vllm import loading
-from esamp.engines.vllm.params import RequestOptions, check_possible, flat
+from esamp.engines.vllm import llm_engine
+from esamp.engines.vllm.params import RequestOptions, check_supported, flatten
 from esamp.engines.vllm.settings import VLLMSettings
 from esamp.errors import UnsupportedError
 
@@ -49,10 +49,10 @@ class VLLMSubject(Subject):
         self.load, self._full, self._count, self._open = load, full, 0, False
         layers = {1}
         for arm in arms:
-            check_possible(arm.decoding)
+            check_supported(arm.decoding)
             layers.update(arm.decoding.layers(arm.options))
         alone = len(arms) == 1 and arms[0].method == "esamp"  # requests of all arms would take over the defaults
-        usual = flat("esamp", arms[0].options) if alone else {}
+        usual = flatten("esamp", arms[0].options) if alone else {}
         settings = VLLMSettings(
             slots=load.prompts,
             when_full="wait",
@@ -68,7 +68,7 @@ class VLLMSubject(Subject):
         )
         if dummy:
             arguments |= dict(load_format="dummy")
-        self._llm = loading.start(
+        self._llm = llm_engine.start(
             source,
             settings,
             device=device,
@@ -126,7 +126,7 @@ class VLLMSubject(Subject):
             self._open = False
             llm = self._llm
             del self._llm
-            loading.stop(llm, in_process=True)
+            llm_engine.stop(llm, in_process=True)
 
     def _params(self, arm: Arm | None, tokens: int) -> "SamplingParams":
         from vllm import SamplingParams
@@ -138,7 +138,7 @@ class VLLMSubject(Subject):
             ignore_eos=True,
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
-            extra_args=None if arm is None else flat(arm.method, arm.options, RequestOptions(trace=self._full)),
+            extra_args=None if arm is None else flatten(arm.method, arm.options, RequestOptions(trace=self._full)),
         )
 
     def _counters(self) -> Mapping[str, float]:

@@ -1,4 +1,4 @@
-"""`Exchange`: one request to the model and its response, on their way through our middleware."""
+"""`Exchange`: one request to the model and its response, as they pass through the middleware."""
 
 import asyncio
 import json
@@ -13,30 +13,30 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import Message, Receive, Send
 
-from esamp.engines.vllm.events import EventStream
-from esamp.engines.vllm.frontend import XARGS, Exploring, FrontEnd
+from esamp.engines.vllm.server.events import EventStream
+from esamp.engines.vllm.server.frontend import XARGS, ExploringRequest, FrontEnd
 from esamp.errors import OptionError
 
 logger = logging.getLogger("vllm.esamp")
 
 KEY = "esamp"
-"""Where telemetry is in a response."""
+"""The field of a response that holds telemetry."""
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
 REPORTED = frozenset({COMPLETIONS, CHAT})
 """Paths whose responses can carry telemetry."""
 
 
-class Whole:
-    """Holds a response back until it is complete, to change its body."""
+class BufferedResponse:
+    """Buffers a response until it is complete, to change its body."""
 
     def __init__(self, send: Send, change: Callable[[Message, bytes], Awaitable[bytes]]) -> None:
-        """`change` is given the message with status and headers, and the body."""
+        """Take the server's `send`, and a function of the message with status and headers, and of the body."""
         self._send, self._change = send, change
         self._start: Message | None = None
         self._parts: list[bytes] = []
 
     async def send(self, message: Message) -> None:
-        """Take the next message of the application."""
+        """Take the application's next message of the response."""
         if message["type"] == "http.response.start":
             self._start = message
             return
@@ -56,55 +56,58 @@ class Whole:
 
 
 class Exchange:
-    """One request to the model and its response, on their way through."""
+    """One request to the model and its response."""
 
-    def __init__(self, front: FrontEnd, path: str, receive: Receive, send: Send) -> None:
-        """`receive` and `send` are the server's; the application gets the methods of that name."""
-        self._front, self._path, self._receive, self._send = front, path, receive, send
+    def __init__(self, front_end: FrontEnd, path: str, receive: Receive, send: Send) -> None:
+        """Take the server's `receive` and `send`; the application is given the methods of that name instead."""
+        self._front_end, self._path, self._receive, self._send = front_end, path, receive, send
         self._examined = self._consumed = self._answered = False
         self._pending: deque[Message] = deque()
-        self._exploring: Exploring | None = None
+        self._request: ExploringRequest | None = None
         self._refusal: str | None = None
-        self._whole: Whole | None = None
+        self._buffer: BufferedResponse | None = None
         self._events: EventStream | None = None
 
     async def receive(self) -> Message:
-        """The next message of the request. With the first one the whole body is read and examined."""
+        """The next message of the request. The first call reads and examines the whole body."""
         await self._examine()
         self._consumed = True
         return self._pending.popleft() if self._pending else await self._receive()
 
     async def send(self, message: Message) -> None:
-        """The next message of the response."""
+        """Pass on the next message of the response, or what replaces it."""
         if not self._consumed:
             await self._send(message)
         elif self._refusal is not None:
             await self._refuse()
-        elif self._exploring is None:
+        elif self._request is None:
             await self._send(message)
         elif message["type"] == "http.response.start":
             await self._begin(message)
-        elif self._whole is not None:
-            await self._whole.send(message)
+        elif self._buffer is not None:
+            await self._buffer.send(message)
         elif self._events is not None and message["type"] == "http.response.body":
             await self._stream(message, self._events)
         else:
             await self._send(message)
 
-    async def rank(self, turn: int) -> int | None:
-        """The data-parallel engine for the request; None if vLLM may choose, even for each sample.
+    async def rank(self, number: int) -> int | None:
+        """The data-parallel engine for the request; None if vLLM may choose one for each sample.
 
-        Samples that learn from each other must meet in one engine. vLLM reads its header before the body, so that here
-        the body is read first of all.
+        The samples of a group must be in one engine. vLLM reads the header for it before the body, so with several
+        engines the body is examined here already.
+
+        Args:
+            number: a number of the request, by which requests are distributed evenly.
         """
-        engines = self._front.engines
+        engines = self._front_end.engines
         if engines == 1:
             return None
         await self._examine()
-        if self._exploring is None:
+        if self._request is None:
             return None
-        group = self._exploring.asked.group
-        return (turn if group is None else crc32(group.encode(errors="surrogatepass"))) % engines
+        group = self._request.parsed.group
+        return (number if group is None else crc32(group.encode(errors="surrogatepass"))) % engines
 
     async def _examine(self) -> None:
         if self._examined:
@@ -118,18 +121,18 @@ class Exchange:
             if not message.get("more_body", False):
                 break
         try:
-            self._exploring = self._front.examine(b"".join(part.get("body", b"") for part in self._pending))
+            self._request = self._front_end.examine(b"".join(part.get("body", b"") for part in self._pending))
         except OptionError as error:
             self._refusal = str(error)
             self._pending = deque([{"type": "http.request", "body": b"", "more_body": False}])
 
     async def _refuse(self) -> None:
-        """Say no in vLLM's words, once, instead of what the application says to an empty body."""
+        """Send an error as vLLM formats it, once, in place of the application's response to an empty body."""
         if self._answered:
             return
         self._answered = True
         error = {"message": self._refusal, "type": "BadRequestError", "param": XARGS, "code": 400}
-        refusal = Response(json.dumps({"error": error}), 400, media_type="application/json")  # ASCII, whatever was sent
+        refusal = Response(json.dumps({"error": error}), 400, media_type="application/json")  # escaped to ASCII
         await refusal({"type": "http"}, self._receive, self._send)
 
     async def _begin(self, start: Message) -> None:
@@ -137,8 +140,8 @@ class Exchange:
         kind = headers.get("content-type", "").partition(";")[0].strip()
         if start["status"] == 200 and self._path in REPORTED and "content-encoding" not in headers:
             if kind == "application/json":
-                self._whole = Whole(self._send, self._with_report)
-                await self._whole.send(start)
+                self._buffer = BufferedResponse(self._send, self._with_report)
+                await self._buffer.send(start)
                 return
             if kind == "text/event-stream":
                 self._events = EventStream()
@@ -170,30 +173,30 @@ class Exchange:
             await self._send({**message, "body": before + (events.rest() if last else b"")})
 
     async def _report(self, response: Any) -> dict[str, Any] | None:
-        """What was done for each prompt, if the request asked for it or one of its groups found no slot."""
-        identity = response.get("id") if isinstance(response, dict) else None
-        if self._exploring is None or not isinstance(identity, str):
+        """Telemetry of each prompt, if the request asked for it or one of its groups was refused."""
+        response_id = response.get("id") if isinstance(response, dict) else None
+        if self._request is None or not isinstance(response_id, str):
             return None
-        ids = [identity]
+        ids = [response_id]
         if self._path == COMPLETIONS:
-            ids = [f"{identity}-{index}" for index in range(self._exploring.prompts)]
+            ids = [f"{response_id}-{index}" for index in range(self._request.prompts)]
         prompts = await asyncio.gather(*(self._telemetry(each) for each in ids))
         refused = sum(bool(prompt and prompt.get("groups_refused")) for prompt in prompts)
-        if not (self._exploring.asked.telemetry or refused):
+        if not (self._request.parsed.telemetry or refused):
             return None
         if not any(prompts):
-            logger.warning("No telemetry of %r", identity)
+            logger.warning("No telemetry of %r", response_id)
             return None
-        report: dict[str, Any] = {"method": self._exploring.asked.method.name, "explored": not refused}
+        report: dict[str, Any] = {"method": self._request.parsed.method.name, "explored": not refused}
         if refused:
-            reasons = await asyncio.gather(*(self._front.ask("esamp_refusal", each) for each in ids))
-            why = sorted({reason for answers in reasons for reason in answers if reason})
-            report["message"] = f"{refused} of {len(prompts)} prompts ran as plain sampling: {'; '.join(why)}"
+            answers = await asyncio.gather(*(self._front_end.call_workers("esamp_refusal", each) for each in ids))
+            reasons = sorted({reason for engines in answers for reason in engines if reason})
+            report["message"] = f"{refused} of {len(prompts)} prompts ran as plain sampling: {'; '.join(reasons)}"
         return {**report, "prompts": prompts}
 
     async def _telemetry(self, request_id: str) -> dict[str, float | None] | None:
-        """Of the engine that knows the request, without NaN, which JSON does not know."""
-        for answer in await self._front.ask("esamp_telemetry", request_id):
+        """Telemetry from the engine that knows the request, with None for NaN, which JSON does not have."""
+        for answer in await self._front_end.call_workers("esamp_telemetry", request_id):
             if answer is not None:
                 return {name: value if math.isfinite(value) else None for name, value in answer.items()}
         return None

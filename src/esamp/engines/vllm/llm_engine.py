@@ -1,4 +1,4 @@
-"""Starts a vLLM engine in this process or another, with errors that say what to do."""
+"""Starts and stops a vLLM ``LLMEngine``, in this process or in one of its own, with errors that say what to do."""
 
 import gc
 import os
@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from esamp.engines.vllm import build
-from esamp.engines.vllm.launch import CLASSES, install_hint
-from esamp.engines.vllm.settings import SECTION, VLLMSettings
+from esamp.engines.vllm import distribution
+from esamp.engines.vllm.settings import SCHEDULER_CLASS, SECTION, WORKER_CLASS, VLLMSettings
 from esamp.errors import InputError, MissingDependencyError, OptionError, UnsupportedError
 from esamp.extras import install_command
 from esamp.models import hub
@@ -22,15 +21,15 @@ if TYPE_CHECKING:
     from vllm.config import VllmConfig
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-LARGEST_CACHE = 4 << 30
-"""Bytes of the KV cache that are taken on a CPU at most."""
+MAX_CACHE = 4 << 30
+"""Limit on the bytes of the KV cache on a CPU."""
 
 
 def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model.
+    """Load the tokenizer of a model.
 
     Raises:
-        InputError: there is none.
+        InputError: the model has none.
     """
     try:
         return AutoTokenizer.from_pretrained(source)
@@ -51,13 +50,13 @@ def start(
     """Start vLLM's engine with our worker and scheduler.
 
     Args:
-        source: what vLLM takes for a model.
-        settings: ours.
-        device: "auto", "cpu" or "cuda"; which of them there is depends on the build of vLLM.
-        dtype: one of `DTYPES`; "auto" is float32 on a CPU, else what vLLM chooses.
+        source: the model: a folder, or a name that vLLM finds.
+        settings: capacity, permissions and defaults of exploring.
+        device: "auto", "cpu" or "cuda"; each build of vLLM runs on one of the two.
+        dtype: one of `DTYPES`; "auto" is float32 on a CPU, else vLLM's choice.
         batch_rows: most samples decoded side by side.
         in_process: run the engine in this process, step by step, instead of in one of its own.
-        arguments: more of ``vllm.EngineArgs``; they win.
+        arguments: further arguments of ``vllm.EngineArgs``, which replace ours of the same name.
 
     Raises:
         OptionError: no such device or dtype, or no such argument.
@@ -67,26 +66,26 @@ def start(
     """
     on_cpu = _check(device, dtype, batch_rows)
     hub.check(source)
-    with _imports():
+    with _no_warnings():
         from vllm import EngineArgs, LLMEngine
         from vllm.exceptions import VLLMValidationError
         from vllm.usage.usage_lib import UsageContext
         from vllm.v1.executor import Executor, UniProcExecutor
-    usual: dict[str, Any] = dict(
+    defaults: dict[str, Any] = dict(
         model=str(source),
         dtype="float32" if on_cpu and dtype == "auto" else dtype,
         max_num_seqs=batch_rows,
-        worker_cls=CLASSES["--worker-cls"],
-        scheduler_cls=CLASSES["--scheduler-cls"],
+        worker_cls=WORKER_CLASS,
+        scheduler_cls=SCHEDULER_CLASS,
         additional_config={SECTION: settings.model_dump(mode="json")},
         disable_log_stats=True,
         use_tqdm_on_load=False,
     )
-    if on_cpu:  # compiling takes half a minute; the context is cut to what the cache holds
-        usual |= dict(enforce_eager=True, max_model_len=-1)
-    with _imports():
+    if on_cpu:  # compiling takes half a minute; -1 cuts the context to what fits into the cache
+        defaults |= dict(enforce_eager=True, max_model_len=-1)
+    with _no_warnings():
         try:
-            config = EngineArgs(**(usual | dict(arguments))).create_engine_config(UsageContext.LLM_CLASS)
+            config = EngineArgs(**(defaults | dict(arguments))).create_engine_config(UsageContext.LLM_CLASS)
         except TypeError as error:
             raise OptionError(f"vLLM's EngineArgs: {_first_line(error)}") from error
         except (OSError, ValueError, VLLMValidationError) as error:
@@ -104,9 +103,9 @@ def start(
 
 
 def stop(engine: "LLMEngine", *, in_process: bool) -> None:
-    """End an engine and free its memory; nobody else may hold on to it.
+    """End an engine and free its memory. The caller must drop all other references to it.
 
-    vLLM takes down what all engines of a process share: another one that runs in this process ends with it.
+    vLLM also tears down the state that all engines of a process share, so any other engine in this process ends too.
     """
     engine.engine_core.shutdown()
     del engine
@@ -115,15 +114,15 @@ def stop(engine: "LLMEngine", *, in_process: bool) -> None:
 
 
 def _clean_up() -> None:
-    with _imports():
+    with _no_warnings():
         from vllm.distributed import cleanup_dist_env_and_memory
     cleanup_dist_env_and_memory()
     gc.collect()
 
 
 @contextmanager
-def _imports() -> Iterator[None]:
-    """Warnings of what vLLM imports, which nobody here can do anything about, are kept from the user."""
+def _no_warnings() -> Iterator[None]:
+    """Suppress warnings of vLLM's and its dependencies' own code, which the user cannot act on."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -133,26 +132,24 @@ def refuse(device: str, dtype: str, base_url: str) -> None:
     """Refuse a device that the installed vLLM does not run on, or an unknown dtype.
 
     Raises:
-        EsampError: as `start` raises it.
+        EsampError: as `start` does.
     """
     _check(device, dtype, batch_rows=1)
 
 
 def _check(device: str, dtype: str, batch_rows: int) -> bool:
-    """Whether vLLM runs on the CPU here."""
+    """Check the arguments of `start`. Returns whether the installed vLLM runs on the CPU."""
     if batch_rows < 1:
         raise OptionError(f"batch_rows = {batch_rows} must be at least 1")
     if dtype not in DTYPES:
         raise OptionError(f"dtype = {dtype!r}: choose from {', '.join(DTYPES)}")
     if device not in ("auto", "cpu", "cuda"):
-        raise OptionError(
-            f"device = {device!r}: vLLM takes auto, cpu or cuda; which GPU is for CUDA_VISIBLE_DEVICES to say"
-        )
-    found = build.find()
+        raise OptionError(f"device = {device!r}: vLLM takes auto, cpu or cuda; choose a GPU by CUDA_VISIBLE_DEVICES")
+    found = distribution.find()
     if found is None:
-        raise MissingDependencyError(f"engine 'vllm' needs vLLM: {install_hint()}")
-    if wrong := build.problem(found):
-        raise UnsupportedError(f"engine 'vllm': {wrong}")
+        raise MissingDependencyError(f"engine 'vllm' needs vLLM: {distribution.install_hint()}")
+    if problem := distribution.problem(found):
+        raise UnsupportedError(f"engine 'vllm': {problem}")
     if device == "cuda" and found.on_cpu:
         raise OptionError(f"device = 'cuda': this is {found}; {install_command('vllm')} into an environment of its own")
     if device == "cpu" and not found.on_cpu:
@@ -163,13 +160,13 @@ def _check(device: str, dtype: str, batch_rows: int) -> bool:
 
 
 def _cache_bytes(config: "VllmConfig") -> int:
-    """KV cache for full contexts of all rows, if an eighth of the machine's memory and `LARGEST_CACHE` allow it."""
+    """Bytes for full contexts of all rows, but at most `MAX_CACHE` and an eighth of the machine's memory."""
     model, cache = config.model_config, config.cache_config
     heads, layers = model.get_num_kv_heads(config.parallel_config), model.get_num_layers(config.parallel_config)
     token = 2 * layers * heads * model.get_head_size() * model.dtype.itemsize
     wanted = token * (model.max_model_len + (cache.block_size or 0)) * (config.scheduler_config.max_num_seqs + 1)
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return int(min(wanted, LARGEST_CACHE, machine // 8))
+    return int(min(wanted, MAX_CACHE, machine // 8))
 
 
 def _not_loaded(source: str | Path, error: Exception) -> InputError:
@@ -177,6 +174,6 @@ def _not_loaded(source: str | Path, error: Exception) -> InputError:
 
 
 def _first_line(error: Exception) -> str:
-    """The first line, or of pydantic's errors the one with the reason."""
+    """The first line of a message; in one of pydantic's, the line with the reason."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     return next((line for line in lines if line.startswith("Value error, ")), lines[0]).removeprefix("Value error, ")

@@ -1,8 +1,7 @@
-"""What Prometheus is told: one table of metrics over the workers' counters, and its text.
+"""Metrics for Prometheus: a table of metrics over the workers' counters, and its text.
 
-The text is made anew for each scrape and appended to vLLM's own. Nothing is registered: a registry is one per process,
-and with several API server processes vLLM adds up what each of them registered, while every one of them can ask all
-engines for numbers that are whole already.
+The text is built for each scrape and appended to vLLM's own. Nothing is registered: with several API server processes
+vLLM adds up what each process registered, but the workers' counters are totals already, in whichever process asks.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,9 +12,10 @@ from prometheus_client import exposition as plain
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
+from typing_extensions import override
 
 LABELS = ("model_name", "engine")
-"""As vLLM labels its own metrics."""
+"""The labels of vLLM's own metrics."""
 PHASES = ("predict", "mix", "learn")
 EOF = b"# EOF\n"
 """Last line of the OpenMetrics format."""
@@ -23,7 +23,7 @@ EOF = b"# EOF\n"
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric: what it is called, and the counter of the worker that it shows."""
+    """One metric, and the worker's counter that it shows."""
 
     name: str
     counter: str
@@ -34,28 +34,32 @@ class Metric:
 METRICS = (
     Metric("rows", "rows", "Tokens decoded by samples whose group has a slot."),
     Metric("rows_steered", "rows_steered", "Tokens whose distribution was changed."),
-    Metric("updates", "updates", "Learning steps."),
-    Metric("resets", "resets", "Times that a number that is not finite wiped a slot."),
+    Metric("updates", "updates", "Updates of distillers."),
+    Metric("resets", "resets", "Slots that were reset because of a number that is not finite."),
     Metric("groups_admitted", "groups_admitted", "Groups of samples that got a slot."),
-    Metric("groups_refused", "groups_refused", "Groups of samples that ran as plain sampling for want of a slot."),
+    Metric(
+        "groups_refused",
+        "groups_refused",
+        "Groups of samples that ran as plain sampling, for example because no slot was free.",
+    ),
     Metric("slots", "slots", "Groups that can explore at a time.", GaugeMetricFamily),
     Metric("slots_in_use", "slots_in_use", "Slots of groups that are decoding.", GaugeMetricFamily),
-    Metric("slots_idle", "slots_idle", "Slots that ended groups keep while nobody needs them.", GaugeMetricFamily),
+    Metric("slots_idle", "slots_idle", "Slots that idle groups keep until another group needs one.", GaugeMetricFamily),
     Metric("bank_bytes", "bank_bytes", "Memory of all slots, in bytes.", GaugeMetricFamily),
 )
-EXPLAINED = "Share of the variance of the deep states that is predicted before learning from them, since the start."
-TIMES = "Milliseconds of the device that exploring took, by phase."
+EXPLAINED = "Share of the variance of the final hidden states that distillers predicted, since the start."
+TIMES = "Milliseconds that exploring took on the device, by phase."
 
 
 class Counters(Collector):
-    """Answers of the workers as metric families, one label set per engine."""
+    """The workers' counters as metric families, one label set per engine."""
 
     def __init__(self, model: str, engines: Sequence[Mapping[str, float]]) -> None:
-        """`engines` holds the counters of rank 0 of each data-parallel engine: ranks of one engine count the same."""
+        """Take the counters of rank 0 of each data-parallel engine; all ranks of an engine have the same."""
         self._model, self._engines = model, engines
 
+    @override
     def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
-        """Every metric of the table that the workers count."""
         for metric in METRICS:
             family = metric.kind(f"esamp:{metric.name}", metric.help, labels=LABELS)
             for labels, counters in self._labelled():
@@ -78,7 +82,7 @@ class Counters(Collector):
 
 
 def extended(text: bytes, content_type: str, model: str, engines: Sequence[Mapping[str, float]]) -> bytes:
-    """vLLM's exposition `text` with ours after it, in the same format."""
+    """vLLM's exposition `text` followed by ours, in the same format."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(Counters(model, engines))
     if content_type.startswith("application/openmetrics-text"):

@@ -1,4 +1,4 @@
-"""`Installation`: exploring, set up for one rank of one vLLM engine."""
+"""`Attachment`: everything that the model runner of one rank holds for exploring."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -7,7 +7,6 @@ from functools import partial
 
 import torch
 import vllm
-from packaging.version import Version
 from torch import Tensor, nn
 from transformers import AutoTokenizer
 from vllm.config import ModelConfig, VllmConfig
@@ -15,26 +14,27 @@ from vllm.sampling_params import SamplingParams
 
 from esamp.engines.linearity import PROBES
 from esamp.engines.text import line_breaks
-from esamp.engines.vllm.clock import Clock
-from esamp.engines.vllm.exploration import Exploration
-from esamp.engines.vllm.groups import NO_FACTS, Facts, Groups
-from esamp.engines.vllm.head import find_head
-from esamp.engines.vllm.launch import NEWEST, OLDEST
+from esamp.engines.vllm import distribution
 from esamp.engines.vllm.settings import VLLMSettings
-from esamp.engines.vllm.taps import Taps, install
+from esamp.engines.vllm.workers.clock import Clock
+from esamp.engines.vllm.workers.exploration import Exploration
+from esamp.engines.vllm.workers.group import SampleSettings
+from esamp.engines.vllm.workers.groups import Groups
+from esamp.engines.vllm.workers.head import find_head
+from esamp.engines.vllm.workers.taps import Taps, attach_taps
 from esamp.errors import OptionError, UnsupportedError
 from esamp.methods.base import ModelShape
 
 logger = logging.getLogger("vllm.esamp")
 
-RAW = ("raw_logprobs", "raw_logits")
-"""``logprobs_mode`` in which vLLM reports on the model's own distribution, as it is before any sampling parameter."""
+RAW_MODES = ("raw_logprobs", "raw_logits")
+"""Values of ``logprobs_mode`` in which vLLM reports the model's own distribution, before any sampling parameter."""
 NO_ADAPTER = (0,) * PROBES
-"""Which LoRA adapter goes with each row while the head is measured."""
+"""LoRA adapters of the rows by which the LM head is probed: none."""
 
 
-class Installation:
-    """What a runner holds of ours: settings, and once the model is loaded, taps, head, groups and their exploration."""
+class Attachment:
+    """Settings and, once the model is loaded, the taps, the groups and their exploration."""
 
     taps: Taps
     groups: Groups
@@ -45,16 +45,16 @@ class Installation:
 
         Raises:
             OptionError: a setting in ``additional_config`` is wrong.
-            UnsupportedError: the engine is configured for something that exploring cannot go with.
+            UnsupportedError: the engine uses a feature that exploring does not support.
         """
         check_engine(vllm_config)
         self.settings = VLLMSettings.read(vllm_config.additional_config)
         self._config, self._device = vllm_config, device
         self._clock = Clock(device)
-        self._closed = False
+        self._paused = False
 
     def attach(self, model: nn.Module) -> None:
-        """Read the loaded model's head, install the taps, allocate the slots, and say so in the log."""
+        """Attach to the loaded model: find its LM head, attach taps, allocate slots, and log the result."""
         config = self._config.model_config
         size, dtype = config.get_hidden_size(), config.dtype
         depth = config.hf_text_config.num_hidden_layers
@@ -62,7 +62,7 @@ class Installation:
         if outside:
             raise UnsupportedError(f"setting layers: the model has layers 0 to {depth}, not {outside[0]}")
         tokens = self._config.scheduler_config.max_num_batched_tokens
-        self.taps = install(model, self.settings.layers, tokens=tokens, size=size, dtype=dtype)
+        self.taps = attach_taps(model, self.settings.layers, tokens=tokens, size=size, dtype=dtype)
         head = find_head(model, size, dtype, self._device)
         shape = ModelShape(
             size,
@@ -86,25 +86,25 @@ class Installation:
         )
 
     def add(self, request_id: str, params: SamplingParams | None) -> None:
-        """A request enters the batch."""
-        if params is None or self._closed:
+        """Add a request that enters the batch to its group, if it explores."""
+        if params is None or self._paused:
             return
         stops = params.stop_token_ids or () if params.ignore_eos else params.all_stop_token_ids
-        limit = NO_FACTS.limit if params.max_tokens is None else params.max_tokens
-        facts = Facts(tuple(sorted(stops)), limit, params.seed, params.temperature)
-        self.groups.add(request_id, params.extra_args, facts)
+        limit = SampleSettings.limit if params.max_tokens is None else params.max_tokens
+        settings = SampleSettings(tuple(sorted(stops)), limit, params.seed, params.temperature)
+        self.groups.add(request_id, params.extra_args, settings)
 
     @contextmanager
-    def closed(self) -> Iterator[None]:
-        """Requests that enter meanwhile do not explore: they are the engine's own, made up to warm up with."""
-        self._closed = True
+    def paused(self) -> Iterator[None]:
+        """A block in which new requests do not explore: they are vLLM's dummy requests for warming up."""
+        self._paused = True
         try:
             yield
         finally:
-            self._closed = False
+            self._paused = False
 
     def counters(self) -> dict[str, float]:
-        """What was done since the start. Synchronises with the device."""
+        """Totals since the start, and the present use of slots and memory. Synchronises with the device."""
         seconds = {f"seconds_{phase}": value for phase, value in self._clock.seconds().items()}
         return (
             self.groups.telemetry()
@@ -119,40 +119,39 @@ class Installation:
         )
 
     def telemetry(self, request_id: str) -> Mapping[str, float] | None:
-        """What was done for the group of a request; None if it did not explore, or is forgotten."""
+        """Telemetry of a request's group; None if the request did not explore, or is no longer remembered."""
         group = self.groups.find(request_id)
         return None if group is None else dict(group.telemetry())
 
     def refusal(self, request_id: str) -> str | None:
-        """Why the group of a request runs as plain sampling; None if it explores."""
+        """Why a request's group runs as plain sampling; None if it explores."""
         group = self.groups.find(request_id)
         return None if group is None else group.refused
 
     def trace(self, request_id: str) -> dict[int, Tensor] | None:
-        """Measurements `[3, tokens]` of each sample of a request, by index; None if it asked for none."""
+        """Measurements `[3, tokens]` of each sample of a request, by index; None if it has no trace."""
         return self.groups.trace(request_id)
 
 
 def _line_breaks(config: ModelConfig) -> tuple[int, ...]:
     if config.skip_tokenizer_init:
         raise OptionError("which tokens break lines is unknown: start vLLM without --skip-tokenizer-init")
-    where = dict(revision=config.tokenizer_revision, trust_remote_code=config.trust_remote_code)
-    return line_breaks(AutoTokenizer.from_pretrained(config.tokenizer, **where))
+    source = dict(revision=config.tokenizer_revision, trust_remote_code=config.trust_remote_code)
+    return line_breaks(AutoTokenizer.from_pretrained(config.tokenizer, **source))
 
 
 def check_engine(config: VllmConfig) -> None:
-    """Refuse what exploring cannot go with.
+    """Refuse an engine with a feature that exploring does not support.
 
     Raises:
-        UnsupportedError: saying what to leave out.
+        UnsupportedError: naming the feature to leave out.
     """
-    version = Version(vllm.__version__)
-    if version < Version(OLDEST):
-        raise UnsupportedError(f"esamp needs vLLM {OLDEST} or newer, this is {version}: pip install -U vllm")
-    if version.release[:2] > Version(NEWEST).release[:2]:
-        logger.warning("esamp was tested with vLLM %s to %s, this is %s", OLDEST, NEWEST, version)
+    if problem := distribution.outdated(vllm.__version__):
+        raise UnsupportedError(problem)
+    if warning := distribution.untested(vllm.__version__):
+        logger.warning("%s", warning)
     parallel = config.parallel_config
-    for wrong, what in (
+    for used, feature in (
         (config.speculative_config is not None, "speculative decoding (drafts would have to be explored too)"),
         (parallel.pipeline_parallel_size > 1, "pipeline parallelism (the first layer and the head are on two ranks)"),
         (parallel.prefill_context_parallel_size > 1, "prefill context parallelism"),
@@ -160,5 +159,5 @@ def check_engine(config: VllmConfig) -> None:
         (vars(parallel).get("enable_batch_sharded_sampling", False), "batch-sharded sampling"),
         (config.model_config.runner_type != "generate", "models that do not generate"),
     ):
-        if wrong:
-            raise UnsupportedError(f"esamp does not work with {what}: start vLLM without it, or without our worker")
+        if used:
+            raise UnsupportedError(f"esamp does not work with {feature}: start vLLM without it, or without our worker")

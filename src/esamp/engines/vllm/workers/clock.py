@@ -1,4 +1,4 @@
-"""`Clock`: how long the phases of exploring take, measured without holding up the device."""
+"""`Clock`: measures how long the phases of exploring take, without synchronising with the device."""
 
 import time
 from collections import defaultdict, deque
@@ -9,7 +9,7 @@ import torch
 
 
 class Clock:
-    """Seconds per phase. On a GPU by pairs of events, which are read when somebody asks."""
+    """Seconds per phase. On a GPU they are measured by pairs of CUDA events, which are read once they are complete."""
 
     def __init__(self, device: torch.device) -> None:
         """Start at zero."""
@@ -20,7 +20,7 @@ class Clock:
 
     @contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
-        """Count the time of the block for `phase`."""
+        """Add the time of the block to `phase`."""
         if not self._cuda:
             started = time.perf_counter()
             try:
@@ -38,7 +38,7 @@ class Clock:
             self._collect()
 
     def seconds(self) -> dict[str, float]:
-        """Seconds per phase so far; on a GPU those of the blocks that the device has finished."""
+        """Seconds per phase so far; on a GPU only of blocks that the device has completed."""
         self._collect()
         return dict(self._seconds)
 

@@ -1,4 +1,4 @@
-"""`EventStream`: finds the end of a stream of server-sent events, wherever its bytes are cut."""
+"""`EventStream`: finds the end of a stream of server-sent events, however its bytes are split into chunks."""
 
 import json
 import re
@@ -8,12 +8,12 @@ from typing import Any
 DONE = b"data: [DONE]"
 """The line that ends an OpenAI stream."""
 COMMON = ("id", "object", "created", "model")
-"""What all events of a response have in common."""
+"""Fields with the same value in all events of a response."""
 EVENT = re.compile(rb"^data: (\{.*\})\r?$", re.MULTILINE)
 
 
 class EventStream:
-    """Bytes in, the same bytes out, with a pause where one more event belongs: just before the end."""
+    """Passes bytes through, and splits them where one more event can be inserted: just before the end."""
 
     first: dict[str, Any] | None = None
     """the first event that is a JSON object"""
@@ -22,14 +22,14 @@ class EventStream:
         self._held, self._inside = b"", False
 
     def feed(self, chunk: bytes) -> tuple[bytes, bytes | None]:
-        """What goes out now, and, if the end of the stream is reached, what goes out after a last event.
+        """The bytes to send now and, once the end of the stream is reached, those to send after the inserted event.
 
         Bytes at the end of `chunk` that may be the beginning of `DONE` are held back.
         """
         data, self._held = self._held + chunk, b""
         if self.first is None:
             self._read(data)
-        lines = data if self._inside else b"\n" + data  # every line that begins here has a line break before it
+        lines = data if self._inside else b"\n" + data  # now a line break precedes every line that begins here
         shift = len(lines) - len(data)
         found = lines.find(b"\n" + DONE)
         if found >= 0:
@@ -44,11 +44,11 @@ class EventStream:
         return data, None
 
     def rest(self) -> bytes:
-        """What is still held back when the stream ends without `DONE`."""
+        """The bytes that are held back, to be sent when the stream ends without `DONE`."""
         return self._held
 
     def like_first(self, fields: Mapping[str, Any]) -> bytes:
-        """An event of the same response as the first one."""
+        """An event with these fields, and with the id and other common fields of the first event."""
         known = {key: value for key, value in (self.first or {}).items() if key in COMMON}
         return b"data: " + json.dumps({**known, **fields}, separators=(",", ":")).encode() + b"\n\n"
 

@@ -1,7 +1,7 @@
-"""Where a vLLM model's inner states are read.
+"""Taps: where the residual stream between the layers of a vLLM model is read.
 
-About forty architectures hand them out themselves, through the interface that EAGLE-3 uses. Of the others a forward
-hook copies the chosen layers' outputs into buffers, which compiled code and CUDA graphs write like any other tensor.
+About forty architectures return these states themselves, through the interface that EAGLE-3 uses. For the others,
+forward hooks copy the chosen layers' outputs into buffers, which compiled code and CUDA graphs write like any tensor.
 """
 
 from abc import ABC, abstractmethod
@@ -10,41 +10,44 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 from vllm.model_executor.models.interfaces import supports_eagle3
 
 from esamp.errors import UnsupportedError
 
 
 class Taps(ABC):
-    """The states of a model's inner layers at its latest forward pass."""
+    """The residual stream after chosen layers, as of the model's latest forward pass."""
 
     in_output: bool
-    """whether the model returns ``(hidden states, list of inner states)`` instead of the hidden states alone"""
+    """whether the model returns ``(hidden states, list of inner states)`` instead of hidden states only"""
 
     nbytes: int = 0
-    """memory of buffers of our own"""
+    """bytes of buffers that were allocated for it"""
 
     @abstractmethod
     def read(self, inner: Sequence[Tensor] | None, hidden: Tensor) -> Mapping[int, Tensor]:
         """States `[T, s]` by depth: the residual stream after that many layers.
 
-        `inner` and `hidden` `[T, d]` are what the model returned: inner states, if it does, and what the head projects.
+        Args:
+            inner: the inner states that the model returned, if `in_output`.
+            hidden: `[T, d]`: the final hidden states, which the LM head projects.
         """
 
 
 class OutputTaps(Taps):
-    """A model that returns its inner states."""
+    """Taps of a model that returns its inner states."""
 
     in_output = True
 
     def __init__(self, model: nn.Module, layers: tuple[int, ...]) -> None:
-        """Tell the model which states to return: the sums that enter the layers of these numbers."""
+        """Choose the states that the model returns: the inputs of the layers with these numbers."""
         self._layers = tuple(sorted(set(layers)))
-        chosen: Any = model  # vLLM's own interface
-        chosen.set_aux_hidden_state_layers(self._layers)
+        eagle3: Any = model  # implements vLLM's SupportsEagle3
+        eagle3.set_aux_hidden_state_layers(self._layers)
 
+    @override
     def read(self, inner: Sequence[Tensor] | None, hidden: Tensor) -> Mapping[int, Tensor]:
-        """The states in the order of their depth."""
         if inner is None or len(inner) != len(self._layers):
             raise UnsupportedError(
                 f"the model returned {0 if inner is None else len(inner)} inner states, not those of layers "
@@ -54,11 +57,10 @@ class OutputTaps(Taps):
 
 
 class HookTaps(Taps):
-    """Any other model: hooks on its layers.
+    """Taps of any other model: forward hooks on its layers.
 
-    Many layers return two tensors, and the residual stream is their sum: the next norm adds them. Others return the
-    whole stream and, beside it, what nobody reads. Which it is can be told behind the last layer, where the final norm
-    of the stream is what the head projects.
+    Many layers return two tensors whose sum is the residual stream: the next norm adds them. Others return the whole
+    stream and a second, unrelated tensor. The last layer shows which it is: the head projects the stream's final norm.
     """
 
     in_output = False
@@ -66,35 +68,35 @@ class HookTaps(Taps):
     def __init__(
         self, model: nn.Module, layers: tuple[int, ...], *, tokens: int, size: int, dtype: torch.dtype
     ) -> None:
-        """Hook the layers; buffers hold `tokens` states of `size`.
+        """Register hooks and allocate buffers of `tokens` states of `size` per layer.
 
         Raises:
-            UnsupportedError: the model has no stack of layers, or not that many.
+            UnsupportedError: the model has no list of layers, or not that many.
         """
         stack, self._norm = layer_stack(model)
         device = next(model.parameters()).device
         self._layers, self._last = sorted(set(layers)), len(stack)
         self._buffers: dict[int, Tensor] = {}
-        self._apart: bool | None = None
+        self._summed: bool | None = None
         for layer in sorted({*layers, len(stack)}):
             if not 1 <= layer <= len(stack):
                 raise UnsupportedError(f"this model has layers 1 to {len(stack)} to read from, not {layer}")
-            # One row more than is ever filled: code that is compiled while all are would be for that number alone.
+            # One row more than is ever filled: code compiled for a full buffer would be specialised to that size.
             buffer = torch.zeros(2, tokens + 1, size, dtype=dtype, device=device)
             stack[layer - 1].register_forward_hook(_copy_to(buffer))
             self._buffers[layer] = buffer
         self.nbytes = sum(buffer.nbytes for buffer in self._buffers.values())
 
+    @override
     def read(self, inner: Sequence[Tensor] | None, hidden: Tensor) -> Mapping[int, Tensor]:
-        """The buffers; rows behind the latest pass's tokens are of earlier passes. Synchronises once."""
-        if self._apart is None:
-            self._apart = self._are_apart(hidden)
-        rows = len(hidden)
-        parts = {layer: self._buffers[layer][:, :rows] for layer in self._layers}
-        return {layer: part.sum(0) if self._apart else part[0] for layer, part in parts.items()}
+        """Read the buffers. The first call synchronises with the device."""
+        if self._summed is None:
+            self._summed = self._is_sum(hidden)
+        outputs = {layer: self._buffers[layer][:, : len(hidden)] for layer in self._layers}
+        return {layer: output.sum(0) if self._summed else output[0] for layer, output in outputs.items()}
 
-    def _are_apart(self, hidden: Tensor) -> bool:
-        """Whether the stream is the sum of what a layer returns, judged by the first token."""
+    def _is_sum(self, hidden: Tensor) -> bool:
+        """Whether the stream is the sum of a layer's two outputs, judged by the first token."""
         if self._norm is None:
             return True
         returned = self._buffers[self._last][:, :1]
@@ -107,17 +109,17 @@ class HookTaps(Taps):
         return normed
 
 
-def install(model: nn.Module, layers: tuple[int, ...], *, tokens: int, size: int, dtype: torch.dtype) -> Taps:
-    """Choose the way for `model`, which must not have been compiled yet."""
+def attach_taps(model: nn.Module, layers: tuple[int, ...], *, tokens: int, size: int, dtype: torch.dtype) -> Taps:
+    """Taps of the right kind for `model`, which must not have been compiled yet."""
     if supports_eagle3(model):
         return OutputTaps(model, layers)
     return HookTaps(model, layers, tokens=tokens, size=size, dtype=dtype)
 
 
 def layer_stack(model: nn.Module) -> tuple[nn.ModuleList, nn.Module | None]:
-    """The decoder layers, and the norm behind them if there is one.
+    """The decoder layers, and the norm after them if there is one.
 
-    The layers are the longest list of modules in the model, without counting what lies inside a layer.
+    The layers are the longest list of modules named ``layers``, ``h`` or ``blocks``.
 
     Raises:
         UnsupportedError: there is none.
@@ -133,7 +135,7 @@ def layer_stack(model: nn.Module) -> tuple[nn.ModuleList, nn.Module | None]:
 
 
 def _copy_to(buffer: Tensor) -> Any:
-    """A hook that keeps both of a layer's outputs, the second 0 if there is none."""
+    """A forward hook that copies a layer's two outputs; a missing second one is replaced by zeros."""
 
     def copy(module: nn.Module, inputs: Any, output: Any) -> None:
         state, other = output[:2] if isinstance(output, tuple) and len(output) > 1 else (output, None)
