@@ -75,7 +75,7 @@ class Tiling:
     @classmethod
     def of(cls, units: int, size: int, features: int) -> "Tiling":
         """For states of `size` d and so many `units` of rows: about `PROGRAMS` programs, if d is large enough."""
-        width = min(64 if features > 64 else 128, max(16, _power(size)))
+        width = min(32 if features > 64 else 64, max(16, _power(size)))
         total = -(-size // width)
         tiles = -(-total // max(1, min(total, PROGRAMS // max(1, units))))
         return cls(width, tiles, -(-total // tiles))
@@ -111,7 +111,9 @@ class FusedStep:
         elif isinstance(distiller, RecursiveLeastSquares) and distiller.padded_projection is not None:
             self.features, self._projection = distiller.size - 1, distiller.padded_projection
         self._padded = max(16, _power(self.features)) if self.features else 0
-        self._warps = max(4, self._padded // 8)
+        """M: the features, rounded up to what a matrix product of Triton's takes"""
+        warps = 4 if not self._padded else 16 if self._padded > 64 else 8
+        self._launch = {"num_warps": warps, "enable_fp_fusion": True}
         self._arrived = torch.zeros(0, dtype=torch.int32)
 
     def takes(self, source: Tensor, deep: Tensor, layout: RowLayout) -> bool:
@@ -143,7 +145,7 @@ class FusedStep:
             weights_at, seen_at, self.config.beta, self.half, tiling.tiles, tiling.blocks,
             M=self._padded, GATE=self.config.gate, STEERS=steers, NARROW=deep.dtype == torch.float16,
             HOLES=layout.occupied is not None, ROWS=ROWS, WIDTH=tiling.width,
-            DEPTH=8192 // max(32, self._padded), CONSTANT=CONSTANT, TINY=TINY, num_warps=self._warps,
+            DEPTH=4096 // max(32, self._padded), CONSTANT=CONSTANT, TINY=TINY, **self._launch,
         )  # fmt: skip
         record = StepRecord(layout, deep, find, missed=numbers[0], varied=numbers[1], asked=flags[0], features=kept)
         record.live, record.steered, record.moved = flags[1], flags[2], moved
@@ -165,7 +167,7 @@ class FusedStep:
             deep.stride(0), live.stride(0), bank.stride(0), gram.stride(0), self.tally.sums.stride(0),
             self.tally.counts.stride(0), weights_at, seen_at, gram_at, tiling.tiles, tiling.blocks,
             M=self._padded, GATE=self.config.gate, HOLES=layout.occupied is not None, ROWS=ROWS, WIDTH=tiling.width,
-            CONSTANT=CONSTANT, RIDGE=self.ridge, num_warps=self._warps,
+            CONSTANT=CONSTANT, RIDGE=self.ridge, **self._launch,
         )  # fmt: skip
 
     def _located(self) -> tuple[Tensor, int, int]:

@@ -1,0 +1,45 @@
+"""Compile the fused kernels for a GPU that need not be there.
+
+Usage: python compile_kernels.py ARCHITECTURE M[,M...]    (80, 90, ...; 0 is the running mean)
+"""
+
+import sys
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from esamp.explorer.kernels.learn import learn
+from esamp.explorer.kernels.propose import propose
+
+POINTERS = {
+    "*fp32": ("kept", "numbers", "partials", "bank", "tally", "projection", "missed", "varied"),
+    "*i64": ("slots", "place", "cell_rows"),
+    "*i1": ("live", "flags", "occupied", "asked", "lived", "steered"),
+    "*i32": ("arrived",),
+    "*fp64": ("gram", "counts"),
+    "fp32": ("beta", "half"),
+}
+TYPES = {name: kind for kind, names in POINTERS.items() for name in names}
+
+
+def compile_one(kernel, states: str, constants: dict[str, object], warps: int, architecture: int) -> None:
+    types = TYPES | dict.fromkeys(("source", "deep", "moved"), states)
+    names = kernel.arg_names
+    signature = {name: "constexpr" if name in constants else types.get(name, "i32") for name in names}
+    source = ASTSource(kernel, signature, {(names.index(name),): value for name, value in constants.items()})
+    options = {"num_warps": warps, "enable_fp_fusion": True}
+    made = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)
+    print(kernel.fn.__name__, constants["M"], states, architecture, "shared memory", made.metadata.shared)
+
+
+if __name__ == "__main__":
+    for padded in map(int, sys.argv[2].split(",")):
+        warps = 4 if not padded else 16 if padded > 64 else 8
+        common = {"M": padded, "GATE": True, "HOLES": True, "ROWS": 16, "WIDTH": 32 if padded > 64 else 64}
+        common |= {"CONSTANT": 0.5}
+        more = {"STEERS": True, "DEPTH": 4096 // max(32, padded), "TINY": 1e-20}
+        for states in ("*bf16", "*fp16"):
+            narrow = {"NARROW": states == "*fp16"}
+            compile_one(propose, states, common | more | narrow, warps, int(sys.argv[1]))
+        compile_one(learn, "*bf16", common | {"RIDGE": 0.01}, warps, int(sys.argv[1]))
