@@ -16,10 +16,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import reference
 from applicable import applicable
+from distilling import named_matrices
 from esamp.decoding.layout import RowLayout
-from esamp.explorer import fused
+from esamp.explorer import bank, fused, fused_network
 from esamp.explorer.config import ESampConfig
 from esamp.explorer.explorer import Explorer
+from esamp.explorer.mlp import ResidualNetwork
 from esamp.explorer.record import StepRecord
 from esamp.explorer.rls import RecursiveLeastSquares
 
@@ -27,9 +29,7 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"
 pytest.importorskip("triton", reason="Triton is not installed: pip install triton")
 pytestmark = [
-    pytest.mark.skipif(
-        not (INTERPRETED or torch.cuda.is_available()), reason="needs a CUDA GPU or TRITON_INTERPRET=1"
-    ),
+    pytest.mark.skipif(not (INTERPRETED or torch.cuda.is_available()), reason="needs a CUDA GPU or TRITON_INTERPRET=1"),
     pytest.mark.filterwarnings("ignore::RuntimeWarning"),  # the interpreter's NumPy warns where numbers are not finite
 ]
 S, D = 20, 100
@@ -50,7 +50,11 @@ SETTINGS: list[dict[str, Any]] = [
     {"features": 17, "ridge": 0.3},
     {"distiller": "mean"},
     {"distiller": "mean", "gate": False, "ridge": 3.0},
+    {"preset": "paper"},
+    {"preset": "paper", "depth": 1, "loss": "mean", "clip": 0.0, "gate": True, "block": "mlp"},
 ]
+EACH: list[dict[str, Any]] = [{}, {"distiller": "mean"}, {"preset": "paper"}]
+"""One of each distiller."""
 
 
 @pytest.fixture(autouse=True)
@@ -60,10 +64,15 @@ def _no_grad() -> Iterator[None]:
 
 
 def explorer(slots: int = 4, kernels: bool | None = True, **options: Any) -> Explorer:
-    config = ESampConfig.parse(applicable({"features": 5} | options))
-    explored = Explorer(config, S, D, slots=slots, device=DEVICE, fused=kernels)
+    config = ESampConfig.parse(applicable({"features": 5, "width": 7} | options))
+    explored = Explorer(config, size_of(config), D, slots=slots, device=DEVICE, fused=kernels)
     assert (explored.fused is not None) == (kernels is not False)
     return explored
+
+
+def size_of(config: ESampConfig) -> int:
+    """Of the source states."""
+    return D if config.distiller == "mlp" else S
 
 
 class Step:
@@ -78,9 +87,17 @@ class Step:
         self.deep = (source @ mix + 0.2 * torch.randn(rows, D) + 1).to(DEVICE, dtype)
         self.live = torch.ones(rows, dtype=torch.bool, device=DEVICE)
 
+    def source_for(self, explored: Explorer) -> Tensor:
+        """Filled up to the size that the network wants."""
+        more = D - S if explored.config.distiller == "mlp" else 0
+        return torch.nn.functional.pad(self.source, (0, more), value=0.3) if more else self.source
+
     def propose(self, explored: Explorer) -> StepRecord:
         layout = RowLayout.build(self.slots, DEVICE)
-        return explored.propose(self.source, self.deep, self.deep, layout, self.live)
+        source = torch.nn.functional.pad(self.source, (0, size_of(explored.config) - S), value=0.3)
+        return explored.propose(
+            source if explored.config.distiller == "mlp" else self.source, self.deep, self.deep, layout, self.live
+        )
 
     def run(self, explored: Explorer) -> StepRecord:
         record = self.propose(explored)
@@ -132,10 +149,14 @@ def loops(explored: Explorer) -> reference.Group:
     """A group of plain loops with the explorer's projection."""
     config, distiller = explored.config, explored.distiller
     mine: Any = reference.Mean(D, config.ridge)
+    if isinstance(distiller, ResidualNetwork):
+        named = named_matrices(distiller, distiller.template()["weights"].cpu())
+        blocks = [{name: each[b].double().numpy() for name, each in named.items()} for b in range(config.depth)]
+        mine = reference.Network(blocks, config.lr, config.eps, config.clip, config.loss)
     if isinstance(distiller, RecursiveLeastSquares):
         assert distiller.projection is not None
         mine = reference.RLS(distiller.size, D, config.ridge, distiller.projection.double().cpu().numpy())
-    return reference.Group(mine, None, config.gate, config.beta)
+    return reference.Group(mine, None, config.gate and config.distiller != "mlp", config.beta)
 
 
 @pytest.mark.parametrize("options", SETTINGS, ids=str)
@@ -150,7 +171,7 @@ def test_any_mix_of_groups_gives_what_each_alone_would_give(options: dict[str, A
             rows = [row for row, owner in enumerate(slots) if owner == slot]
             if not rows:
                 continue
-            source, deep = (part[rows].double().cpu().numpy() for part in (step.source, step.deep))
+            source, deep = (part[rows].double().cpu().numpy() for part in (step.source_for(explored), step.deep))
             expected = np.stack(group.step(list(source), list(deep)))
             largest = max(largest, float(np.abs(expected).max()))
             assert np.abs(moved[rows].numpy() - expected).max() <= 2e-5 * max(largest, 0.1), (slots, slot)
@@ -177,7 +198,7 @@ def test_every_step_is_that_of_the_plain_path(options: dict[str, Any], dtype: to
         assert_same_state(explored, twin)
 
 
-@pytest.mark.parametrize("options", SETTINGS[:1] + SETTINGS[3:4], ids=str)
+@pytest.mark.parametrize("options", EACH, ids=str)
 @pytest.mark.parametrize("programs", [1, 2, 1000])
 def test_programs_share_the_columns_in_any_way(
     options: dict[str, Any], programs: int, monkeypatch: pytest.MonkeyPatch
@@ -190,7 +211,7 @@ def test_programs_share_the_columns_in_any_way(
         assert_same_state(explored, twin)
 
 
-@pytest.mark.parametrize("options", SETTINGS[:1] + SETTINGS[3:4], ids=str)
+@pytest.mark.parametrize("options", EACH, ids=str)
 def test_more_rows_than_a_program_takes_at_a_time(options: dict[str, Any]) -> None:
     explored, twin = pair(**options)
     for slots in ([0] * 35, [0, 1] * 17 + [1], [2, 0, 1]):
@@ -217,7 +238,7 @@ def test_any_number_of_features_within_the_limit(features: int) -> None:
     assert_same_state(one, other, 1e-4)
 
 
-@pytest.mark.parametrize("options", SETTINGS[:1] + SETTINGS[3:4], ids=str)
+@pytest.mark.parametrize("options", EACH, ids=str)
 def test_fused_and_plain_steps_alternate_on_one_bank(options: dict[str, Any]) -> None:
     explored, twin = pair(**options)
     kernels = explored.fused
@@ -276,6 +297,38 @@ def test_a_slot_whose_numbers_are_not_finite_is_reset_and_no_other(name: str, va
     assert steered(Step([1, 1]).run(explored)) == [True, True]
 
 
+@pytest.mark.parametrize("dead", ["source", "weights"])
+def test_a_network_that_cannot_predict_starts_again_and_keeps_adams_moments(dead: str) -> None:
+    explored, twin = pair(preset="paper")
+    for each in (explored, twin):
+        torch.manual_seed(3)
+        Step([0, 1, 2, 1]).run(each)
+        if dead == "weights":
+            each.bank.tensors["weights"][1] = 1e30
+    step = Step([1, 0, 1, 2])
+    if dead == "source":
+        step.source[2, 3] = torch.nan
+    record = step.run(explored)
+    assert_same_step(record, step.run(twin), 2e-5)
+    assert_same_state(explored, twin)
+    assert steered(record)[1::2] == [True, True]
+    assert torch.equal(explored.bank.tensors["weights"][1], explored.bank.template["weights"])
+    assert explored.bank.tensors["first"][1].isfinite().all()
+    assert (explored.bank.tensors["first"][1] != 0).any()
+    assert [explored.tally.summary(slot).resets for slot in range(3)] == [0, 1, 0]
+    assert steered(Step([1, 1]).run(explored)) == [True, True]
+
+
+def test_a_network_is_trained_by_a_few_groups_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bank, "WORKSPACE", 1)
+    monkeypatch.setattr(fused_network, "PROGRAMS", 2)
+    explored, twin = pair(preset="paper")
+    for slots in ([0, 1, 2], [2, 0, 0], [1, None]):
+        step = Step(slots)
+        assert_same_step(step.run(explored), step.run(twin), 2e-5)
+        assert_same_state(explored, twin)
+
+
 @pytest.mark.parametrize("distiller", ["rls", "mean"])
 def test_float16_states_that_would_overflow_fall_back(distiller: str) -> None:
     explored, twin = pair(beta=16.0, gate=False, distiller=distiller)
@@ -288,9 +341,9 @@ def test_float16_states_that_would_overflow_fall_back(distiller: str) -> None:
     assert_same_state(explored, twin)
 
 
-@pytest.mark.parametrize("distiller", ["rls", "mean"])
-def test_strength_zero_learns_and_steers_nothing(distiller: str) -> None:
-    explored, twin = pair(beta=0.0, distiller=distiller)
+@pytest.mark.parametrize("options", EACH, ids=str)
+def test_strength_zero_learns_and_steers_nothing(options: dict[str, Any]) -> None:
+    explored, twin = pair(**options, beta=0.0)
     for _ in range(2):
         step = Step([0, 1, None, 0])
         record = step.run(explored)
@@ -302,9 +355,9 @@ def test_strength_zero_learns_and_steers_nothing(distiller: str) -> None:
     assert (explored.tally.summary().updates, explored.tally.summary().rows_steered) == (4, 0)
 
 
-@pytest.mark.parametrize("distiller", ["rls", "mean"])
-def test_rows_that_end_after_the_proposal_are_not_learned_from(distiller: str) -> None:
-    explored, twin = pair(distiller=distiller)
+@pytest.mark.parametrize("options", EACH, ids=str)
+def test_rows_that_end_after_the_proposal_are_not_learned_from(options: dict[str, Any]) -> None:
+    explored, twin = pair(**options)
     for _ in range(2):
         step, still = Step([0, 1, 0, 1]), torch.tensor([False, True, True, False], device=DEVICE)
         for each in (explored, twin):
@@ -314,9 +367,9 @@ def test_rows_that_end_after_the_proposal_are_not_learned_from(distiller: str) -
     assert_same_state(explored, twin)
 
 
-@pytest.mark.parametrize("distiller", ["rls", "mean"])
-def test_rows_whose_logits_fall_back_are_neither_counted_nor_learned_from(distiller: str) -> None:
-    explored, twin = pair(distiller=distiller)
+@pytest.mark.parametrize("options", EACH, ids=str)
+def test_rows_whose_logits_fall_back_are_neither_counted_nor_learned_from(options: dict[str, Any]) -> None:
+    explored, twin = pair(**options)
     for _ in range(3):
         step, good = Step([0, 1, 0]), torch.ones(3, dtype=torch.bool, device=DEVICE)
         sound = torch.tensor([True, True, False], device=DEVICE)
@@ -328,9 +381,9 @@ def test_rows_whose_logits_fall_back_are_neither_counted_nor_learned_from(distil
     assert explored.tally.summary(0).rows == 3
 
 
-@pytest.mark.parametrize("distiller", ["rls", "mean"])
-def test_what_the_kernels_do_not_keep_is_computed_when_it_is_asked_for(distiller: str) -> None:
-    explored, twin = pair(distiller=distiller)
+@pytest.mark.parametrize("options", EACH, ids=str)
+def test_what_the_kernels_do_not_keep_is_computed_when_it_is_asked_for(options: dict[str, Any]) -> None:
+    explored, twin = pair(**options)
     for _ in range(2):
         step = Step([0, 1, None, 0])
         record, expected = step.propose(explored), step.propose(twin)
@@ -368,11 +421,11 @@ def test_states_that_the_kernels_cannot_read_take_the_plain_path() -> None:
     explored, twin = pair()
     step = Step([0, 1, 0])
     step.deep = step.deep.double()
-    assert step.run(explored).features is None
+    assert step.run(explored).kept is None
     step.run(twin)
     step = Step([0, 1, 0])
     step.source = step.source.T.contiguous().T
-    assert step.run(explored).features is None
+    assert step.run(explored).kept is None
     step.run(twin)
     assert_same_state(explored, twin)
 
@@ -386,7 +439,7 @@ def test_rows_may_be_a_part_of_a_larger_tensor() -> None:
             whole[::2, 7 : 7 + getattr(step, name).shape[1]] = getattr(step, name)
             setattr(step, name, whole[::2, 7 : 7 + getattr(step, name).shape[1]])
         record = step.run(explored)
-        assert record.features is not None
+        assert record.kept is not None
         assert_same_step(record, step.run(twin), 2e-5)
     assert_same_state(explored, twin)
 
@@ -420,11 +473,30 @@ def test_a_step_is_two_launches_whatever_the_groups(distiller: str, monkeypatch:
     for name in ("propose", "learn"):
         monkeypatch.setattr(explored.fused, f"_{name}_kernel", Launches(name, launched))
     for slots in ([1, 0, None, 1], [0], [0, 0]):
-        step, layout = Step(slots), RowLayout.build(slots, DEVICE)
         for number in range(2):
-            with Counter() as counter:
-                record = explored.propose(step.source, step.deep, step.deep, layout, step.live)
-                explored.learn(record, None, step.live)
-            assert number == 0 or counter.found == []  # the first step of a larger batch makes room for its counters
+            found = operations(explored, slots)
+            assert number == 0 or found == []  # the first step of a larger batch makes room for its counters
             assert launched == ["propose", "learn"]
             launched.clear()
+
+
+def test_a_step_of_the_published_network_is_four_launches_beside_its_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    explored, launched = explorer(preset="paper"), list[str]()
+    for each, names in ((explored.fused, ("propose", "learn")), (explored.fused.network, ("measure", "adam"))):
+        for name in names:
+            monkeypatch.setattr(each, f"_{name}_kernel", Launches(name, launched))
+    operations(explored, [0, 1, 0, 1])
+    launched.clear()
+    found = operations(explored, [0, 1, 0, 1])
+    assert launched == ["propose", "learn", "measure", "adam"]
+    assert len(found) <= 30, found
+
+
+def operations(explored: Explorer, slots: list[int | None]) -> list[str]:
+    """What torch runs at a step."""
+    step, layout = Step(slots), RowLayout.build(slots, DEVICE)
+    source = step.source_for(explored)
+    with Counter() as counter:
+        record = explored.propose(source, step.deep, step.deep, layout, step.live)
+        explored.learn(record, None, step.live)
+    return counter.found

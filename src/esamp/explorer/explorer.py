@@ -86,7 +86,7 @@ class Explorer:
         self.tally = Tally(slots, deep_size, self.exact, device, full=full)
         self._zero = torch.zeros((), dtype=self.exact, device=device)
         self.fused: FusedStep | None = None
-        if wanted(fused, config, source_size, torch.device(device), full=full):
+        if wanted(fused, config, source_size, torch.device(device), full=full, frozen=frozen):
             self.fused = FusedStep(config, self.distiller, self.bank, self.tally)
 
     @property
@@ -179,7 +179,7 @@ class Explorer:
             live: `[R]` bool; rows to learn from, further restricted to those of the record.
         """
         layout = record.layout
-        if self.fused is not None and record.features is not None and action is None and record.slope is None:
+        if self.fused is not None and record.kept is not None and action is None and record.slope is None:
             self.fused.learn(record, live)
             return
         found = record.found

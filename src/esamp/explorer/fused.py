@@ -13,7 +13,9 @@ from esamp.explorer.bank import PackedBank
 from esamp.explorer.config import ESampConfig
 from esamp.explorer.decision import TINY
 from esamp.explorer.distiller import Distiller
+from esamp.explorer.fused_network import FusedNetwork
 from esamp.explorer.mean import RunningMean
+from esamp.explorer.mlp import ResidualNetwork
 from esamp.explorer.record import Findings, StepRecord
 from esamp.explorer.rls import CONSTANT, RecursiveLeastSquares
 from esamp.explorer.tally import Tally
@@ -27,11 +29,11 @@ PROGRAMS = 128
 STATES = (torch.float32, torch.bfloat16, torch.float16)
 
 
-def obstacle(config: ESampConfig, source_size: int, *, full: bool) -> str | None:
+def obstacle(config: ESampConfig, source_size: int, *, full: bool, frozen: bool) -> str | None:
     """Why a step with these settings is not one for the fused kernels, as the end of a sentence; None if it is."""
     reasons = {
         "the signal is not 'state'": config.signal != "state",
-        "the distiller is a network": config.distiller == "mlp",
+        "the distiller is frozen": frozen,
         "the bank is not in float32": config.dtype != "float32",
         "the past is forgotten": config.forgetting_factor != 1,
         "the regression is centred": config.centre,
@@ -47,7 +49,15 @@ def obstacle(config: ESampConfig, source_size: int, *, full: bool) -> str | None
     return next((reason for reason, holds in reasons.items() if holds), None)
 
 
-def wanted(fused: bool | None, config: ESampConfig, source_size: int, device: torch.device, *, full: bool) -> bool:
+def wanted(
+    fused: bool | None,
+    config: ESampConfig,
+    source_size: int,
+    device: torch.device,
+    *,
+    full: bool,
+    frozen: bool = False,
+) -> bool:
     """Whether steps are fused: as `fused` says; by default on a CUDA GPU where nothing stands against it.
 
     Raises:
@@ -55,7 +65,7 @@ def wanted(fused: bool | None, config: ESampConfig, source_size: int, device: to
     """
     if fused is False or (fused is None and device.type != "cuda"):
         return False
-    reason = obstacle(config, source_size, full=full)
+    reason = obstacle(config, source_size, full=full, frozen=frozen)
     if fused and reason is not None:
         raise OptionError(f"no fused kernels: {reason}. Leave fused = True out, and the plain path is taken")
     return reason is None
@@ -110,10 +120,12 @@ class FusedStep:
             self.half = distiller.half
         elif isinstance(distiller, RecursiveLeastSquares) and distiller.padded_projection is not None:
             self.features, self._projection = distiller.size - 1, distiller.padded_projection
+        self.network = FusedNetwork(distiller, bank) if isinstance(distiller, ResidualNetwork) else None
         self._padded = max(16, _power(self.features)) if self.features else 0
         """M: the features, rounded up to what a matrix product of Triton's takes"""
         warps = 4 if not self._padded else 16 if self._padded > 64 else 8
         self._launch = {"num_warps": warps, "enable_fp_fusion": True}
+        self._gates = config.gate and self.network is None  # the network never doubts itself
         self._arrived = torch.zeros(0, dtype=torch.int32)
 
     def takes(self, source: Tensor, deep: Tensor, layout: RowLayout) -> bool:
@@ -132,43 +144,59 @@ class FusedStep:
         moved = torch.empty(rows, size, dtype=deep.dtype, device=deep.device) if steers else deep
         numbers = torch.empty(2, groups, lanes, device=deep.device)
         flags = torch.empty(3, groups, lanes, dtype=torch.bool, device=deep.device)
-        kept = torch.empty(groups, lanes, self._padded, device=deep.device)
+        kept = self._kept(source, layout, live)
         partials = torch.empty(units, tiling.blocks, 3, ROWS, device=deep.device)
         bank, weights_at, seen_at = self._located()
         outside = 0 if layout.complete or not steers else -(-rows // ROWS)
         self._propose_kernel[units + outside, tiling.blocks](
-            source, deep, live, moved, kept, numbers, flags, partials, self._counters(units, deep.device)[0],
+            source, kept[0], deep, live, moved, kept[0], numbers, flags, partials,
+            self._counters(units, deep.device)[0],
             layout.slots, layout.place, layout.cells, layout.cells if layout.occupied is None else layout.occupied,
             bank, self.tally.sums, self._projection,
             rows, groups, lanes, source.shape[1], size, self.features,
             source.stride(0), deep.stride(0), live.stride(0), bank.stride(0), self.tally.sums.stride(0),
             weights_at, seen_at, self.config.beta, self.half, tiling.tiles, tiling.blocks,
-            M=self._padded, GATE=self.config.gate, STEERS=steers, NARROW=deep.dtype == torch.float16,
+            M=self._padded, VALUE=self.network is not None, GATE=self._gates, STEERS=steers,
+            NARROW=deep.dtype == torch.float16,
             HOLES=layout.occupied is not None, ROWS=ROWS, WIDTH=tiling.width,
             DEPTH=4096 // max(32, self._padded), CONSTANT=CONSTANT, TINY=TINY, **self._launch,
         )  # fmt: skip
-        record = StepRecord(layout, deep, find, missed=numbers[0], varied=numbers[1], asked=flags[0], features=kept)
+        record = StepRecord(layout, deep, find, missed=numbers[0], varied=numbers[1], asked=flags[0], kept=kept)
         record.live, record.steered, record.moved = flags[1], flags[2], moved
         return record
 
     def learn(self, record: StepRecord, live: Tensor) -> None:
         """As `Explorer.learn`, from a record of `propose`."""
-        layout, deep = record.layout, record.deep
-        size = deep.shape[1]
-        tiling = Tiling.of(layout.groups, size, self.features)
+        layout, deep, kept = record.layout, record.deep, record.kept or ()
+        groups, size = layout.groups, deep.shape[1]
+        tiling = Tiling.of(groups, size, self.features)
         bank, weights_at, seen_at = self._located()
         gram, gram_at = self.bank.located("gram") if self.features else (self.tally.counts, 0)
-        self._learn_kernel[layout.groups, tiling.blocks](
-            deep, live, record.features, record.asked, record.live, record.steered, record.missed, record.varied,
-            self._counters(layout.groups, deep.device)[1],
+        network, slope, reports = self.network, kept[0], record.live
+        if network is not None:
+            slope = torch.empty_like(kept[0])
+            reports = torch.empty(2, groups, dtype=torch.bool, device=deep.device)
+        self._learn_kernel[groups, tiling.blocks](
+            deep, live, kept[0], kept[0], slope, reports,
+            record.asked, record.live, record.steered, record.missed, record.varied,
+            self._counters(groups, deep.device)[1],
             layout.slots, layout.cells, layout.cells if layout.occupied is None else layout.occupied,
             bank, gram, self.tally.sums, self.tally.counts,
             layout.lanes, size, self.features,
             deep.stride(0), live.stride(0), bank.stride(0), gram.stride(0), self.tally.sums.stride(0),
-            self.tally.counts.stride(0), weights_at, seen_at, gram_at, tiling.tiles, tiling.blocks,
-            M=self._padded, GATE=self.config.gate, HOLES=layout.occupied is not None, ROWS=ROWS, WIDTH=tiling.width,
-            CONSTANT=CONSTANT, RIDGE=self.ridge, **self._launch,
+            self.tally.counts.stride(0), weights_at, seen_at, gram_at,
+            0.0 if network is None else network.steepness, tiling.tiles, tiling.blocks,
+            M=self._padded, VALUE=network is not None, GATE=self._gates, HOLES=layout.occupied is not None, ROWS=ROWS,
+            WIDTH=tiling.width, CONSTANT=CONSTANT, RIDGE=self.ridge, **self._launch,
         )  # fmt: skip
+        if network is not None:
+            network.train(layout, kept[1:], slope, reports)
+
+    def _kept(self, source: Tensor, layout: RowLayout, live: Tensor) -> tuple[Tensor, ...]:
+        """Room for the features `[G, C, M]`, or the network's predictions `[G, C, d]` and what it computed for them."""
+        if self.network is not None:
+            return self.network.predict(source, layout, live)
+        return (torch.empty(layout.groups, layout.lanes, self._padded, device=source.device),)
 
     def _located(self) -> tuple[Tensor, int, int]:
         """The float32 storage of the bank, and where W and S begin in it."""

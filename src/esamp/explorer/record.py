@@ -77,8 +77,8 @@ class StepRecord:
     """`[R]` KL(steered || reference) in nats, if it was measured"""
     measured: dict[str, Tensor] = field(default_factory=dict)
     """`[R]` each, by telemetry field: what was measured on logits and tokens"""
-    features: Tensor | None = None
-    """`[G, C, M]` what the fused kernels need to learn from this step; None where they did not propose it"""
+    kept: tuple[Tensor, ...] | None = None
+    """what the fused kernels need to learn from this step; None where they did not propose it"""
 
     @cached_property
     def found(self) -> Findings:

@@ -39,6 +39,25 @@ def count_rows(
 
 
 @triton.jit
+def slopes(
+    deep, value, slope, lived, live, live_stride, cell_rows, occupied, group, lanes, first_tile, tiles, size, stride,
+    factor, HOLES: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    """``factor (y - hL)`` in some columns, for what the loss of a group becomes steeper by; zeros in other rows."""
+    for tile in range(tiles):
+        column = (first_tile + tile) * WIDTH + tl.arange(0, WIDTH)
+        within = column < size
+        for first in range(0, lanes, ROWS):
+            cell, inside, row, exists = rows_of(cell_rows, occupied, group, first, lanes, HOLES, ROWS)
+            rows = rows_taught(lived, live, live_stride, cell, row, exists)
+            mask = rows[:, None] & within[None, :]
+            at = cell[:, None] * size + column[None, :]
+            target = states_of(deep, row, column, mask, stride).to(tl.float32)
+            steep = factor * (tl.load(value + at, mask=mask, other=0.0) - target)
+            tl.store(slope + at, tl.where(mask, steep, 0.0), mask=inside[:, None] & within[None, :])
+
+
+@triton.jit
 def add_fields(sums, counts, taught, moved, errors, distances, broken):
     """Add a step to a group's fields in the tally: ``rows, rows_steered, residual, variance`` and its counts."""
     rows = tl.load(sums)
@@ -157,12 +176,12 @@ def finish(
 
 @triton.jit(do_not_specialize=["tiles", "blocks"])
 def learn(
-    deep, live, kept, asked, lived, steered, missed, varied, arrived, slots, cell_rows, occupied,
+    deep, live, kept, value, slope, reports, asked, lived, steered, missed, varied, arrived, slots, cell_rows, occupied,
     bank, gram, tally, counts,
     lanes, size, features, deep_stride, live_stride, bank_stride, gram_stride, tally_stride, count_stride,
-    weights_at, seen_at, gram_at, tiles, blocks,
-    M: tl.constexpr, GATE: tl.constexpr, HOLES: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
-    CONSTANT: tl.constexpr, RIDGE: tl.constexpr,
+    weights_at, seen_at, gram_at, steepness, tiles, blocks,
+    M: tl.constexpr, VALUE: tl.constexpr, GATE: tl.constexpr, HOLES: tl.constexpr, ROWS: tl.constexpr,
+    WIDTH: tl.constexpr, CONSTANT: tl.constexpr, RIDGE: tl.constexpr,
 ):  # fmt: skip
     """A grid of (groups, `blocks` of columns). Args are as `FusedStep.learn` passes them; M is 0 for the mean."""
     group, block = tl.program_id(0), tl.program_id(1)
@@ -172,7 +191,16 @@ def learn(
         asked, lived, steered, missed, varied, live, live_stride, cell_rows, occupied, group, lanes, HOLES, ROWS
     )
     broken = (askers > 0) & (livers == 0)
-    if M == 0:
+    if VALUE:
+        broken = askers > livers  # a network adds up what it kept of each row
+        if block == 0:
+            tl.store(reports + group, taught > 0)
+            tl.store(reports + tl.num_programs(0) + group, broken)
+        slopes(
+            deep, value, slope, lived, live, live_stride, cell_rows, occupied, group, lanes, block * tiles, tiles,
+            size, deep_stride, steepness / tl.maximum(taught, 1), HOLES, ROWS, WIDTH,
+        )  # fmt: skip
+    elif M == 0:
         broken = broken & (askers < 0)  # sums of finite numbers stay finite
     if block == 0:
         add_fields(sums + size, counts + slot * count_stride, taught, moved, errors, distances, broken)

@@ -51,7 +51,7 @@ def predicted(z, weights, column, within, features, size, M: tl.constexpr, CONST
 @triton.jit
 def decide(
     partials, numbers, flags, cells, cell, inside, exists, asked, confidence, seen, blocks,
-    RLS: tl.constexpr, GATE: tl.constexpr, STEERS: tl.constexpr, NARROW: tl.constexpr,
+    MEAN: tl.constexpr, GATE: tl.constexpr, STEERS: tl.constexpr, NARROW: tl.constexpr,
     ROWS: tl.constexpr, TINY: tl.constexpr,
 ):  # fmt: skip
     """Add up what all programs of these rows found, store it with the decision; returns which are steered `[ROWS]`."""
@@ -66,14 +66,13 @@ def decide(
         if NARROW:
             beyond += tl.load(base + 2 * ROWS, cache_modifier=".cg")
     reach = missed
-    if RLS:
-        if GATE:
-            reach = missed * confidence
-    else:
+    if MEAN:
         if GATE:
             missed = missed * seen
             reach = missed
         varied = missed
+    elif GATE:
+        reach = missed * confidence
     live = asked & (reach < float("inf"))
     steered = live & (reach > TINY)
     if NARROW:
@@ -90,8 +89,8 @@ def decide(
 
 @triton.jit
 def mix(
-    deep, moved, z, weights, sums, count, confidence, row, exists, first_tile, tiles, features, size, stride, beta,
-    M: tl.constexpr, GATE: tl.constexpr, STEERS: tl.constexpr, NARROW: tl.constexpr,
+    deep, moved, z, weights, value, cell, sums, count, confidence, row, exists, first_tile, tiles, features, size,
+    stride, beta, M: tl.constexpr, VALUE: tl.constexpr, GATE: tl.constexpr, STEERS: tl.constexpr, NARROW: tl.constexpr,
     ROWS: tl.constexpr, WIDTH: tl.constexpr, CONSTANT: tl.constexpr,
 ):  # fmt: skip
     """Store ``hL + beta c (hL - y)`` in some columns.
@@ -111,10 +110,12 @@ def mix(
         mean = (tl.load(sums + column, mask=within, other=0.0) / count)[None, :]
         if M > 0:
             residual = target - predicted(z, weights, column, within, features, size, M, CONSTANT)
-            varied += tl.sum((target - mean) * (target - mean), 1)
+        elif VALUE:
+            residual = target - tl.load(value + cell[:, None] * size + column[None, :], mask=mask, other=0.0)
         else:
             residual = target - mean
         missed += tl.sum(residual * residual, 1)
+        varied += tl.sum((target - mean) * (target - mean), 1)
         if STEERS:
             change = residual * beta
             if GATE:
@@ -128,12 +129,13 @@ def mix(
 
 @triton.jit
 def propose_group(
-    unit, block, source, deep, live, moved, kept, numbers, flags, partials, arrived,
+    unit, block, source, value, deep, live, moved, kept, numbers, flags, partials, arrived,
     slots, cell_rows, occupied, bank, tally, projection,
     groups, lanes, source_size, size, features, source_stride, deep_stride, live_stride, bank_stride,
     tally_stride, weights_at, seen_at, beta, half, tiles, blocks,
-    M: tl.constexpr, GATE: tl.constexpr, STEERS: tl.constexpr, NARROW: tl.constexpr, HOLES: tl.constexpr,
-    ROWS: tl.constexpr, WIDTH: tl.constexpr, DEPTH: tl.constexpr, CONSTANT: tl.constexpr, TINY: tl.constexpr,
+    M: tl.constexpr, VALUE: tl.constexpr, GATE: tl.constexpr, STEERS: tl.constexpr, NARROW: tl.constexpr,
+    HOLES: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr, DEPTH: tl.constexpr, CONSTANT: tl.constexpr,
+    TINY: tl.constexpr,
 ):  # fmt: skip
     """Some rows of a group and some columns of their states. The last program of these rows decides for all columns."""
     parts = tl.cdiv(lanes, ROWS)
@@ -153,8 +155,8 @@ def propose_group(
     else:
         z = confidence  # not read
     missed, varied, beyond = mix(
-        deep, moved, z, state + weights_at, sums, count, confidence, row, exists, block * tiles, tiles, features, size,
-        deep_stride, beta, M, GATE, STEERS, NARROW, ROWS, WIDTH, CONSTANT,
+        deep, moved, z, state + weights_at, value, cell, sums, count, confidence, row, exists, block * tiles, tiles,
+        features, size, deep_stride, beta, M, VALUE, GATE, STEERS, NARROW, ROWS, WIDTH, CONSTANT,
     )  # fmt: skip
     own = partials + unit * blocks * 3 * ROWS
     base = own + block * 3 * ROWS + tl.arange(0, ROWS)
@@ -165,7 +167,7 @@ def propose_group(
         known = (count > 0.5).to(tl.float32)
         steered = decide(
             own, numbers, flags, groups * lanes, cell, inside, exists, asked, confidence, known, blocks,
-            M > 0, GATE, STEERS, NARROW, ROWS, TINY,
+            M == 0 and not VALUE, GATE, STEERS, NARROW, ROWS, TINY,
         )  # fmt: skip
         if STEERS:
             left = exists & (steered == 0)
@@ -184,26 +186,28 @@ def copy_rows(deep, moved, row, chosen, first, tiles, size, stride, WIDTH: tl.co
 
 @triton.jit(do_not_specialize=["rows", "groups", "tiles", "blocks"])
 def propose(
-    source, deep, live, moved, kept, numbers, flags, partials, arrived,
+    source, value, deep, live, moved, kept, numbers, flags, partials, arrived,
     slots, place, cell_rows, occupied, bank, tally, projection,
     rows, groups, lanes, source_size, size, features, source_stride, deep_stride, live_stride, bank_stride,
     tally_stride, weights_at, seen_at, beta, half, tiles, blocks,
-    M: tl.constexpr, GATE: tl.constexpr, STEERS: tl.constexpr, NARROW: tl.constexpr, HOLES: tl.constexpr,
-    ROWS: tl.constexpr, WIDTH: tl.constexpr, DEPTH: tl.constexpr, CONSTANT: tl.constexpr, TINY: tl.constexpr,
+    M: tl.constexpr, VALUE: tl.constexpr, GATE: tl.constexpr, STEERS: tl.constexpr, NARROW: tl.constexpr,
+    HOLES: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr, DEPTH: tl.constexpr, CONSTANT: tl.constexpr,
+    TINY: tl.constexpr,
 ):  # fmt: skip
     """A grid of (units of `ROWS` rows, `blocks` of columns): first the groups' rows, then all rows for those in none.
 
-    Args are as `FusedStep.propose` passes them. M is 0 for the running mean, else the number of features, rounded up.
+    Args are as `FusedStep.propose` passes them. M is the number of features, rounded up; 0 for the running mean and
+    where what is predicted is given as `value` `[G, C, d]`.
     """
     unit, block = tl.program_id(0), tl.program_id(1)
     units = groups * tl.cdiv(lanes, ROWS)
     if unit < units:
         propose_group(
-            unit, block, source, deep, live, moved, kept, numbers, flags, partials, arrived,
+            unit, block, source, value, deep, live, moved, kept, numbers, flags, partials, arrived,
             slots, cell_rows, occupied, bank, tally, projection,
             groups, lanes, source_size, size, features, source_stride, deep_stride, live_stride, bank_stride,
             tally_stride, weights_at, seen_at, beta, half, tiles, blocks,
-            M, GATE, STEERS, NARROW, HOLES, ROWS, WIDTH, DEPTH, CONSTANT, TINY,
+            M, VALUE, GATE, STEERS, NARROW, HOLES, ROWS, WIDTH, DEPTH, CONSTANT, TINY,
         )  # fmt: skip
     else:
         row = (unit - units).to(tl.int64) * ROWS + tl.arange(0, ROWS)
