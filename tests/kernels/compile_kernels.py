@@ -42,6 +42,9 @@ TYPES = {name: kind for kind, names in POINTERS.items() for name in names}
 
 
 def compile_one(kernel, states: str, constants: dict[str, object], warps: int, architecture: int) -> None:
+    constants |= (
+        {"live_stride": 1} if "live_stride" in kernel.arg_names else {}
+    )  # as Triton does with numbers that are 1
     types = TYPES | dict.fromkeys(("source", "deep", "moved"), states)
     names = kernel.arg_names
     signature = {name: "constexpr" if name in constants else types.get(name, "i32") for name in names}

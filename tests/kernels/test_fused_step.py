@@ -6,6 +6,7 @@ starts a process that has it.
 
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,15 @@ import reference
 from applicable import applicable
 from distilling import named_matrices
 from esamp.decoding.layout import RowLayout
+from esamp.decoding.step import DecodeStep
 from esamp.explorer import bank, fused, fused_network
 from esamp.explorer.config import ESampConfig
 from esamp.explorer.explorer import Explorer
 from esamp.explorer.mlp import ResidualNetwork
 from esamp.explorer.record import StepRecord
 from esamp.explorer.rls import RecursiveLeastSquares
+from esamp.methods.esamp import ESamp
+from rows import plain_rows
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"
@@ -397,6 +401,51 @@ def test_what_the_kernels_do_not_keep_is_computed_when_it_is_asked_for(options: 
         assert_same_state(explored, twin)
 
 
+@pytest.mark.parametrize("options", EACH, ids=str)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_the_method_is_the_same_with_and_without_kernels(options: dict[str, Any], dtype: torch.dtype) -> None:
+    """Details, and in float16 the logits that would overflow, work on the record of the kernels."""
+    both = [ESamp(each.config, each, full=False) for each in pair(claimed=0, **options)]
+    slots = [each.admit() for each in both]
+    assert slots == [0, 0]
+    weight = torch.randn(11, D, device=DEVICE).to(dtype)
+    for _ in range(3):
+        step, seen = Step([0, None, 0], dtype), []
+        for method in both:
+            source = step.source_for(method.explorer)
+            layout = RowLayout.build(step.slots, DEVICE)
+            decode = DecodeStep(step.deep, {1: source}, layout, step.live, Head(weight), plain_rows(3))
+            steering = method.steer(decode)
+            logits = torch.cat(steering.states) @ weight.T
+            combined = steering.combine(*logits.split(3))
+            seen.append((combined.logits, method.detail()))
+            method.observe(decode, torch.zeros(3, dtype=torch.int64, device=DEVICE), step.live)
+        (logits, detail), (expected, plain) = seen
+        torch.testing.assert_close(logits, expected, atol=0.1, rtol=0.05)
+        for name in ("novelty", "residual", "explained"):
+            found, wanted = getattr(detail, name), getattr(plain, name)
+            torch.testing.assert_close(found, wanted, atol=2e-3, rtol=2e-3, equal_nan=True)
+        assert_same_state(both[0].explorer, both[1].explorer, 1e-4)
+
+
+@dataclass
+class Head:
+    """logits = W h."""
+
+    weight: Tensor
+    is_linear: bool = True
+    has_rows: bool = False
+
+    def __call__(self, h: Tensor) -> Tensor:
+        return h @ self.weight.T
+
+    def rows(self, tokens: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def mean_rows(self, probabilities: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
 def test_slots_are_claimed_and_grown_between_steps_in_any_mode() -> None:
     with torch.inference_mode():
         claim_and_grow()
@@ -452,8 +501,9 @@ class Counter(TorchDispatchMode):
         self.found: list[str] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if not func.is_view and func.overloadpacket is not torch.ops.aten.empty:
-            self.found.append(str(func))
+        name = str(func.overloadpacket)
+        if not func.is_view and "empty" not in name and "view" not in name:
+            self.found.append(name)
         return func(*args, **(kwargs or {}))
 
 
@@ -485,11 +535,11 @@ def test_a_step_of_the_published_network_is_four_launches_beside_its_products(mo
     for each, names in ((explored.fused, ("propose", "learn")), (explored.fused.network, ("measure", "adam"))):
         for name in names:
             monkeypatch.setattr(each, f"_{name}_kernel", Launches(name, launched))
-    operations(explored, [0, 1, 0, 1])
+    operations(explored, [0, 0, 1, 1])
     launched.clear()
-    found = operations(explored, [0, 1, 0, 1])
+    found = operations(explored, [0, 0, 1, 1])
     assert launched == ["propose", "learn", "measure", "adam"]
-    assert len(found) <= 30, found
+    assert len(found) <= 22, found
 
 
 def operations(explored: Explorer, slots: list[int | None]) -> list[str]:

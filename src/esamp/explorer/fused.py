@@ -13,7 +13,7 @@ from esamp.explorer.bank import PackedBank
 from esamp.explorer.config import ESampConfig
 from esamp.explorer.decision import TINY
 from esamp.explorer.distiller import Distiller
-from esamp.explorer.fused_network import FusedNetwork
+from esamp.explorer.fused_network import FusedNetwork, launch
 from esamp.explorer.mean import RunningMean
 from esamp.explorer.mlp import ResidualNetwork
 from esamp.explorer.record import Findings, StepRecord
@@ -123,8 +123,7 @@ class FusedStep:
         self.network = FusedNetwork(distiller, bank) if isinstance(distiller, ResidualNetwork) else None
         self._padded = max(16, _power(self.features)) if self.features else 0
         """M: the features, rounded up to what a matrix product of Triton's takes"""
-        warps = 4 if not self._padded else 16 if self._padded > 64 else 8
-        self._launch = {"num_warps": warps, "enable_fp_fusion": True}
+        self._warps = 4 if not self._padded else 16 if self._padded > 64 else 8
         self._gates = config.gate and self.network is None  # the network never doubts itself
         self._arrived = torch.zeros(0, dtype=torch.int32)
 
@@ -148,7 +147,8 @@ class FusedStep:
         partials = torch.empty(units, tiling.blocks, 3, ROWS, device=deep.device)
         bank, weights_at, seen_at = self._located()
         outside = 0 if layout.complete or not steers else -(-rows // ROWS)
-        self._propose_kernel[units + outside, tiling.blocks](
+        launch(
+            self._propose_kernel, (units + outside, tiling.blocks),
             source, kept[0], deep, live, moved, kept[0], numbers, flags, partials,
             self._counters(units, deep.device)[0],
             layout.slots, layout.place, layout.cells, layout.cells if layout.occupied is None else layout.occupied,
@@ -159,7 +159,7 @@ class FusedStep:
             M=self._padded, VALUE=self.network is not None, GATE=self._gates, STEERS=steers,
             NARROW=deep.dtype == torch.float16,
             HOLES=layout.occupied is not None, ROWS=ROWS, WIDTH=tiling.width,
-            DEPTH=4096 // max(32, self._padded), CONSTANT=CONSTANT, TINY=TINY, **self._launch,
+            DEPTH=4096 // max(32, self._padded), CONSTANT=CONSTANT, TINY=TINY, num_warps=self._warps,
         )  # fmt: skip
         record = StepRecord(layout, deep, find, missed=numbers[0], varied=numbers[1], asked=flags[0], kept=kept)
         record.live, record.steered, record.moved = flags[1], flags[2], moved
@@ -176,7 +176,8 @@ class FusedStep:
         if network is not None:
             slope = torch.empty_like(kept[0])
             reports = torch.empty(2, groups, dtype=torch.bool, device=deep.device)
-        self._learn_kernel[groups, tiling.blocks](
+        launch(
+            self._learn_kernel, (groups, tiling.blocks),
             deep, live, kept[0], kept[0], slope, reports,
             record.asked, record.live, record.steered, record.missed, record.varied,
             self._counters(groups, deep.device)[1],
@@ -187,7 +188,7 @@ class FusedStep:
             self.tally.counts.stride(0), weights_at, seen_at, gram_at,
             0.0 if network is None else network.steepness, tiling.tiles, tiling.blocks,
             M=self._padded, VALUE=network is not None, GATE=self._gates, HOLES=layout.occupied is not None, ROWS=ROWS,
-            WIDTH=tiling.width, CONSTANT=CONSTANT, RIDGE=self.ridge, **self._launch,
+            WIDTH=tiling.width, CONSTANT=CONSTANT, RIDGE=self.ridge, num_warps=self._warps,
         )  # fmt: skip
         if network is not None:
             network.train(layout, kept[1:], slope, reports)

@@ -1,5 +1,7 @@
 """`FusedNetwork`: prediction and training of the published network, where kernels do the rest of the step."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -12,6 +14,12 @@ WIDTH = 1024
 """Numbers of a gradient that a program holds at a time."""
 PROGRAMS = 1024
 """Programs of a launch that are wanted; each moves some kilobytes."""
+
+
+def launch(kernel: Any, grid: tuple[int, int], tensor: Tensor, *arguments: object, **constants: object) -> None:
+    """Run a kernel on the device of its first argument, a `tensor`. Products and sums may be fused, as torch's are."""
+    with torch.cuda.device_of(tensor):
+        kernel[grid](tensor, *arguments, **constants, enable_fp_fusion=True)
 
 
 class FusedNetwork:
@@ -67,13 +75,15 @@ class FusedNetwork:
         moments, first_at = self.bank.located("first")
         second_at, decay_at = self.bank.located("second")[1], self.bank.located("decay")[1]
         config = self.network.config
-        self._measure_kernel[groups, blocks](
+        launch(
+            self._measure_kernel, (groups, blocks),
             gradient, partials, corrections, moments, reports, slots, numbers, moments.stride(0), decay_at,
-            tiles, blocks, WIDTH=WIDTH, KEEP1=BETA1, KEEP2=BETA2, enable_fp_fusion=True,
+            tiles, blocks, WIDTH=WIDTH, KEEP1=BETA1, KEEP2=BETA2,
         )  # fmt: skip
-        self._adam_kernel[groups, blocks](
+        launch(
+            self._adam_kernel, (groups, blocks),
             gradient, partials, corrections, weights, moments, self.bank.template["weights"], reports, slots,
             reports.stride(0), numbers, weights.stride(0), moments.stride(0), weights_at, first_at, second_at,
             config.clip, config.lr, config.eps, tiles, blocks,
-            WIDTH=WIDTH, SHARE1=1 - BETA1, SHARE2=1 - BETA2, enable_fp_fusion=True,
+            WIDTH=WIDTH, SHARE1=1 - BETA1, SHARE2=1 - BETA2,
         )  # fmt: skip

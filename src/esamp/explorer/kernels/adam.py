@@ -1,4 +1,4 @@
-"""The kernels that train the published network: the gradient's length; then clipping, Adam and the reset in one pass."""
+"""The kernels that train the published network: the gradient's length; clipping, Adam and the reset in one pass."""
 
 import triton
 import triton.language as tl
@@ -13,10 +13,10 @@ def finite(gradient, at, within):
 
 @triton.jit
 def measure(
-    gradient, partials, corrections, decay, flags, slots, numbers, decay_stride, decay_at, tiles, blocks,
+    gradient, partials, corrections, decay, flags, slots, size, decay_stride, decay_at, tiles, blocks,
     WIDTH: tl.constexpr, KEEP1: tl.constexpr, KEEP2: tl.constexpr,
 ):  # fmt: skip
-    """A grid of (groups, `blocks` of numbers): squares of the gradient `[G, numbers]`, summed by block.
+    """A grid of (groups, `blocks` of numbers): squares of the gradient `[G, size]`, summed by block.
 
     ``1 - beta^t`` of this step goes to `corrections` `[G, 2]`, and the bank's ``beta^t`` moves on in groups that learn.
     """
@@ -24,7 +24,7 @@ def measure(
     total = tl.zeros([WIDTH], dtype=tl.float32)
     for tile in range(tiles):
         at = (block * tiles + tile) * WIDTH + tl.arange(0, WIDTH)
-        g = finite(gradient + group * numbers, at, at < numbers)
+        g = finite(gradient + group * size, at, at < size)
         total += g * g
     tl.store(partials + group * blocks + block, tl.sum(total, 0))
     if block == 0:
@@ -39,7 +39,7 @@ def measure(
 
 @triton.jit
 def adam(
-    gradient, partials, corrections, weights, moments, template, flags, slots, groups, numbers, weights_stride,
+    gradient, partials, corrections, weights, moments, template, flags, slots, groups, size, weights_stride,
     moments_stride, weights_at, first_at, second_at, clip, lr, eps, tiles, blocks,
     WIDTH: tl.constexpr, SHARE1: tl.constexpr, SHARE2: tl.constexpr,
 ):  # fmt: skip
@@ -65,9 +65,9 @@ def adam(
     correction1, correction2 = tl.load(corrections + 2 * group), tl.load(corrections + 2 * group + 1)
     for tile in range(tiles):
         at = (block * tiles + tile) * WIDTH + tl.arange(0, WIDTH)
-        within = at < numbers
+        within = at < size
         if learns:
-            g = finite(gradient + group * numbers, at, within) * scale
+            g = finite(gradient + group * size, at, within) * scale
             first = tl.load(first_moment + at, mask=within, other=0.0)
             second = tl.load(second_moment + at, mask=within, other=0.0)
             first += SHARE1 * (g - first)

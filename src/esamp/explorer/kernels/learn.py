@@ -174,7 +174,7 @@ def finish(
             clear_square(seen, 0.0, features, M, tl.float32)
 
 
-@triton.jit(do_not_specialize=["tiles", "blocks"])
+@triton.jit(do_not_specialize=["lanes", "features", "tiles", "blocks"])
 def learn(
     deep, live, kept, value, slope, reports, asked, lived, steered, missed, varied, arrived, slots, cell_rows, occupied,
     bank, gram, tally, counts,

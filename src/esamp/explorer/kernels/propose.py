@@ -184,7 +184,7 @@ def copy_rows(deep, moved, row, chosen, first, tiles, size, stride, WIDTH: tl.co
         tl.store(moved + row[:, None] * size + column[None, :], states_of(deep, row, column, mask, stride), mask=mask)
 
 
-@triton.jit(do_not_specialize=["rows", "groups", "tiles", "blocks"])
+@triton.jit(do_not_specialize=["rows", "groups", "lanes", "features", "tiles", "blocks"])
 def propose(
     source, value, deep, live, moved, kept, numbers, flags, partials, arrived,
     slots, place, cell_rows, occupied, bank, tally, projection,
