@@ -32,6 +32,7 @@ def run(*command: str, **environment: str) -> None:
 
 @triton
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("part", ["test_any or test_every", "not test_any and not test_every"])
 def test_kernels_under_the_interpreter(part: str, root: Path) -> None:
     tests = str(root / "tests" / "kernels")
@@ -58,17 +59,27 @@ OBSTACLES: list[tuple[dict[str, Any], str]] = [
     ({"update_every": 2}, "every step"),
     ({"warmup": 1}, "warm-up"),
     ({"features": 0}, "projected"),
-    ({"features": 20}, "projected"),
+    ({"features": 200}, "projected"),
     ({"features": 129}, "128"),
+    ({"preset": "paper", "width": 65536, "depth": 64}, "too large"),
 ]
 
 
 @pytest.mark.parametrize(("options", "reason"), OBSTACLES, ids=str)
 def test_settings_that_the_kernels_do_not_know_take_the_plain_path(options: dict[str, Any], reason: str) -> None:
-    config, size = ESampConfig.parse(options), 20 if options.get("features") != 129 else 200
+    config, size = (
+        ESampConfig.parse(options),
+        200 if {"width", "features"} & {*options} and options.get("features", 99) > 20 else 20,
+    )
     assert not fused.wanted(None, config, size, torch.device("cuda"), full=False)
     with pytest.raises(OptionError, match=reason):
-        Explorer(config, size, size, slots=1, device="cpu", fused=True)
+        fused.wanted(True, config, size, torch.device("cuda"), full=False)
+
+
+def test_explorers_that_cannot_be_fused_as_asked_are_refused() -> None:
+    for options, more, reason in (({}, {"full": True}, "telemetry"), ({"preset": "paper"}, {"frozen": True}, "frozen")):
+        with pytest.raises(OptionError, match=reason):
+            Explorer(ESampConfig.parse(options), 20, 20, slots=1, device="cpu", fused=True, **more)
 
 
 @pytest.mark.parametrize("options", [{}, {"distiller": "mean"}, {"beta": 0.0}, {"gate": False, "features": 128}])

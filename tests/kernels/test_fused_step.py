@@ -187,8 +187,12 @@ def test_any_mix_of_groups_gives_what_each_alone_would_give(options: dict[str, A
         assert summary.explained_variance == pytest.approx(group.explained_variance, abs=1e-4)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize("options", SETTINGS, ids=str)
+@pytest.mark.parametrize(
+    ("options", "dtype"),
+    [(options, torch.float32) for options in SETTINGS]
+    + [(options, dtype) for options in EACH for dtype in (torch.bfloat16, torch.float16)],
+    ids=str,
+)
 def test_every_step_is_that_of_the_plain_path(options: dict[str, Any], dtype: torch.dtype) -> None:
     """Rows without a slot, interleaved groups of unequal size, dead rows that hold anything."""
     explored, twin = pair(**options)
@@ -329,8 +333,20 @@ def test_a_network_is_trained_by_a_few_groups_at_a_time(monkeypatch: pytest.Monk
     explored, twin = pair(preset="paper")
     for slots in ([0, 1, 2], [2, 0, 0], [1, None]):
         step = Step(slots)
+        step.live[0] = len(slots) == 2  # a piece whose group does not learn comes first
         assert_same_step(step.run(explored), step.run(twin), 2e-5)
         assert_same_state(explored, twin)
+
+
+def test_a_gradient_other_than_that_of_the_squared_error_takes_the_plain_path() -> None:
+    explored, twin = pair(preset="paper")
+    step, slope = Step([0, 1, 0]), torch.randn(3, D, device=DEVICE)
+    for each in (explored, twin):
+        record = step.propose(each)
+        record.slope = slope
+        each.learn(record, None, step.live)
+    assert_same_state(explored, twin)
+    assert_same_step(step.run(explored), step.run(twin), 2e-5)
 
 
 @pytest.mark.parametrize("distiller", ["rls", "mean"])

@@ -34,6 +34,8 @@ def obstacle(config: ESampConfig, source_size: int, *, full: bool, frozen: bool)
     reasons = {
         "the signal is not 'state'": config.signal != "state",
         "the distiller is frozen": frozen,
+        "the network is too large": config.distiller == "mlp"
+        and 3 * config.depth * config.width * source_size >= 2**31,  # numbers are counted in 32 bits
         "the bank is not in float32": config.dtype != "float32",
         "the past is forgotten": config.forgetting_factor != 1,
         "the regression is centred": config.centre,
@@ -102,6 +104,7 @@ class FusedStep:
       last program of a unit adds up the parts and gives the rows back that are left alone.
     * ``learn``: groups x (blocks of columns). Each program forms ``A + F'F`` of its group and inverts it in float64,
       then changes its columns of W. The last program of a group stores A, which the others have read by then.
+      The published network takes two more, and matrix products of torch's: see `FusedNetwork`.
 
     A stays in float64 as in the plain path: nothing drifts, and a step of m = 32 is 33 eliminations of a matrix of 32 x
     32. The features and W are float32, and so are products with them.

@@ -10,10 +10,13 @@ import triton.language as tl
 
 @triton.jit
 def gram_of(
-    gram, kept, lived, live, live_stride, cell_rows, occupied, group, lanes, until, features,
-    M: tl.constexpr, HOLES: tl.constexpr, CONSTANT: tl.constexpr,
+    gram, kept, lived, live, live_stride, cell_rows, group, lanes, until, features,
+    M: tl.constexpr, CONSTANT: tl.constexpr,
 ):  # fmt: skip
-    """``A + F' F`` for the rows learned from in the lanes before `until`. Every product is exact in float64."""
+    """``A + F' F`` for the rows learned from in the lanes before `until`. Every product is exact in float64.
+
+    A cell without a row never lived.
+    """
     feature = tl.arange(0, M)
     within, width = feature < features, features + 1
     a = tl.load(gram + feature[:, None] * width + feature[None, :], mask=within[:, None] & within[None, :], other=0.0)
@@ -23,8 +26,6 @@ def gram_of(
         cell = group * lanes + lane
         row = tl.load(cell_rows + cell)
         taught = (tl.load(lived + cell) != 0) & (tl.load(live + row * live_stride) != 0)
-        if HOLES:
-            taught = taught & (tl.load(occupied + cell) != 0)
         z = tl.where(taught, tl.load(kept + cell * M + feature), 0.0).to(tl.float64)
         constant = tl.where(taught, CONSTANT, 0.0).to(tl.float64)
         a += z[:, None] * z[None, :]

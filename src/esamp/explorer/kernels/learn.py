@@ -140,8 +140,7 @@ def regress(
         rows = rows_taught(lived, live, live_stride, cell, row, exists)
         until = tl.minimum(first + ROWS, lanes)
         a, border, corner = gram_of(
-            gram, kept, lived, live, live_stride, cell_rows, occupied, group, lanes, until, features,
-            M, HOLES, CONSTANT,
+            gram, kept, lived, live, live_stride, cell_rows, group, lanes, until, features, M, CONSTANT,
         )  # fmt: skip
         z = tl.load(kept + cell[:, None] * M + feature[None, :], mask=rows[:, None], other=0.0)
         turned = tl.load(kept + cell[None, :] * M + feature[:, None], mask=rows[None, :], other=0.0)
@@ -158,14 +157,13 @@ def regress(
 
 @triton.jit
 def finish(
-    seen, gram, kept, lived, live, live_stride, cell_rows, occupied, group, lanes, features, taught, broken,
-    M: tl.constexpr, GATE: tl.constexpr, HOLES: tl.constexpr, CONSTANT: tl.constexpr, RIDGE: tl.constexpr,
+    seen, gram, kept, lived, live, live_stride, cell_rows, group, lanes, features, taught, broken,
+    M: tl.constexpr, GATE: tl.constexpr, CONSTANT: tl.constexpr, RIDGE: tl.constexpr,
 ):  # fmt: skip
     """Store A, once no other program of the group needs the old one; lambda I and no S where the slot is reset."""
     if taught > 0:
         a, border, corner = gram_of(
-            gram, kept, lived, live, live_stride, cell_rows, occupied, group, lanes, lanes, features,
-            M, HOLES, CONSTANT,
+            gram, kept, lived, live, live_stride, cell_rows, group, lanes, lanes, features, M, CONSTANT,
         )  # fmt: skip
         store_square(gram, a, border, corner, features, M)
     if broken:
@@ -219,6 +217,6 @@ def learn(
             clear_weights(state + weights_at, block * tiles, tiles, features, size, M, WIDTH)
         if is_last(arrived + group, blocks):
             finish(
-                state + seen_at, matrix, kept, lived, live, live_stride, cell_rows, occupied, group, lanes, features,
-                taught, broken, M, GATE, HOLES, CONSTANT, RIDGE,
+                state + seen_at, matrix, kept, lived, live, live_stride, cell_rows, group, lanes, features,
+                taught, broken, M, GATE, CONSTANT, RIDGE,
             )  # fmt: skip
