@@ -1,5 +1,5 @@
 #!/bin/sh
-# Run on a machine with a CUDA GPU what no other machine can: the GPU tests with both of vLLM's model runners, the check of
+# Run on a machine with a CUDA GPU what no other machine can: the kernels' tests, the GPU tests with both of vLLM's model runners, the check of
 # the seams, and the benchmarks. Prints a summary; everything that was printed stays in the folder. Installs nothing.
 #
 #   scripts/gpu_check.sh [FOLDER]       FOLDER: where the output goes, by default build/gpu
@@ -44,6 +44,7 @@ mkdir -p "$out"
 } >"$out/machine.txt" 2>&1
 
 step seams tests seams tests/test_vllm_seams.py
+step kernels env -u TRITON_INTERPRET "$python" -m pytest -p no:cacheprovider "--junitxml=$out/kernels.xml" tests/kernels
 for runner in 1 0; do
     export VLLM_USE_V2_MODEL_RUNNER=$runner
     version=v$((runner + 1))
@@ -60,7 +61,7 @@ step scaling scaling
 step scaling-paper scaling --preset paper
 
 echo
-for log in "$out"/tests-*.log; do printf '%s: %s\n' "$(basename "$log" .log)" "$(tail -n 1 "$log")"; done
+for log in "$out"/kernels.log "$out"/tests-*.log; do printf '%s: %s\n' "$(basename "$log" .log)" "$(tail -n 1 "$log")"; done
 for log in "$out"/bench-*.log; do printf '%s: %s\n' "$(basename "$log" .log)" "$(tail -n 1 "$log")"; done
 for log in "$out"/counts.log "$out"/scaling*.log; do printf '%s:\n' "$(basename "$log" .log)" && cat "$log"; done
 [ -z "$failed" ] || die "failed:$failed"

@@ -278,7 +278,7 @@ def test_network_gradients_are_those_of_autograd(options: dict[str, Any]) -> Non
     scale = 2 / 3 / (TARGET if options.get("loss") == "mean" else 1)
     found = torch.empty(1, distiller.numbers, dtype=torch.float64)
     slope = (prediction.value - y) * mask * scale
-    distiller._backward(distiller.matrices(state["weights"]), distiller.matrices(found), prediction.kept, slope)
+    distiller.backward(distiller.matrices(state["weights"]), distiller.matrices(found), prediction.kept, slope)
     named = named_matrices(distiller, found[0])
     keep = [0, 2, 3]
     _, expected = loops.gradients([rows_of(h)[i] for i in keep], [rows_of(y)[i] for i in keep])

@@ -53,10 +53,10 @@ class ActionMemory:
 
     def learn(self, record: StepRecord, action: Tensor, rows: Tensor, due: Tensor) -> None:
         """Learn the directions `action` `[G, C, d]` taken in `rows` `[G, C]`, in the groups `due` `[G]` bool."""
-        if record.memory is None:
+        if record.found.memory is None:
             return
         taken = torch.where(rows.unsqueeze(-1), action, self._zero)
-        missed = torch.where(rows.unsqueeze(-1), action - record.memory.value, self._zero)
-        lesson = Lesson(record.memory, taken, missed, rows, due)
+        missed = torch.where(rows.unsqueeze(-1), action - record.found.memory.value, self._zero)
+        lesson = Lesson(record.found.memory, taken, missed, rows, due)
         for piece in self.bank.pieces(record.layout, *self._learned, write=True):
             self.regression.learn(piece.state, lesson.of(piece))

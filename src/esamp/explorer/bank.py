@@ -126,6 +126,11 @@ class PackedBank:
                 found[storage] = rows.index_select(0, layout.slots), start
         return {name: _unpacked(*found[self._fields[name].storage], self._fields[name]) for name in names}
 
+    def located(self, name: str) -> tuple[Tensor, int]:
+        """Where a tensor lies: a storage with one row for each slot, and the number in a row at which it begins."""
+        field = self._fields[name]
+        return self._storage[field.storage], field.start
+
     def pieces(self, layout: RowLayout, *names: str, scratch: int = 0, write: bool = False) -> Iterator[Piece]:
         """The tensors `names` of all groups, in one piece if a step's workspace allows it, else in several.
 

@@ -23,17 +23,17 @@ def decide(record: StepRecord, config: ESampConfig, direction: Direction | None,
     A row is steered if its change is a finite vector that is not zero. One length tells both, and so does the squared
     error of the prediction where the change is a multiple of it: numbers that are not finite show in either factor.
     """
-    layout, deep = record.layout, record.deep
+    layout, deep, found = record.layout, record.deep, record.found
     reach = record.missed
-    if direction is not None or record.memory is not None:
+    if direction is not None or found.memory is not None:
         record.delta = _delta(record, config, direction, gain)
         reach = squares(layout.arrange(record.delta))
-    elif record.signal is not record.residual:
-        reach = squares(record.signal)
+    elif found.signal is not found.residual:
+        reach = squares(found.signal)
     if reach is not record.missed and config.signal != "action":
         reach = torch.add(reach, record.missed, alpha=0)  # adds nothing but what is not finite
-    if record.strength is not None and record.varied is not record.missed:
-        reach = reach * record.strength.squeeze(-1)
+    if found.strength is not None and record.varied is not record.missed:
+        reach = reach * found.strength.squeeze(-1)
     record.live = record.asked & (reach < torch.inf)
     record.steered = record.live & (reach > TINY)
     if not config.steers:
@@ -41,7 +41,7 @@ def decide(record: StepRecord, config: ESampConfig, direction: Direction | None,
         record.moved = deep
         return
     if record.delta is None:
-        tilted = fusion.tilted_states(layout.arrange(deep), record.signal, record.strength, config.beta)
+        tilted = fusion.tilted_states(layout.arrange(deep), found.signal, found.strength, config.beta)
         moved = layout.to_rows(tilted)
     else:
         moved = (deep + record.delta).to(deep.dtype)
@@ -57,7 +57,7 @@ def _delta(record: StepRecord, config: ESampConfig, direction: Direction | None,
     pushed = None
     if config.steers_state:
         pushed = config.beta * (record.error if direction is None else direction(record))
-    if record.memory is None:
+    if record.found.memory is None:
         return torch.zeros_like(record.error) if pushed is None else pushed
-    action = record.rows(record.memory.value)
+    action = record.rows(record.found.memory.value)
     return action * -gain if pushed is None else torch.sub(pushed, action, alpha=gain)

@@ -1,6 +1,7 @@
 """`Explorer`: one step of Exploratory Sampling on tensors, for any mix of groups."""
 
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -14,7 +15,8 @@ from esamp.explorer.config import ESampConfig
 from esamp.explorer.contrast import SampleMeans
 from esamp.explorer.decision import Direction, decide
 from esamp.explorer.distiller import Distiller, Lesson, Past, Prediction
-from esamp.explorer.record import StepRecord, strength
+from esamp.explorer.fused import FusedStep, wanted
+from esamp.explorer.record import Findings, StepRecord, strength
 from esamp.explorer.rls import squares
 from esamp.explorer.tally import Tally
 
@@ -37,6 +39,7 @@ class Explorer:
         full: bool = False,
         head_scale: float = 1.0,
         workspace: int = WORKSPACE,
+        fused: bool | None = None,
     ) -> None:
         """Allocate `slots` slots for source states of size s and deep states of size d on `device`.
 
@@ -44,6 +47,13 @@ class Explorer:
         `head_scale` is the mean of ||w_v - mean w||^2 over the rows of the LM head, by which the gain is divided so
         that it is in nats. `workspace` is how many bytes a step may take beside the bank. On the device "meta" nothing
         is allocated, and `nbytes` is what would be.
+
+        `fused` kernels do a step in two launches: None uses them on a CUDA GPU where they can be used (see
+        `esamp.explorer.fused.obstacle`), False never. With True they must be usable; without a GPU that takes Triton's
+        interpreter.
+
+        Raises:
+            OptionError: fused kernels were asked for and cannot be used.
         """
         self.config, self.full = config, full
         dtype = DTYPES[config.dtype]
@@ -78,6 +88,9 @@ class Explorer:
         self.bank = PackedBank(state, moments, slots, workspace=workspace)
         self.tally = Tally(slots, deep_size, self.exact, device, full=full)
         self._zero = torch.zeros((), dtype=self.exact, device=device)
+        self.fused: FusedStep | None = None
+        if wanted(fused, config, source_size, torch.device(device), full=full, frozen=frozen):
+            self.fused = FusedStep(config, self.distiller, self.bank, self.tally)
 
     @property
     def nbytes(self) -> int:
@@ -138,30 +151,20 @@ class Explorer:
             sample: `[R]` int64, the index of each row's sample in its group, which the contrast signal needs;
                 rows of one sample without it.
         """
-        if target.dtype.itemsize > self.exact.itemsize:
-            target = target.to(self.exact)
-        asked, past, wanted = layout.mask(live), self.tally.past(layout), layout.arrange(target)
-        lanes = self._samples(layout, sample)
-        prediction, signal = self._predict(layout, layout.arrange(source), past, asked, lanes)
-        residual = wanted - prediction.value
-        missed, seen = squares(residual), past.count > 0.5
+        find = partial(self._find, source, target, deep, layout, live, sample)
+        if self.fused is not None and direction is None and target is deep and self.fused.takes(source, deep, layout):
+            return self.fused.propose(source, deep, layout, live, find)
+        found = find()
+        missed = squares(found.residual)
         if self._trusts_mean:
-            missed = missed * seen
+            missed = missed * found.seen
         record = StepRecord(
             layout,
             deep=deep,
-            target=wanted,
-            sample=lanes,
-            past=past,
-            seen=seen,
-            prediction=prediction,
-            memory=None if self.memory is None else self.memory.predict(layout, deep, past),
-            residual=residual,
-            signal=residual if signal is None else signal,
-            strength=strength(prediction, wanted, deep, layout, inner_target=self.config.target_layer is not None),
+            find=lambda: found,
             missed=missed,
-            varied=missed if self._predicts_mean else squares(wanted - past.mean),
-            asked=asked,
+            varied=missed if self._predicts_mean else squares(found.target - found.past.mean),
+            asked=layout.mask(live),
         )
         decide(record, self.config, direction, gain=0.0 if self.memory is None else self.memory.gain)
         if self.config.warmup:
@@ -179,18 +182,22 @@ class Explorer:
             live: `[R]` bool; rows to learn from, further restricted to those of the record.
         """
         layout = record.layout
+        if self.fused is not None and record.kept is not None and action is None and record.slope is None:
+            self.fused.learn(record, live)
+            return
+        found = record.found
         rows = record.live & layout.mask(live)
         if action is not None:
             action = layout.arrange(action).to(self.exact)
             rows = rows & (squares(action) < torch.inf)
         if record.slope is not None:
             rows = rows & layout.mask(record.slope.isfinite().all(-1))
-        size, errors = record.residual.shape[-1], [record.residual] if self._follows_errors else []
+        size, errors = found.residual.shape[-1], [found.residual] if self._follows_errors else []
         columns = [each.unsqueeze(-1) for each in (rows, *record.fields(full=self.full))]
-        table = torch.cat([*errors, record.target, *columns], dim=-1)
+        table = torch.cat([*errors, found.target, *columns], dim=-1)
         sums = table[..., size * len(errors) :]
         if not self._trusts_mean:  # a group's first step explains nothing
-            sums[..., size + 2 : size + 4].mul_(record.seen.unsqueeze(-1))
+            sums[..., size + 2 : size + 4].mul_(found.seen.unsqueeze(-1))
         table = torch.where(rows.unsqueeze(-1), table, self._zero)
         sums = table[..., size * len(errors) :]
         residual, target = table[..., :size], sums[..., :size]
@@ -199,12 +206,34 @@ class Explorer:
         if due is not present:
             rows = rows & due.unsqueeze(1)
             residual, target = (torch.where(rows.unsqueeze(-1), each, self._zero) for each in (residual, target))
-        self._teach(record, Lesson(record.prediction, target, residual, rows, due))
+        self._teach(record, Lesson(found.prediction, target, residual, rows, due))
         if self.memory is not None and action is not None:
             self.memory.learn(record, action, rows, due)
         self._finish(record, sums, present, due)
 
     # ---- proposing
+
+    @torch.no_grad()
+    def _find(
+        self, source: Tensor, target: Tensor, deep: Tensor, layout: RowLayout, live: Tensor, sample: Tensor | None
+    ) -> Findings:
+        """What is predicted of each row. Arguments as of `propose`."""
+        if target.dtype.itemsize > self.exact.itemsize:
+            target = target.to(self.exact)
+        past, wanted, lanes = self.tally.past(layout), layout.arrange(target), self._samples(layout, sample)
+        prediction, signal = self._predict(layout, layout.arrange(source), past, layout.mask(live), lanes)
+        residual = wanted - prediction.value
+        return Findings(
+            target=wanted,
+            sample=lanes,
+            past=past,
+            seen=past.count > 0.5,
+            prediction=prediction,
+            memory=None if self.memory is None else self.memory.predict(layout, deep, past),
+            residual=residual,
+            signal=residual if signal is None else signal,
+            strength=strength(prediction, wanted, deep, layout, inner_target=self.config.target_layer is not None),
+        )
 
     def _samples(self, layout: RowLayout, sample: Tensor | None) -> Tensor | None:
         if self.means is None:
@@ -241,9 +270,9 @@ class Explorer:
 
     def _teach(self, record: StepRecord, lesson: Lesson) -> None:
         """One step of the distiller, or of the samples' means."""
-        if self.means is not None and record.sample is not None:
+        if self.means is not None and record.found.sample is not None:
             for piece in self.bank.pieces(record.layout, *self._learned, write=True):
-                sample, target, live = (piece.of(each) for each in (record.sample, lesson.target, lesson.live))
+                sample, target, live = (piece.of(each) for each in (record.found.sample, lesson.target, lesson.live))
                 self.means.learn(piece.state, sample, target, live)
         distiller = self.distiller
         if distiller is None or not distiller.learns:

@@ -106,13 +106,13 @@ class ResidualNetwork(Distiller):
             slope = lesson.residual / (rows * (-0.5 * (self.size if self.config.loss == "mean" else 1)))
         gradient = torch.empty(slope.shape[0], self.numbers, dtype=self.dtype, device=slope.device)
         matrices = self.matrices(state["weights"]), self.matrices(gradient)
-        self._backward(*matrices, lesson.prediction.kept, slope.to(self.dtype))
+        self.backward(*matrices, lesson.prediction.kept, slope.to(self.dtype))
         gradient = gradient.to(self.exact).nan_to_num_(0, 0, 0)  # a live row that is not finite costs its group a step
         if self.config.clip > 0:
             gradient.renorm_(2, 0, self.config.clip)
         self._adam(state, gradient, lesson.present)
 
-    def _backward(
+    def backward(
         self,
         weights: Sequence[tuple[Tensor, Tensor]],
         gradient: Sequence[tuple[Tensor, Tensor]],

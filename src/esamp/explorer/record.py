@@ -1,6 +1,8 @@
 """`StepRecord`: what the explorer found at one decode step, from the states before it to what it will learn."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -13,17 +15,10 @@ MEASURED = ("kl", "kl_rows", "cos_token", "cos_rows")
 """Telemetry that is measured on logits and tokens, as far as it is measured at all."""
 
 
-@dataclass
-class StepRecord:
-    """One step, made by `Explorer.propose` and consumed by `Explorer.learn`.
+@dataclass(frozen=True)
+class Findings:
+    """What was predicted at one step, in full. Shapes as in `StepRecord`."""
 
-    Tensors are on the grid of G groups by C lanes unless they are said to have R rows; d is the size of the deep state,
-    s that of the source state. Numbers are float32 or better.
-    """
-
-    layout: RowLayout
-    deep: Tensor
-    """`[R, d]` hL, as the engine gave it"""
     target: Tensor
     """`[G, C, d]` what the distiller is to predict, as the engine gave it"""
     sample: Tensor | None
@@ -43,6 +38,21 @@ class StepRecord:
     strength: Tensor | None
     """`[G, C, 1]` c, times the ratio of the lengths of deep state and target where the target is an inner layer; None
     where that is 1"""
+
+
+@dataclass
+class StepRecord:
+    """One step, made by `Explorer.propose` and consumed by `Explorer.learn`.
+
+    Tensors are on the grid of G groups by C lanes unless they are said to have R rows; d is the size of the deep state,
+    s that of the source state. Numbers are float32 or better.
+    """
+
+    layout: RowLayout
+    deep: Tensor
+    """`[R, d]` hL, as the engine gave it"""
+    find: Callable[[], Findings]
+    """what `found` is; called at most once, and before `Explorer.learn`"""
     missed: Tensor
     """`[G, C]` ||target - y||^2; zero in a group's first step where y is the running mean and trusted"""
     varied: Tensor
@@ -67,19 +77,32 @@ class StepRecord:
     """`[R]` KL(steered || reference) in nats, if it was measured"""
     measured: dict[str, Tensor] = field(default_factory=dict)
     """`[R]` each, by telemetry field: what was measured on logits and tokens"""
+    kept: tuple[Tensor, ...] | None = None
+    """what the fused kernels need to learn from this step; None where they did not propose it"""
+
+    @cached_property
+    def found(self) -> Findings:
+        """The predictions. The fused kernels keep none of them: there they are computed when they are asked for."""
+        return self.find()
+
+    @property
+    def residual(self) -> Tensor:
+        """`[G, C, d]` target - y."""
+        return self.found.residual
 
     @property
     def error(self) -> Tensor:
         """`[R, d]` e, the gated error (or contrast) in the space of the deep state."""
-        scaled = self.signal if self.strength is None else self.strength * self.signal
-        if self.prediction.confidence is not None:  # before the first row it is zero but for rounding
-            scaled = scaled.masked_fill(~self.seen.unsqueeze(-1), 0.0)
+        signal, strength = self.found.signal, self.found.strength
+        scaled = signal if strength is None else strength * signal
+        if self.found.prediction.confidence is not None:  # before the first row it is zero but for rounding
+            scaled = scaled.masked_fill(~self.found.seen.unsqueeze(-1), 0.0)
         return self.layout.to_rows(scaled)
 
     @property
     def expectation(self) -> Tensor:
         """`[R, d]` c y."""
-        value, confidence = self.prediction.value, self.prediction.confidence
+        value, confidence = self.found.prediction.value, self.found.prediction.confidence
         scaled = value if confidence is None else confidence.unsqueeze(-1) * value
         return self.layout.to_rows(scaled.expand_as(self.residual))
 
@@ -91,7 +114,7 @@ class StepRecord:
     def explained(self) -> Tensor:
         """`[R]` 1 - ||target - y||^2 / ||target - running mean||^2; NaN in a group's first step."""
         share = 1 - self.missed / self.varied
-        return self.rows(share.masked_fill(~self.seen | (self.varied <= 0), torch.nan))
+        return self.rows(share.masked_fill(~self.found.seen | (self.varied <= 0), torch.nan))
 
     def fields(self, *, full: bool) -> list[Tensor]:
         """What is added up by field of the tally `[G, C]`, but for the rows themselves, in its order."""

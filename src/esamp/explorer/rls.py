@@ -82,6 +82,11 @@ class RecursiveLeastSquares(Distiller):
         return None if self._features is None else self._features[:, :-1]
 
     @property
+    def padded_projection(self) -> Tensor | None:
+        """The same `[s, m + 1]`, with a column of zeros for the constant."""
+        return self._features
+
+    @property
     def shared_bytes(self) -> int:
         """The random projection."""
         return 0 if self._features is None else self._features.nbytes

@@ -44,6 +44,16 @@ class Tally:
         """Bytes of all sums."""
         return self._sums.nbytes + self._counts.nbytes
 
+    @property
+    def sums(self) -> Tensor:
+        """`[S, d + fields]`."""
+        return self._sums
+
+    @property
+    def counts(self) -> Tensor:
+        """`[S, 3]` float64, by `COUNTS`."""
+        return self._counts
+
     def grow(self, slots: int) -> None:
         """Make room for `slots` slots."""
         extra = slots - self._sums.shape[0]

@@ -1,0 +1,71 @@
+"""Compile the fused kernels for a GPU that need not be there.
+
+Usage: python compile_kernels.py ARCHITECTURE M[,M...]    (80, 90, ...; 0 is the running mean)
+"""
+
+import sys
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from esamp.explorer.kernels.adam import adam, measure
+from esamp.explorer.kernels.learn import learn
+from esamp.explorer.kernels.propose import propose
+
+POINTERS = {
+    "*fp32": (
+        "kept",
+        "corrections",
+        "decay",
+        "weights",
+        "moments",
+        "template",
+        "numbers",
+        "partials",
+        "bank",
+        "tally",
+        "projection",
+        "missed",
+        "varied",
+        "value",
+        "slope",
+        "gradient",
+    ),
+    "*i64": ("slots", "place", "cell_rows"),
+    "*i1": ("live", "flags", "occupied", "asked", "lived", "steered", "reports"),
+    "*i32": ("arrived",),
+    "*fp64": ("gram", "counts"),
+    "fp32": ("beta", "half", "steepness", "clip", "lr", "eps"),
+}
+TYPES = {name: kind for kind, names in POINTERS.items() for name in names}
+
+
+def compile_one(kernel, states: str, constants: dict[str, object], warps: int, architecture: int) -> None:
+    constants |= (
+        {"live_stride": 1} if "live_stride" in kernel.arg_names else {}
+    )  # as Triton does with numbers that are 1
+    types = TYPES | dict.fromkeys(("source", "deep", "moved"), states)
+    names = kernel.arg_names
+    signature = {name: "constexpr" if name in constants else types.get(name, "i32") for name in names}
+    source = ASTSource(kernel, signature, {(names.index(name),): value for name, value in constants.items()})
+    options = {"num_warps": warps, "enable_fp_fusion": True}
+    made = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)
+    sys.stdout.write(
+        f"{kernel.fn.__name__} {constants} {states} sm_{architecture} {made.metadata.shared} bytes shared\n"
+    )
+
+
+if __name__ == "__main__":
+    target = int(sys.argv[1])
+    for padded in map(int, sys.argv[2].split(",")):
+        warps = 4 if not padded else 16 if padded > 64 else 8
+        common = {"M": padded, "HOLES": True, "ROWS": 16, "WIDTH": 32 if padded > 64 else 64, "CONSTANT": 0.5}
+        depth = {"STEERS": True, "DEPTH": 4096 // max(32, padded), "TINY": 1e-20}
+        for given in (False, True)[: 1 if padded else 2]:
+            more = common | {"VALUE": given, "GATE": not given}
+            for states in ("*bf16", "*fp16"):
+                compile_one(propose, states, more | depth | {"NARROW": states == "*fp16"}, warps, target)
+            compile_one(learn, "*bf16", more | {"RIDGE": 0.01}, warps, target)
+    compile_one(measure, "*fp32", {"WIDTH": 1024, "KEEP1": 0.9, "KEEP2": 0.999}, 4, target)
+    compile_one(adam, "*fp32", {"WIDTH": 1024, "SHARE1": 0.1, "SHARE2": 0.001}, 4, target)

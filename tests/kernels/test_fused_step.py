@@ -1,0 +1,568 @@
+"""Fused kernels against groups computed one by one with plain loops, and against the plain path, step by step.
+
+They need a CUDA GPU, or ``TRITON_INTERPRET=1`` in the environment before Triton is imported: `tests/test_kernels.py`
+starts a process that has it.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import reference
+from applicable import applicable
+from distilling import named_matrices
+from esamp.decoding.layout import RowLayout
+from esamp.decoding.step import DecodeStep
+from esamp.explorer import bank, fused, fused_network
+from esamp.explorer.config import ESampConfig
+from esamp.explorer.explorer import Explorer
+from esamp.explorer.mlp import ResidualNetwork
+from esamp.explorer.record import StepRecord
+from esamp.explorer.rls import RecursiveLeastSquares
+from esamp.methods.esamp import ESamp
+from rows import plain_rows
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+DEVICE = "cpu" if INTERPRETED else "cuda"
+pytest.importorskip("triton", reason="Triton is not installed: pip install triton")
+pytestmark = [
+    pytest.mark.skipif(not (INTERPRETED or torch.cuda.is_available()), reason="needs a CUDA GPU or TRITON_INTERPRET=1"),
+    pytest.mark.filterwarnings("ignore::RuntimeWarning"),  # the interpreter's NumPy warns where numbers are not finite
+]
+S, D = 20, 100
+"""Neither a power of two; states of two tiles."""
+MIXES: list[list[int | None]] = [
+    [0],
+    [0, 1, 1, None, 2],
+    [1, 0, 1, 2, 0, 1],
+    [2, 2, 2, None],
+    [1],
+    [None],
+    [2, 2, 1, 1, 0, 0],
+    [1, 1, 0],
+]
+SETTINGS: list[dict[str, Any]] = [
+    {"features": 5},
+    {"features": 16, "gate": False, "beta": 1.0},
+    {"features": 17, "ridge": 0.3},
+    {"distiller": "mean"},
+    {"distiller": "mean", "gate": False, "ridge": 3.0},
+    {"preset": "paper"},
+    {"preset": "paper", "depth": 1, "loss": "mean", "clip": 0.0, "gate": True, "block": "mlp"},
+]
+EACH: list[dict[str, Any]] = [{}, {"distiller": "mean"}, {"preset": "paper"}]
+"""One of each distiller."""
+
+
+@pytest.fixture(autouse=True)
+def _no_grad() -> Iterator[None]:
+    with torch.no_grad():
+        yield
+
+
+def explorer(slots: int = 4, kernels: bool | None = True, **options: Any) -> Explorer:
+    config = ESampConfig.parse(applicable({"features": 5, "width": 7} | options))
+    explored = Explorer(config, size_of(config), D, slots=slots, device=DEVICE, fused=kernels)
+    assert (explored.fused is not None) == (kernels is not False)
+    return explored
+
+
+def size_of(config: ESampConfig) -> int:
+    """Of the source states."""
+    return D if config.distiller == "mlp" else S
+
+
+class Step:
+    """Random rows; the target is a noisy function of the source, so that there is something to learn."""
+
+    def __init__(self, slots: list[int | None], dtype: torch.dtype = torch.float32) -> None:
+        rows = len(slots)
+        mix = torch.linspace(0, 5, S * D).view(S, D).sin() / 4
+        source = torch.randn(rows, S)
+        self.slots = slots
+        self.source = source.to(DEVICE, dtype)
+        self.deep = (source @ mix + 0.2 * torch.randn(rows, D) + 1).to(DEVICE, dtype)
+        self.live = torch.ones(rows, dtype=torch.bool, device=DEVICE)
+
+    def source_for(self, explored: Explorer) -> Tensor:
+        """Filled up to the size that the network wants."""
+        more = D - S if explored.config.distiller == "mlp" else 0
+        return torch.nn.functional.pad(self.source, (0, more), value=0.3) if more else self.source
+
+    def propose(self, explored: Explorer) -> StepRecord:
+        layout = RowLayout.build(self.slots, DEVICE)
+        source = torch.nn.functional.pad(self.source, (0, size_of(explored.config) - S), value=0.3)
+        return explored.propose(
+            source if explored.config.distiller == "mlp" else self.source, self.deep, self.deep, layout, self.live
+        )
+
+    def run(self, explored: Explorer) -> StepRecord:
+        record = self.propose(explored)
+        explored.learn(record, None, self.live)
+        return record
+
+
+def pair(claimed: int = 3, **options: Any) -> tuple[Explorer, Explorer]:
+    """An explorer with kernels and one without."""
+    both = explorer(**options), explorer(**options, kernels=False)
+    for each in both:
+        assert [each.claim() for _ in range(claimed)] == list(range(claimed))
+    return both
+
+
+def steered(record: StepRecord) -> list[bool]:
+    found: list[bool] = record.rows(record.steered).tolist()
+    return found
+
+
+def assert_same_state(one: Explorer, other: Explorer, tolerance: float = 2e-5) -> None:
+    for name, tensor in one.bank.tensors.items():
+        torch.testing.assert_close(tensor, other.bank.tensors[name], atol=tolerance, rtol=tolerance, equal_nan=True)
+    torch.testing.assert_close(one.tally.sums, other.tally.sums, atol=10 * tolerance, rtol=10 * tolerance)
+    torch.testing.assert_close(one.tally.counts, other.tally.counts, atol=0, rtol=0)
+
+
+def assert_same_step(mine: StepRecord, other: StepRecord, tolerance: float) -> None:
+    where = other.layout.occupied
+    for name in ("asked", "live", "steered", "missed", "varied"):
+        found, expected = getattr(mine, name), getattr(other, name)
+        if found.dtype == torch.bool:
+            assert torch.equal(found, expected), name
+        else:
+            keep = other.live if where is None else other.live & where
+            torch.testing.assert_close(found[keep], expected[keep], atol=tolerance, rtol=tolerance, msg=name)
+    assert mine.moved.dtype == mine.deep.dtype
+    torch.testing.assert_close(mine.moved, other.moved, atol=tolerance, rtol=tolerance, equal_nan=True)
+    still = ~mine.rows(mine.steered)
+    assert_same_bits(mine.moved[still], mine.deep[still])
+
+
+def assert_same_bits(one: Tensor, other: Tensor) -> None:
+    kind = torch.int16 if one.dtype.itemsize == 2 else torch.int32
+    assert torch.equal(one.contiguous().view(kind), other.contiguous().view(kind))
+
+
+def loops(explored: Explorer) -> reference.Group:
+    """A group of plain loops with the explorer's projection."""
+    config, distiller = explored.config, explored.distiller
+    mine: Any = reference.Mean(D, config.ridge)
+    if isinstance(distiller, ResidualNetwork):
+        named = named_matrices(distiller, distiller.template()["weights"].cpu())
+        blocks = [{name: each[b].double().numpy() for name, each in named.items()} for b in range(config.depth)]
+        mine = reference.Network(blocks, config.lr, config.eps, config.clip, config.loss)
+    if isinstance(distiller, RecursiveLeastSquares):
+        assert distiller.projection is not None
+        mine = reference.RLS(distiller.size, D, config.ridge, distiller.projection.double().cpu().numpy())
+    return reference.Group(mine, None, config.gate and config.distiller != "mlp", config.beta)
+
+
+@pytest.mark.parametrize("options", SETTINGS, ids=str)
+def test_any_mix_of_groups_gives_what_each_alone_would_give(options: dict[str, Any]) -> None:
+    explored = explorer(**options)
+    assert [explored.claim() for _ in range(3)] == [0, 1, 2]
+    groups, largest = [loops(explored) for _ in range(3)], 0.0
+    for slots in MIXES:
+        step = Step(slots)
+        moved = (step.run(explored).moved - step.deep).double().cpu()
+        for slot, group in enumerate(groups):
+            rows = [row for row, owner in enumerate(slots) if owner == slot]
+            if not rows:
+                continue
+            source, deep = (part[rows].double().cpu().numpy() for part in (step.source_for(explored), step.deep))
+            expected = np.stack(group.step(list(source), list(deep)))
+            largest = max(largest, float(np.abs(expected).max()))
+            assert np.abs(moved[rows].numpy() - expected).max() <= 2e-5 * max(largest, 0.1), (slots, slot)
+    for slot, group in enumerate(groups):
+        summary = explored.tally.summary(slot)
+        assert summary.rows == sum(slots.count(slot) for slots in MIXES)
+        assert summary.steps == summary.updates == sum(slot in slots for slots in MIXES)
+        assert summary.resets == 0
+        assert summary.explained_variance == pytest.approx(group.explained_variance, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "dtype"),
+    [(options, torch.float32) for options in SETTINGS]
+    + [(options, dtype) for options in EACH for dtype in (torch.bfloat16, torch.float16)],
+    ids=str,
+)
+def test_every_step_is_that_of_the_plain_path(options: dict[str, Any], dtype: torch.dtype) -> None:
+    """Rows without a slot, interleaved groups of unequal size, dead rows that hold anything."""
+    explored, twin = pair(**options)
+    tolerance = {torch.float32: 2e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3}[dtype]
+    for slots in MIXES:
+        step = Step(slots, dtype)
+        if len(slots) > 4:
+            step.live[1] = False
+            step.source[1], step.deep[1] = torch.nan, torch.inf
+        assert_same_step(step.run(explored), step.run(twin), tolerance)
+        assert_same_state(explored, twin)
+
+
+@pytest.mark.parametrize("options", EACH, ids=str)
+@pytest.mark.parametrize("programs", [1, 2, 1000])
+def test_programs_share_the_columns_in_any_way(
+    options: dict[str, Any], programs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fused, "PROGRAMS", programs)
+    explored, twin = pair(**options)
+    for slots in MIXES[:4]:
+        step = Step(slots)
+        assert_same_step(step.run(explored), step.run(twin), 2e-5)
+        assert_same_state(explored, twin)
+
+
+@pytest.mark.parametrize("options", EACH, ids=str)
+def test_more_rows_than_a_program_takes_at_a_time(options: dict[str, Any]) -> None:
+    explored, twin = pair(**options)
+    for slots in ([0] * 35, [0, 1] * 17 + [1], [2, 0, 1]):
+        step = Step(slots)
+        step.live[20:22] = False
+        assert_same_step(step.run(explored), step.run(twin), 3e-5)
+        assert_same_state(explored, twin)
+
+
+@pytest.mark.parametrize("features", [32, 64, 128])
+def test_any_number_of_features_within_the_limit(features: int) -> None:
+    options = {"features": features, "ridge": 0.1}
+    config = ESampConfig.parse(options)
+    one, other = (Explorer(config, 140, 40, slots=2, device=DEVICE, fused=kernels) for kernels in (True, False))
+    for each in (one, other):
+        each.claim(), each.claim()
+    layout, live = RowLayout.build([0, 1, 0, 0], DEVICE), torch.ones(4, dtype=torch.bool, device=DEVICE)
+    for _ in range(2):
+        source, deep = torch.randn(4, 140, device=DEVICE), torch.randn(4, 40, device=DEVICE)
+        records = [each.propose(source, deep, deep, layout, live) for each in (one, other)]
+        assert_same_step(records[0], records[1], 1e-4)
+        for each, record in zip((one, other), records, strict=True):
+            each.learn(record, None, live)
+    assert_same_state(one, other, 1e-4)
+
+
+@pytest.mark.parametrize("options", EACH, ids=str)
+def test_fused_and_plain_steps_alternate_on_one_bank(options: dict[str, Any]) -> None:
+    explored, twin = pair(**options)
+    kernels = explored.fused
+    for number, slots in enumerate(MIXES[1:5] * 2):
+        step = Step(slots)
+        explored.fused = kernels if number % 3 else None
+        record = step.propose(explored)
+        if number % 3 == 2:  # proposed by the kernels, learned from by the plain path
+            explored.fused = None
+        explored.learn(record, None, step.live)
+        assert_same_step(record, step.run(twin), 2e-5)
+        assert_same_state(explored, twin)
+
+
+@pytest.mark.parametrize("part", ["source", "deep"])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("distiller", ["rls", "mean"])
+def test_a_row_that_is_not_finite_is_left_alone_and_teaches_nothing(part: str, value: float, distiller: str) -> None:
+    if (part, distiller) == ("source", "mean"):
+        pytest.skip("the mean does not read the source")
+    explored, twin = pair(distiller=distiller)
+    for each in (explored, twin):
+        torch.manual_seed(3)
+        Step([0, 1, 2, 1]).run(each)
+    step = Step([1, 0, 1, 2])
+    getattr(step, part)[2, 3] = value
+    record = step.run(explored)
+    assert steered(record) == [True, True, False, True]
+    assert_same_step(record, step.run(twin), 2e-5)
+    assert_same_state(explored, twin)
+    assert explored.tally.summary(1).resets == 0
+    assert explored.tally.summary(1).rows == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("weights", torch.nan), ("weights", torch.inf), ("seen", torch.nan), ("gram", torch.nan)]
+)
+def test_a_slot_whose_numbers_are_not_finite_is_reset_and_no_other(name: str, value: float) -> None:
+    explored, twin = pair()
+    for each in (explored, twin):
+        torch.manual_seed(3)
+        Step([0, 1, 2, 1]).run(each)
+        each.bank.tensors[name][1].view(-1)[0] = value
+    for _ in range(2):  # a matrix shows one step later, in what is predicted by it
+        step = Step([1, 0, 1, 2])
+        record = step.run(explored)
+        step.run(twin)
+        assert steered(record)[1::2] == [True, True]
+    template = explored.bank.template
+    fresh = all(torch.equal(tensor[1], template[n]) for n, tensor in explored.bank.tensors.items())
+    assert fresh == (name == "gram")
+    assert_same_state(explored, twin)
+    assert [explored.tally.summary(slot).resets for slot in range(3)] == [0, 1, 0]
+    Step([1, 0, 2]).run(explored)
+    assert explored.tally.summary(1).resets == 1
+    assert steered(Step([1, 1]).run(explored)) == [True, True]
+
+
+@pytest.mark.parametrize("dead", ["source", "weights"])
+def test_a_network_that_cannot_predict_starts_again_and_keeps_adams_moments(dead: str) -> None:
+    explored, twin = pair(preset="paper")
+    for each in (explored, twin):
+        torch.manual_seed(3)
+        Step([0, 1, 2, 1]).run(each)
+        if dead == "weights":
+            each.bank.tensors["weights"][1] = 1e30
+    step = Step([1, 0, 1, 2])
+    if dead == "source":
+        step.source[2, 3] = torch.nan
+    record = step.run(explored)
+    assert_same_step(record, step.run(twin), 2e-5)
+    assert_same_state(explored, twin)
+    assert steered(record)[1::2] == [True, True]
+    assert torch.equal(explored.bank.tensors["weights"][1], explored.bank.template["weights"])
+    assert explored.bank.tensors["first"][1].isfinite().all()
+    assert (explored.bank.tensors["first"][1] != 0).any()
+    assert [explored.tally.summary(slot).resets for slot in range(3)] == [0, 1, 0]
+    assert steered(Step([1, 1]).run(explored)) == [True, True]
+
+
+def test_a_network_is_trained_by_a_few_groups_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bank, "WORKSPACE", 1)
+    monkeypatch.setattr(fused_network, "PROGRAMS", 2)
+    explored, twin = pair(preset="paper")
+    for slots in ([0, 1, 2], [2, 0, 0], [1, None]):
+        step = Step(slots)
+        step.live[0] = len(slots) == 2  # a piece whose group does not learn comes first
+        assert_same_step(step.run(explored), step.run(twin), 2e-5)
+        assert_same_state(explored, twin)
+
+
+def test_a_gradient_other_than_that_of_the_squared_error_takes_the_plain_path() -> None:
+    explored, twin = pair(preset="paper")
+    step, slope = Step([0, 1, 0]), torch.randn(3, D, device=DEVICE)
+    for each in (explored, twin):
+        record = step.propose(each)
+        record.slope = slope
+        each.learn(record, None, step.live)
+    assert_same_state(explored, twin)
+    assert_same_step(step.run(explored), step.run(twin), 2e-5)
+
+
+@pytest.mark.parametrize("distiller", ["rls", "mean"])
+def test_float16_states_that_would_overflow_fall_back(distiller: str) -> None:
+    explored, twin = pair(beta=16.0, gate=False, distiller=distiller)
+    step = Step([0, None, 0], torch.float16)
+    step.deep[0, 90] = 6e4
+    record = step.run(explored)
+    assert record.rows(record.live).tolist() == [True, False, True]  # neither slot nor row is at fault
+    assert steered(record) == [False, False, True]
+    assert_same_step(record, step.run(twin), 2e-3)
+    assert_same_state(explored, twin)
+
+
+@pytest.mark.parametrize("options", EACH, ids=str)
+def test_strength_zero_learns_and_steers_nothing(options: dict[str, Any]) -> None:
+    explored, twin = pair(**options, beta=0.0)
+    for _ in range(2):
+        step = Step([0, 1, None, 0])
+        record = step.run(explored)
+        step.run(twin)
+        assert record.moved is step.deep
+        assert not record.steered.any()
+        assert record.live.sum() == 3
+    assert_same_state(explored, twin)
+    assert (explored.tally.summary().updates, explored.tally.summary().rows_steered) == (4, 0)
+
+
+@pytest.mark.parametrize("options", EACH, ids=str)
+def test_rows_that_end_after_the_proposal_are_not_learned_from(options: dict[str, Any]) -> None:
+    explored, twin = pair(**options)
+    for _ in range(2):
+        step, still = Step([0, 1, 0, 1]), torch.tensor([False, True, True, False], device=DEVICE)
+        for each in (explored, twin):
+            each.learn(step.propose(each), None, still)
+    none = torch.zeros(4, dtype=torch.bool, device=DEVICE)
+    explored.learn(step.propose(explored), None, none)
+    assert_same_state(explored, twin)
+
+
+@pytest.mark.parametrize("options", EACH, ids=str)
+def test_rows_whose_logits_fall_back_are_neither_counted_nor_learned_from(options: dict[str, Any]) -> None:
+    explored, twin = pair(**options)
+    for _ in range(3):
+        step, good = Step([0, 1, 0]), torch.ones(3, dtype=torch.bool, device=DEVICE)
+        sound = torch.tensor([True, True, False], device=DEVICE)
+        for each in (explored, twin):
+            record = step.propose(each)
+            record.fall_back(good, sound, narrow=False)
+            each.learn(record, None, step.live)
+    assert_same_state(explored, twin)
+    assert explored.tally.summary(0).rows == 3
+
+
+@pytest.mark.parametrize("options", EACH, ids=str)
+def test_what_the_kernels_do_not_keep_is_computed_when_it_is_asked_for(options: dict[str, Any]) -> None:
+    explored, twin = pair(**options)
+    for _ in range(2):
+        step = Step([0, 1, None, 0])
+        record, expected = step.propose(explored), step.propose(twin)
+        placed = record.layout.placed
+        for name in ("error", "explained", "expectation"):
+            found, wanted = (getattr(each, name)[placed] for each in (record, expected))
+            torch.testing.assert_close(found, wanted, atol=2e-5, rtol=2e-5, equal_nan=True)
+        torch.testing.assert_close(record.residual, expected.residual, atol=2e-5, rtol=2e-5)
+        explored.learn(record, None, step.live)
+        twin.learn(expected, None, step.live)
+        assert_same_state(explored, twin)
+
+
+@pytest.mark.parametrize("options", EACH, ids=str)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_the_method_is_the_same_with_and_without_kernels(options: dict[str, Any], dtype: torch.dtype) -> None:
+    """Details, and in float16 the logits that would overflow, work on the record of the kernels."""
+    both = [ESamp(each.config, each, full=False) for each in pair(claimed=0, **options)]
+    slots = [each.admit() for each in both]
+    assert slots == [0, 0]
+    weight = torch.randn(11, D, device=DEVICE).to(dtype)
+    for _ in range(3):
+        step, seen = Step([0, None, 0], dtype), []
+        for method in both:
+            source = step.source_for(method.explorer)
+            layout = RowLayout.build(step.slots, DEVICE)
+            decode = DecodeStep(step.deep, {1: source}, layout, step.live, Head(weight), plain_rows(3))
+            steering = method.steer(decode)
+            logits = torch.cat(steering.states) @ weight.T
+            combined = steering.combine(*logits.split(3))
+            seen.append((combined.logits, method.detail()))
+            method.observe(decode, torch.zeros(3, dtype=torch.int64, device=DEVICE), step.live)
+        (logits, detail), (expected, plain) = seen
+        torch.testing.assert_close(logits, expected, atol=0.1, rtol=0.05)
+        for name in ("novelty", "residual", "explained"):
+            found, wanted = getattr(detail, name), getattr(plain, name)
+            torch.testing.assert_close(found, wanted, atol=2e-3, rtol=2e-3, equal_nan=True)
+        assert_same_state(both[0].explorer, both[1].explorer, 1e-4)
+
+
+@dataclass
+class Head:
+    """logits = W h."""
+
+    weight: Tensor
+    is_linear: bool = True
+    has_rows: bool = False
+
+    def __call__(self, h: Tensor) -> Tensor:
+        return h @ self.weight.T
+
+    def rows(self, tokens: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def mean_rows(self, probabilities: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+def test_slots_are_claimed_and_grown_between_steps_in_any_mode() -> None:
+    with torch.inference_mode():
+        claim_and_grow()
+    claim_and_grow()
+
+
+def claim_and_grow() -> None:
+    explored, twin = pair(slots=2, claimed=2)
+    for each in (explored, twin):
+        torch.manual_seed(3)
+        Step([1, 0, 1]).run(each)
+        each.release(0)
+        assert each.claim() == 0
+        Step([0, 1]).run(each)
+        each.grow(5)
+        assert [each.claim() for _ in range(3)] == [2, 3, 4]
+        Step([4, 1, None, 2, 4]).run(each)
+    assert_same_state(explored, twin)
+
+
+def test_states_that_the_kernels_cannot_read_take_the_plain_path() -> None:
+    explored, twin = pair()
+    step = Step([0, 1, 0])
+    step.deep = step.deep.double()
+    assert step.run(explored).kept is None
+    step.run(twin)
+    step = Step([0, 1, 0])
+    step.source = step.source.T.contiguous().T
+    assert step.run(explored).kept is None
+    step.run(twin)
+    assert_same_state(explored, twin)
+
+
+def test_rows_may_be_a_part_of_a_larger_tensor() -> None:
+    explored, twin = pair()
+    for _ in range(2):
+        step = Step([0, 1, 0])
+        for name in ("source", "deep"):
+            whole = torch.full((6, 200), torch.nan, device=DEVICE)
+            whole[::2, 7 : 7 + getattr(step, name).shape[1]] = getattr(step, name)
+            setattr(step, name, whole[::2, 7 : 7 + getattr(step, name).shape[1]])
+        record = step.run(explored)
+        assert record.kept is not None
+        assert_same_step(record, step.run(twin), 2e-5)
+    assert_same_state(explored, twin)
+
+
+class Counter(TorchDispatchMode):
+    """Counts what torch runs, views and allocations apart."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = str(func.overloadpacket)
+        if not func.is_view and "empty" not in name and "view" not in name:
+            self.found.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+class Launches:
+    """Stands in for a kernel and notes down its launches: the interpreter runs torch's operations itself."""
+
+    def __init__(self, name: str, launched: list[str]) -> None:
+        self.name, self.launched = name, launched
+
+    def __getitem__(self, grid: Any) -> Any:
+        return lambda *args, **options: self.launched.append(self.name)
+
+
+@pytest.mark.parametrize("distiller", ["rls", "mean"])
+def test_a_step_is_two_launches_whatever_the_groups(distiller: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    explored, launched = explorer(distiller=distiller), list[str]()
+    for name in ("propose", "learn"):
+        monkeypatch.setattr(explored.fused, f"_{name}_kernel", Launches(name, launched))
+    for slots in ([1, 0, None, 1], [0], [0, 0]):
+        for number in range(2):
+            found = operations(explored, slots)
+            assert number == 0 or found == []  # the first step of a larger batch makes room for its counters
+            assert launched == ["propose", "learn"]
+            launched.clear()
+
+
+def test_a_step_of_the_published_network_is_four_launches_beside_its_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    explored, launched = explorer(preset="paper"), list[str]()
+    for each, names in ((explored.fused, ("propose", "learn")), (explored.fused.network, ("measure", "adam"))):
+        for name in names:
+            monkeypatch.setattr(each, f"_{name}_kernel", Launches(name, launched))
+    operations(explored, [0, 0, 1, 1])
+    launched.clear()
+    found = operations(explored, [0, 0, 1, 1])
+    assert launched == ["propose", "learn", "measure", "adam"]
+    assert len(found) <= 22, found
+
+
+def operations(explored: Explorer, slots: list[int | None]) -> list[str]:
+    """What torch runs at a step."""
+    step, layout = Step(slots), RowLayout.build(slots, DEVICE)
+    source = step.source_for(explored)
+    with Counter() as counter:
+        record = explored.propose(source, step.deep, step.deep, layout, step.live)
+        explored.learn(record, None, step.live)
+    return counter.found
