@@ -64,10 +64,10 @@ def stated(text: str, marks: Literal["colon", "any"] = "colon") -> str | None:
     if not ends:
         return None
     lines = [line.strip() for line in text[ends[-1] : ends[-1] + 2 * LONGEST].split("\n")]
-    said = [line for line in lines if line]
-    if len(said) > 1 and _OPENING_LINE.fullmatch(said[0]):
-        return said[1]
-    return said[0] if said else ""
+    nonempty = [line for line in lines if line]
+    if len(nonempty) > 1 and _OPENING_LINE.fullmatch(nonempty[0]):
+        return nonempty[1]
+    return nonempty[0] if nonempty else ""
 
 
 def final_answer(text: str) -> str | None:

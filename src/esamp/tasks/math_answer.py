@@ -108,9 +108,9 @@ def answer_of(text: str, *, several: bool = False) -> str | None:
     found = boxes(text)
     if found:
         return _joined(text, found) if several else found[-1].inside
-    behind = [each for each in _HASHES.findall(text) if re.search(r"[0-9\\]", each)]
-    if behind:
-        return str(behind[-1]).strip()
+    after_hashes = [each for each in _HASHES.findall(text) if re.search(r"[0-9\\]", each)]
+    if after_hashes:
+        return str(after_hashes[-1]).strip()
     box = text.rfind("\\boxed{")
     cut_off = box >= 0 and "}" not in text[box:]
     return None if cut_off else final_answer(text) or None
