@@ -203,7 +203,7 @@ def test_a_closed_iteration_aborts_its_requests(engine: VLLMEngine) -> None:
     iteration.close()
     assert not engine.llm.has_unfinished_requests()
     assert tokens(only(engine, request())) == before
-    assert engine.ask("esamp_counters")["groups_refused"] == 0
+    assert engine.call_worker("esamp_counters")["groups_refused"] == 0
 
 
 def test_chats_use_the_models_template(engine: VLLMEngine, hf: HFEngine, monkeypatch: pytest.MonkeyPatch) -> None:

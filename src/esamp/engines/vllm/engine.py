@@ -1,4 +1,4 @@
-"""`VLLMEngine`: requests in, completions out, on vLLM."""
+"""`VLLMEngine`: `esamp.engines.base.Engine` on vLLM."""
 
 import itertools
 import secrets
@@ -15,10 +15,10 @@ from esamp.engines import text
 from esamp.engines.base import Completion, Engine, Failure, Outcome, Progress, Request, Sample, refuse_search
 from esamp.engines.likelihood import Likelihood
 from esamp.engines.vllm import llm_engine
-from esamp.engines.vllm.jobs import Job
 from esamp.engines.vllm.params import RequestOptions, check_supported
+from esamp.engines.vllm.pending_request import PendingRequest
 from esamp.engines.vllm.score import score
-from esamp.engines.vllm.settings import VLLMSettings
+from esamp.engines.vllm.settings import WORKER_CLASS, VLLMSettings
 from esamp.errors import EsampError, OptionError, PromptError, UnsupportedError
 from esamp.methods import registry
 from esamp.methods.base import DecodeMethod
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 
 class VLLMEngine(Engine):
-    """Runs requests in vLLM's continuous batch, as many groups side by side as fit whole into its rows.
+    """Runs requests in vLLM's continuous batch. A request starts when all rows of its group fit into the batch.
 
     The same requests in the same order give the same samples on a CPU. A sample depends on its request's seed, prompt
-    and index, and, by rounding and by the step in which its group's rows get their first token, on its neighbours.
+    and index, and, by rounding and by the step in which its group starts, on the other requests in the batch.
     """
 
     def __init__(
@@ -47,22 +47,22 @@ class VLLMEngine(Engine):
         """Use a running engine that was started with our worker: of ``vllm.LLM`` it is ``.llm_engine``.
 
         Args:
-            llm: the engine; nobody else should step it meanwhile.
-            tokenizer: its model's.
-            trace: keep per-token measurements in `Sample.trace`.
-            logprobs: keep how likely the model itself finds each sample in `Sample.logprob`.
+            llm: the engine, which must not be used otherwise meanwhile.
+            tokenizer: the tokenizer of its model.
+            trace: measure every token, for `Sample.trace`.
+            logprobs: compute log-probabilities under the model's own distribution, for `Sample.logprob`.
             in_process: whether the engine runs in this process.
         """
         config = llm.vllm_config
         if "esamp" not in str(config.parallel_config.worker_cls):
-            raise OptionError("this vLLM engine does not explore: start it with worker_cls='esamp.engines.vllm...'")
+            raise OptionError(f"this vLLM engine does not explore: start it with worker_cls={WORKER_CLASS!r}")
         self.llm, self.tokenizer = llm, tokenizer
         self.settings = VLLMSettings.read(config.additional_config)
         if self.settings.defaults:
-            raise OptionError("the setting 'defaults' is for servers: here every request says itself what it wants")
+            raise OptionError("the setting 'defaults' is for servers: here every request names its own method")
         self._batch_rows: int = config.scheduler_config.max_num_seqs
         self._trace, self._logprobs, self._in_process, self._open = trace, logprobs, in_process, True
-        self._jobs: dict[str, tuple[Job, int]] = {}  # by vLLM's id, with the index of its first sample
+        self._pending: dict[str, tuple[PendingRequest, int]] = {}  # by vLLM's id, with the index of its first sample
         self._numbers = itertools.count()
 
     @classmethod
@@ -79,27 +79,28 @@ class VLLMEngine(Engine):
         in_process: bool = True,
         **arguments: Any,
     ) -> Self:
-        """Start vLLM on a model; None is the embedded one.
+        """Start vLLM with a model; None is the embedded one.
 
-        In this process requests enter at the same steps in every run, errors are what they are, and nothing is started
-        anew; in one of its own (``in_process=False``) any number of engines can run side by side, and a CPU's threads
-        are pinned. Groups beyond the slots wait. All requests are taken to be the caller's: they may share distillers.
+        In this process, requests enter at the same steps in every run, vLLM's errors are raised as they are, and no
+        further process is started. In a process of its own (``in_process=False``) several engines can run at the same
+        time, and a CPU's threads are pinned. Groups wait when all slots are taken. All requests are assumed to be the
+        caller's own, so they may share distillers.
 
         Args:
             model: one of ours by name (see `esamp.models.resolve`), a folder, or a name that vLLM finds.
-            device: "auto", "cpu" or "cuda", as far as this build of vLLM has it.
+            device: "auto", "cpu" or "cuda"; the installed build of vLLM runs on one of the two.
             dtype: "auto" (float32 on a CPU, else vLLM's choice), "float32", "bfloat16" or "float16".
             batch_rows: most samples decoded side by side.
-            trace: keep per-token measurements in `Sample.trace`.
-            logprobs: keep how likely the model itself finds each sample in `Sample.logprob`.
-            layers: depths of the residual stream that requests may read.
+            trace: measure every token, for `Sample.trace`.
+            logprobs: compute log-probabilities under the model's own distribution, for `Sample.logprob`.
+            layers: depths of the residual stream that requests can read.
             in_process: run the engine in this process.
-            **arguments: more of ``vllm.EngineArgs``, such as ``tensor_parallel_size`` or ``max_model_len``.
+            **arguments: further arguments of ``vllm.EngineArgs``, such as ``tensor_parallel_size``.
 
         Raises:
             InputError: the model cannot be found or loaded.
-            OptionError: no such device, dtype or argument.
-            UnsupportedError: this build of vLLM cannot run the model here.
+            OptionError: an unknown device, dtype or argument.
+            UnsupportedError: the installed vLLM cannot run the model on this machine.
         """
         source = resolve(EMBEDDED if model is None else model)
         slots = max(1, min(batch_rows, VLLMSettings().slots))
@@ -123,7 +124,7 @@ class VLLMEngine(Engine):
             raise
 
     def close(self) -> None:
-        """End vLLM's engine and free its memory. In one process this ends every other vLLM engine too."""
+        """End vLLM's engine and free its memory. With `in_process` every other vLLM engine of this process ends too."""
         if self._open:
             self._open = False
             llm = self.llm
@@ -131,32 +132,32 @@ class VLLMEngine(Engine):
             llm_engine.stop(llm, in_process=self._in_process)
 
     def outcomes(self, requests: Iterable[Request], *, progress: Progress | None = None) -> Iterator[Outcome]:
-        """Yield completions as their last samples end.
+        """Yield the outcome of each request when its last sample has ended.
 
         Raises:
-            UnsupportedError: a request asks for what cannot be done, or its group was refused.
+            UnsupportedError: vLLM does not support something in a request, or refused its group.
         """
         if not self._open:
             raise EsampError("this engine was closed: load another one")
-        source = map(self._job, requests, itertools.repeat(progress))
+        source = map(self._prepare, requests, itertools.repeat(progress))
         following = next(source, None)
-        own: list[Job] = []
+        submitted: list[PendingRequest] = []
         try:
-            while own or following is not None:
+            while submitted or following is not None:
                 while following is not None and (isinstance(following, Failure) or self._fits(following)):
                     if isinstance(following, Failure):
                         yield following
                     else:
                         self._submit(following)
-                        own.append(following)
+                        submitted.append(following)
                     following = next(source, None)
-                if own and all(job.left for job in own):
+                if submitted and all(pending.left for pending in submitted):
                     self._step()
-                for job in [job for job in own if not job.left or job.broken]:
-                    own.remove(job)
-                    yield self._outcome(job)
+                for pending in [pending for pending in submitted if not pending.left or pending.broken]:
+                    submitted.remove(pending)
+                    yield self._outcome(pending)
         finally:
-            self._abort(own)
+            self._abort(submitted)
 
     @override
     def score(self, request: Request, samples: Sequence[Sample], *, distribution: bool = False) -> list[Likelihood]:
@@ -164,13 +165,14 @@ class VLLMEngine(Engine):
             raise UnsupportedError("vLLM does not report the whole distribution of given tokens: use the engine 'hf'")
         return score(self.llm, self.tokenizer, request, samples)
 
-    def ask(self, question: str, *arguments: Any) -> Any:
-        """What the first rank answers to one of the worker's ``esamp_...`` methods."""
-        return self.llm.collective_rpc(question, args=arguments)[0]
+    def call_worker(self, method: str, *arguments: Any) -> Any:
+        """Call one of the worker's ``esamp_...`` methods. Returns the result of rank 0."""
+        return self.llm.collective_rpc(method, args=arguments)[0]
 
     # ---- one request
 
-    def _job(self, request: Request, progress: Progress | None) -> Job | Failure:
+    def _prepare(self, request: Request, progress: Progress | None) -> PendingRequest | Failure:
+        """Check a request, and encode its prompt."""
         if request.n < 1:
             raise OptionError(f"request {request.id!r}: n = {request.n} must be at least 1")
         method, options = registry.get(request.method), request.own_options
@@ -192,62 +194,65 @@ class VLLMEngine(Engine):
             limit = text.room(prompt, request, self.llm.model_config.max_model_len)
         except PromptError as error:
             return Failure(request, error)
-        return Job(request, method, options, prompt, limit, progress, logprobs=self._logprobs)
+        return PendingRequest(request, method, options, prompt, limit, progress, logprobs=self._logprobs)
 
-    def _fits(self, job: Job) -> bool:
-        """Whether all rows of a new group find a place beside those that run; if none runs it starts in any case."""
-        running = {id(other): other.rows for other, _ in self._jobs.values()}
-        return not running or sum(running.values()) + job.rows <= self._batch_rows
+    def _fits(self, pending: PendingRequest) -> bool:
+        """Whether all rows of a new group fit into the batch beside the running ones; always if none is running."""
+        running = {id(other): other.rows for other, _ in self._pending.values()}
+        return not running or sum(running.values()) + pending.rows <= self._batch_rows
 
-    def _submit(self, job: Job) -> None:
-        """Hand a request over. vLLM has no n greedy samples: there each is a request, and they share a group."""
+    def _submit(self, pending: PendingRequest) -> None:
+        """Add a request to vLLM's engine.
+
+        vLLM refuses several greedy samples of one request, so each becomes a request of its own in a common group.
+        """
         from vllm.exceptions import VLLMValidationError
 
-        n = job.request.n
-        alone = n == 1 or job.request.sampling.temperature > 0
-        asked = RequestOptions(trace=self._trace, group=None if alone else secrets.token_hex(16))
-        for first in range(0, n, n if alone else 1):
+        n = pending.request.n
+        single = n == 1 or pending.request.sampling.temperature > 0
+        common = RequestOptions(trace=self._trace, group=None if single else secrets.token_hex(16))
+        for first in range(0, n, n if single else 1):
             name = str(next(self._numbers))
             try:
-                params = job.params(asked, n=n if alone else 1, first=first)
-                self.llm.add_request(name, {"prompt_token_ids": job.prompt}, params)
-            except (ValueError, VLLMValidationError) as error:  # the second is one of the first before vLLM 0.27
-                self._abort([job])
-                raise UnsupportedError(f"request {job.request.id!r}: {error}") from error
-            job.ids.append(name)
-            self._jobs[name] = job, first
+                params = pending.params(common, n=n if single else 1, first=first)
+                self.llm.add_request(name, {"prompt_token_ids": pending.prompt}, params)
+            except (ValueError, VLLMValidationError) as error:  # since vLLM 0.27 the second is no subclass of the first
+                self._abort([pending])
+                raise UnsupportedError(f"request {pending.request.id!r}: {error}") from error
+            pending.ids.append(name)
+            self._pending[name] = pending, first
 
     def _step(self) -> None:
-        """One step of the engine, and its tokens to their samples."""
+        """Run one step of the engine, and give its tokens to their requests."""
         for output in self.llm.step():
-            job, first = self._jobs[output.request_id]
+            pending, first = self._pending[output.request_id]
             for each in output.outputs:
-                job.take(first + each.index, each)
+                pending.receive(first + each.index, each)
 
-    def _outcome(self, job: Job) -> Outcome:
-        if job.broken is not None:
-            self._abort([job])
-            return Failure(job.request, job.broken)
-        for name in job.ids:
-            del self._jobs[name]
-        request = job.request
-        refusal = self.ask("esamp_refusal", job.ids[0]) if job.explores else None
+    def _outcome(self, pending: PendingRequest) -> Outcome:
+        if pending.broken is not None:
+            self._abort([pending])
+            return Failure(pending.request, pending.broken)
+        for name in pending.ids:
+            del self._pending[name]
+        request = pending.request
+        refusal = self.call_worker("esamp_refusal", pending.ids[0]) if pending.explores else None
         if refusal is not None:
             raise UnsupportedError(f"request {request.id!r} was decoded without method {request.method!r}: {refusal}")
-        telemetry = (self.ask("esamp_telemetry", job.ids[0]) or {}) if job.explores else {}
-        traces = self._traces(job)
-        samples = tuple(job.sample(index, self.tokenizer, traces.get(index)) for index in range(request.n))
-        return Completion(request, samples, len(job.prompt), time.perf_counter() - job.started, telemetry)
+        telemetry = (self.call_worker("esamp_telemetry", pending.ids[0]) or {}) if pending.explores else {}
+        traces = self._traces(pending)
+        samples = tuple(pending.sample(index, self.tokenizer, traces.get(index)) for index in range(request.n))
+        return Completion(request, samples, len(pending.prompt), time.perf_counter() - pending.started, telemetry)
 
-    def _traces(self, job: Job) -> Mapping[int, Tensor]:
+    def _traces(self, pending: PendingRequest) -> Mapping[int, Tensor]:
         """Measurements `[3, tokens]` by sample."""
-        if not (self._trace and job.explores):
+        if not (self._trace and pending.explores):
             return {}
-        parts = [(first, self.ask("esamp_trace", name) or {}) for first, name in enumerate(job.ids)]
+        parts = [(first, self.call_worker("esamp_trace", name) or {}) for first, name in enumerate(pending.ids)]
         return {first + index: measured for first, part in parts for index, measured in part.items()}
 
-    def _abort(self, jobs: Sequence[Job]) -> None:
-        """Take requests out of the engine that nobody waits for any more."""
-        names = [name for job in jobs for name in job.ids if self._jobs.pop(name, None) is not None]
+    def _abort(self, requests: Sequence[PendingRequest]) -> None:
+        """Abort those of the requests that are still in the engine."""
+        names = [name for pending in requests for name in pending.ids if self._pending.pop(name, None) is not None]
         if names and self._open:
             self.llm.abort_request(names)

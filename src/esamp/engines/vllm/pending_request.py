@@ -1,4 +1,4 @@
-"""`Job`: one request in vLLM, and the tokens of its samples received so far."""
+"""`PendingRequest`: a request in vLLM, and the tokens of its samples received so far."""
 
 import math
 import time
@@ -24,7 +24,7 @@ ENDINGS: Mapping[str, bool] = {"stop": True, "length": False}
 
 
 @dataclass(eq=False)
-class Job:
+class PendingRequest:
     """A request in progress."""
 
     request: Request
@@ -97,7 +97,7 @@ class Job:
             else None,
         )
 
-    def take(self, index: int, new: "CompletionOutput") -> None:
+    def receive(self, index: int, new: "CompletionOutput") -> None:
         """Add the output of a step for one sample."""
         tokens, finish_reason = new.token_ids, new.finish_reason
         self.tokens[index] += tokens
