@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from esamp.decoding.slots import State
-from esamp.explorer.distiller import Distiller, Lesson, Past, Prediction
+from esamp.explorer.distiller import Distiller, Past, Prediction, TrainingBatch
 from esamp.explorer.mlp import ResidualNetwork
 
 
@@ -36,7 +36,7 @@ def learn(
     prediction = distiller.predict(state, source * mask, nothing_past(*target.shape[::2]))
     exact = prediction.value.dtype
     masked = (target.to(exact) * mask, (target.to(exact) - prediction.value) * mask)
-    distiller.learn(state, Lesson(prediction, *masked, live, live.any(1), slope))
+    distiller.learn(state, TrainingBatch(prediction, *masked, live, live.any(1), slope))
 
 
 def named_matrices(network: ResidualNetwork, vector: Tensor) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ from torch import Tensor
 from esamp.decoding.layout import RowLayout
 from esamp.explorer.bank import PackedBank
 from esamp.explorer.config import ESampConfig
-from esamp.explorer.distiller import Lesson, Past, Prediction
+from esamp.explorer.distiller import Past, Prediction, TrainingBatch
 from esamp.explorer.record import StepRecord
 from esamp.explorer.rls import RecursiveLeastSquares
 
@@ -22,8 +22,8 @@ class ActionMemory:
         self,
         config: ESampConfig,
         deep_size: int,
-        *,
         slots: int,
+        *,
         dtype: torch.dtype,
         device: torch.device | str,
         head_scale: float,
@@ -57,6 +57,6 @@ class ActionMemory:
             return
         taken = torch.where(rows.unsqueeze(-1), action, self._zero)
         missed = torch.where(rows.unsqueeze(-1), action - record.found.memory.value, self._zero)
-        lesson = Lesson(record.found.memory, taken, missed, rows, due)
+        batch = TrainingBatch(record.found.memory, taken, missed, rows, due)
         for piece in self.bank.pieces(record.layout, *self._learned, write=True):
-            self.regression.learn(piece.state, lesson.of(piece))
+            self.regression.learn(piece.state, batch.of(piece))

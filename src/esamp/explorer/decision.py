@@ -34,7 +34,7 @@ def decide(record: StepRecord, config: ESampConfig, direction: Direction | None,
         reach = torch.add(reach, record.missed, alpha=0)  # adds nothing but what is not finite
     if found.strength is not None and record.varied is not record.missed:
         reach = reach * found.strength.squeeze(-1)
-    record.live = record.asked & (reach < torch.inf)
+    record.live = record.active & (reach < torch.inf)
     record.steered = record.live & (reach > TINY)
     if not config.steers:
         record.steered = torch.zeros_like(record.steered)

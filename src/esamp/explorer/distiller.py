@@ -56,7 +56,7 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class Lesson:
+class TrainingBatch:
     """What a distiller learns from at one step."""
 
     prediction: Prediction
@@ -73,11 +73,11 @@ class Lesson:
     """`[G, C, d]`: the gradient of each row's loss in the prediction, zeros in rows that are not live; None for the
     squared error. Only a network follows another one."""
 
-    def of(self, piece: Piece) -> "Lesson":
+    def of(self, piece: Piece) -> "TrainingBatch":
         """For some groups."""
         target, residual, live, present = map(piece.of, (self.target, self.residual, self.live, self.present))
         slope = None if self.slope is None else piece.of(self.slope)
-        return Lesson(self.prediction.of(piece), target, residual, live, present, slope)
+        return TrainingBatch(self.prediction.of(piece), target, residual, live, present, slope)
 
 
 class Distiller(ABC):
@@ -122,5 +122,5 @@ class Distiller(ABC):
         """Predict the targets of `source` `[G, C, s]`."""
 
     @abstractmethod
-    def learn(self, state: State, lesson: Lesson) -> None:
+    def learn(self, state: State, batch: TrainingBatch) -> None:
         """Change `state` in place by one step on the live rows."""

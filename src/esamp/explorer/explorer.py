@@ -14,7 +14,7 @@ from esamp.explorer.build import DTYPES, build_distiller
 from esamp.explorer.config import ESampConfig
 from esamp.explorer.contrast import SampleMeans
 from esamp.explorer.decision import Direction, decide
-from esamp.explorer.distiller import Distiller, Lesson, Past, Prediction
+from esamp.explorer.distiller import Distiller, Past, Prediction, TrainingBatch
 from esamp.explorer.fused import FusedStep, wanted
 from esamp.explorer.record import Findings, StepRecord, strength
 from esamp.explorer.rls import squares
@@ -68,12 +68,10 @@ class Explorer:
             self.distiller = build_distiller(config, source_size, deep_size, dtype, device, frozen=frozen)
         self.memory: ActionMemory | None = None
         if config.remembers_actions:
-            self.memory = ActionMemory(
-                config, deep_size, slots=slots, dtype=dtype, device=device, head_scale=head_scale
-            )
+            self.memory = ActionMemory(config, deep_size, slots, dtype=dtype, device=device, head_scale=head_scale)
         learner = self.distiller or self.means
-        self._predicts_mean = learner is None or (self.distiller is not None and self.distiller.predicts_mean)
         state: State = {} if learner is None else dict(learner.template())
+        self._predicts_mean = learner is None or (self.distiller is not None and self.distiller.predicts_mean)
         self._trusts_mean = self._predicts_mean and config.gate  # once it has seen a row
         self._follows_errors = self.distiller is not None and self.distiller.learns and not self._predicts_mean
         # Sums of finite numbers stay finite; a slot that holds anything else may have to be reset.
@@ -164,7 +162,7 @@ class Explorer:
             find=lambda: found,
             missed=missed,
             varied=missed if self._predicts_mean else squares(found.target - found.past.mean),
-            asked=layout.mask(live),
+            active=layout.mask(live),
         )
         decide(record, self.config, direction, gain=0.0 if self.memory is None else self.memory.gain)
         if self.config.warmup:
@@ -206,12 +204,10 @@ class Explorer:
         if due is not present:
             rows = rows & due.unsqueeze(1)
             residual, target = (torch.where(rows.unsqueeze(-1), each, self._zero) for each in (residual, target))
-        self._teach(record, Lesson(found.prediction, target, residual, rows, due))
+        self._train(record, TrainingBatch(found.prediction, target, residual, rows, due))
         if self.memory is not None and action is not None:
             self.memory.learn(record, action, rows, due)
         self._finish(record, sums, present, due)
-
-    # ---- proposing
 
     @torch.no_grad()
     def _find(
@@ -241,7 +237,7 @@ class Explorer:
         return layout.arrange(torch.zeros_like(layout.place) if sample is None else sample)
 
     def _predict(
-        self, layout: RowLayout, source: Tensor, past: Past, asked: Tensor, sample: Tensor | None
+        self, layout: RowLayout, source: Tensor, past: Past, active: Tensor, sample: Tensor | None
     ) -> tuple[Prediction, Tensor | None]:
         """The prediction and what beta scales before the gate `[G, C, d]`; None where that is target - prediction."""
         if self.means is not None and sample is not None:
@@ -251,13 +247,10 @@ class Explorer:
         if distiller is None:  # the action signal alone: the group's mean stands in for a prediction
             return Prediction(past.mean, None), self._zero.expand(*source.shape[:2], past.mean.shape[-1])
         if distiller.mixes_rows:
-            source = torch.where(asked.unsqueeze(-1), source.to(self.exact), self._zero)
+            source = torch.where(active.unsqueeze(-1), source.to(self.exact), self._zero)
         pieces = self.bank.pieces(layout, *self._read)
-        found_parts = [distiller.predict(each.state, each.of(source), past.of(each)) for each in pieces]
-        prediction = Prediction.joined(found_parts)
+        prediction = Prediction.joined([distiller.predict(p.state, p.of(source), past.of(p)) for p in pieces])
         return (prediction if self.config.gate else replace(prediction, confidence=None)), None
-
-    # ---- learning
 
     def _due(self, layout: RowLayout, present: Tensor) -> Tensor:
         """`[G]` bool: groups that learn at this step."""
@@ -268,19 +261,19 @@ class Explorer:
         steps = self.bank.read(layout, "clock")["clock"][:, 0]
         return present & (steps % self.config.update_every == 0)
 
-    def _teach(self, record: StepRecord, lesson: Lesson) -> None:
+    def _train(self, record: StepRecord, batch: TrainingBatch) -> None:
         """One step of the distiller, or of the samples' means."""
         if self.means is not None and record.found.sample is not None:
             for piece in self.bank.pieces(record.layout, *self._learned, write=True):
-                sample, target, live = (piece.of(each) for each in (record.found.sample, lesson.target, lesson.live))
+                sample, target, live = (piece.of(each) for each in (record.found.sample, batch.target, batch.live))
                 self.means.learn(piece.state, sample, target, live)
         distiller = self.distiller
         if distiller is None or not distiller.learns:
             return
         if record.slope is not None:
-            lesson = replace(lesson, slope=record.layout.to_grid(record.slope, record.rows(lesson.live)))
+            batch = replace(batch, slope=record.layout.to_grid(record.slope, record.rows(batch.live)))
         for piece in self.bank.pieces(record.layout, *self._learned, scratch=distiller.scratch, write=True):
-            distiller.learn(piece.state, lesson.of(piece))
+            distiller.learn(piece.state, batch.of(piece))
 
     def _finish(self, record: StepRecord, rows: Tensor, present: Tensor, due: Tensor) -> None:
         """Count, and reset the slots of groups that took part and of which no row was finite.
@@ -289,16 +282,17 @@ class Explorer:
         """
         layout = record.layout
         if self._keeps_time:
+            ticks = torch.stack([present, due], dim=-1)
             for piece in self.bank.pieces(layout, "clock", write=True):
-                piece.state["clock"].add_(torch.stack([piece.of(present), piece.of(due)], dim=-1))
+                piece.state["clock"].add_(piece.of(ticks))
         if not self._can_break:
             counts = present.unsqueeze(1).expand(-1, 2) if due is present else torch.stack([present, due], dim=-1)
             self.tally.add(layout, rows, counts)
             return
         if self.distiller is not None and self.distiller.mixes_rows:
-            broken = (record.asked > record.live).any(1)
+            broken = (record.active > record.live).any(1)
         else:
-            broken = record.asked.any(1) > record.live.any(1)
+            broken = record.active.any(1) > record.live.any(1)
         for bank in self._banks:
             bank.reset(layout, broken)
         self.tally.add(layout, rows, torch.stack([present, due, broken], dim=-1))

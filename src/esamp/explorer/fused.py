@@ -164,7 +164,7 @@ class FusedStep:
             HOLES=layout.occupied is not None, ROWS=ROWS, WIDTH=tiling.width,
             DEPTH=4096 // max(32, self._padded), CONSTANT=CONSTANT, TINY=TINY, num_warps=self._warps,
         )  # fmt: skip
-        record = StepRecord(layout, deep, find, missed=numbers[0], varied=numbers[1], asked=flags[0], kept=kept)
+        record = StepRecord(layout, deep, find, missed=numbers[0], varied=numbers[1], active=flags[0], kept=kept)
         record.live, record.steered, record.moved = flags[1], flags[2], moved
         return record
 
@@ -182,7 +182,7 @@ class FusedStep:
         launch(
             self._learn_kernel, (groups, tiling.blocks),
             deep, live, kept[0], kept[0], slope, reports,
-            record.asked, record.live, record.steered, record.missed, record.varied,
+            record.active, record.live, record.steered, record.missed, record.varied,
             self._counters(groups, deep.device)[1],
             layout.slots, layout.cells, layout.cells if layout.occupied is None else layout.occupied,
             bank, gram, self.tally.sums, self.tally.counts,

@@ -36,8 +36,8 @@ class FusedNetwork:
 
     def predict(self, source: Tensor, layout: RowLayout, live: Tensor) -> tuple[Tensor, ...]:
         """The predictions `[G, C, d]` of rows `[R, d]`, and what training needs besides."""
-        asked = layout.mask(live).unsqueeze(-1)
-        grid = torch.where(asked, layout.arrange(source), self._zero)
+        active = layout.mask(live).unsqueeze(-1)
+        grid = torch.where(active, layout.arrange(source), self._zero)
         pieces = self.bank.pieces(layout, "weights")
         found = Prediction.joined([self.network.predict(each.state, each.of(grid), self._nothing) for each in pieces])
         return found.value.contiguous(), *found.kept

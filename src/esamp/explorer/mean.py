@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from esamp.decoding.slots import State
-from esamp.explorer.distiller import Distiller, Lesson, Past, Prediction
+from esamp.explorer.distiller import Distiller, Past, Prediction, TrainingBatch
 from esamp.explorer.rls import CONSTANT
 
 NOTHING = 1e-30
@@ -59,10 +59,10 @@ class RunningMean(Distiller):
         count = state["seen"]
         return Prediction((state["sum"] / count).unsqueeze(1), count / (count + self.half))
 
-    def learn(self, state: State, lesson: Lesson) -> None:
+    def learn(self, state: State, batch: TrainingBatch) -> None:
         """``sum = forgetting * sum + sum of the live rows``."""
         if self.predicts_mean:
             return
-        kept = 1 - (1 - self.forgetting) * lesson.present.to(self.exact).unsqueeze(1)
-        state["sum"].mul_(kept).add_(lesson.target.sum(1))
-        state["seen"].mul_(kept).add_(lesson.live.sum(1, keepdim=True))
+        kept = 1 - (1 - self.forgetting) * batch.present.to(self.exact).unsqueeze(1)
+        state["sum"].mul_(kept).add_(batch.target.sum(1))
+        state["seen"].mul_(kept).add_(batch.live.sum(1, keepdim=True))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from esamp.decoding.slots import State
 from esamp.explorer.config import ESampConfig
-from esamp.explorer.distiller import Distiller, Lesson, Past, Prediction
+from esamp.explorer.distiller import Distiller, Past, Prediction, TrainingBatch
 
 BETA1, BETA2 = 0.9, 0.999
 """Adam's decay rates."""
@@ -97,20 +97,20 @@ class ResidualNetwork(Distiller):
             x = torch.baddbmm(x, inner, down)
         return Prediction(x.to(self.exact), None, tuple(kept))
 
-    def learn(self, state: State, lesson: Lesson) -> None:
+    def learn(self, state: State, batch: TrainingBatch) -> None:
         """One clipped Adam step on the live rows; the loss is the mean over them."""
-        rows = lesson.live.sum(1).clamp_min(1).view(-1, 1, 1)
-        if lesson.slope is not None:
-            slope = lesson.slope / rows
+        rows = batch.live.sum(1).clamp_min(1).view(-1, 1, 1)
+        if batch.slope is not None:
+            slope = batch.slope / rows
         else:
-            slope = lesson.residual / (rows * (-0.5 * (self.size if self.config.loss == "mean" else 1)))
+            slope = batch.residual / (rows * (-0.5 * (self.size if self.config.loss == "mean" else 1)))
         gradient = torch.empty(slope.shape[0], self.numbers, dtype=self.dtype, device=slope.device)
         matrices = self.matrices(state["weights"]), self.matrices(gradient)
-        self.backward(*matrices, lesson.prediction.kept, slope.to(self.dtype))
+        self.backward(*matrices, batch.prediction.kept, slope.to(self.dtype))
         gradient = gradient.to(self.exact).nan_to_num_(0, 0, 0)  # a live row that is not finite costs its group a step
         if self.config.clip > 0:
             gradient.renorm_(2, 0, self.config.clip)
-        self._adam(state, gradient, lesson.present)
+        self._adam(state, gradient, batch.present)
 
     def backward(
         self,
@@ -183,7 +183,7 @@ class FrozenNetwork(Distiller):
         found = self.network.predict({"weights": self.weights}, source.reshape(1, groups * lanes, size), past)
         return Prediction(found.value.view(groups, lanes, size), None)
 
-    def learn(self, state: State, lesson: Lesson) -> None:
+    def learn(self, state: State, batch: TrainingBatch) -> None:
         """Nothing changes."""
 
 

@@ -57,7 +57,7 @@ class StepRecord:
     """`[G, C]` ||target - y||^2; zero in a group's first step where y is the running mean and trusted"""
     varied: Tensor
     """`[G, C]` ||target - mean of the past targets||^2"""
-    asked: Tensor
+    active: Tensor
     """`[G, C]` bool: rows that take part"""
     live: Tensor = field(init=False)
     """`[G, C]` bool: those of them whose states and predictions are finite"""

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from esamp.decoding.slots import State
-from esamp.explorer.distiller import Distiller, Lesson, Past, Prediction
+from esamp.explorer.distiller import Distiller, Past, Prediction, TrainingBatch
 
 CONSTANT = 0.5
 """The constant feature beside the unit-length state."""
@@ -122,13 +122,13 @@ class RecursiveLeastSquares(Distiller):
             return Prediction(value, None, (phi,))
         return Prediction(value, inner(phi @ state["seen"], phi) / inner(phi, phi), (phi,))
 
-    def learn(self, state: State, lesson: Lesson) -> None:
+    def learn(self, state: State, batch: TrainingBatch) -> None:
         """One step of the recursion on the live rows. A matrix without an inverse gives numbers that are not finite."""
-        (phi,) = lesson.prediction.kept
-        phi = torch.where(lesson.live.unsqueeze(-1), phi, self._zero)
-        wide_phi, gram, residual = phi.to(self.sums), state["gram"], lesson.residual
+        (phi,) = batch.prediction.kept
+        phi = torch.where(batch.live.unsqueeze(-1), phi, self._zero)
+        wide_phi, gram, residual = phi.to(self.sums), state["gram"], batch.residual
         before = self._total(gram) if self.centre else None
-        lost = self._forget(gram, lesson.present)
+        lost = self._forget(gram, batch.present)
         gram.baddbmm_(wide_phi.mT, wide_phi)
         inverse = torch.linalg.inv_ex(gram)[0]
         if self.gate:
@@ -137,7 +137,7 @@ class RecursiveLeastSquares(Distiller):
         if lost is not None:
             weights.baddbmm_((lost * inverse).to(self.exact), weights.clone(), alpha=-self.ridge)
         if before is not None:
-            moved = self._move_mean(state, lesson).unsqueeze(1)
+            moved = self._move_mean(state, batch).unsqueeze(1)
             residual = residual - moved
             drift = inverse @ (self.forgetting * before).unsqueeze(2)
             weights.sub_(drift.to(self.exact) * moved)
@@ -159,10 +159,10 @@ class RecursiveLeastSquares(Distiller):
         column[..., -1] -= self.ridge
         return column / CONSTANT
 
-    def _move_mean(self, state: State, lesson: Lesson) -> Tensor:
+    def _move_mean(self, state: State, batch: TrainingBatch) -> Tensor:
         """Move the (weighted) mean of the targets by ``sum(y - mean) / count`` over the live rows; returns that."""
         count = self._total(state["gram"])[..., -1:].to(self.exact) / CONSTANT
-        distance = lesson.target.sum(1) - lesson.live.sum(1, keepdim=True) * state["mean"]
+        distance = batch.target.sum(1) - batch.live.sum(1, keepdim=True) * state["mean"]
         moved = distance / count.clamp_min(1e-6)
         state["mean"].add_(moved)
         return moved
