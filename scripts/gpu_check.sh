@@ -30,6 +30,8 @@ step() {
 }
 tests() { "$python" -m pytest -p no:cacheprovider "--junitxml=$out/$1.xml" "$2"; }
 bench() { "$python" -m esamp.cli bench --engine vllm --device cuda --pairs "$pairs" "$@"; }
+counts() { "$python" -m esamp.cli bench --count --device cuda "$@"; }
+scaling() { "$python" -m esamp.cli bench scaling --device cuda "$@"; }
 
 "$python" -c 'import torch; raise SystemExit(not torch.cuda.is_available())' 2>/dev/null ||
     die "$python finds no CUDA GPU through torch"
@@ -54,8 +56,12 @@ for runner in 1 0; do
     done
 done
 unset VLLM_USE_V2_MODEL_RUNNER
+step counts counts --method esamp:distiller=mean --against esamp:distiller=rls --against esamp:preset=paper
+step scaling scaling
+step scaling-paper scaling --preset paper
 
 echo
 for log in "$out"/kernels.log "$out"/tests-*.log; do printf '%s: %s\n' "$(basename "$log" .log)" "$(tail -n 1 "$log")"; done
 for log in "$out"/bench-*.log; do printf '%s: %s\n' "$(basename "$log" .log)" "$(tail -n 1 "$log")"; done
+for log in "$out"/counts.log "$out"/scaling*.log; do printf '%s:\n' "$(basename "$log" .log)" && cat "$log"; done
 [ -z "$failed" ] || die "failed:$failed"

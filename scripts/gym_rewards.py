@@ -1,9 +1,9 @@
-"""List the families of Reasoning Gym whose own verifiers give a score of 1 to answers that say nothing.
+"""List the families of Reasoning Gym whose own verifiers give a score of 1 to answers without content.
 
     python scripts/gym_rewards.py [FAMILY ...]
 
-Every answer below is given to four problems of each family, in a process with limits. Run it
-again when the library has a new version. A family that is listed here belongs into
+The answers below are graded on four problems of each family, in a process with limits. Run this
+again for a new version of the library. A family that it lists belongs into
 `esamp.tasks.gym_verifier.LENIENT`, unless the answer is right by chance (0 for 0.0).
 """
 
@@ -11,7 +11,7 @@ import sys
 
 from reasoning_gym.factory import DATASETS, create_dataset
 
-from esamp.tasks.worker import Worker
+from esamp.tasks.verifier_process import VerifierProcess
 
 PROBLEMS = 4
 ANSWERS = (
@@ -32,10 +32,11 @@ def main() -> None:
             print(f"{family}: not built ({error})", flush=True)
             continue
         rewarded: dict[str, int] = {}
-        with Worker("esamp.tasks.gym_verifier", (family, settings), 5.0, "reasoning-gym is not installed") as worker:
+        module, package = "esamp.tasks.gym_verifier", "reasoning-gym"
+        with VerifierProcess(module, (family, settings), package=package, seconds=5.0) as process:
             for entry in entries:
                 for answer in (*ANSWERS, entry["question"]):
-                    score = worker.ask((answer, entry))
+                    score = process.call((answer, entry))
                     if (
                         isinstance(score, float)
                         and score >= 1.0

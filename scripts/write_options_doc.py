@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic.fields import FieldInfo
 
+from esamp.bench.options import BenchOptions
 from esamp.engines.vllm.params import RequestOptions
 from esamp.engines.vllm.settings import VLLMSettings
 from esamp.explorer.config import PRESETS, ESampConfig
@@ -32,12 +33,17 @@ REQUEST = """## vLLM: a request's parameters
 In `SamplingParams.extra_args` or `vllm_xargs`, beside `method` and the options of the method.
 """
 
+BENCH = """## `esamp bench`
+
+Flags of the command (`-n`, `--against`, ...), each after the measurements that read it.
+"""
+
 
 def table(fields: Mapping[str, FieldInfo]) -> str:
     """A Markdown table of options."""
     lines = ["| option | default | allowed | meaning |", "|---|---|---|---|"]
     for name, field in fields.items():
-        meaning = (field.description or "").replace("|", "\\|")
+        meaning = " ".join((field.description or "").split()).replace("|", "\\|")
         default = field.get_default(call_default_factory=True)
         lines.append(f"| `{name}` | `{default!r}` | {allowed(field)} | {meaning} |")
     return "\n".join(lines)
@@ -78,7 +84,8 @@ def document() -> str:
         f"A preset only moves the starting values; whatever is given beside it wins.\n\n{presets}\n\n"
         f"## `esamp.Sampling`\n\n{table(Sampling.model_fields)}\n\n"
         f"{methods()}\n\n"
-        f"{ENGINE}\n{table(VLLMSettings.model_fields)}\n\n{REQUEST}\n{table(RequestOptions.model_fields)}\n"
+        f"{ENGINE}\n{table(VLLMSettings.model_fields)}\n\n{REQUEST}\n{table(RequestOptions.model_fields)}\n\n"
+        f"{BENCH}\n{table(BenchOptions.model_fields)}\n"
     )
 
 

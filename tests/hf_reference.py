@@ -3,7 +3,8 @@
 Shares no code with the package.
 """
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -101,3 +102,17 @@ def reconstruct(
             if alive.any():
                 distiller.learn(h1[alive], hL[alive])
         yield expected, project(deep[:, place]), running
+
+
+def likelihood(model: PreTrainedModel, prompt: Sequence[int], tokens: Sequence[int]) -> tuple[float, float, float]:
+    """Sum of log p, mean KL(uniform || model) and mean entropy of `tokens` after `prompt`, token by token."""
+    ids = [*prompt, *tokens]
+    total, certainty, entropy = 0.0, 0.0, 0.0
+    for place in range(len(prompt), len(ids)):
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([ids[:place]])).logits[0, -1].double()
+        p = logits.exp() / logits.exp().sum()
+        total += math.log(p[ids[place]])
+        certainty += float((-math.log(len(p)) - p.log()).mean())
+        entropy -= sum(float(q) * math.log(q) for q in p if q > 0)
+    return total, certainty / len(tokens), entropy / len(tokens)

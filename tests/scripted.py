@@ -1,4 +1,4 @@
-"""An engine that writes what a function tells it to, for tests of what searches make of texts; and scorers for them."""
+"""An engine that returns scripted texts, and scorer functions, for the tests of searches."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -9,20 +9,20 @@ Script = Callable[[Request, int], str]
 
 
 class ScriptedEngine(Engine):
-    """Answers each request with the texts of a script, one token a character, one second a request."""
+    """Answers each request with scripted texts. Each character is a token, and each request takes a second."""
 
     def __init__(self, script: Script | Sequence[str], *, cut: bool = False) -> None:
-        """`script` gives the text of a request's sample, or is the texts of all. `cut`: they end at a limit."""
+        """`script` is a function of request and sample index, or the texts of all samples. `cut`: finish by length."""
         self.script: Script = script if callable(script) else lambda request, index: script[index % len(script)]
         self.cut = cut
-        self.asked: list[Request] = []
-        self.calls = 0
-        """how often the engine was called"""
+        self.requests: list[Request] = []
+        self.batches = 0
+        """number of calls of `outcomes`"""
 
     def outcomes(self, requests: Iterable[Request], *, progress: Progress | None = None) -> Iterator[Outcome]:
-        self.calls += 1
+        self.batches += 1
         for request in requests:
-            self.asked.append(request)
+            self.requests.append(request)
             texts = [self.script(request, index) for index in range(request.n)]
             if progress is not None:
                 progress(len(texts), sum(map(len, texts)))
@@ -35,12 +35,12 @@ class ScriptedEngine(Engine):
 
 
 def vowels(prompt: object, texts: Sequence[str]) -> list[float]:
-    """A user's own scorer."""
+    """The number of vowels."""
     return [float(sum(letter in "aeiou" for letter in text)) for text in texts]
 
 
 def strange(prompt: object, texts: Sequence[str]) -> list[float]:
-    """No score for texts with an x, infinity for those with a y."""
+    """The length; NaN for texts with an x, infinity for texts with a y."""
     return [float("nan") if "x" in text else float("inf") if "y" in text else float(len(text)) for text in texts]
 
 

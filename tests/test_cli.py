@@ -30,8 +30,8 @@ def esamp(capsys: Output, *arguments: str) -> tuple[int, str, str]:
 
 
 def flat(text: str) -> str:
-    """A help page as one line of words: without frames, columns and line breaks."""
-    return " ".join(text.replace("│", " ").split())
+    """A help page as one line of words: without columns and line breaks."""
+    return " ".join(text.split())
 
 
 # ---- the application

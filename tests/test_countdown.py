@@ -36,7 +36,7 @@ seeds = st.integers(0, 2**32)
 
 
 def brute_force(terms: list[tuple[int, str]], target: int) -> set[str]:
-    """Canonical solutions by combining every pair in every way, with no thought given to duplicates."""
+    """Canonical solutions by combining every pair in every way, including duplicates."""
     if len(terms) == 1:
         return {canonical(terms[0][1])} if terms[0][0] == target else set()
     found: set[str] = set()
@@ -69,10 +69,10 @@ def test_every_drawn_problem_is_solvable_and_every_solution_grades_correct(seed:
     for solution in solutions:
         grade = grade_answer(problem, f"Answer: {solution}")
         assert grade.correct, grade.reason
-        assert grade.canonical == solution  # a canonical text is its own canonical form
+        assert grade.canonical == solution  # canonical texts are fixed points
 
 
-def test_the_solver_refuses_what_is_no_problem() -> None:
+def test_the_solver_refuses_invalid_numbers_and_targets() -> None:
     for numbers, target in (([], 5), ([0, 3], 3), ([3, 4], 0)):
         with pytest.raises(ValueError, match="positive"):
             solve(numbers, target)
@@ -113,11 +113,11 @@ def rewrite(tree: Tree, rng: random.Random) -> Tree:
 
 @settings(max_examples=300, deadline=None)
 @given(trees, seeds)
-def test_canonical_does_not_depend_on_how_it_is_written(tree: Tree, seed: int) -> None:
+def test_rewriting_an_expression_keeps_its_canonical_form(tree: Tree, seed: int) -> None:
     try:
         expected = value(tree)
         other = rewrite(tree, random.Random(seed))
-        assert value(other) == expected  # the test's own rewriting is sound
+        assert value(other) == expected  # the rewriting keeps the value
     except ZeroDivisionError:
         return
     form = canonical(write(tree))
@@ -138,12 +138,12 @@ def test_canonical_does_not_depend_on_how_it_is_written(tree: Tree, seed: int) -
         ("9 + 0 * 5", "9 - 5 * 0"),
     ],
 )
-def test_the_same_solution_counts_once(same: tuple[str, ...]) -> None:
+def test_equal_solutions_have_one_canonical_form(same: tuple[str, ...]) -> None:
     assert len({canonical(text) for text in same}) == 1
 
 
 @pytest.mark.parametrize("different", [("3 * (2 + 4)", "3 * 2 + 4"), ("2 + 2", "2 * 2"), ("8 - 4 / 2", "(8 - 4) / 2")])
-def test_different_solutions_stay_apart(different: tuple[str, str]) -> None:
+def test_different_solutions_have_different_canonical_forms(different: tuple[str, str]) -> None:
     assert canonical(different[0]) != canonical(different[1])
 
 
@@ -157,13 +157,13 @@ PROBLEM = Problem((3, 5, 8, 9), 24)
     [
         ("", "no answer"),
         ("9 * 3 + 5 - 8", "no answer"),
-        ("Answer:", "not an expression: it ends too early"),
+        ("Answer:", "not an expression: it is incomplete"),
         ("Answer: 24", "does not use each number exactly once"),
         ("Answer: 9 * 3 + 5 - 8 + 0", "does not use each number exactly once"),
         ("Answer: 8 * 3", "does not use each number exactly once"),
         ("Answer: 3 + 5 + 8 + 9", "makes 25, not 24"),
         ("Answer: 9 * 3 + 5 - 8\nAnswer: 8 * 3", "does not use each number exactly once"),
-        ("Answer: 9 * 3 + 5 - 8 = 25", "not an expression: it goes on after '='"),
+        ("Answer: 9 * 3 + 5 - 8 = 25", "not an expression: '=' is not followed by the target"),
         ("Answer: 3 / (8 - 3 - 5)", "not an expression: division by zero"),
         ("Answer: 3 ** 5", "not an expression: a number is missing before '*'"),
         ("Answer: 3 // 5", "not an expression: a number is missing before '/'"),
@@ -180,7 +180,7 @@ PROBLEM = Problem((3, 5, 8, 9), 24)
         ("Answer: " + "9*" * 1_000_000 + "9", f"not an expression: longer than {MAX_LENGTH} characters"),
     ],
 )
-def test_wrong_and_hostile_answers(text: str, reason: str) -> None:
+def test_wrong_and_hostile_answers_are_incorrect_with_a_reason(text: str, reason: str) -> None:
     grade = grade_answer(PROBLEM, text)
     assert not grade.correct
     assert grade.reason == reason
@@ -190,12 +190,12 @@ def test_wrong_and_hostile_answers(text: str, reason: str) -> None:
     "text",
     [
         "Answer: 9 * 3 + 5 - 8",
-        "answer : (9×3) + (5 − 8)",  # a negative number on the way is allowed
+        "answer : (9×3) + (5 − 8)",  # negative intermediate results are allowed
         "Answer: 8 * 3\nno:\nAnswer: 9*3+5-8 = 24\nbye",
         "Answer: 3 + 4\nAnswer: 5 - 8 + 3 * 9",
     ],
 )
-def test_right_answers(text: str) -> None:
+def test_right_answers_are_correct(text: str) -> None:
     grade = grade_answer(PROBLEM, text)
     assert grade.correct, grade.reason
     assert grade.canonical == "9 * 3 + 5 - 8"
@@ -226,7 +226,7 @@ def test_the_test_split_is_fixed_and_its_solutions_are_counted() -> None:
         assert test.solutions == len(solve(test.problem.numbers, test.problem.target)) > 0
 
 
-def test_items() -> None:
+def test_items_are_reproducible_and_training_excludes_the_test_split() -> None:
     task: Task = Countdown()
     first = task.items(limit=1)[0]
     assert first.id == "countdown/test/000"
@@ -243,7 +243,7 @@ def test_items() -> None:
 
 
 @pytest.mark.parametrize("split", ["test", "train"])
-def test_problems_of_one_size(split: str) -> None:
+def test_the_option_sizes_selects_problems(split: str) -> None:
     task = Countdown.build(CountdownOptions(sizes=(5, 6), split=split))
     found = task.items(limit=40)
     assert len(found) == 40
@@ -251,11 +251,11 @@ def test_problems_of_one_size(split: str) -> None:
     whole = [item for item in Countdown(split=split).items(limit=200) if len(numbers(item)) > 4]
     assert [item.prompt for item in found] == [item.prompt for item in whole][:40]
     if split == "test":
-        assert found == whole[:40]  # with the ids that they always have
+        assert found == whole[:40]  # the ids do not depend on sizes
         assert len(task.items()) == 180
 
 
-def test_sizes_that_no_problem_has_are_refused() -> None:
+def test_unknown_sizes_are_an_error() -> None:
     with pytest.raises(OptionError, match="no problem has 7 numbers"):
         Countdown.build(CountdownOptions(sizes=(5, 7)))
 
@@ -266,7 +266,7 @@ def numbers(item: Item) -> tuple[int, ...]:
     return found
 
 
-def test_training_never_sees_a_test_problem() -> None:
+def test_training_traces_exclude_test_problems() -> None:
     vocab = vocabulary(Rules().ceiling)
     words = list(vocab)
     held_out = {test.problem.key for test in held_out_problems()}
@@ -278,13 +278,13 @@ def test_training_never_sees_a_test_problem() -> None:
         seen += Problem(tuple(map(int, text[2:end])), int(text[end + 1])).key in held_out
     assert seen == 0
     unfiltered = (problem.key for problem in islice(random_problems(1, Rules(sizes=(4,))), 200_000))
-    assert any(key in held_out for key in unfiltered)  # without the filter they do come up
+    assert any(key in held_out for key in unfiltered)  # without the filter they occur
 
 
 @settings(max_examples=100, deadline=None)
 @given(seeds)
-def test_traces_are_true(seed: int) -> None:
-    """Every line of arithmetic holds, the numbers left are right, and the answer grades correct."""
+def test_every_line_of_a_trace_is_correct(seed: int) -> None:
+    """Every step is correct arithmetic, the numbers left are right, and the answer is graded correct."""
     rules = Rules()
     problem, words = random_trace(random.Random(seed), rules, Habits())
     lines = " ".join(words).split(" \n")

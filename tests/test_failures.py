@@ -342,7 +342,7 @@ def test_a_failure_in_a_file_gives_way_to_samples(tmp_path: Path) -> None:
         file.append("a", {"samples": []})
         file.append("c", {"failure": {"reason": "too long", "retry": False}})
         assert (file.done, file.failed["b"]) == ({"a"}, failed)
-        assert [file.settled(key) for key in "abcd"] == [True, False, True, False]
+        assert [file.is_finished(key) for key in "abcd"] == [True, False, True, False]
     with OutputFile(path, {}) as file:
         assert (file.done, set(file.failed)) == ({"a"}, {"b", "c"})
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import reference
-from esamp.decoding.logits import rescore_survivors, sound_rows
+from esamp.decoding.logits import keeps_tokens, rescore_survivors, sound_rows
 from esamp.explorer import fusion
 
 R, D, V = 5, 6, 11
@@ -86,6 +86,8 @@ def test_rows_without_a_number_to_sample_from_are_not_sound() -> None:
     nan, inf = torch.nan, torch.inf
     rows = torch.tensor([[1.0, -inf, 2.0], [1.0, nan, 2.0], [1.0, inf, 2.0], [-inf, -inf, -inf], [-9.0, -8.0, -7.0]])
     assert sound_rows(rows).tolist() == [True, False, False, False, True]
+    plain = torch.tensor([[1.0, -inf, 2.0], [1.0, 0.0, 2.0]])
+    assert keeps_tokens(plain, torch.tensor([[1.0, -inf, 2.0], [1.0, -inf, 2.0]])).tolist() == [True, False]
 
 
 @pytest.mark.parametrize("strength", [None, torch.rand(R, 1, dtype=torch.float64)], ids=["ungated", "gated"])

@@ -1,4 +1,4 @@
-"""Game of 24: the file, the paper's split, the grader, and the embedded model's own form of prompt."""
+"""Game of 24: the file, the paper's split, the grader, and both wordings of the prompt."""
 
 from pathlib import Path
 
@@ -36,7 +36,7 @@ def test_items_are_the_papers_ranks_in_the_order_of_the_file(path: Path) -> None
         task.items("train")
 
 
-def test_a_prompt_in_words_says_all_of_the_rules(path: Path) -> None:
+def test_a_prompt_in_words_states_all_rules(path: Path) -> None:
     prompt = Game24(path, wording="words").items()[0].prompt
     assert prompt.startswith("Use the numbers 4 5 6 10 and the operations + - * / to make 24.")
     assert 'Answer:"' in prompt
@@ -69,7 +69,7 @@ def test_the_same_solution_has_one_canonical_form(path: Path) -> None:
     item = task.items()[0]
     forms = {task.grade(item, f"Answer: {text}").canonical for text in ("5*4+(10-6)", "(10 - 6) + 4 * 5", "4*5-6+10")}
     assert len(forms) == 1
-    with pytest.raises(TypeError, match="no Game of 24 item"):
+    with pytest.raises(TypeError, match="not a Game of 24 item"):
         task.grade(Item("x", "", {"numbers": None}), "")
 
 
@@ -83,14 +83,14 @@ def test_the_same_solution_has_one_canonical_form(path: Path) -> None:
         ("2,1 2 3 -4", "expected a Rank"),
     ],
 )
-def test_a_bad_line_is_named(tmp_path: Path, line: str, message: str) -> None:
+def test_an_invalid_line_error_names_the_line(tmp_path: Path, line: str, message: str) -> None:
     path = tmp_path / "24.csv"
     path.write_text(f"Rank,Puzzles\n1,1 2 3 4\n{line}\n")
     with pytest.raises(InputError, match=rf"24\.csv:3: {message}"):
         read_puzzles(path)
 
 
-def test_files_that_are_no_lists(tmp_path: Path) -> None:
+def test_missing_and_invalid_files_are_errors(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot read"):
         Game24(tmp_path / "none.csv")
     bad = tmp_path / "bad.csv"
@@ -99,7 +99,7 @@ def test_files_that_are_no_lists(tmp_path: Path) -> None:
         Game24(bad)
 
 
-def test_the_published_list(shared: Path) -> None:
+def test_the_published_list_loads_and_its_solutions_are_right(shared: Path) -> None:
     path = shared / "data" / "puzzles" / "24.csv"
     if not path.is_file():
         pytest.skip(f"no {path}")
@@ -108,7 +108,7 @@ def test_the_published_list(shared: Path) -> None:
     items = task.items()
     assert [item.data["rank"] for item in items] == list(range(901, 1001))
     assert items[0].data["numbers"] == (4, 5, 6, 10)
-    for item in items[:5]:  # by our solver, which keeps to positive integers on the way: each of these has such a way
+    for item in items[:5]:  # the solver allows only positive integers as intermediate results, which suffices here
         numbers = item.data["numbers"]
         assert isinstance(numbers, tuple)
         for answer in solve(numbers, 24):

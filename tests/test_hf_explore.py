@@ -36,11 +36,16 @@ both_calls = pytest.mark.parametrize("own_call", [False, True], ids=["model.gene
 
 
 def explored(
-    model: PreTrainedModel, own_call: bool, *args: Any, options: ESampConfig = STRONG, **kwargs: Any
+    model: PreTrainedModel,
+    own_call: bool,
+    *args: Any,
+    options: ESampConfig = STRONG,
+    telemetry: Any = None,
+    **kwargs: Any,
 ) -> tuple[Any, Run]:
     """What one seeded generate call gives under exploration."""
     torch.manual_seed(5)
-    with esamp.explore(model, options, samples_per_prompt=SAMPLES) as run:
+    with esamp.explore(model, options, samples_per_prompt=SAMPLES, telemetry=telemetry) as run:
         return (run.generate if own_call else model.generate)(*args, **(ARGUMENTS | kwargs)), run
 
 
@@ -307,7 +312,8 @@ def test_what_the_user_compiled_explores_too(part: str) -> None:
 @pytest.mark.parametrize("architecture", ["llama", "gemma2"])
 def test_every_signal_layer_and_distiller_acts(architecture: str, options: ESampConfig, own_call: bool) -> None:
     model = small(architecture)
-    got, run = explored(model, own_call, PROMPTS, options=options, return_dict_in_generate=True, output_logits=True)
+    asked = dict(options=options, telemetry="full", return_dict_in_generate=True, output_logits=True)
+    got, run = explored(model, own_call, PROMPTS, **asked)
     told = run.telemetry()
     assert told["rows_steered"] >= ROWS * (steps_counted(own_call) - 1)
     assert told["updates"] == steps_counted(own_call) * (1 if options.scope == "batch" else 2)

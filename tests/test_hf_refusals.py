@@ -131,7 +131,7 @@ def test_a_quantised_head_explores_states_and_says_what_it_cannot(
     for signal in ("action", "both"):
         with pytest.raises(OptionError, match="quantised"), esamp.explore(model, ESampConfig(signal=signal)):
             pass
-    with esamp.explore(model, samples_per_prompt=2) as run:
+    with esamp.explore(model, samples_per_prompt=2, telemetry="full") as run:
         call(run, own_call, do_sample=True, num_return_sequences=2, suppress_tokens=[PAD, 1])
     told = run.telemetry()
     assert told["rows_steered"] > 0

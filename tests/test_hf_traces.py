@@ -129,7 +129,8 @@ def test_to_be_traced_changes_no_sample(method: str) -> None:
     plain, traced = (answers(method, trace=trace) for trace in (False, True))
     assert [sample.token_ids for sample in plain.samples] == [sample.token_ids for sample in traced.samples]
     assert all(sample.trace is None for sample in plain.samples)
-    assert plain.telemetry == pytest.approx(traced.telemetry, nan_ok=True)
+    told = {name: value for name, value in plain.telemetry.items() if not np.isnan(value)}  # a trace tells more
+    assert told == pytest.approx({name: traced.telemetry[name] for name in told}, rel=1e-5)
     for sample in traced.samples:
         assert sample.trace is not None
         assert "".join(sample.trace.pieces) == sample.text

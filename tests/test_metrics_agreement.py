@@ -1,4 +1,4 @@
-"""Agreement of raters: published examples, definitions written out, and other libraries' numbers."""
+"""Agreement of raters: published examples, direct definitions, and comparison with other libraries."""
 
 import itertools
 import math
@@ -31,12 +31,12 @@ FLEISS = [
     [6, 5, 2, 1, 0],
     [0, 2, 2, 3, 7],
 ]
-"""The usual worked example: 14 raters, 10 units, 5 categories; kappa is 0.210."""
+"""A published example of kappa: 14 raters, 10 units, 5 categories; kappa is 0.210."""
 CODERS = ["     34121133 3", "1 213343       ", "  21344 21133 4"]
-"""The usual example of alpha with gaps: 3 coders, 15 units; nominal alpha is 0.691."""
+"""A published example of alpha with missing ratings: 3 coders, 15 units; nominal alpha is 0.691."""
 
 
-def test_cohen_by_hand() -> None:
+def test_cohen_kappa_matches_hand_computed_values() -> None:
     first, second = ["y"] * 25 + ["n"] * 25, ["y"] * 20 + ["n"] * 5 + ["y"] * 10 + ["n"] * 15
     assert cohen_kappa(first, second) == pytest.approx((0.7 - 0.5) / 0.5)  # p_e = 0.5 * 0.6 + 0.5 * 0.4
     assert cohen_kappa("ab", "ab") == 1
@@ -45,22 +45,22 @@ def test_cohen_by_hand() -> None:
     assert math.isnan(cohen_kappa("aa", "aa"))
 
 
-def test_published_examples() -> None:
+def test_coefficients_match_published_examples() -> None:
     assert fleiss_kappa(FLEISS) == pytest.approx(0.210, abs=5e-4)
     units = [[None if code == " " else code for code in unit] for unit in zip(*CODERS, strict=True)]
     assert krippendorff_alpha(units) == pytest.approx(0.691, abs=5e-4)
 
 
-def test_observed_agreement_by_hand() -> None:
+def test_observed_agreement_matches_hand_computed_values() -> None:
     assert observed_agreement([["a", "a", "b"], ["a", "a", None], ["a", None, None]]) == pytest.approx((1 / 3 + 1) / 2)
     assert math.isnan(observed_agreement([["a"]]))
 
 
-def test_kendall_by_hand() -> None:
+def test_kendall_w_matches_hand_computed_values() -> None:
     assert kendall_w([[1, 2, 3], [1, 2, 3]]) == 1
     assert kendall_w([[1, 2, 3], [3, 2, 1]]) == 0
     assert kendall_w([[1, 2, 3], [2, 1, 3]]) == pytest.approx(12 * (1 + 1 + 4) / (4 * 24))  # sums 3, 3, 6
-    assert kendall_w([[1, 1, 2], [5, 5, 9]]) == pytest.approx(1)  # ties are no disagreement
+    assert kendall_w([[1, 1, 2], [5, 5, 9]]) == pytest.approx(1)  # equal ties agree
     assert math.isnan(kendall_w([[1, 1], [2, 2]]))
     assert midranks([3, 1, 3, 9]).tolist() == [2.5, 1, 2.5, 4]
 
@@ -70,7 +70,7 @@ full = st.lists(st.lists(st.sampled_from("abc"), min_size=3, max_size=3), min_si
 
 
 @given(ratings)
-def test_alpha_is_its_definition(units: list[list[str | None]]) -> None:
+def test_alpha_equals_its_definition_over_all_pairs(units: list[list[str | None]]) -> None:
     kept = [[each for each in unit if each is not None] for unit in units]
     kept = [unit for unit in kept if len(unit) > 1]
     everything = [each for unit in kept for each in unit]
@@ -85,7 +85,7 @@ def test_alpha_is_its_definition(units: list[list[str | None]]) -> None:
 
 
 @given(full)
-def test_without_gaps_alpha_is_fleiss_with_fewer_ratings_in_mind(units: list[list[str]]) -> None:
+def test_without_missing_ratings_alpha_follows_from_fleiss_kappa(units: list[list[str]]) -> None:
     kappa = fleiss_kappa([[unit.count(each) for each in "abc"] for unit in units])
     alpha = krippendorff_alpha(units)
     if math.isnan(kappa):
@@ -95,7 +95,7 @@ def test_without_gaps_alpha_is_fleiss_with_fewer_ratings_in_mind(units: list[lis
 
 
 @given(full)
-def test_cohen_is_what_others_compute(units: list[list[str]]) -> None:
+def test_cohen_kappa_matches_scikit_learn(units: list[list[str]]) -> None:
     metrics = pytest.importorskip("sklearn.metrics")
     first, second = [unit[0] for unit in units], [unit[1] for unit in units]
     found = cohen_kappa(first, second)
@@ -109,28 +109,28 @@ def test_the_interval_of_alpha_draws_whole_problems() -> None:
         [["abc"[k] if k < 3 else None for k in chance.choice(4, size=3, p=[0.5, 0.2, 0.1, 0.2])] for _ in range(4)]
         for _ in range(7)
     ]
-    problems[2] = [["a", None, None]]  # nobody to agree with: no problem of this question
+    problems[2] = [["a", None, None]]  # no unit has two ratings, so the problem is excluded
     found = alpha_interval(problems, np.random.default_rng(0), resamples=200)
     assert found.estimate == pytest.approx(krippendorff_alpha([unit for problem in problems for unit in problem]))
-    sound = [problem for place, problem in enumerate(problems) if place != 2]
+    rated = [problem for place, problem in enumerate(problems) if place != 2]
     drawn = np.random.default_rng(0).integers(6, size=(200, 6))
-    alphas = [krippendorff_alpha([unit for place in row for unit in sound[place]]) for row in drawn]
+    alphas = [krippendorff_alpha([unit for place in row for unit in rated[place]]) for row in drawn]
     assert (found.low, found.high) == pytest.approx(tuple(np.quantile(alphas, [0.025, 0.975])))
     assert found.low < found.estimate < found.high
 
 
-def test_an_interval_needs_problems() -> None:
+def test_alpha_interval_is_undefined_for_too_few_problems() -> None:
     rng = np.random.default_rng(0)
     one = alpha_interval([[["a", "b"], ["a", "a"]]], rng)
     assert one.estimate == pytest.approx(0)  # 1 - (2 / 4) / (1 - 6 / 12)
     assert math.isnan(one.low)
     for nothing in ([], [[]], [[["a", "a"]], [["a", "a"]]], [[["a", None]], [["b", None]]]):
         assert math.isnan(alpha_interval(nothing, rng).estimate)
-    rare = [[["a", "a"]]] * 2 + [[["b", "b"]]]  # a third of the draws and more miss the only b
+    rare = [[["a", "a"]]] * 2 + [[["b", "b"]]]  # more than a quarter of the draws miss the only b
     assert alpha_interval(rare, rng).estimate == 1
 
 
-def test_w_is_what_others_compute() -> None:
+def test_kendall_w_matches_scipy() -> None:
     stats = pytest.importorskip("scipy.stats")
     for seed in range(20):
         table = np.random.default_rng(seed).integers(1, 5, size=(4, 5))
@@ -139,7 +139,7 @@ def test_w_is_what_others_compute() -> None:
         assert midranks(table[0]).tolist() == stats.rankdata(table[0]).tolist()
 
 
-def test_what_cannot_be_rated() -> None:
+def test_invalid_ratings_are_refused() -> None:
     for wrong in ([[1, 1], [2, 1]], [[1, 0]], [[-1, 3]], [[0.5, 1.5]], [], [1, 2]):
         with pytest.raises(InputError):
             fleiss_kappa(wrong)

@@ -16,7 +16,7 @@ from esamp.metrics.embedding import DEFAULT_MODEL, SentenceEmbedder
 
 
 class FakeTransformer:
-    """Stands for `sentence_transformers.SentenceTransformer`: knows folders that exist, and no network."""
+    """Replaces `sentence_transformers.SentenceTransformer`: loads existing folders and has no network."""
 
     max_seq_length = 256
 
@@ -40,23 +40,23 @@ def library(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
-def test_says_what_to_install_when_the_library_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_library_error_names_the_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     with pytest.raises(MissingDependencyError, match=re.escape(install_command("metrics"))):
         SentenceEmbedder()
 
 
-def test_says_what_to_install_when_the_default_model_is_out_of_reach(library: ModuleType) -> None:
+def test_an_unreachable_default_model_error_names_the_install_command(library: ModuleType) -> None:
     with pytest.raises(MissingDependencyError, match=re.escape(install_command("metrics"))):
         SentenceEmbedder()
 
 
-def test_a_model_of_the_users_own_that_cannot_be_loaded_is_their_input(library: ModuleType) -> None:
+def test_another_model_that_cannot_be_loaded_is_an_input_error(library: ModuleType) -> None:
     with pytest.raises(InputError, match="'no/such'"):
         SentenceEmbedder("no/such")
 
 
-def test_prefers_the_packaged_copy_without_running_its_code(
+def test_the_packaged_model_is_preferred_and_its_code_is_not_run(
     library: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "model").mkdir()
@@ -72,7 +72,7 @@ def test_prefers_the_packaged_copy_without_running_its_code(
         embedder.encode([])
 
 
-def test_the_model_itself_knows_paraphrases() -> None:
+def test_the_default_model_places_paraphrases_close_together() -> None:
     pytest.importorskip("sentence_transformers", reason="needs esamp[metrics]")
     if embedding._packaged_model() is None:
         pytest.skip(f"{DEFAULT_MODEL} is not installed as a package")

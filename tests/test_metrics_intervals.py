@@ -23,7 +23,7 @@ def test_bootstrap_matches_the_normal_interval_of_a_large_sample() -> None:
     assert interval.high == pytest.approx(values.mean() + half, abs=0.01)
 
 
-def test_bootstrap_enumerated_for_two_problems() -> None:
+def test_bootstrap_bounds_match_enumeration_for_two_problems() -> None:
     # The means of two draws from 0 and 1 are 0, 0.5, 0.5 and 1, equally likely: quartiles are where the bounds jump.
     # With one degree of freedom t is tan(pi (level / 2)); expanded by sqrt(2), 0.2 gives Phi(0.46) = 0.68 and 0.5
     # gives Phi(1.41) = 0.92.
@@ -33,7 +33,7 @@ def test_bootstrap_enumerated_for_two_problems() -> None:
     assert (interval.low, interval.high) == (0.0, 1.0)
 
 
-def test_students_quantiles_are_those_of_the_tables() -> None:
+def test_t_quantiles_match_published_tables() -> None:
     for level, freedom, expected in (
         (0.975, 1, 12.7062),
         (0.975, 9, 2.26216),
@@ -53,7 +53,7 @@ def test_a_long_tail_moves_the_interval_towards_it() -> None:
 
 
 def test_seeds_are_drawn_with_their_problem() -> None:
-    # How seeds differ is in the problems' means: only these count, however many seeds they are the mean of.
+    # Only the problems' means matter, not the number of seeds over which they are averaged.
     values = rng(7).normal(size=(20, 4))
     assert bootstrap_mean(values, rng()) == bootstrap_mean(values.mean(axis=1), rng())
 
@@ -72,8 +72,8 @@ def test_one_problem_gives_no_interval() -> None:
     assert np.isnan([interval.low, interval.high]).all()
 
 
-def test_permutation_by_hand() -> None:
-    # Differences 1, 1, 1: of the 8 sign patterns 2 are as extreme. Zeros change nothing.
+def test_permutation_matches_hand_computed_values() -> None:
+    # Differences 1, 1, 1: 2 of the 8 sign patterns are as extreme. Zero differences have no effect.
     assert paired_permutation([1, 2, 3], [0, 1, 2], rng()) == 0.25
     assert paired_permutation([1, 2, 3, 7, 7], [0, 1, 2, 7, 7], rng()) == 0.25
     assert paired_permutation([1, 2], [1, 2], rng()) == 1
@@ -92,14 +92,14 @@ def test_permutation_is_exact_for_few_problems(differences: list[int]) -> None:
     assert paired_permutation(a, np.full(len(a), 0.3), rng()) == pytest.approx(expected)
 
 
-def test_permutation_by_chance_agrees_with_the_exact_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_random_permutation_agrees_with_the_exact_test(monkeypatch: pytest.MonkeyPatch) -> None:
     a = rng(4).normal(0.4, 1.0, size=14)
     exact = paired_permutation(a, np.zeros(14), rng())
     monkeypatch.setattr("esamp.metrics.intervals.EXACT_UP_TO", 0)
     assert paired_permutation(a, np.zeros(14), rng(), resamples=40_000) == pytest.approx(exact, abs=0.01)
 
 
-def test_permutation_holds_its_level_and_is_never_zero() -> None:
+def test_permutation_keeps_its_level_and_is_never_zero() -> None:
     draw = rng(5)
     size = EXACT_UP_TO + 10
     values = [
@@ -109,7 +109,7 @@ def test_permutation_holds_its_level_and_is_never_zero() -> None:
     assert paired_permutation(np.ones(40), np.zeros(40), rng(), resamples=99) == pytest.approx(1 / 100)
 
 
-def test_holm_by_hand() -> None:
+def test_holm_matches_hand_computed_values() -> None:
     # sorted .01 .02 .03 .04 times 4 3 2 1 is .04 .06 .06 .04, made monotone
     np.testing.assert_allclose(holm([0.04, 0.01, 0.03, 0.02]), [0.06, 0.04, 0.06, 0.06])
     np.testing.assert_allclose(holm([0.9, 0.8]), [1.0, 1.0])
@@ -127,14 +127,14 @@ def test_holm_rejects_what_the_step_down_procedure_rejects(values: list[float], 
 
 
 @pytest.mark.parametrize("bad", [np.zeros((2, 2, 2)), [], [np.nan, 1.0], [np.inf]])
-def test_refuses_tables_it_cannot_resample(bad: NDArray[np.float64]) -> None:
+def test_invalid_tables_are_refused(bad: NDArray[np.float64]) -> None:
     with pytest.raises(InputError):
         bootstrap_mean(bad, rng())
     with pytest.raises(InputError):
         paired_permutation(bad, bad, rng())
 
 
-def test_refuses_senseless_settings() -> None:
+def test_invalid_settings_are_refused() -> None:
     with pytest.raises(InputError):
         bootstrap_mean([1.0, 2.0], rng(), level=95)
     with pytest.raises(InputError):

@@ -14,7 +14,7 @@ from esamp.metrics.vendi import mean_cosine, vendi_score
 SAMPLES = st.lists(st.lists(st.integers(0, 3), max_size=9), min_size=2, max_size=6)
 
 
-def test_distinct_n_by_hand() -> None:
+def test_distinct_n_matches_hand_computed_values() -> None:
     samples = ["abab", "abc", "a"]
     assert distinct_n(samples, 1) == pytest.approx(3 / 8)
     assert distinct_n(samples, 2) == pytest.approx(3 / 5)  # ab, ba, bc among ab ba ab, ab bc
@@ -23,7 +23,7 @@ def test_distinct_n_by_hand() -> None:
         distinct_n(samples, 0)
 
 
-def test_self_bleu_by_hand() -> None:
+def test_self_bleu_matches_hand_computed_values() -> None:
     copies = ["abcadb"] * 3
     assert self_bleu(copies) == pytest.approx(1)
     assert self_bleu(["ab", "cd"]) == 0
@@ -36,7 +36,7 @@ def test_self_bleu_by_hand() -> None:
     assert np.isnan(self_bleu(["a"]))
 
 
-def test_a_match_counts_at_most_as_often_as_one_reference_holds_it() -> None:
+def test_matches_are_clipped_at_the_largest_count_in_one_reference() -> None:
     # "a" three times against references with two and one: clipped at 2, not at 2 + 1
     score = self_bleu(["aaa", "aab", "abb"], max_n=1)
     assert score == pytest.approx((2 / 3 + 3 / 3 + 2 / 3) / 3)
@@ -52,7 +52,7 @@ def test_self_bleu_agrees_with_sacrebleu(samples: list[list[int]]) -> None:
 
 
 @given(SAMPLES, st.integers(1, 4))
-def test_ngram_kernel_is_that_of_the_plain_counts(samples: list[list[int]], max_n: int) -> None:
+def test_ngram_kernel_equals_the_mean_cosine_of_counts(samples: list[list[int]], max_n: int) -> None:
     def counts(sample: list[int], order: int) -> Counter[tuple[int, ...]]:
         return Counter(tuple(sample[i : i + order]) for i in range(len(sample) - order + 1))
 
@@ -67,7 +67,7 @@ def test_ngram_kernel_is_that_of_the_plain_counts(samples: list[list[int]], max_
     np.testing.assert_allclose(rows @ rows.T, expected, atol=1e-12)
 
 
-def test_ngram_embedding_feeds_the_vendi_score() -> None:
+def test_vendi_score_of_ngram_embeddings_matches_hand_computed_values() -> None:
     assert vendi_score(ngram_embedding([[1, 2, 3, 4]] * 3)) == pytest.approx(1)
     assert vendi_score(ngram_embedding([[1, 2, 3, 4], [5, 6, 7, 8], [9, 9, 9, 9]])) == pytest.approx(3)
     assert vendi_score(ngram_embedding([[], [], [1, 2]])) == pytest.approx(np.exp(np.log(3) - 2 / 3 * np.log(2)))

@@ -1,4 +1,4 @@
-"""Partial correlations: by hand, by other formulas for the same, where they are undefined, where truth is known."""
+"""Partial correlations: hand-computed values, equivalent formulas, undefined cases, and simulations."""
 
 import math
 from statistics import NormalDist
@@ -36,7 +36,7 @@ def by_residuals(columns: Floats) -> float:
 # ---- estimates
 
 
-def test_three_variables_by_hand() -> None:
+def test_partial_correlations_match_hand_computed_values() -> None:
     x, y, z = [4.0, 1, 2, 3], [1.0, 3, 2, 4], [1.0, 1, 2, 2]
     # Sums of products around the means: xx = yy = 5, zz = 1, xy = -2.25 - .75 + .25 + .75 = -2,
     # xz = -.75 + .75 - .25 + .25 = 0, yz = .75 - .25 - .25 + .75 = 1.
@@ -46,12 +46,14 @@ def test_three_variables_by_hand() -> None:
     assert pearson(y, z) == pytest.approx(yz)
     assert pearson(x, y, z) == pytest.approx((xy - xz * yz) / math.sqrt((1 - xz**2) * (1 - yz**2)))
     assert pearson(x, y, z) == pytest.approx(-1 / math.sqrt(5))
-    assert spearman(x, y, z) == pytest.approx(-1 / math.sqrt(5))  # all of them are ranks, or move with them
+    assert spearman(x, y, z) == pytest.approx(-1 / math.sqrt(5))  # all columns are ranks or monotone in them
     assert pearson(x, z, y) == pytest.approx((xz - xy * yz) / math.sqrt((1 - xy**2) * (1 - yz**2)))
 
 
 @given(st.integers(0, 10_000), st.integers(12, 40), st.integers(0, 4), st.sampled_from([1e-6, 1.0, 1e8]))
-def test_residuals_and_the_inverse_of_the_matrix_say_the_same(seed: int, rows: int, others: int, scale: float) -> None:
+def test_partial_correlation_matches_residuals_and_inverse_matrix(
+    seed: int, rows: int, others: int, scale: float
+) -> None:
     columns = (rng(seed).normal(size=(rows, 2 + others)) @ rng(seed + 1).normal(size=(2 + others, 2 + others))) * scale
     columns += scale * rng(seed).normal(size=2 + others)
     found = pearson(columns[:, 0], columns[:, 1], columns[:, 2:])
@@ -59,7 +61,7 @@ def test_residuals_and_the_inverse_of_the_matrix_say_the_same(seed: int, rows: i
     assert found == pytest.approx(by_residuals(columns), abs=1e-6)
 
 
-def test_ranks_of_ties_are_their_mean() -> None:
+def test_ties_share_their_mean_rank() -> None:
     assert ranks([3.0, 1, 3, 2, 3]).tolist() == [4, 1, 4, 2, 4]
     values = rng().integers(0, 6, size=(60, 3)).astype(float)
     for column in values.T:
@@ -69,14 +71,14 @@ def test_ranks_of_ties_are_their_mean() -> None:
     assert spearman(values[:, 0], values[:, 1], values[:, 2]) == pytest.approx(by_inverse(ranked))
 
 
-def test_ranks_do_not_see_what_keeps_the_order() -> None:
+def test_correlations_are_invariant_under_monotone_and_linear_maps() -> None:
     x, y, z = rng().normal(size=(3, 50))
     assert spearman(np.exp(x), y, z**3) == pytest.approx(spearman(x, y, z))
     assert pearson(3 * x + 7, -y, z) == pytest.approx(-pearson(x, y, z))
     assert pearson(1e-12 * x, 1e12 * y, z) == pytest.approx(pearson(x, y, z))
 
 
-def test_a_common_cause_is_taken_out() -> None:
+def test_a_common_cause_is_controlled_for() -> None:
     cause = rng(1).normal(size=4000)
     x, y = (cause + 0.5 * rng(seed).normal(size=4000) for seed in (2, 3))
     assert spearman(x, y) > 0.7
@@ -84,22 +86,22 @@ def test_a_common_cause_is_taken_out() -> None:
     assert spearman(x, x + y, cause) > 0.6
 
 
-# ---- where there is no answer
+# ---- undefined cases
 
 
-def test_what_does_not_vary_correlates_with_nothing() -> None:
+def test_constant_or_determined_columns_give_nan() -> None:
     x, y = rng().normal(size=(2, 20))
     for constant in (np.full(20, 0.1), np.zeros(20), np.full(20, 1e9)):
         assert math.isnan(pearson(constant, y))
         assert math.isnan(spearman(x, constant))
-        assert pearson(x, y, constant) == pytest.approx(pearson(x, y))  # it explains nothing
-    assert math.isnan(pearson(x, y, x))  # nothing is left of x
+        assert pearson(x, y, constant) == pytest.approx(pearson(x, y))  # a constant explains nothing
+    assert math.isnan(pearson(x, y, x))  # x has no residual
     assert math.isnan(pearson(x, y, np.column_stack([x + y, x - y])))
     assert pearson(x, y, np.column_stack([x - 2 * y, x - 2 * y])) == pytest.approx(pearson(x, y, x - 2 * y))
     assert pearson(x + 1e9, y) == pytest.approx(pearson(x, y), abs=1e-4)
 
 
-def test_bad_tables_are_refused() -> None:
+def test_invalid_tables_are_refused() -> None:
     good, labels = np.eye(4), [0, 0, 1, 1]
     for x, y in (([1], [1]), ([1, 2], [1, 2, 3]), ([1, math.nan], [1, 2]), ([[1, 2]], [[1, 2]])):
         with pytest.raises(InputError):
@@ -120,7 +122,7 @@ def test_bad_tables_are_refused() -> None:
 
 
 def clustered(seed: int, clusters: int = 20, rows: int = 8, slope: float = 0.5) -> tuple[Floats, NDArray[np.int_]]:
-    """Columns x, y, z: z a cause of both, y of x by `slope` beside; x, y and z shifted cluster by cluster."""
+    """Columns x, y, z with a random shift per cluster: z influences x and y, and x influences y by `slope`."""
     draw = rng(seed)
     label = np.repeat(np.arange(clusters), rows)
     z = draw.normal(size=clusters)[label] + draw.normal(size=clusters * rows)
@@ -129,14 +131,14 @@ def clustered(seed: int, clusters: int = 20, rows: int = 8, slope: float = 0.5) 
     return np.column_stack([x, y, z]), label
 
 
-def test_replicates_are_those_of_rows_written_out() -> None:
-    """The bootstrap in sums of weights against one that copies the rows of the drawn clusters and ranks them anew."""
+def test_weighted_replicates_equal_replicates_of_copied_rows() -> None:
+    """Compares the weighted bootstrap with one that copies the rows of drawn clusters and ranks them again."""
     table, label = clustered(3, clusters=6, rows=5)
     pairs = [Pair(0, 1), Pair(0, 1, (2,)), Pair(2, 1, (0,), within=True)]
     found = intervals(table, label, pairs, rng(5), level=0.9, resamples=150)
     drawn = rng(5).multinomial(6, np.full(6, 1 / 6), size=150)
 
-    def slowly(copies: NDArray[np.int_]) -> list[float]:
+    def directly(copies: NDArray[np.int_]) -> list[float]:
         rows = np.concatenate([np.flatnonzero(label == c) for c in np.repeat(np.arange(6), copies)])
         part = np.repeat(np.arange(copies.sum()), 5)
         ranked = np.column_stack([stats.rankdata(column) for column in table[rows].T])
@@ -144,13 +146,13 @@ def test_replicates_are_those_of_rows_written_out() -> None:
         inner = (ranked - means[part])[:, [2, 1, 0]]
         return [float(np.corrcoef(ranked[:, :2], rowvar=False)[0, 1]), by_residuals(ranked), by_residuals(inner)]
 
-    replicates = np.array([slowly(copies) for copies in drawn])
-    without = np.array([slowly(copies) for copies in 1 - np.eye(6, dtype=int)])
+    replicates = np.array([directly(copies) for copies in drawn])
+    without = np.array([directly(copies) for copies in 1 - np.eye(6, dtype=int)])
     for place, interval in enumerate(found):
-        estimate, own, gaps = slowly(np.ones(6, dtype=int))[place], replicates[:, place], without[:, place]
+        estimate, own, leave_one_out = directly(np.ones(6, dtype=int))[place], replicates[:, place], without[:, place]
         assert interval.estimate == pytest.approx(estimate, abs=1e-9)
         bias = NormalDist().inv_cdf(float(np.mean(own < estimate - 1e-9) + np.mean(abs(own - estimate) < 1e-9) / 2))
-        offsets = gaps.mean() - gaps
+        offsets = leave_one_out.mean() - leave_one_out
         skew = float((offsets**3).sum() / (6 * (offsets**2).sum() ** 1.5))
         width = t_quantile(0.95, 5) * math.sqrt(6 / 5)
         for bound, side in ((interval.low, -1), (interval.high, 1)):
@@ -158,7 +160,7 @@ def test_replicates_are_those_of_rows_written_out() -> None:
             assert bound == pytest.approx(np.quantile(own, level), abs=1e-9)
 
 
-def test_what_differs_between_cells_alone_is_nothing_within() -> None:
+def test_differences_between_cells_do_not_count_within() -> None:
     label = np.repeat(np.arange(10), 30)
     shared = 20.0 * rng(1).normal(size=10)[label]
     table = np.column_stack([shared + rng(seed).normal(size=300) for seed in (2, 3)])
@@ -173,10 +175,10 @@ def test_what_differs_between_cells_alone_is_nothing_within() -> None:
     inner = table - np.repeat(table.reshape(100, 3, 2).mean(1), 3, axis=0)
     assert finer[0].estimate == pytest.approx(float(np.corrcoef(inner, rowvar=False)[0, 1]))
     alone = intervals(table, label, [Pair(0, 1, within=True)], rng(), cells=np.arange(300), resamples=1)[0]
-    assert math.isnan(alone.estimate)  # one row a cell: nothing to compare
+    assert math.isnan(alone.estimate)  # one row per cell leaves no variation
 
 
-def test_few_clusters_and_constant_columns() -> None:
+def test_few_clusters_or_constant_columns_give_nan() -> None:
     table, label = clustered(0, clusters=4)
     one = intervals(table, np.zeros(len(table)), [Pair(0, 1)], rng())[0]
     assert one.estimate == pytest.approx(spearman(table[:, 0], table[:, 1]))
@@ -190,7 +192,7 @@ def test_few_clusters_and_constant_columns() -> None:
 
 
 def test_rows_of_a_cluster_are_not_independent() -> None:
-    """To write every row down four times tells nothing new: the interval stays as wide as it was."""
+    """Four copies of every row add no information, so the width of the interval does not change."""
     table, label = clustered(7)
     once = intervals(table, label, [Pair(0, 1, (2,))], rng(1), resamples=400)[0]
     often = intervals(np.repeat(table, 4, axis=0), np.repeat(label, 4), [Pair(0, 1, (2,))], rng(1), resamples=400)[0]
@@ -206,4 +208,4 @@ def test_intervals_cover_the_truth() -> None:
         table, label = clustered(seed)
         found = intervals(table, label, pairs, rng(seed), resamples=120)
         held += [each.low <= value <= each.high for each, value in zip(found, truth, strict=True)]
-    assert (held >= 34).all()  # fewer than 34 of 40 that should be 95 % come once in 300 times
+    assert (held >= 34).all()  # 95 % intervals fail this in 1 of 300 cases

@@ -1,4 +1,4 @@
-"""Quality of texts beside perplexity: words, loops, topic and openings, by hand."""
+"""Quality of texts besides perplexity: words, loops, topic and first words, with hand-computed values."""
 
 import math
 import re
@@ -32,12 +32,12 @@ def test_nonwords_are_a_share_of_the_words_of_all_texts() -> None:
         ("the lighthouse's lighthouse'll", 0),
         ("flurbled's", 1),
         ("xq zv the", 0),  # two letters are too few
-        ("xq's zv's the", 0),  # also behind a possessive
+        ("xq's zv's the", 0),  # also before a possessive
         ("x86 my_flurb flurb2 the", 0),
         ("a café", 0),
     ],
 )
-def test_what_counts_as_a_word(text: str, share: float) -> None:
+def test_nonword_share_counts_lower_case_words(text: str, share: float) -> None:
     assert nonword_share([text]) == pytest.approx(share)
 
 
@@ -67,7 +67,7 @@ def test_missing_wordfreq_error_names_the_extra(monkeypatch: pytest.MonkeyPatch)
         ("", False),
     ],
 )
-def test_loops_by_hand(text: str, looping: bool) -> None:
+def test_loops_are_recognised(text: str, looping: bool) -> None:
     assert loops(text) is looping
 
 
@@ -99,13 +99,13 @@ def circle(*degrees: float) -> list[list[float]]:
 
 def test_on_topic_is_a_rank_among_the_prompts() -> None:
     prompts = circle(0, 30, 60, 90)
-    samples = np.array(circle(1, 29, 44, 89)) * [[1], [2], [3], [4]]  # of any length
+    samples = np.array(circle(1, 29, 44, 89)) * [[1], [2], [3], [4]]  # norms do not matter
     assert on_topic_share(samples, prompts, own=0, nearest=1) == 1 / 4
     assert on_topic_share(samples, prompts, own=0, nearest=2) == 2 / 4
     assert on_topic_share(samples, prompts, own=0, nearest=3) == 3 / 4  # at 44 degrees, 30 and 60 are nearer
 
 
-def test_a_prompt_that_occurs_twice_is_no_rival_of_itself() -> None:
+def test_duplicate_prompts_do_not_change_the_rank() -> None:
     assert on_topic_share(circle(1), circle(0, 0, 0, 90), own=2, nearest=1) == 1
 
 
@@ -113,13 +113,13 @@ def test_a_zero_vector_is_off_topic() -> None:
     assert on_topic_share([[0.0, 0.0], *circle(1)], circle(0, 90), own=0, nearest=1) == 0.5
 
 
-def test_few_prompts_or_no_samples_have_no_topic() -> None:
+def test_on_topic_share_is_nan_for_few_prompts_or_no_samples() -> None:
     assert math.isnan(on_topic_share(circle(0), circle(0, 1, 2, 3, 4), own=0))
     assert on_topic_share(circle(0), circle(0, 1, 2, 3, 4, 5), own=0) == 1
     assert math.isnan(on_topic_share(np.zeros((0, 2)), circle(*range(9)), own=0))
 
 
-def test_what_does_not_fit_together_is_refused() -> None:
+def test_invalid_embeddings_and_arguments_are_refused() -> None:
     prompts = circle(*range(9))
     for vectors, own, words in (
         ([[1.0, 0.0, 0.0]], 0, "3 dimensions"),
@@ -135,7 +135,7 @@ def test_what_does_not_fit_together_is_refused() -> None:
 
 
 @pytest.mark.slow
-def test_real_answers_are_nearest_to_their_own_prompt() -> None:
+def test_answers_are_nearest_to_their_own_prompt() -> None:
     pytest.importorskip("sentence_transformers", reason="needs esamp[metrics]")
     if _packaged_model() is None:
         pytest.skip("the default embedding model is not installed as a package")

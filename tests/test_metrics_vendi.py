@@ -16,7 +16,7 @@ MATRICES = hnp.arrays(
 
 
 def from_definition(rows: NDArray[np.float64]) -> float:
-    """exp(H(eig(K / n))), on the full kernel and without any shortcut."""
+    """exp(H(eig(K / n))), computed from the full kernel."""
     unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     shares = np.clip(np.linalg.eigvalsh(unit @ unit.T / len(rows)), 1e-300, None)
     return float(np.exp(-np.sum(shares * np.log(shares))))
@@ -29,21 +29,21 @@ def test_copies_count_once_and_orthogonal_samples_each() -> None:
     assert vendi_score([[3.0, 4.0]]) == 1
 
 
-def test_hand_computed_pair() -> None:
+def test_a_pair_matches_hand_computed_values() -> None:
     # cos = 0.6: the eigenvalues of K / 2 are 0.8 and 0.2
     assert vendi_score([[1.0, 0.0], [0.6, 0.8]]) == pytest.approx(np.exp(-0.8 * np.log(0.8) - 0.2 * np.log(0.2)))
     assert mean_cosine([[1.0, 0.0], [0.6, 0.8]]) == pytest.approx(0.6)
     assert mean_cosine([[1, 0], [-2, 0], [0, 1]]) == pytest.approx(-1 / 3)
 
 
-def test_rows_without_features_are_copies_of_each_other_and_of_nothing_else() -> None:
+def test_zero_rows_count_as_copies_of_each_other_only() -> None:
     rows = np.array([[0, 0], [0, 0], [1, 0], [2, 0]])
     assert vendi_score(rows) == pytest.approx(2)
     assert mean_cosine(rows) == pytest.approx(2 / 6)
 
 
 @pytest.mark.parametrize("shape", [(7, 3), (3, 7), (6, 6)])
-def test_either_gram_matrix_gives_the_definition(shape: tuple[int, int]) -> None:
+def test_both_gram_matrices_give_the_score_of_the_definition(shape: tuple[int, int]) -> None:
     rows = np.random.default_rng(1).normal(size=shape)
     assert vendi_score(rows) == pytest.approx(from_definition(rows))
 
@@ -61,7 +61,7 @@ STRUCTURED = {
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("name", STRUCTURED)
-def test_equals_the_package_of_its_authors(name: str) -> None:
+def test_vendi_score_matches_the_package_of_its_authors(name: str) -> None:
     theirs = pytest.importorskip("vendi_score.vendi", reason="pip install vendi-score")
     rows = STRUCTURED[name]
     unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
@@ -71,7 +71,7 @@ def test_equals_the_package_of_its_authors(name: str) -> None:
 
 
 @given(MATRICES)
-def test_lies_between_one_and_the_number_of_samples(rows: NDArray[np.float64]) -> None:
+def test_vendi_score_lies_between_one_and_the_number_of_samples(rows: NDArray[np.float64]) -> None:
     score = vendi_score(rows)
     assert 1 <= score <= len(rows) + 1e-6
     assert vendi_score(rows[::-1]) == pytest.approx(score, rel=1e-6)
@@ -79,7 +79,7 @@ def test_lies_between_one_and_the_number_of_samples(rows: NDArray[np.float64]) -
 
 
 @pytest.mark.parametrize("scale", [1e-200, 1e200])
-def test_does_not_depend_on_the_length_of_rows(scale: float) -> None:
+def test_scores_do_not_depend_on_the_norm_of_rows(scale: float) -> None:
     rows = np.random.default_rng(3).normal(size=(6, 4))
     assert vendi_score(rows * scale) == pytest.approx(vendi_score(rows))
     assert mean_cosine(rows * scale) == pytest.approx(mean_cosine(rows))
@@ -97,7 +97,7 @@ def test_mean_cosine_is_the_mean_over_pairs(rows: NDArray[np.float64]) -> None:
 
 
 @pytest.mark.parametrize("bad", [np.zeros((0, 3)), np.zeros(3), [[np.nan, 1.0]], [[np.inf, 1.0]]])
-def test_refuses_what_is_no_set_of_embeddings(bad: NDArray[np.float64]) -> None:
+def test_invalid_embeddings_are_refused(bad: NDArray[np.float64]) -> None:
     for metric in (vendi_score, mean_cosine):
         with pytest.raises(InputError):
             metric(bad)

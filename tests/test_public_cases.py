@@ -20,7 +20,7 @@ from esamp.tasks.countdown import Problem, grade_answer
 from esamp.tasks.gpqa import GPQA
 from esamp.tasks.livecodebench import LiveCodeBench, LiveCodeBenchOptions
 from esamp.tasks.math_answer import GSM8K, Math500
-from esamp.tasks.verifier import Verifier
+from esamp.tasks.math_verifier import MathVerifier
 from scripted_server import Scripted
 
 Case = dict[str, Any]
@@ -33,9 +33,9 @@ def lines(shared: Path, name: str) -> list[Case]:
 
 
 @pytest.fixture(scope="module")
-def verifier() -> Iterator[Verifier]:
+def verifier() -> Iterator[MathVerifier]:
     pytest.importorskip("math_verify", reason="math-verify is not installed: pip install -e '.[tasks]'")
-    with Verifier() as found:
+    with MathVerifier() as found:
         yield found
 
 
@@ -43,7 +43,7 @@ def verifier() -> Iterator[Verifier]:
 
 
 @both_files
-def test_answers_are_graded_rightly(shared: Path, verifier: Verifier, outcome: str) -> None:
+def test_answers_are_graded_rightly(shared: Path, verifier: MathVerifier, outcome: str) -> None:
     def given(answer: object) -> Item:
         return Item("x", "", {"answer": answer})
 
@@ -52,7 +52,7 @@ def test_answers_are_graded_rightly(shared: Path, verifier: Verifier, outcome: s
         if task == "game24":
             return grade_answer(Problem(tuple(case["numbers"]), case["target"]), text).correct
         if task == "aime":
-            return Contest("aime24", []).grade(given(int(case["gold"])), text).correct
+            return Contest([]).grade(given(int(case["gold"])), text).correct
         if task == "gpqa":
             return GPQA([]).grade(given(case["gold"]), text).correct
         kind = {"math500": Math500, "gsm8k": GSM8K}[task]

@@ -1,4 +1,4 @@
-"""What a stranger's request costs the event loop of `esamp serve`: bounded work for any body, and short error texts."""
+"""What an untrusted request costs the event loop of `esamp serve`: bounded work for any body, and short errors."""
 
 import json
 import sys
@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from esamp import plugins
-from esamp.engines.vllm import body
-from esamp.engines.vllm.frontend import Exploring, FrontEnd
 from esamp.engines.vllm.params import parse
+from esamp.engines.vllm.server import body
+from esamp.engines.vllm.server.frontend import ExploringRequest, FrontEnd
 from esamp.engines.vllm.settings import VLLMSettings
 from esamp.errors import OptionError
 from esamp.methods import registry
@@ -88,7 +88,7 @@ SHAPES: dict[str, Callable[[int], str]] = {
 }
 
 
-def examined(text: str) -> Exploring | OptionError | None:
+def examined(text: str) -> ExploringRequest | OptionError | None:
     try:
         return FRONT.examine(text.encode())
     except OptionError as error:
@@ -112,7 +112,7 @@ def calls(work: Callable[[], Any]) -> int:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_any_body_of_a_megabyte_is_cheap(shape: str) -> None:
+def test_examining_a_body_takes_linear_time_and_few_calls(shape: str) -> None:
     make = SHAPES[shape]
     examined(make(1000))  # what is looked up once
     large = make(FACTOR * SIZE)
@@ -122,7 +122,7 @@ def test_any_body_of_a_megabyte_is_cheap(shape: str) -> None:
 
 
 @pytest.mark.parametrize("shape", ["many prompts", "many deep lists", "many fractions", "many keys"])
-def test_a_body_of_too_many_parts_is_refused_before_it_is_read(shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_body_of_too_many_parts_is_refused_before_it_is_parsed(shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(body.json, "loads", lambda text: pytest.fail("the body was read"))
     refused = examined(SHAPES[shape](FACTOR * SIZE))
     assert isinstance(refused, OptionError)
@@ -139,8 +139,8 @@ def test_a_body_of_too_many_parts_is_refused_before_it_is_read(shape: str, monke
     ],
     ids=["tokens", "json in a text", "behind a quotation mark", "tools"],
 )
-def test_long_requests_of_use_pass(rest: str) -> None:
-    assert isinstance(examined(f'{{"vllm_xargs":{{"method":"esamp"}},{rest}}}'), Exploring)
+def test_long_useful_requests_are_accepted(rest: str) -> None:
+    assert isinstance(examined(f'{{"vllm_xargs":{{"method":"esamp"}},{rest}}}'), ExploringRequest)
 
 
 @settings(max_examples=40)
@@ -152,13 +152,13 @@ def test_long_requests_of_use_pass(rest: str) -> None:
     ),
     st.sampled_from(["ascii", "utf-8", "utf-16", "utf-16-le", "utf-32", "utf-8-sig"]),
 )
-def test_bodies_are_read_as_json_reads_them(value: Any, encoding: str) -> None:
+def test_bodies_are_parsed_as_json_parses_them(value: Any, encoding: str) -> None:
     raw = json.dumps(value, ensure_ascii=encoding == "ascii").encode(encoding, "surrogatepass")
     assert repr(body.read(raw)) == repr(json.loads(raw))
 
 
 @given(st.binary(max_size=60))
-def test_no_body_is_too_strange(raw: bytes) -> None:
+def test_arbitrary_bytes_are_parsed_as_json_parses_them(raw: bytes) -> None:
     try:
         expected = json.loads(raw)
     except ValueError:
@@ -186,7 +186,7 @@ def lookups(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     registry.get.cache_clear()
 
 
-def test_the_installed_packages_are_looked_through_once(lookups: list[str]) -> None:
+def test_entry_points_are_looked_up_once(lookups: list[str]) -> None:
     for name in ("esamp", "esamp+fire", "fire+esamp", "unknown", "unknown+esamp", "esamp+esamp", 7, ["esamp"]):
         for _ in range(3):
             try:
@@ -208,7 +208,7 @@ def test_the_installed_packages_are_looked_through_once(lookups: list[str]) -> N
     ],
     ids=["twice", "long", "many", "empty", "short"],
 )
-def test_a_name_that_cannot_be_is_refused_before_any_lookup(name: str, lookups: list[str]) -> None:
+def test_a_malformed_name_is_refused_before_any_lookup(name: str, lookups: list[str]) -> None:
     with pytest.raises(OptionError) as refused:
         registry.get(name)
     assert len(str(refused.value)) < 200
@@ -243,7 +243,7 @@ def test_an_unknown_part_is_refused_before_any_method_is_imported(
     ],
     ids=lambda part: part if isinstance(part, str) else "",
 )
-def test_values_as_messages_show_them(value: object, text: str) -> None:
+def test_values_in_messages_are_shortened_and_escaped(value: object, text: str) -> None:
     assert shown(value) == text
 
 
@@ -252,7 +252,7 @@ def test_values_as_messages_show_them(value: object, text: str) -> None:
     ["a" * 10**6, [1] * 10**6, {str(number): number for number in range(10**5)}, b"a" * 10**6],
     ids=lambda value: type(value).__name__,
 )
-def test_only_what_is_shown_is_read(value: object) -> None:
+def test_the_cost_of_showing_a_value_does_not_grow_with_its_size(value: object) -> None:
     assert calls(lambda: shown(value)) < 1000
     assert len(shown(value)) == 80
     assert shown(value).endswith("...")

@@ -1,4 +1,4 @@
-"""Runs: prompts that are checked, and an output file that survives whatever ends the process."""
+"""Runs: validation of prompts, and an output file that stays valid if the process is killed."""
 
 import io
 import json
@@ -23,12 +23,12 @@ from esamp.runs.prompts import Prompt, as_messages, from_texts, parse_jsonl, rea
 from esamp.sampling import Sampling
 
 
-class Parrot(Engine):
-    """Shuffles the words of the prompt; dies before prompt number `dies_at`."""
+class Shuffler(Engine):
+    """Shuffles the words of each prompt; raises KeyboardInterrupt before request number `interrupt_at`."""
 
-    def __init__(self, *, dies_at: int | None = None, telemetry: Mapping[str, float] | None = None) -> None:
-        self.dies_at, self.telemetry = dies_at, telemetry or {}
-        self.asked: list[str] = []
+    def __init__(self, *, interrupt_at: int | None = None, telemetry: Mapping[str, float] | None = None) -> None:
+        self.interrupt_at, self.telemetry = interrupt_at, telemetry or {}
+        self.requested: list[str] = []
         self.closed = False
 
     def close(self) -> None:
@@ -36,12 +36,12 @@ class Parrot(Engine):
 
     def outcomes(self, requests: Iterable[Request], *, progress: Progress | None = None) -> Iterator[Outcome]:
         for number, request in enumerate(requests):
-            if number == self.dies_at:
+            if number == self.interrupt_at:
                 raise KeyboardInterrupt
-            self.asked.append(request.id)
+            self.requested.append(request.id)
             words = str(request.prompt).split()
-            noise = random.Random(request.seed)
-            texts = [" ".join(noise.sample(words, len(words))) for _ in range(request.n)]
+            shuffle = random.Random(request.seed)
+            texts = [" ".join(shuffle.sample(words, len(words))) for _ in range(request.n)]
             samples = [Sample(index, text, tuple(range(len(words))), "stop") for index, text in enumerate(texts)]
             if progress:
                 progress(request.n, request.n * len(words))
@@ -52,11 +52,11 @@ PROMPTS = from_texts(["one two three", "four five six", "seven eight nine"])
 JOB = Job(RunOptions(method="vanilla", n=2), Sampling(), VanillaOptions())
 
 
-def do(job: Job, path: Path, engine: Engine, prompts: list[Prompt] = PROMPTS) -> list[str]:
-    """Run as the command does; the ids of what was generated now."""
+def generate(job: Job, path: Path, engine: Engine, prompts: list[Prompt] = PROMPTS) -> list[str]:
+    """Run a job like the command `esamp generate`; returns the ids of the prompts generated now."""
     with OutputFile(path, job.settings()) as output:
-        todo = remaining(job, prompts, output)
-        return [completion.request.id for completion in run(job, todo, lambda: engine, output=output)]
+        missing = remaining(job, prompts, output)
+        return [completion.request.id for completion in run(job, missing, lambda: engine, output=output)]
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -66,7 +66,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
 # ---- prompts
 
 
-def test_a_prompt_from_each_line() -> None:
+def test_each_line_gives_a_prompt() -> None:
     text = b"""{"prompt": "a"}
 
 {"prompt": "b", "id": "x", "answer": 3}
@@ -78,7 +78,7 @@ def test_a_prompt_from_each_line() -> None:
     assert len(first.id) == 12
 
 
-def test_texts_become_users_messages_and_get_the_ids_of_messages() -> None:
+def test_texts_become_user_messages_with_the_ids_of_messages() -> None:
     lines = [b'{"prompt": "a"}', b'{"messages": [{"role": "user", "content": "b"}]}', b'{"prompt": "b"}']
     lines += [b'{"prompt": "a"}', b'{"prompt": "a", "id": "x"}']
     plain = parse_jsonl(lines, name="in")
@@ -89,7 +89,7 @@ def test_texts_become_users_messages_and_get_the_ids_of_messages() -> None:
     assert {prompt.id for prompt in messages} & {prompt.id for prompt in plain} == {plain[1].id, "x"}
 
 
-def test_ids_do_not_depend_on_the_neighbours() -> None:
+def test_ids_do_not_depend_on_other_lines() -> None:
     alone = from_texts(["b"])
     assert from_texts(["a", "b", "b"])[1:] == [*alone, Prompt(f"{alone[0].id}-2", "b", 1)]
 
@@ -118,12 +118,12 @@ def test_ids_do_not_depend_on_the_neighbours() -> None:
         (b'{"prompt": "b", "id": "first"}', "the id 'first' was already used at in.jsonl:1"),
     ],
 )
-def test_a_bad_line_is_named(line: bytes, message: str) -> None:
+def test_an_invalid_line_error_names_the_line(line: bytes, message: str) -> None:
     with pytest.raises(InputError, match=f"^in.jsonl:3: .*({message})"):
         parse_jsonl([b'{"prompt": "a", "id": "first"}', b"", line], name="in.jsonl")
 
 
-def test_a_message_about_a_line_is_short() -> None:
+def test_an_error_about_a_line_is_short() -> None:
     with pytest.raises(InputError) as caught:
         parse_jsonl([json.dumps({"prompt": ["x" * 1000]}).encode()], name="in.jsonl")
     assert len(str(caught.value)) < 150
@@ -148,7 +148,7 @@ def test_standard_input_is_one_prompt() -> None:
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]))))
-def test_every_text_survives_the_file(texts: list[str]) -> None:
+def test_every_text_round_trips_through_the_file(texts: list[str]) -> None:
     encoded = [json.dumps({"prompt": text}).encode() for text in texts]
     if encoded:
         parsed = parse_jsonl(encoded, name="in")
@@ -167,7 +167,7 @@ def test_a_repeated_prompt_gets_other_samples() -> None:
     assert 0 <= second.seed < 2**63
 
 
-def test_the_key_knows_prompt_and_settings_and_not_the_device() -> None:
+def test_the_key_depends_on_prompt_and_settings_but_not_on_the_device() -> None:
     keys = {
         JOB.key(PROMPTS[0]),
         JOB.key(PROMPTS[1]),
@@ -181,7 +181,7 @@ def test_the_key_knows_prompt_and_settings_and_not_the_device() -> None:
     assert moved.key(PROMPTS[0]) == JOB.key(PROMPTS[0])
 
 
-def test_a_preset_is_the_same_run_as_its_values() -> None:
+def test_settings_contain_the_values_of_a_preset() -> None:
     paper = Job(JOB.run, JOB.sampling, ESampConfig(preset="paper")).settings()["options"]
     assert paper["distiller"] == "mlp"
 
@@ -191,8 +191,8 @@ def test_a_preset_is_the_same_run_as_its_values() -> None:
 
 def test_a_line_per_prompt(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
-    engine = Parrot(telemetry={"steps": 3.0, "kl": float("nan"), "explained_variance": float("-inf")})
-    assert do(JOB, path, engine) == [prompt.id for prompt in PROMPTS]
+    engine = Shuffler(telemetry={"steps": 3.0, "kl": float("nan"), "explained_variance": float("-inf")})
+    assert generate(JOB, path, engine) == [prompt.id for prompt in PROMPTS]
     assert engine.closed
     first = lines(path)[0]
     assert first["prompt"] == "one two three"
@@ -202,38 +202,38 @@ def test_a_line_per_prompt(tmp_path: Path) -> None:
     assert first["settings"] == JOB.settings()
 
 
-def test_a_second_run_does_what_is_left(tmp_path: Path) -> None:
+def test_a_second_run_generates_the_missing_prompts(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
-    dying = Parrot(dies_at=1)
+    interrupted = Shuffler(interrupt_at=1)
     with pytest.raises(KeyboardInterrupt):
-        do(JOB, path, dying)
-    assert dying.closed
+        generate(JOB, path, interrupted)
+    assert interrupted.closed
     assert len(lines(path)) == 1
-    assert do(JOB, path, Parrot()) == [PROMPTS[1].id, PROMPTS[2].id]
-    assert do(JOB, path, Parrot()) == []
+    assert generate(JOB, path, Shuffler()) == [PROMPTS[1].id, PROMPTS[2].id]
+    assert generate(JOB, path, Shuffler()) == []
     whole = tmp_path / "whole.jsonl"
-    do(JOB, whole, Parrot())
+    generate(JOB, whole, Shuffler())
     assert path.read_bytes() == whole.read_bytes()
 
 
 def test_a_finished_run_starts_no_engine(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
-    do(JOB, path, Parrot())
+    generate(JOB, path, Shuffler())
     with OutputFile(path, JOB.settings()) as output:
-        todo = remaining(JOB, PROMPTS, output)
-        assert list(run(JOB, todo, lambda: pytest.fail("started"), output=output)) == []
+        missing = remaining(JOB, PROMPTS, output)
+        assert list(run(JOB, missing, lambda: pytest.fail("started"), output=output)) == []
 
 
 def test_prompts_may_be_added_and_reordered(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
-    do(JOB, path, Parrot())
+    generate(JOB, path, Shuffler())
     more = from_texts(["new", "seven eight nine", "one two three"])
-    assert do(JOB, path, Parrot(), more) == [more[0].id]
+    assert generate(JOB, path, Shuffler(), more) == [more[0].id]
 
 
-def test_a_line_torn_at_any_byte_is_dropped_and_redone(tmp_path: Path) -> None:
+def test_a_last_line_cut_at_any_byte_is_dropped_and_generated_again(tmp_path: Path) -> None:
     whole = tmp_path / "whole.jsonl"
-    do(JOB, whole, Parrot())
+    generate(JOB, whole, Shuffler())
     text = whole.read_bytes()
     last = text.rstrip(b"\n").rfind(b"\n") + 1
     path = tmp_path / "torn.jsonl"
@@ -243,7 +243,7 @@ def test_a_line_torn_at_any_byte_is_dropped_and_redone(tmp_path: Path) -> None:
             assert output.torn == (cut > last)
             assert len(output.done) == 2
         assert path.read_bytes() == text[:last]
-        assert do(JOB, path, Parrot()) == [PROMPTS[2].id]
+        assert generate(JOB, path, Shuffler()) == [PROMPTS[2].id]
         assert path.read_bytes() == text
 
 
@@ -260,9 +260,9 @@ def test_an_interrupted_append_is_recovered(tmp_path: Path) -> None:
     assert [line["key"] for line in lines(path)] == ["a", "b", "d"]
 
 
-def test_zeros_after_a_power_cut_are_a_torn_line(tmp_path: Path) -> None:
+def test_zeros_at_the_end_are_an_incomplete_line(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
-    do(JOB, path, Parrot())
+    generate(JOB, path, Shuffler())
     text = path.read_bytes()
     path.write_bytes(text + b'{"esamp": "ab' + b"\0" * 100)
     with OutputFile(path, JOB.settings()) as output:
@@ -273,26 +273,26 @@ def test_zeros_after_a_power_cut_are_a_torn_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", [b"my diary", b"my diary\n", b'{"a": 1}\n', b'{"key": "a"}', b'"key"\n', b"\xff\xfe\n"]
 )
-def test_somebody_elses_file_is_left_alone(tmp_path: Path, content: bytes) -> None:
+def test_a_file_with_other_content_is_not_changed(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "diary.txt"
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r"diary.txt:1 is not a line of such a run"):
+    with pytest.raises(InputError, match=r"diary.txt:1 was not written by such a run"):
         OutputFile(path, JOB.settings())
     assert path.read_bytes() == content
 
 
-def test_a_broken_line_in_the_middle_is_named(tmp_path: Path) -> None:
+def test_an_invalid_line_in_the_middle_is_an_error_that_names_it(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
-    do(JOB, path, Parrot())
+    generate(JOB, path, Shuffler())
     first, _, third = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(first + b'{"key": "broken\n' + third)
-    with pytest.raises(InputError, match=r"out.jsonl:2 is not a line"):
+    with pytest.raises(InputError, match=r"out.jsonl:2 was not written"):
         OutputFile(path, JOB.settings())
 
 
-def test_other_settings_are_refused_and_named(tmp_path: Path) -> None:
+def test_different_settings_are_an_error_that_names_them(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
-    do(JOB, path, Parrot())
+    generate(JOB, path, Shuffler())
     before = path.read_bytes()
     other = Job(JOB.run.replace(n=5), Sampling(temperature=0.5, stop=("x",)), VanillaOptions())
     with pytest.raises(InputError) as caught:
@@ -305,36 +305,36 @@ def test_other_settings_are_refused_and_named(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
-def test_another_method_is_told_shortly(tmp_path: Path) -> None:
+def test_an_error_about_many_different_settings_is_short(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
-    do(JOB, path, Parrot())
+    generate(JOB, path, Shuffler())
     with pytest.raises(InputError, match=r'method = "vanilla" there, "esamp" here.*and \d+ more') as caught:
         OutputFile(path, Job(JOB.run.replace(method="esamp"), Sampling(), ESampConfig()).settings())
     assert len(str(caught.value)) < 500
 
 
-def _open(path: Path, answer: "multiprocessing.Queue[str]") -> None:
+def _open(path: Path, result: "multiprocessing.Queue[str]") -> None:
     try:
         OutputFile(path, JOB.settings())
-        answer.put("opened")
+        result.put("opened")
     except InputError as error:
-        answer.put(str(error))
+        result.put(str(error))
 
 
-def test_a_second_process_is_kept_out(tmp_path: Path) -> None:
+def test_a_second_process_cannot_open_the_file(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     context = multiprocessing.get_context("spawn")
-    answer: multiprocessing.Queue[str] = context.Queue()
+    result: multiprocessing.Queue[str] = context.Queue()
     with OutputFile(path, JOB.settings()):
-        process = context.Process(target=_open, args=(path, answer))
+        process = context.Process(target=_open, args=(path, result))
         process.start()
-        assert "is being written by another process" in answer.get(timeout=120)
+        assert "is being written by another process" in result.get(timeout=120)
         process.join()
     with OutputFile(path, JOB.settings()) as output:
         assert output.done == set()
 
 
-def test_a_file_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"cannot open .*: No such file"):
         OutputFile(tmp_path / "missing" / "out.jsonl", JOB.settings())
     for path in (tmp_path, Path(os.devnull)):
@@ -342,7 +342,7 @@ def test_a_file_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
             OutputFile(path, JOB.settings())
 
 
-def test_a_full_disk_is_an_error_that_says_so(tmp_path: Path) -> None:
+def test_a_full_disk_is_an_error_that_names_the_cause(tmp_path: Path) -> None:
     output = OutputFile(tmp_path / "out.jsonl", JOB.settings())
     output._file.close()
     output._file = io.FileIO("/dev/full", "ab")
@@ -351,7 +351,7 @@ def test_a_full_disk_is_an_error_that_says_so(tmp_path: Path) -> None:
     assert output.done == set()
 
 
-def test_text_that_is_no_unicode_is_still_json(tmp_path: Path) -> None:
+def test_invalid_unicode_is_written_as_valid_json(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     with OutputFile(path, JOB.settings()) as output:
         output.append("key", {"text": "half \ud800 \u2028 \x85 \x00 ü"})
@@ -365,11 +365,11 @@ def test_text_that_is_no_unicode_is_still_json(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("telemetry", [{}, {"rows_steered": 0.0, "steps": 3.0}])
-def test_a_method_that_never_acted_is_an_error_and_not_a_line(tmp_path: Path, telemetry: dict[str, float]) -> None:
+def test_an_inactive_method_is_an_error_and_writes_no_line(tmp_path: Path, telemetry: dict[str, float]) -> None:
     job = Job(RunOptions(), Sampling(), ESampConfig())
     path = tmp_path / "out.jsonl"
     with pytest.raises(InactiveMethodError, match=r"method 'esamp' should have acted on request .* and never did"):
-        do(job, path, Parrot(telemetry=telemetry))
+        generate(job, path, Shuffler(telemetry=telemetry))
     assert path.read_bytes() == b""
 
 
@@ -381,8 +381,8 @@ def test_a_method_that_never_acted_is_an_error_and_not_a_line(tmp_path: Path, te
         (ESampConfig(), {"rows_steered": 0.0}, ["one two"]),
     ],
 )
-def test_a_method_may_honestly_do_nothing(
+def test_an_inactive_method_is_accepted_where_it_has_nothing_to_do(
     tmp_path: Path, options: ESampConfig, telemetry: dict[str, float], texts: list[str]
 ) -> None:
     job = Job(RunOptions(), Sampling(), options)
-    assert len(do(job, tmp_path / "out.jsonl", Parrot(telemetry=telemetry), from_texts(texts))) == 1
+    assert len(generate(job, tmp_path / "out.jsonl", Shuffler(telemetry=telemetry), from_texts(texts))) == 1

@@ -1,10 +1,11 @@
-"""Which answer a text gives, and which answers are the same."""
+"""The answer in a text, and which answers are equal."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esamp.search.answers import READERS, Reading, canonical, key, read
+from esamp.search.answers import READERS, canonical, key, read
+from esamp.search.options import Reading
 from growth import assert_linear
 
 TRACE = "try 8 - 3 = 5 left 5 9 5\n5 * 5 = 25 not 24\ntry 8 * 3 = 24 yes\n24 = 8 * (9 - 6)\nAnswer: 8 * (9 - (3 + 3))\n"
@@ -27,7 +28,7 @@ TRACE = "try 8 - 3 = 5 left 5 9 5\n5 * 5 = 25 not 24\ntry 8 * 3 = 24 yes\n24 = 8
         (r"so \boxed{5} or \boxed{\frac{1}{2}} it is", "boxed", r"\frac{1}{2}"),
         (r"\boxed{\boxed{3}}", "boxed", r"\boxed{3}"),
         (r"\boxed {a\}b} {", "boxed", r"a\}b"),
-        (r"first \boxed{1} then \boxed{2", "boxed", None),  # withdrawn, and cut off
+        (r"first \boxed{1} then \boxed{2", "boxed", None),  # a later box that is cut off withdraws the first
         (r"\boxed{never", "boxed", None),
         (r"\boxed{5} of {x} }", "boxed", "5"),
         ("} \\boxed{} ", "boxed", None),
@@ -45,7 +46,7 @@ TRACE = "try 8 - 3 = 5 left 5 9 5\n5 * 5 = 25 not 24\ntry 8 * 3 = 24 yes\n24 = 8
         ("", "text", None),
     ],
 )
-def test_the_answer_in_a_text(text: str, reading: Reading, answer: str | None) -> None:
+def test_each_reading_finds_its_answer(text: str, reading: Reading, answer: str | None) -> None:
     assert read(text, reading) == answer
 
 
@@ -65,7 +66,7 @@ def test_the_answer_in_a_text(text: str, reading: Reading, answer: str | None) -
     ],
     ids=lambda same: same[0],
 )
-def test_the_same_answer_written_differently(same: tuple[str, ...]) -> None:
+def test_equal_answers_have_one_canonical_form(same: tuple[str, ...]) -> None:
     assert len({canonical(each) for each in same}) == 1, [canonical(each) for each in same]
 
 
@@ -85,11 +86,11 @@ def test_the_same_answer_written_differently(same: tuple[str, ...]) -> None:
         ("1,23", "123"),
     ],
 )
-def test_different_answers(one: str, other: str) -> None:
+def test_different_answers_have_different_canonical_forms(one: str, other: str) -> None:
     assert canonical(one) != canonical(other)
 
 
-def test_whole_texts_are_compared_as_they_are() -> None:
+def test_whole_texts_are_compared_up_to_white_space() -> None:
     assert key("a  b\nC", "text") == "a b C"
     assert key("073", "text") != key("73", "text")
     assert key("Answer: ***", "answer") is None
@@ -97,7 +98,7 @@ def test_whole_texts_are_compared_as_they_are() -> None:
 
 @pytest.mark.parametrize("reading", READERS)
 @given(text=st.text(max_size=200) | st.text(alphabet="\\boxed{}answer: is*$.,0123456789-+/()\n", max_size=200))
-def test_any_text_has_an_answer_or_none(reading: Reading, text: str) -> None:
+def test_keys_of_any_text_are_canonical_or_none(reading: Reading, text: str) -> None:
     found = key(text, reading)
     assert found is None or found
     if found is not None and reading != "text":
@@ -123,5 +124,5 @@ def test_any_text_has_an_answer_or_none(reading: Reading, text: str) -> None:
         "9.",
     ],
 )
-def test_the_work_grows_linearly_with_a_hostile_text(reading: Reading, piece: str) -> None:
+def test_reading_time_is_linear_in_hostile_texts(reading: Reading, piece: str) -> None:
     assert_linear(lambda text: key(text, reading), lambda size: piece * (size // len(piece)), 100_000)

@@ -1,4 +1,4 @@
-"""Guided sampling: concepts one after the other, solutions all together."""
+"""Guided sampling: concepts one after the other, solutions in one batch."""
 
 import json
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from esamp.methods import registry
 from esamp.sampling import Sampling
 from esamp.search.base import answer
 from scripted import ScriptedEngine
-from test_search_verbalized import CHAT, chat_model, texts
+from search_helpers import CHAT, chat_model, texts
 
 
 def request(n: int = 4, **changes: Any) -> Request:
@@ -23,39 +23,39 @@ def request(n: int = 4, **changes: Any) -> Request:
     return Request("r", **given)
 
 
-def only(engine: Engine, asked: Request) -> Completion:
-    [completion] = answer(engine, [asked])
+def only(engine: Engine, search: Request) -> Completion:
+    [completion] = answer(engine, [search])
     json.dumps(completion.details, allow_nan=False)
     assert [sample.index for sample in completion.samples] == list(range(len(completion.samples)))
-    assert len(completion.samples) == asked.n
+    assert len(completion.samples) == search.n
     return completion
 
 
 def proposing(*concepts: str) -> Callable[[Request, int], str]:
-    """A script: these are the proposals, and a solution tells which of its concept's it is."""
+    """A script with these proposals, and with solutions that name the number of their concept."""
 
-    def script(asked: Request, index: int) -> str:
-        kind, number = asked.id.split("/")[1].split()
+    def script(call: Request, index: int) -> str:
+        kind, number = call.id.split("/")[1].split()
         return concepts[int(number) - 1] if kind == "proposal" else f"solution {number}.{index}"
 
     return script
 
 
-def said(asked: Request) -> str:
-    return asked.prompt if isinstance(asked.prompt, str) else asked.prompt[-1]["content"]
+def last_message(call: Request) -> str:
+    return call.prompt if isinstance(call.prompt, str) else call.prompt[-1]["content"]
 
 
-def test_concepts_see_those_before_them_and_solutions_go_out_together() -> None:
+def test_each_proposal_lists_the_earlier_concepts_and_solutions_form_one_batch() -> None:
     engine = ScriptedEngine(proposing("divide", "count\n twice ", "1. guess", "draw"))
     completion = only(engine, request(n=10, sampling=Sampling(max_tokens=99, stop=("END",), top_k=5)))
-    proposals, solutions = engine.asked[:4], engine.asked[4:]
-    assert engine.calls == 5
-    assert said(proposals[0]).endswith("do not work on the task itself.\n\nName a tree.")
-    assert "already" not in said(proposals[0])
-    assert "1. divide\n2. count twice\n3. guess\n\nName one" in said(proposals[3])
-    assert all(each.prompt[0] == CHAT[0] for each in engine.asked)
+    proposals, solutions = engine.requests[:4], engine.requests[4:]
+    assert engine.batches == 5
+    assert last_message(proposals[0]).endswith("do not work on the task itself.\n\nName a tree.")
+    assert "already" not in last_message(proposals[0])
+    assert "1. divide\n2. count twice\n3. guess\n\nName one" in last_message(proposals[3])
+    assert all(each.prompt[0] == CHAT[0] for each in engine.requests)
     assert all(each.sampling == Sampling(max_tokens=64, top_k=5) for each in proposals)
-    assert [said(each) for each in solutions] == [
+    assert [last_message(each) for each in solutions] == [
         f"Work on the task below with this concept:\n\n{concept}\n\nName a tree."
         for concept in ("divide", "count twice", "guess", "draw")
     ]
@@ -70,17 +70,17 @@ def test_concepts_see_those_before_them_and_solutions_go_out_together() -> None:
     assert completion.spent.tokens == sum(
         map(len, ["divide", "count\n twice ", "1. guess", "draw", *texts(completion)])
     )
-    assert len({each.seed for each in engine.asked}) == 8
+    assert len({each.seed for each in engine.requests}) == 8
 
 
-def test_a_plain_prompt_is_continued() -> None:
+def test_a_plain_prompt_is_continued_by_a_numbered_list() -> None:
     engine = ScriptedEngine(proposing("\n add first \nand more", "2. multiply"))
     completion = only(engine, request(n=2, prompt="Numbers 1 2", options=dict(concepts=2)))
     assert completion.details["concepts"] == ["add first", "multiply"]
-    assert said(engine.asked[1]) == (
+    assert last_message(engine.requests[1]) == (
         "Numbers 1 2\n\nApproaches to this, each new and different from those before it:\n1. add first\n2."
     )
-    assert said(engine.asked[2]) == "Approach: add first\n\nNumbers 1 2"
+    assert last_message(engine.requests[2]) == "Approach: add first\n\nNumbers 1 2"
 
 
 @pytest.mark.parametrize(
@@ -94,35 +94,35 @@ def test_a_plain_prompt_is_continued() -> None:
     ],
     ids=str,
 )
-def test_useless_proposals_are_dropped(proposed: list[str], kept: list[str], shares: list[int]) -> None:
+def test_empty_repeated_and_none_proposals_are_dropped(proposed: list[str], kept: list[str], shares: list[int]) -> None:
     engine = ScriptedEngine(proposing(*proposed))
     completion = only(engine, request(n=9))
     assert completion.details["concepts"] == kept
-    solutions = [each for each in engine.asked if "concept" in each.id]
+    solutions = [each for each in engine.requests if "concept" in each.id]
     assert [each.n for each in solutions] == shares
     if not kept:
         assert solutions[0].prompt == CHAT
         assert completion.details["concept"] == [None] * 9
-    asked = len(completion.details["proposals"])
-    assert asked == (next((n for n, each in enumerate(proposed, 1) if each.casefold().startswith("none")), 4))
+    calls = next((n for n, each in enumerate(proposed, 1) if each.casefold().startswith("none")), 4)
+    assert len(completion.details["proposals"]) == calls
 
 
-def test_no_more_concepts_than_samples() -> None:
+def test_at_most_n_concepts_are_proposed() -> None:
     engine = ScriptedEngine(proposing("a", "b", "c", "d"))
     assert only(engine, request(n=2)).details["concepts"] == ["a", "b"]
-    assert engine.calls == 3
+    assert engine.batches == 3
     assert only(ScriptedEngine(proposing("a")), request(n=1)).details["concept"] == [0]
 
 
-def test_a_repeated_question_is_not_asked_with_the_same_seed() -> None:
+def test_equal_proposal_prompts_have_different_seeds() -> None:
     engine = ScriptedEngine(proposing("a", "a", "a", "a"))
     only(engine, request())
-    repeated = engine.asked[1:4]
+    repeated = engine.requests[1:4]
     assert len({str(each.prompt) for each in repeated}) == 1
     assert len({each.own_seed for each in repeated}) == 3
 
 
-def test_progress_counts_solutions_alone() -> None:
+def test_progress_counts_only_solutions_as_samples() -> None:
     seen: list[tuple[int, int]] = []
     method: Any = registry.get("guided")
     completion = method.run(
@@ -131,32 +131,32 @@ def test_progress_counts_solutions_alone() -> None:
     assert [sum(column) for column in zip(*seen, strict=True)] == [6, completion.spent.tokens]
 
 
-def test_bad_options_are_named() -> None:
+def test_invalid_options_are_refused() -> None:
     for options in (dict(concepts=0), dict(concept_tokens=0), dict(over="best_of_n"), dict(over="verbalized")):
         with pytest.raises(OptionError):
             registry.get("guided").options.parse(options)
 
 
-def test_the_embedded_model() -> None:
+def test_guided_sampling_of_the_embedded_model_is_reproducible() -> None:
     engine = HFEngine.load()
-    asked = request(
+    search = request(
         n=5,
         prompt="Numbers 3 5 8 9 target 24",
         sampling=Sampling(max_tokens=24),
         options=dict(concepts=2, concept_tokens=8, over="esamp", over_options=dict(beta=0.5)),
     )
-    completion = only(engine, asked)
+    completion = only(engine, search)
     proposals = completion.details["proposals"]
     assert len(proposals) == 2
-    solved = sum(len(sample.token_ids) for sample in completion.samples)
-    assert solved < completion.cost.tokens <= solved + 16
+    solution_tokens = sum(len(sample.token_ids) for sample in completion.samples)
+    assert solution_tokens < completion.cost.tokens <= solution_tokens + 16
     assert completion.cost.calls == 7
-    assert texts(only(engine, asked)) == texts(completion)
-    assert texts(only(engine, replace(asked, seed=3))) != texts(completion)
+    assert texts(only(engine, search)) == texts(completion)
+    assert texts(only(engine, replace(search, seed=3))) != texts(completion)
 
 
-def test_a_chat_model() -> None:
-    asked = request(n=3, sampling=Sampling(max_tokens=8), options=dict(concepts=2, concept_tokens=8))
-    completion = only(chat_model(), asked)
+def test_the_cost_on_a_chat_model_counts_proposals_and_solutions() -> None:
+    search = request(n=3, sampling=Sampling(max_tokens=8), options=dict(concepts=2, concept_tokens=8))
+    completion = only(chat_model(), search)
     assert completion.cost.calls == 5
     assert completion.details["concept"] in ([0, 0, 1], [0, 0, 0])

@@ -1,8 +1,7 @@
-"""Votes and best of n over the samples of other methods, and the scorers."""
+"""Votes, best of n and scorers over the samples of other methods."""
 
 import json
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +10,16 @@ import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
 
 import hf_models
-from esamp.engines.base import Completion, Engine, Request, Sample
+import hf_reference
+from esamp.engines.base import Completion, Engine, Request
 from esamp.engines.hf import HFEngine
 from esamp.errors import InactiveMethodError, InputError, OptionError, UnsupportedError
 from esamp.methods import registry
 from esamp.sampling import Sampling
-from esamp.search import likelihood
 from esamp.search.base import answer
 from esamp.search.reward import load
 from scripted import ScriptedEngine
-from test_search_verbalized import CHAT, chat_model, tagged, texts
+from search_helpers import CHAT, chat_model, tagged, texts
 
 PROMPT = "Numbers 3 5 8 9 target 24"
 
@@ -31,10 +30,10 @@ def request(method: str, n: int = 4, **options: Any) -> Request:
     return Request("r", method=method, n=n, options=parsed, **(dict(prompt=PROMPT) | given))
 
 
-def only(engine: Engine, asked: Request) -> Completion:
-    [completion] = answer(engine, [asked])
+def only(engine: Engine, search: Request) -> Completion:
+    [completion] = answer(engine, [search])
     json.dumps(completion.details, allow_nan=False)
-    assert completion.request is asked
+    assert completion.request is search
     [sample] = completion.samples
     assert sample.index == completion.details["winner"]
     assert sample.text == completion.details["texts"][sample.index]
@@ -68,7 +67,7 @@ def test_a_scorer_breaks_the_tie_and_shows_the_best_sample_of_the_winner() -> No
     assert completion.samples[0].index == 1  # 5 has -21, 7 has -28
 
 
-def test_nobody_votes() -> None:
+def test_without_any_vote_the_sample_with_the_best_score_wins() -> None:
     silent = ["a\nb", "c\nddd", "e\nf"]
     assert only(ScriptedEngine(silent), request("majority_vote", n=3)).details["winner"] == 0
     completion = only(ScriptedEngine(silent), request("majority_vote", n=3, tie_scorer="length"))
@@ -76,7 +75,7 @@ def test_nobody_votes() -> None:
     assert completion.details["abstained"] == 3
 
 
-def test_readings_are_an_option() -> None:
+def test_the_option_answer_selects_the_reading() -> None:
     engine = ScriptedEngine(["one 1\ntwo 2", "one 1\ntwo 3", "x\ntwo 2"])
     assert only(engine, request("majority_vote", n=3, answer="number")).details["keys"] == ["2", "3", "2"]
     assert only(engine, request("majority_vote", n=3, answer="line")).details["keys"] == ["two 2", "two 3", "two 2"]
@@ -100,7 +99,7 @@ def test_weights_change_the_winner() -> None:
     assert soft.details["weights"] == pytest.approx([math.exp(-16), math.exp(-16), 1.0])
 
 
-def test_one_sample_is_chosen_whatever_it_says() -> None:
+def test_a_single_sample_wins_with_any_text() -> None:
     for method in ("majority_vote", "weighted_vote", "best_of_n"):
         scorer = "tie_scorer" if method == "majority_vote" else "scorer"
         completion = only(ScriptedEngine(["\0\ud800<x>"]), request(method, n=1, **{scorer: "length"}))
@@ -110,7 +109,7 @@ def test_one_sample_is_chosen_whatever_it_says() -> None:
 # ---- best of n, and scorers of texts
 
 
-def test_the_best_sample_is_chosen() -> None:
+def test_best_of_n_takes_the_highest_score() -> None:
     engine = ScriptedEngine(["aa", "bbb", "ccc", "d", "aa"])
     longest = only(engine, request("best_of_n", n=5, scorer="length"))
     assert (longest.samples[0].text, longest.details["scores"]) == ("bbb", [2, 3, 3, 1, 2])
@@ -119,7 +118,7 @@ def test_the_best_sample_is_chosen() -> None:
     assert (vowels.details["winner"], vowels.details["scores"]) == (0, [2, 0, 0, 0, 2])
 
 
-def test_scores_that_are_no_numbers_come_last() -> None:
+def test_samples_without_a_finite_score_come_last() -> None:
     engine = ScriptedEngine(["xxxxx", "y", "ab", "abc"])
     completion = only(engine, request("best_of_n", scorer="function:scripted:strange"))
     assert completion.details["scores"] == [None, None, 2, 3]
@@ -141,7 +140,7 @@ def test_scores_that_are_no_numbers_come_last() -> None:
         ("function:scripted:NOT_A_FUNCTION", "is int, not a function"),
     ],
 )
-def test_functions_that_do_not_score(scorer: str, message: str) -> None:
+def test_an_invalid_scorer_function_is_an_error(scorer: str, message: str) -> None:
     with pytest.raises(OptionError, match=message):
         only(ScriptedEngine(["a", "b", "c", "d"]), request("best_of_n", scorer=scorer))
 
@@ -164,12 +163,12 @@ def test_functions_that_do_not_score(scorer: str, message: str) -> None:
     ],
     ids=str,
 )
-def test_bad_options_are_named_before_anything_runs(method: str, options: dict[str, Any], message: str) -> None:
+def test_an_invalid_option_is_named_in_the_error(method: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(OptionError, match=message):
         registry.get(method).options.parse(options)
 
 
-def test_over_a_search() -> None:
+def test_a_vote_can_run_over_a_search() -> None:
     script = [tagged(("Answer: 7", 0.5), ("Answer: 5", 0.25), ("Answer: 5.0", 0.25))]
     completion = only(
         ScriptedEngine(script), request("majority_vote", n=3, over="verbalized", over_options=dict(answers_per_call=3))
@@ -181,8 +180,8 @@ def test_over_a_search() -> None:
 
 
 @pytest.mark.parametrize("method", ["verbalized", "guided", "majority_vote", "best_of_n"])
-def test_a_method_underneath_that_never_acted_is_no_answer(method: str) -> None:
-    """A scripted engine explores nothing, and its samples are long enough for it to show."""
+def test_an_inner_method_that_never_acts_is_an_error(method: str) -> None:
+    """The scripted engine never steers, and its samples are long enough for that to be an error."""
     scored = dict(scorer="length") if method == "best_of_n" else {}
     with pytest.raises(InactiveMethodError, match="never did"):
         only(ScriptedEngine(["abcdef"]), request(method, over="esamp", **scored))
@@ -196,79 +195,36 @@ def embedded() -> HFEngine:
     return HFEngine.load()
 
 
-def by_definition(engine: HFEngine, prompt: str, sample: Sample) -> tuple[float, float, float]:
-    """Sum of log p, mean KL(uniform || model), mean entropy, one token after the other, in float64."""
-    ids = [*engine.tokenizer(prompt).input_ids, *sample.token_ids]
-    start = len(ids) - len(sample.token_ids)
-    total, certainty, entropy = 0.0, 0.0, 0.0
-    for place in range(start, len(ids)):
-        with torch.no_grad():
-            logits = engine.model(input_ids=torch.tensor([ids[:place]])).logits[0, -1].double()
-        p = logits.exp() / logits.exp().sum()
-        total += math.log(p[ids[place]])
-        certainty += float((-math.log(len(p)) - p.log()).mean())
-        entropy -= sum(float(q) * math.log(q) for q in p if q > 0)
-    return total, certainty / len(sample.token_ids), entropy / len(sample.token_ids)
-
-
-def test_likelihoods_are_those_of_the_definition(embedded: HFEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = request("vanilla", n=3, sampling=Sampling(max_tokens=12, temperature=1.5))
-    [drawn] = embedded.generate([asked])
-    short = replace(drawn.samples[0], token_ids=drawn.samples[0].token_ids[:5])
-    samples = [*drawn.samples, short, drawn.samples[0]]
-    found = likelihood.likelihoods(embedded, asked, samples, distribution=True)
-    monkeypatch.setattr(likelihood, "AT_ONCE", 1)
-    monkeypatch.setattr(likelihood, "POSITIONS", 5)
-    alone = likelihood.likelihoods(embedded, asked, samples, distribution=True)
-    for sample, one, other in zip(samples, found, alone, strict=True):
-        total, certainty, entropy = by_definition(embedded, PROMPT, sample)
-        for each in (one, other):
-            assert each.entropy == pytest.approx(entropy, rel=1e-4)
-            assert each.total == pytest.approx(total, rel=1e-4)
-            assert each.mean == pytest.approx(total / len(sample.token_ids), rel=1e-4)
-            assert each.certainty == pytest.approx(certainty, rel=1e-4)
-
-
-def test_texts_without_tokens_are_encoded_and_empty_ones_have_no_likelihood(embedded: HFEngine) -> None:
-    asked = request("vanilla", n=1, sampling=Sampling(max_tokens=12))
-    [drawn] = embedded.generate([asked])
-    [written] = drawn.samples
-    bare, empty = Sample(0, written.text, (), "stop"), Sample(0, "", (), "stop")
-    [one, other, none] = likelihood.likelihoods(embedded, asked, [written, bare, empty])
-    assert one == other
-    assert math.isnan(none.total)
-    assert math.isnan(none.mean)
-
-
 @pytest.mark.parametrize("scorer", ["logprob", "logprob_sum", "self_certainty"])
-def test_the_likeliest_of_the_embedded_models_samples(embedded: HFEngine, scorer: str) -> None:
-    asked = request("best_of_n", n=3, scorer=scorer, sampling=Sampling(max_tokens=10))
-    completion = only(embedded, asked)
-    [plain] = embedded.generate([request("vanilla", n=3, sampling=asked.sampling)])
+def test_likelihood_scorers_equal_their_definitions(embedded: HFEngine, scorer: str) -> None:
+    search = request("best_of_n", n=3, scorer=scorer, sampling=Sampling(max_tokens=10))
+    completion = only(embedded, search)
+    [plain] = embedded.generate([request("vanilla", n=3, sampling=search.sampling)])
     assert completion.details["texts"] == texts(plain)
     scores = completion.details["scores"]
     assert scores[completion.details["winner"]] == max(scores)
-    measured = [by_definition(embedded, PROMPT, sample) for sample in plain.samples]
-    wanted = {
+    prompt = embedded.tokenizer(PROMPT).input_ids
+    measured = [hf_reference.likelihood(embedded.model, prompt, sample.token_ids) for sample in plain.samples]
+    expected = {
         "logprob": [total / len(s.token_ids) for (total, *_), s in zip(measured, plain.samples, strict=True)],
         "logprob_sum": [total for total, *_ in measured],
         "self_certainty": [certainty for _, certainty, _ in measured],
     }
-    assert scores == pytest.approx(wanted[scorer], rel=1e-4)
+    assert scores == pytest.approx(expected[scorer], rel=1e-4)
     assert completion.cost.calls == 3
     assert completion.cost.seconds >= completion.details["scoring_seconds"] > 0
 
 
-def test_votes_of_the_embedded_model_over_an_exploring_method(embedded: HFEngine) -> None:
-    """Countdown answers vote by their canonical forms; each sample is the one that the method gives by itself."""
+def test_a_vote_over_esamp_uses_the_samples_of_esamp(embedded: HFEngine) -> None:
+    """Countdown answers are compared by their canonical forms, and the samples equal those of esamp by itself."""
     options = dict(over="esamp", over_options=dict(beta=0.5))
-    asked = request(
+    search = request(
         "weighted_vote", n=8, prompt="Numbers 3 5 8 9 target 24", sampling=Sampling(max_tokens=384), **options
     )
-    completion = only(embedded, asked)
+    completion = only(embedded, search)
     assert completion.telemetry["rows_steered"] > 0
     esamp = registry.get("esamp").options.parse(dict(beta=0.5))
-    [plain] = embedded.generate([Request("r", asked.prompt, 8, asked.sampling, "esamp", esamp)])
+    [plain] = embedded.generate([Request("r", search.prompt, 8, search.sampling, "esamp", esamp)])
     assert completion.details["texts"] == texts(plain)
     assert any(completion.details["keys"])
     for text, key in zip(completion.details["texts"], completion.details["keys"], strict=True):
@@ -276,14 +232,16 @@ def test_votes_of_the_embedded_model_over_an_exploring_method(embedded: HFEngine
     assert completion.details["keys"][completion.details["winner"]] == completion.details["votes"][0]["answer"]
 
 
-def test_a_chat_model() -> None:
-    asked = request("majority_vote", n=3, prompt=CHAT, tie_scorer="logprob", sampling=Sampling(max_tokens=8))
-    completion = only(chat_model(), asked)
+def test_log_probabilities_of_a_chat_model_are_negative() -> None:
+    search = request("majority_vote", n=3, prompt=CHAT, tie_scorer="logprob", sampling=Sampling(max_tokens=8))
+    completion = only(chat_model(), search)
     assert all(score < 0 for score in completion.details["scores"])
 
 
-def test_an_engine_that_cannot_tell_likelihoods_says_what_to_do() -> None:
-    with pytest.raises(UnsupportedError, match="use the engine 'hf', or a scorer without logits"):
+def test_an_engine_that_cannot_score_names_the_alternatives() -> None:
+    with pytest.raises(
+        UnsupportedError, match=r"'logprob': .*use the engine 'hf' or 'vllm'. Scorers without logits: length"
+    ):
         only(ScriptedEngine(["a"]), request("best_of_n", n=2))
 
 
@@ -306,15 +264,15 @@ ANSWERS = ["pine", "an oak, of course", "elm", "pine", "a weeping willow", "yew"
 
 
 @pytest.mark.parametrize("prompt", ["Name a tree: ", CHAT], ids=["plain", "chat"])
-def test_a_reward_model(tmp_path: Path, prompt: Any) -> None:
+def test_reward_scores_equal_the_output_of_the_classifier(tmp_path: Path, prompt: Any) -> None:
     model = save_reward_model(tmp_path)
-    asked = request("best_of_n", n=len(ANSWERS), prompt=prompt, scorer=f"reward:{tmp_path}", scorer_device="cpu")
-    completion = only(ScriptedEngine(ANSWERS), asked)
+    search = request("best_of_n", n=len(ANSWERS), prompt=prompt, scorer=f"reward:{tmp_path}", scorer_device="cpu")
+    completion = only(ScriptedEngine(ANSWERS), search)
     tokenizer = hf_models.small_tokenizer()
     for text, found in zip(ANSWERS, completion.details["scores"], strict=True):
         whole = f"system: Be brief.|user: Name a tree.|assistant: {text}|" if prompt is CHAT else f"{prompt}{text}"
         ids = torch.tensor([tokenizer(whole, add_special_tokens=False).input_ids])
-        with torch.no_grad():  # the head on the last token's state, each text by itself
+        with torch.no_grad():  # the head applied to the last token's hidden state, one text at a time
             expected = model.score(model.model(input_ids=ids).last_hidden_state[:, -1])
         assert found == pytest.approx(float(expected), rel=1e-4)
     scores = completion.details["scores"]
@@ -322,7 +280,7 @@ def test_a_reward_model(tmp_path: Path, prompt: Any) -> None:
     assert completion.details["winner"] == scores.index(max(scores))
 
 
-def test_a_reward_model_that_reads_both_ways_does_not_read_the_padding(tmp_path: Path) -> None:
+def test_padding_does_not_change_the_scores_of_a_bidirectional_reward_model(tmp_path: Path) -> None:
     torch.manual_seed(3)
     shape = dict(
         hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48, initializer_range=0.5
@@ -339,7 +297,7 @@ def test_a_reward_model_that_reads_both_ways_does_not_read_the_padding(tmp_path:
         assert score == pytest.approx(float(expected), rel=1e-4)
 
 
-def test_reward_models_that_cannot_be_used(tmp_path: Path) -> None:
+def test_errors_of_unusable_reward_models_name_the_cause(tmp_path: Path) -> None:
     save_reward_model(tmp_path / "two", labels=2)
     save_reward_model(tmp_path / "bare", template=False)
     engine = ScriptedEngine(["a", "b"])

@@ -1,4 +1,4 @@
-"""Verbalized sampling: what is asked, what is made of what comes back, and real models that do not follow."""
+"""Verbalized sampling: instructions, the reading of replies, and models that do not follow the instructions."""
 
 import json
 from collections import Counter
@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-import hf_models
 from esamp.engines.base import Completion, Engine, Request
 from esamp.engines.hf import HFEngine
 from esamp.errors import InputError, OptionError
@@ -14,8 +13,7 @@ from esamp.methods import registry
 from esamp.sampling import Sampling
 from esamp.search.base import answer
 from scripted import ScriptedEngine
-
-CHAT = ({"role": "system", "content": "Be brief."}, {"role": "user", "content": "Name a tree."})
+from search_helpers import CHAT, chat_model, tagged, texts
 
 
 def request(n: int = 4, **changes: Any) -> Request:
@@ -24,34 +22,26 @@ def request(n: int = 4, **changes: Any) -> Request:
     return Request("r", **given)
 
 
-def only(engine: Engine, asked: Request) -> Completion:
-    [completion] = answer(engine, [asked])
+def only(engine: Engine, search: Request) -> Completion:
+    [completion] = answer(engine, [search])
     json.dumps(completion.details, allow_nan=False)
-    assert completion.request is asked
+    assert completion.request is search
     assert [sample.index for sample in completion.samples] == list(range(len(completion.samples)))
     return completion
-
-
-def tagged(*answers: tuple[str, float]) -> str:
-    return "".join(f"<response><text>{text}</text><probability>{p}</probability></response>" for text, p in answers)
-
-
-def texts(completion: Completion) -> list[str]:
-    return [sample.text for sample in completion.samples]
 
 
 OAKS = tagged(("oak", 0.5), ("elm", 0.3), ("oak ", 0.2))
 PINES = tagged(("pine", 0.9), ("fir", 0.3))
 
 
-def test_calls_go_out_together_and_answers_come_in_order() -> None:
+def test_calls_form_one_batch_and_answers_keep_their_order() -> None:
     engine = ScriptedEngine([OAKS, PINES])
     completion = only(engine, request(n=5, options=dict(answers_per_call=3), seed=7))
-    [asked] = engine.asked
-    assert (asked.n, asked.method, asked.seed) == (2, "vanilla", 7)
-    assert isinstance(asked.prompt, str)
-    assert asked.prompt.startswith("Give 3 different responses")
-    assert asked.prompt.endswith("random from the full distribution of responses.\n\nName a tree.")
+    [call] = engine.requests
+    assert (call.n, call.method, call.seed) == (2, "vanilla", 7)
+    assert isinstance(call.prompt, str)
+    assert call.prompt.startswith("Give 3 different responses")
+    assert call.prompt.endswith("random from the full distribution of responses.\n\nName a tree.")
     assert texts(completion) == ["oak", "elm", "oak", "pine", "fir"]
     assert completion.details["stated"] == [0.5, 0.3, 0.2, 0.9, 0.3]
     assert completion.details["weights"] == pytest.approx([0.5, 0.3, 0.2, 0.75, 0.25])
@@ -63,16 +53,16 @@ def test_calls_go_out_together_and_answers_come_in_order() -> None:
 
 
 @pytest.mark.parametrize(("n", "calls"), [(1, 1), (5, 1), (6, 2), (30, 6)])
-def test_as_many_calls_as_n_needs(n: int, calls: int) -> None:
+def test_the_number_of_calls_is_n_divided_by_answers_per_call(n: int, calls: int) -> None:
     engine = ScriptedEngine([tagged(*((f"{place}", 0.2) for place in range(5)))])
     assert len(only(engine, request(n=n)).samples) == n
-    assert engine.asked[0].n == calls
+    assert engine.requests[0].n == calls
 
 
-def test_a_chat_keeps_its_turns_and_the_last_user_message_gets_the_instructions() -> None:
+def test_instructions_are_added_to_the_last_user_message_of_a_chat() -> None:
     engine = ScriptedEngine([OAKS])
     only(engine, request(prompt=CHAT, options=dict(probability_below=0.1, stated_in="json", answers_per_call=2)))
-    turns = engine.asked[0].prompt
+    turns = engine.requests[0].prompt
     assert not isinstance(turns, str)
     assert turns[0] == CHAT[0]
     assert turns[1]["content"].startswith("Give 2 different responses to what follows, as one JSON object")
@@ -81,7 +71,7 @@ def test_a_chat_keeps_its_turns_and_the_last_user_message_gets_the_instructions(
         only(engine, request(prompt=CHAT[:1]))
 
 
-def test_texts_that_do_not_follow_are_answers_as_they_stand() -> None:
+def test_a_reply_in_another_format_is_one_answer() -> None:
     completion = only(ScriptedEngine([OAKS, "I would rather not.", ""]), request(n=11))
     assert texts(completion) == ["oak", "elm", "oak", "I would rather not.", ""]
     assert completion.details["stated"][3:] == [None, None]
@@ -91,13 +81,13 @@ def test_texts_that_do_not_follow_are_answers_as_they_stand() -> None:
     assert completion.samples[0].token_ids == ()
 
 
-def test_an_answer_that_was_cut_off_says_so() -> None:
+def test_an_answer_that_was_cut_off_has_the_finish_reason_length() -> None:
     completion = only(ScriptedEngine([OAKS + "<response><text>wil"], cut=True), request())
     assert texts(completion) == ["oak", "elm", "oak", "wil"]
     assert [sample.finish_reason for sample in completion.samples] == ["stop", "stop", "stop", "length"]
 
 
-def test_distinct_texts_add_up_their_weights() -> None:
+def test_distinct_adds_up_the_weights_of_equal_texts() -> None:
     completion = only(ScriptedEngine([OAKS]), request(n=3, options=dict(distinct=True)))
     assert texts(completion) == ["oak", "elm"]
     assert completion.details["weights"] == pytest.approx([0.7, 0.3])
@@ -107,7 +97,7 @@ def test_draws_follow_the_mean_of_the_stated_distributions() -> None:
     impossible = tagged(("pine", 0.75), ("fir", 0.25), ("yew", 0.0))
     engine = ScriptedEngine([OAKS, impossible])
     completion = only(engine, request(n=4000, options=dict(answers_per_call=100, pick="drawn")))
-    assert engine.asked[0].n == 40
+    assert engine.requests[0].n == 40
     counts = Counter(texts(completion))
     expected = {"oak": 0.35, "elm": 0.15, "pine": 0.375, "fir": 0.125}  # half of .7, .3, .75 and .25
     assert set(counts) == set(expected)
@@ -116,12 +106,12 @@ def test_draws_follow_the_mean_of_the_stated_distributions() -> None:
     assert texts(only(engine, completion.request)) == texts(completion)
 
 
-def test_draws_without_replacement_give_no_text_twice_and_nothing_impossible() -> None:
+def test_draws_without_replacement_are_distinct_and_have_positive_weight() -> None:
     first: Counter[str] = Counter()
     script = tagged(("a", 0.6), ("b", 0.4), ("never", 0.0))
     for seed in range(600):
-        asked = request(n=3, seed=seed, options=dict(pick="drawn", distinct=True))
-        drawn = texts(only(ScriptedEngine([script]), asked))
+        search = request(n=3, seed=seed, options=dict(pick="drawn", distinct=True))
+        drawn = texts(only(ScriptedEngine([script]), search))
         assert sorted(drawn) == ["a", "b"]
         first[drawn[0]] += 1
     assert first["a"] / 600 == pytest.approx(0.6, abs=0.1)  # five standard deviations
@@ -149,7 +139,7 @@ def test_progress_counts_answers_not_calls() -> None:
     ],
     ids=str,
 )
-def test_bad_options_are_named(options: dict[str, Any], message: str) -> None:
+def test_an_invalid_option_is_named_in_the_error(options: dict[str, Any], message: str) -> None:
     with pytest.raises(OptionError, match=message):
         registry.get("verbalized").options.parse(options)
 
@@ -159,36 +149,30 @@ def embedded() -> HFEngine:
     return HFEngine.load()
 
 
-def test_the_embedded_model_cannot_follow_and_the_result_says_so(embedded: HFEngine) -> None:
-    asked = request(n=10, prompt="Numbers 3 5 8 9 target 24", sampling=Sampling(max_tokens=24))
-    completion = only(embedded, asked)
+def test_replies_of_the_embedded_model_are_counted_as_unparsed(embedded: HFEngine) -> None:
+    search = request(n=10, prompt="Numbers 3 5 8 9 target 24", sampling=Sampling(max_tokens=24))
+    completion = only(embedded, search)
     assert completion.details["unparsed"] == len(completion.samples) == 2
     assert completion.details["stated"] == [None, None]
     assert texts(completion) == completion.details["calls"]
     assert completion.cost.tokens == sum(len(sample.token_ids) for sample in completion.samples)
     assert completion.cost.calls == 2
     assert completion.cost.seconds > 0
-    assert texts(only(embedded, asked)) == texts(completion)
-    assert texts(only(embedded, request(n=10, prompt=asked.prompt, sampling=asked.sampling, seed=1))) != texts(
+    assert texts(only(embedded, search)) == texts(completion)
+    assert texts(only(embedded, request(n=10, prompt=search.prompt, sampling=search.sampling, seed=1))) != texts(
         completion
     )
 
 
-def test_over_a_method_that_explores(embedded: HFEngine) -> None:
-    asked = request(
+def test_telemetry_is_that_of_the_inner_method(embedded: HFEngine) -> None:
+    search = request(
         n=15, prompt="Numbers 3 5 8 9 target 24", sampling=Sampling(max_tokens=24), options=dict(over="esamp")
     )
-    completion = only(embedded, asked)
+    completion = only(embedded, search)
     assert completion.telemetry["rows_steered"] > 0
 
 
-def chat_model() -> HFEngine:
-    tokenizer = hf_models.small_tokenizer()
-    tokenizer.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}|{% endfor %}assistant: "
-    return HFEngine(hf_models.small("llama", max_position_embeddings=2048), tokenizer)
-
-
-def test_a_chat_model() -> None:
+def test_replies_of_a_chat_model_are_counted_as_unparsed() -> None:
     completion = only(chat_model(), request(n=10, prompt=CHAT, sampling=Sampling(max_tokens=16)))
     assert len(completion.samples) == completion.details["unparsed"] == 2
     assert completion.cost.prompt_tokens > 200

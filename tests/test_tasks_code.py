@@ -1,4 +1,4 @@
-"""HumanEval and MBPP: what is taken from an answer, and that right programs pass and wrong ones do not."""
+"""HumanEval and MBPP: finding the program of an answer, and grading right and wrong programs."""
 
 import json
 from pathlib import Path
@@ -56,7 +56,7 @@ def mbpp(tmp_path: Path) -> tuple[MBPP, Item]:
     ],
     ids=["one", "last", "cut off", "none", "empty", "inline"],
 )
-def test_the_last_fenced_block(text: str, code: str | None) -> None:
+def test_fenced_returns_the_last_block(text: str, code: str | None) -> None:
     assert fenced(text) == code
 
 
@@ -71,11 +71,11 @@ def test_the_last_fenced_block(text: str, code: str | None) -> None:
     ],
     ids=["def", "comment", "inner", "main", "whole"],
 )
-def test_a_completion_is_cut_at_the_usual_stops(text: str, code: str) -> None:
+def test_a_completion_is_cut_at_the_first_stop(text: str, code: str) -> None:
     assert completion(text) == code
 
 
-def test_code_is_not_run_unless_that_is_allowed(tmp_path: Path) -> None:
+def test_code_runs_only_with_the_option_run_code(tmp_path: Path) -> None:
     task, item = humaneval(tmp_path, allowed=False)
     with pytest.raises(OptionError, match=r"runs code that the model wrote.*run_code = true"):
         task.grade(item, "    return 2 * x")
@@ -97,7 +97,7 @@ def test_code_is_not_run_unless_that_is_allowed(tmp_path: Path) -> None:
     ],
     ids=["rest", "cut", "block", "block of the rest", "whole", "wrong", "exits", "words", "nothing"],
 )
-def test_answers_to_humaneval(tmp_path: Path, text: str, correct: bool, reason: str) -> None:
+def test_humaneval_grades_each_form_of_answer(tmp_path: Path, text: str, correct: bool, reason: str) -> None:
     task, item = humaneval(tmp_path)
     grade = task.grade(item, text)
     assert grade.correct is correct, grade
@@ -116,12 +116,12 @@ def test_answers_to_humaneval(tmp_path: Path, text: str, correct: bool, reason: 
     ],
     ids=["done", "begin", "block", "wrong", "another name"],
 )
-def test_answers_to_mbpp(tmp_path: Path, text: str, correct: bool) -> None:
+def test_mbpp_grades_each_form_of_answer(tmp_path: Path, text: str, correct: bool) -> None:
     task, item = mbpp(tmp_path)
     assert task.grade(item, text).correct is correct
 
 
-def test_the_same_program_has_the_same_canonical_form(tmp_path: Path) -> None:
+def test_programs_that_differ_in_spaces_have_one_canonical_form(tmp_path: Path) -> None:
     if available().missing:
         pytest.skip("this machine cannot isolate a model's code")
     task, item = humaneval(tmp_path)
@@ -139,7 +139,7 @@ def test_the_prompt_of_mbpp_shows_the_tests(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("lacking", ["task_id", "prompt", "entry_point", "test"])
-def test_a_row_that_lacks_something_is_refused(tmp_path: Path, lacking: str) -> None:
+def test_a_row_without_a_field_is_an_error_that_names_it(tmp_path: Path, lacking: str) -> None:
     file = tmp_path / "items.jsonl"
     file.write_text(json.dumps({key: value for key, value in DOUBLE.items() if key != lacking}))
     with pytest.raises(InputError, match=f"problem 1.*{lacking}"):
@@ -154,7 +154,7 @@ def test_the_tasks_are_installed(name: str) -> None:
 @needs_data
 @needs_isolation
 @pytest.mark.parametrize("place", [0, 10, 32, 38, 50, 163])  # 32, 38 and 50: the tests use helpers of the prompt
-def test_solutions_of_humaneval_pass_and_others_do_not(place: int) -> None:
+def test_humaneval_reference_solutions_pass_and_wrong_ones_fail(place: int) -> None:
     file = SHARED / "HumanEval.jsonl.gz"
     task = HumanEval.build(CodeOptions(data=str(file), run_code=True))
     assert len(task.items()) == 164
@@ -166,8 +166,8 @@ def test_solutions_of_humaneval_pass_and_others_do_not(place: int) -> None:
 
 @needs_data
 @needs_isolation
-@pytest.mark.parametrize("place", [0, 11, 100, 600])  # 600: a class of the program's
-def test_solutions_of_mbpp_pass_and_others_do_not(place: int) -> None:
+@pytest.mark.parametrize("place", [0, 11, 100, 600])  # 600: the tests use a class of the program
+def test_mbpp_reference_solutions_pass_and_wrong_ones_fail(place: int) -> None:
     file = SHARED / "mbpp.jsonl"
     task = MBPP.build(CodeOptions(data=str(file), run_code=True))
     assert len(task.items()) == 974

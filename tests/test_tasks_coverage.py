@@ -1,4 +1,4 @@
-"""The coverage task: its lists of right answers, and which answer a text gives, in the many ways chat models write."""
+"""The coverage task: its lists of right answers, and the grades of answers in the style of chat models."""
 
 import json
 import string
@@ -65,7 +65,7 @@ COUNTS = {
 # ---- the data
 
 
-def test_there_are_enough_questions_in_a_stable_order() -> None:
+def test_there_are_at_least_fifty_questions_in_file_order() -> None:
     items = Coverage.build(CoverageOptions()).items()
     assert len(items) == len(QUESTIONS) >= 50
     assert [item.id for item in items] == [f"coverage/{name}" for name in QUESTIONS]
@@ -74,7 +74,7 @@ def test_there_are_enough_questions_in_a_stable_order() -> None:
     assert all(item.prompt.startswith("Name one ") for item in items)
 
 
-def test_options_choose_complete_or_selected_lists() -> None:
+def test_the_option_answers_selects_closed_or_open_questions() -> None:
     chosen = {
         wanted: Coverage.build(CoverageOptions(answers=wanted)).items()  # type: ignore[arg-type]
         for wanted in ("all", "closed", "open")
@@ -87,17 +87,17 @@ def test_options_choose_complete_or_selected_lists() -> None:
 
 
 @pytest.mark.parametrize("name", COUNTS)
-def test_complete_lists_have_their_known_size(name: str) -> None:
+def test_closed_lists_have_their_known_size(name: str) -> None:
     assert QUESTIONS[name].closed
     assert len(QUESTIONS[name].answers) == COUNTS[name]
 
 
-def test_selections_are_large() -> None:
+def test_open_lists_have_at_least_28_answers() -> None:
     for name, question in QUESTIONS.items():
         assert question.closed or len(question.answers) >= 28, name
 
 
-def test_lists_that_contain_each_other_agree() -> None:
+def test_overlapping_lists_are_consistent() -> None:
     lists = {name: set(question.answers) for name, question in QUESTIONS.items()}
     assert lists["eu-member"] < lists["european-country"] < lists["country"]
     assert lists["african-country"] < lists["country"]
@@ -120,7 +120,7 @@ def test_no_name_belongs_to_two_answers() -> None:
 
 
 @pytest.mark.parametrize("name", QUESTIONS)
-def test_every_name_is_read_as_its_answer(name: str) -> None:
+def test_every_name_is_graded_as_its_answer(name: str) -> None:
     for answer, more in QUESTIONS[name].answers.items():
         for written in (answer, *more):
             for text in (written, f"**{written.upper()}**.", f"Sure! One answer is {written}, because I like it."):
@@ -129,10 +129,10 @@ def test_every_name_is_read_as_its_answer(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", QUESTIONS)
-def test_the_question_itself_holds_no_answer(name: str) -> None:
+def test_the_words_of_a_question_are_not_an_answer(name: str) -> None:
     prompt = QUESTIONS[name].prompt
-    asked = prompt.split(". ")[0].removeprefix("Name ")
-    for text in (prompt, f"{asked}:", f"Here is {asked}", f"Sure! The name of {asked} is", f"{asked.upper()}?"):
+    wanted = prompt.split(". ")[0].removeprefix("Name ")
+    for text in (prompt, f"{wanted}:", f"Here is {wanted}", f"Sure! The name of {wanted} is", f"{wanted.upper()}?"):
         grade = ANSWERS[name].grade(text)
         assert (grade.correct, grade.canonical) == (False, None), text
 
@@ -141,27 +141,27 @@ def test_the_question_itself_holds_no_answer(name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "text", "canonical"), RIGHT, ids=lambda value: ascii(value)[:50])
-def test_right_answers_are_recognised(name: str, text: str, canonical: str) -> None:
+def test_right_answers_are_correct(name: str, text: str, canonical: str) -> None:
     grade = ANSWERS[name].grade(text)
     assert (grade.correct, grade.canonical, grade.reason) == (True, canonical, "correct")
 
 
 @pytest.mark.parametrize(("name", "text", "reason"), WRONG, ids=lambda value: ascii(value)[:50])
-def test_wrong_answers_are_refused(name: str, text: str, reason: str) -> None:
+def test_wrong_answers_are_incorrect_with_a_reason(name: str, text: str, reason: str) -> None:
     grade = ANSWERS[name].grade(text)
     assert (grade.correct, grade.reason) == (False, reason)
     assert (grade.canonical is None) is (reason != "not a right answer")
 
 
-def test_wrong_answers_that_are_the_same_have_one_canonical_form() -> None:
+def test_equal_wrong_answers_have_one_canonical_form() -> None:
     texts = ("Toronto", "**toronto**.", "One US state is Toronto.", "Sure! The answer is: Toronto")
     assert {ANSWERS["us-state"].grade(text).canonical for text in texts} == {"toronto"}
 
 
-def test_items_of_other_tasks_are_refused() -> None:
+def test_an_item_outside_of_the_task_is_an_error() -> None:
     task = Coverage.build(CoverageOptions(answers="closed"))
     assert task.grade(task.items()[0], "Ohio").canonical == "Ohio"
-    with pytest.raises(TypeError, match="coverage/fruit is no coverage item"):
+    with pytest.raises(TypeError, match="coverage/fruit is not an item of this coverage task"):
         task.grade(Item("coverage/fruit", ""), "Mango")
 
 
@@ -199,7 +199,9 @@ PIECES = st.sampled_from(
 
 
 @given(NAMES, st.sampled_from(OPENINGS), st.sampled_from(CLOSINGS))
-def test_filler_around_a_right_answer_keeps_it(which: tuple[str, str], opening: str, closing: str) -> None:
+def test_fillers_around_a_right_answer_do_not_change_the_grade(
+    which: tuple[str, str], opening: str, closing: str
+) -> None:
     name, answer = which
     grade = ANSWERS[name].grade(opening + answer + closing)
     assert (grade.correct, grade.canonical) == (True, answer)
@@ -221,7 +223,7 @@ def test_numbers_are_whole_words() -> None:
 
 
 @given(st.lists(st.text(alphabet=string.ascii_letters + " \n.,:-'é1", max_size=12), max_size=10).map(" ".join))
-def test_words_cover_the_text_without_its_signs(text: str) -> None:
+def test_words_cover_all_letters_and_digits_of_the_text(text: str) -> None:
     together = "".join(word.text for word in words(text))
     kept = [sign for sign in unicodedata.normalize("NFD", text.casefold()) if sign.isascii() and sign.isalnum()]
     assert [sign for sign in together if sign.isalnum()] == kept
@@ -230,7 +232,7 @@ def test_words_cover_the_text_without_its_signs(text: str) -> None:
 @pytest.mark.parametrize(
     "piece", ["Texas ", "1.", "a.", "'", "*.", "1,", ":\n", "\n", "-", "é", "Sure! ", "not ", "St. "]
 )
-def test_a_megabyte_is_graded(piece: str) -> None:
+def test_a_text_of_a_megabyte_is_graded_by_its_beginning(piece: str) -> None:
     long = piece * (2**20 // len(piece))
     assert len(words(long)) <= LONGEST
     for text in (long, long + "Texas", " " * 2**20 + "Texas"):
@@ -241,7 +243,7 @@ def test_a_megabyte_is_graded(piece: str) -> None:
 # ---- the task in a study
 
 
-def test_it_is_listed_with_its_option(capsys: pytest.CaptureFixture[str]) -> None:
+def test_coverage_is_listed_with_its_option(capsys: pytest.CaptureFixture[str]) -> None:
     assert registry.get("coverage") is Coverage
     assert main(["study", "tasks", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)["coverage"]
@@ -249,14 +251,14 @@ def test_it_is_listed_with_its_option(capsys: pytest.CaptureFixture[str]) -> Non
     assert listed["options"]["answers"]["default"] == "all"
 
 
-def test_the_report_counts_distinct_right_answers() -> None:
-    told = {measure.name: measure.summary for measure in MEASURES}
-    assert told["distinct"] == "different right answers of a group"
-    assert told["pass@1"] == "share of right samples"
+def test_reports_have_a_measure_of_distinct_right_answers() -> None:
+    summaries = {measure.name: measure.summary for measure in MEASURES}
+    assert summaries["distinct"] == "different right answers of a group"
+    assert summaries["pass@1"] == "share of right samples"
 
 
 @pytest.mark.parametrize("name", ["coverage-smollm2", "gsm8k-smollm2", "writing-smollm2"])
-def test_the_study_states_its_question_before_its_settings(root: Path, name: str) -> None:
+def test_each_study_file_begins_with_question_comparison_and_size(root: Path, name: str) -> None:
     path = root / "studies" / f"{name}.toml"
     head = path.read_text().partition("\nname = ")[0]
     assert all(line.startswith("#") for line in head.splitlines())

@@ -1,4 +1,4 @@
-"""Every task that reads data: from a file named in a study, and one clear error without a file and a network."""
+"""Every task that loads data: from a file named in a study, and one clear error without a file and a network."""
 
 import json
 import logging
@@ -37,21 +37,21 @@ FILES: dict[str, tuple[str, Any]] = {
     "noveltybench": ("a.jsonl", {"id": "curated-0", "prompt": "A name?"}),
     "tot_text": ("sentences.txt", "One. Two. Three. Four.\n"),
 }
-"""One problem of each: the file's name, and its row or text."""
+"""One problem of each task: the name of the file, and its row or text."""
 OFFLINE = """
 import json
 import sys
 from esamp.errors import EsampError
 from esamp.tasks import registry
 
-told = {}
+errors = {}
 for name in sys.argv[1:]:
     task = registry.get(name)
     try:
         task.build(task.options())
     except EsampError as error:
-        told[name] = [type(error).__name__, str(error)]
-print(json.dumps(told))
+        errors[name] = [type(error).__name__, str(error)]
+print(json.dumps(errors))
 """
 
 
@@ -73,30 +73,30 @@ def study(folder: Path, task: str) -> config.Study:
     return config.read(folder / "study.toml")
 
 
-def test_every_task_with_data_is_here() -> None:
+def test_these_tests_cover_every_task_with_the_option_data() -> None:
     reading = {name for name in registry.names() if "data" in registry.get(name).options.model_fields}
     assert reading == set(FILES)
 
 
 @pytest.mark.parametrize("task", sorted(FILES))
-def test_a_study_names_the_file(tmp_path: Path, task: str) -> None:
+def test_a_study_loads_the_file_named_in_its_options(tmp_path: Path, task: str) -> None:
     [problems] = load_tasks(study(tmp_path, task)).values()
     assert len(problems.items) == 1
     assert problems.items[0].prompt
 
 
 @pytest.mark.parametrize("level", [logging.NOTSET, logging.INFO])
-def test_the_hub_does_not_tell_its_attempts(level: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_hub_log_is_silent_while_loading(level: int, caplog: pytest.LogCaptureFixture) -> None:
     log = logging.getLogger("huggingface_hub.utils")
     with caplog.at_level(level, "huggingface_hub"):
-        with sources._one_error():
+        with sources._quiet_hub():
             log.warning("Retrying in 1s")
         assert logging.getLogger("huggingface_hub").level == level
         assert not caplog.records
 
 
 @pytest.mark.parametrize("task", sorted(FILES))
-def test_a_file_that_is_not_there_is_named(tmp_path: Path, task: str) -> None:
+def test_a_missing_file_error_names_the_file(tmp_path: Path, task: str) -> None:
     wanted = study(tmp_path, task)
     file = tmp_path / FILES[task][0]
     file.unlink()
@@ -110,9 +110,9 @@ def test_without_a_network_one_error_names_the_option(tmp_path: Path) -> None:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    told = json.loads(done.stdout)
-    assert set(told) == set(FILES)
-    for name, (kind, text) in told.items():
+    errors = json.loads(done.stdout)
+    assert set(errors) == set(FILES)
+    for name, (kind, text) in errors.items():
         assert kind == "InputError", name
         assert re.search("--data ([^ ,]+), or write options = { data = '\\1' } into the study", text), name
         assert "\n" not in text
@@ -125,7 +125,7 @@ def written(tmp_path: Path, *tasks: str) -> Path:
     return path
 
 
-def test_a_flag_names_the_file(tmp_path: Path) -> None:
+def test_the_flag_data_sets_the_file_of_each_task(tmp_path: Path) -> None:
     [spec] = config.read(written(tmp_path, "gsm8k"), ["some=where.jsonl"]).tasks
     assert spec.options == {"data": "some=where.jsonl"}
     both = config.read(written(tmp_path, "gsm8k", "math500"), ["math500=b.jsonl", "gsm8k=a.jsonl"])
@@ -142,6 +142,6 @@ def test_a_flag_names_the_file(tmp_path: Path) -> None:
     ],
     ids=["whose", "unknown", "none"],
 )
-def test_a_flag_that_fits_no_task_is_refused(tmp_path: Path, tasks: tuple[str, ...], given: str, words: str) -> None:
+def test_a_flag_that_fits_no_task_is_an_error(tmp_path: Path, tasks: tuple[str, ...], given: str, words: str) -> None:
     with pytest.raises(OptionError, match=words):
         config.read(written(tmp_path, *tasks), [given])

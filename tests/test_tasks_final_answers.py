@@ -1,4 +1,4 @@
-"""Final answers as chat models write them: every task reads the same forms, and no task reads a thought."""
+"""Final answers in the style of chat models: all tasks read the same notations, and no task reads thoughts."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -18,10 +18,10 @@ from esamp.tasks.final_answer import final_answer, stated, undressed
 from esamp.tasks.gpqa import GPQA
 from esamp.tasks.math_answer import GSM8K, Math500, answer_of
 from esamp.tasks.math_text import normal
+from esamp.tasks.math_verifier import MathVerifier
 from esamp.tasks.numerals import number, number_in_words
 from esamp.tasks.thought import without_thought
 from esamp.tasks.tot_text import ToTText
-from esamp.tasks.verifier import Verifier
 from growth import assert_linear
 
 pytest.importorskip("math_verify", reason="math-verify is not installed: pip install -e '.[tasks]'")
@@ -29,13 +29,13 @@ TWENTY_FOUR = "6 / (5 / 4 - 1)"  # of 1 4 5 6
 
 
 @pytest.fixture(scope="module")
-def verifier() -> Iterator[Verifier]:
-    with Verifier() as found:
+def verifier() -> Iterator[MathVerifier]:
+    with MathVerifier() as found:
         yield found
 
 
 def contest(answer: int, text: str) -> Grade:
-    return Contest("aime24", []).grade(Item("aime24/00", "", {"answer": answer}), text)
+    return Contest([]).grade(Item("aime24/00", "", {"answer": answer}), text)
 
 
 def letter(gold: str, text: str) -> bool:
@@ -78,7 +78,7 @@ def test_thoughts_are_removed(text: str, left: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def graders(verifier: Verifier) -> dict[str, tuple[Callable[[str], Grade], str]]:
+def graders(verifier: MathVerifier) -> dict[str, tuple[Callable[[str], Grade], str]]:
     """A grader and a right answer of every task that grades without running code."""
     five, sentences = {"answer": "5"}, ["One ends.", "Two ends.", "Three ends.", "Four ends."]
     states = next(item for item in Coverage.build(CoverageOptions()).items() if "Texas" in json.dumps(dict(item.data)))
@@ -98,7 +98,7 @@ def graders(verifier: Verifier) -> dict[str, tuple[Callable[[str], Grade], str]]
 
 
 @pytest.mark.parametrize("task", ["aime", "math500", "gsm8k", "gpqa", "countdown", "tot_text", "coverage"])
-def test_a_thought_is_no_answer(graders: dict[str, tuple[Callable[[str], Grade], str]], task: str) -> None:
+def test_answers_in_thoughts_do_not_count(graders: dict[str, tuple[Callable[[str], Grade], str]], task: str) -> None:
     grade, right = graders[task]
     assert grade(right).correct
     assert grade(f"<think>hm</think>\n{right}").correct
@@ -109,7 +109,7 @@ def test_a_thought_is_no_answer(graders: dict[str, tuple[Callable[[str], Grade],
     assert not grade(f"{right}</think>\nI do not know.").correct
 
 
-def test_votes_take_no_answer_from_a_thought() -> None:
+def test_votes_ignore_answers_in_thoughts() -> None:
     assert key("<think>Answer: 3</think>Answer: 4", "auto") == "4"
     assert key("<think>Answer: 3", "auto") is None
     assert key(r"<think>\boxed{3}</think>", "boxed") is None
@@ -139,7 +139,7 @@ def test_votes_take_no_answer_from_a_thought() -> None:
     ],
     ids=ascii,
 )
-def test_boxes(text: str, inside: list[str]) -> None:
+def test_boxes_are_found_in_every_notation(text: str, inside: list[str]) -> None:
     assert [box.inside for box in boxes(text)] == inside
 
 
@@ -160,11 +160,11 @@ def test_boxes(text: str, inside: list[str]) -> None:
     ],
     ids=ascii,
 )
-def test_answers_behind_a_mark(text: str, answer: str | None) -> None:
+def test_answers_after_a_mark_are_found(text: str, answer: str | None) -> None:
     assert stated(text) == answer
 
 
-def test_a_box_counts_before_a_mark_and_a_colon_before_a_verb() -> None:
+def test_a_box_has_priority_over_a_colon_and_a_colon_over_a_verb() -> None:
     assert final_answer("Answer: 3 or \\boxed{4}") == "4"
     assert final_answer("Answer: 3\nSo the answer is odd.") == "3"
     assert final_answer("So the answer is 3.") == "3."
@@ -172,7 +172,7 @@ def test_a_box_counts_before_a_mark_and_a_colon_before_a_verb() -> None:
 
 
 @pytest.mark.parametrize(
-    "dressed",
+    "marked_up",
     [
         *("9", "**9**", "$9$", "`9`", r"\(9\)", r"\[9\]", "$$9$$", r"\boxed{9}", "9.", "“9”", "'9'", "<9>", "[[9]]"),
         *(
@@ -187,14 +187,14 @@ def test_a_box_counts_before_a_mark_and_a_colon_before_a_verb() -> None:
         *("<answer>9</answer>", "*9*.", "{9}", "```9```", r"9\quad"),
     ],
 )
-def test_whatever_an_answer_is_dressed_in(dressed: str) -> None:
-    assert undressed(dressed) == "9"
-    assert key(f"Answer: {dressed}", "auto") == "9"
-    assert contest(9, f"so \\boxed{{{dressed}}}").correct
+def test_markup_around_an_answer_is_removed(marked_up: str) -> None:
+    assert undressed(marked_up) == "9"
+    assert key(f"Answer: {marked_up}", "auto") == "9"
+    assert contest(9, f"so \\boxed{{{marked_up}}}").correct
 
 
 @pytest.mark.parametrize("bare", ["a$b$c", "$a$ and $b$", "{a}{b}", r"\text{a} \text{b}", "f(x)", "`a` or `b`"])
-def test_what_is_within_an_answer_stays(bare: str) -> None:
+def test_markup_inside_an_answer_stays(bare: str) -> None:
     assert undressed(bare) == bare
 
 
@@ -247,7 +247,7 @@ def test_what_is_within_an_answer_stays(bare: str) -> None:
     ],
     ids=ascii,
 )
-def test_numbers(text: str, value: str | None) -> None:
+def test_numbers_are_read_in_every_notation(text: str, value: str | None) -> None:
     assert number(text) == value
 
 
@@ -273,11 +273,11 @@ def test_numbers(text: str, value: str | None) -> None:
     ],
     ids=ascii,
 )
-def test_numbers_in_sentences(text: str, value: str | None) -> None:
+def test_the_number_of_a_sentence_is_read(text: str, value: str | None) -> None:
     assert number_in_words(text) == value
 
 
-def test_a_contest_takes_negative_answers(tmp_path: Path) -> None:
+def test_a_contest_accepts_negative_answers(tmp_path: Path) -> None:
     file = tmp_path / "amc.jsonl"
     file.write_text(json.dumps({"problem": "What is 4 - 9?", "answer": -5.0}))
     task = Contest.build(ContestOptions.parse({"contest": "amc23", "data": str(file)}))
@@ -321,7 +321,7 @@ def test_a_contest_takes_negative_answers(tmp_path: Path) -> None:
         *(r"Answer: \(D\), as shown", 'Answer: "D", as shown', "Answer: “D”, as shown", "Answer: ‘D’ (hexane)"),
     ],
 )
-def test_letters_of_options(text: str) -> None:
+def test_letters_of_options_are_read_in_every_notation(text: str) -> None:
     assert letter("D", text)
 
 
@@ -334,7 +334,7 @@ def test_letters_of_options(text: str) -> None:
         *("Answer: A(OH)2", "Answer: A–B", "Answer: A = B", "Answer: A1", "answer: a or b"),
     ],
 )
-def test_articles_formulas_and_several_letters_are_no_option(text: str) -> None:
+def test_articles_formulas_and_several_letters_are_not_options(text: str) -> None:
     assert not letter("A", text)
 
 
@@ -359,7 +359,7 @@ def test_articles_formulas_and_several_letters_are_no_option(text: str) -> None:
         f"Answer: {TWENTY_FOUR}\nSo the answer is 24.",
     ],
 )
-def test_expressions_as_they_are_written(text: str) -> None:
+def test_expressions_are_read_in_every_notation(text: str) -> None:
     assert game(text)
 
 
@@ -376,11 +376,11 @@ def test_expressions_as_they_are_written(text: str) -> None:
         *(f"{TWENTY_FOUR}", "Answer: 6 ** 4 - 5 * 1", f"Answer: {TWENTY_FOUR} or 24"),
     ],
 )
-def test_wrong_expressions(text: str) -> None:
+def test_wrong_expressions_are_incorrect(text: str) -> None:
     assert not game(text)
 
 
-def test_times_as_a_letter_or_as_nothing() -> None:
+def test_multiplication_may_be_written_as_x_or_without_a_sign() -> None:
     assert grade_answer(Problem((2, 3, 4), 24), "Answer: 2 x 3 x 4").correct
     assert grade_answer(Problem((2, 3, 4), 14), "Answer: 2(3 + 4)").correct
 
@@ -447,7 +447,7 @@ def test_times_as_a_letter_or_as_nothing() -> None:
     ],
     ids=ascii,
 )
-def test_formulas(verifier: Verifier, gold: str, text: str, right: bool) -> None:
+def test_formulas_are_compared_with_the_reference(verifier: MathVerifier, gold: str, text: str, right: bool) -> None:
     assert Math500([], verifier).grade(Item("x", "", {"answer": gold}), text).correct is right
 
 
@@ -471,7 +471,7 @@ def test_formulas(verifier: Verifier, gold: str, text: str, right: bool) -> None
     ],
     ids=ascii,
 )
-def test_word_problems(verifier: Verifier, gold: str, text: str, right: bool) -> None:
+def test_gsm8k_reads_numbers_and_sentences(verifier: MathVerifier, gold: str, text: str, right: bool) -> None:
     assert GSM8K([], verifier).grade(Item("x", "", {"answer": gold}), text).correct is right
 
 
@@ -479,9 +479,9 @@ def test_word_problems(verifier: Verifier, gold: str, text: str, right: bool) ->
 
 
 @given(st.text(alphabet="\\boxed{}$*_.answer: is#1,2 x^()<>[]\n", max_size=120))
-def test_any_text_has_an_answer_or_none(text: str) -> None:
-    said = final_answer(without_thought(text))
-    assert said is None or isinstance(undressed(said), str)
+def test_any_text_yields_an_answer_or_none(text: str) -> None:
+    answer = final_answer(without_thought(text))
+    assert answer is None or isinstance(undressed(answer), str)
     assert number(text) is None or float(str(number(text))) is not None
     normal(text)
 
@@ -520,7 +520,7 @@ def test_any_text_has_an_answer_or_none(text: str) -> None:
     ],
 )
 @pytest.mark.parametrize("around", ["{}", "\\boxed{{{}}}", "Answer: {}", "#### {}"])
-def test_the_work_grows_linearly_with_a_hostile_text(piece: str, around: str) -> None:
+def test_run_time_is_linear_on_hostile_texts(piece: str, around: str) -> None:
     def read(text: str) -> None:
         plain = without_thought(text)
         answer_of(plain, several=True)

@@ -1,4 +1,4 @@
-"""GPQA: letters as models give them, an order of options that is for ever the same, and no text that leaves memory."""
+"""GPQA: reading the chosen letter, the fixed order of options, and the privacy of the questions."""
 
 import base64
 import csv
@@ -90,23 +90,23 @@ def written(folder: Path) -> str:
     ],
     ids=ascii,
 )
-def test_letters(text: str, letter: str | None) -> None:
+def test_the_last_letter_given_as_an_answer_is_found(text: str, letter: str | None) -> None:
     assert last_letter(text) == letter
 
 
 @given(st.text(alphabet="Answer: ABCD()\\boxed{}*\n", max_size=80))
-def test_any_text_has_a_letter_or_none(text: str) -> None:
+def test_any_text_yields_a_letter_or_none(text: str) -> None:
     assert last_letter(text) in {"A", "B", "C", "D", None}
     assert last_letter(f"{text}\nAnswer: C") == "C"
 
 
 @pytest.mark.timeout(20)
-def test_long_texts_take_no_time() -> None:
+def test_long_texts_finish_within_the_time_limit() -> None:
     for piece in ("answer", "answer: ", r"\boxed{", "answer" + " *" * 50, "answer: ((((", " " * 50):
         assert last_letter(piece * 20_000) is None
 
 
-def test_options_are_shuffled_once_and_for_ever(tmp_path: Path) -> None:
+def test_the_order_of_options_is_fixed_by_the_record_id(tmp_path: Path) -> None:
     items = GPQA.build(SourceOptions(data=written(tmp_path))).items()
     assert items == GPQA.build(SourceOptions(data=written(tmp_path))).items()
     for row, item in zip(ROWS, items, strict=True):
@@ -116,18 +116,18 @@ def test_options_are_shuffled_once_and_for_ever(tmp_path: Path) -> None:
         assert sorted(letters.values()) == list("ABCD")
         assert item.prompt.startswith(row["Question"])
         assert row["Explanation"] not in item.prompt
-    assert items[0].id == "gpqa/e58c3af46f84"  # a change of the order or the ids would mix two kinds of records
+    assert items[0].id == "gpqa/e58c3af46f84"  # other ids or another order would make stored records inconsistent
     assert [item.data["answer"] for item in items] == list("BAACDCCB")
 
 
-def test_the_right_option_has_no_favourite_place(tmp_path: Path) -> None:
+def test_right_options_are_spread_evenly_over_the_letters(tmp_path: Path) -> None:
     rows = [ROWS[0] | {"Record ID": f"rec{place}"} for place in range(800)]
     (tmp_path / "a.json").write_text(json.dumps(rows))
     counts = Counter(item.data["answer"] for item in GPQA.build(SourceOptions(data=str(tmp_path / "a.json"))).items())
     assert all(150 < counts[letter] < 250 for letter in "ABCD")
 
 
-def test_grades_have_a_letter_and_nothing_else() -> None:
+def test_grades_contain_only_the_letter() -> None:
     item = Item("gpqa/x", "the question", {"answer": "C"})
     task = GPQA([item])
     for text, correct, letter in (
@@ -140,7 +140,7 @@ def test_grades_have_a_letter_and_nothing_else() -> None:
         assert grade.reason in {"correct", "another letter", "no answer"}
 
 
-def test_errors_tell_the_place_alone(tmp_path: Path) -> None:
+def test_errors_name_the_row_and_quote_nothing(tmp_path: Path) -> None:
     for rows in ([ROWS[0], ROWS[0]], [{"Question": ROWS[0]["Question"]}], [{"Correct Answer": "wombatine"}]):
         (tmp_path / "a.json").write_text(json.dumps(rows))
         with pytest.raises(InputError, match="gpqa, question") as error:
@@ -152,7 +152,7 @@ def test_errors_tell_the_place_alone(tmp_path: Path) -> None:
     assert not any(secret in str(error.value) for secret in SECRETS)
 
 
-def test_records_and_keys_hold_nothing_of_a_question(tmp_path: Path) -> None:
+def test_records_and_keys_contain_no_text_of_a_question(tmp_path: Path) -> None:
     task = GPQA.build(SourceOptions(data=written(tmp_path)))
     item = task.items()[0]
     sample = Sample(0, f"{item.prompt}\nAnswer: {item.data['answer']}", (1, 2, 3), "stop")
@@ -166,7 +166,7 @@ def test_records_and_keys_hold_nothing_of_a_question(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_a_study_leaves_no_text_on_disk_or_screen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_study_writes_and_prints_no_text_of_a_question(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "data").mkdir()
     study, store, out = tmp_path / "study.toml", tmp_path / "store", tmp_path / "report"
     study.write_text(f"""
@@ -194,9 +194,9 @@ def test_a_study_leaves_no_text_on_disk_or_screen(tmp_path: Path, capsys: pytest
     chunks = re.findall(r'<script type="text/plain"[^>]*>([^<]*)<', texts[out / "index.html"])
     assert len(chunks) == 2  # problems
     unpacked = [zlib.decompress(base64.b64decode(chunk)).decode() for chunk in chunks]
-    told = "".join([*texts.values(), *unpacked, *map(str, files), shown.out, shown.err])
-    assert "gpqa/" in told
-    assert not [secret for secret in SECRETS if secret in told]
+    output = "".join([*texts.values(), *unpacked, *map(str, files), shown.out, shown.err])
+    assert "gpqa/" in output
+    assert not [secret for secret in SECRETS if secret in output]
     for file in store.glob("cells/*/records.jsonl"):
         for line in file.read_text().splitlines():
             values = json.loads(line)

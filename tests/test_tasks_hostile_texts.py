@@ -1,11 +1,11 @@
-"""The readers of answers on hostile texts of 1 MB: four times the text is four times the work, whatever it is."""
+"""Run time of the functions that read answers, on hostile texts of up to 1 MB: it must be linear in the text."""
 
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from esamp.search import stated
+from esamp.search import stated_answers
 from esamp.tasks import registry
 from esamp.tasks.base import Item
 from esamp.tasks.code import MBPP, CodeOptions, HumanEval, fenced, plain_code
@@ -16,13 +16,13 @@ from esamp.tasks.final_answer import undressed
 from esamp.tasks.gpqa import last_letter
 from esamp.tasks.livecodebench import LiveCodeBench, LiveCodeBenchOptions
 from esamp.tasks.math_answer import GSM8K, Math500
+from esamp.tasks.math_verifier import MathVerifier
 from esamp.tasks.reasoning_gym import answer_of
 from esamp.tasks.thought import without_thought
-from esamp.tasks.verifier import Verifier
 from growth import FACTOR, assert_linear
 
 SIZE = (1 << 20) // FACTOR
-"""The larger of the two texts has 1 MB."""
+"""Characters of the smaller text; the larger one has 1 MB."""
 HEAD = 'def triple(x):\n    """ Three times x. """\n'
 FUNCTION = Item("humaneval/0", HEAD, {"tests": "check(triple)", "setup": HEAD, "names": "triple"})
 BASIC = Item("mbpp/0", "", {"tests": "assert triple(2) == 6", "setup": "", "names": ""})
@@ -31,8 +31,8 @@ METHOD = Item("livecodebench/1", "", {"method": "triple", "tests": ""})
 SEVEN = Item("math/0", "", {"answer": "7"})
 
 
-class NeverSame(Verifier):
-    """Long answers never reach the process that compares formulas."""
+class NeverSame(MathVerifier):
+    """Finds no two formulas equal and starts no process."""
 
     def same(self, gold: str, answer: str) -> bool:
         return False
@@ -59,7 +59,7 @@ def coverage(text: str) -> None:
 
 
 def contest(text: str) -> None:
-    Contest("aime24", []).grade(SEVEN, text)
+    Contest([]).grade(SEVEN, text)
 
 
 def numbers_game(text: str) -> None:
@@ -82,15 +82,15 @@ READERS: dict[Callable[[str], Any], tuple[str, ...]] = {
     contest: ("\\boxed{|9", "\\boxed{|1\\,", "|\\boxed 1"),
     coverage: ("|Texas, ", "|not ", "1. |Ohio\n", "|and "),
     gym: ("|<answer>", "<answer>|1</answer>", "Answer: |$", "|</answer>\n"),
-    stated.parse: ("|<response>", '[|{"text":', "<text>|<", "|[{"),
+    stated_answers.parse: ("|<response>", '[|{"text":', "<text>|<", "|[{"),
 }
-"""For each reader, texts in which what follows the bar is repeated; a brace that closes a box is not."""
+"""For each reader, texts in which the part after the bar is repeated, except a brace that closes a box."""
 CASES = [(reader, text) for reader, texts in READERS.items() for text in texts]
 
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("reader", "text"), CASES, ids=[f"{each.__name__}-{text!a}" for each, text in CASES])
-def test_the_work_grows_linearly_up_to_a_megabyte(reader: Callable[[str], Any], text: str) -> None:
+def test_run_time_is_linear_up_to_a_megabyte(reader: Callable[[str], Any], text: str) -> None:
     before, _, piece = text.partition("|")
     end = "}" if before.endswith("{1") else ""
     piece = piece.removesuffix(end)

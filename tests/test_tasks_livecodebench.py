@@ -1,4 +1,4 @@
-"""LiveCodeBench: hidden tests are unpacked without running anything, programs judged by what they print or return."""
+"""LiveCodeBench: safe unpacking of hidden tests, and grading programs by what they print or return."""
 
 import base64
 import gzip
@@ -25,7 +25,7 @@ def cases(kind: str, *pairs: tuple[str, str]) -> list[dict[str, str]]:
 
 
 def packed(value: Any, protocol: int = 4) -> str:
-    """As the data set has it: a pickled JSON text, compressed, in Base64."""
+    """The format of the data set: a pickled JSON text, compressed and in Base64."""
     return base64.b64encode(zlib.compress(pickle.dumps(json.dumps(value), protocol))).decode()
 
 
@@ -67,14 +67,14 @@ def block(code: str) -> str:
 # ---- the problems
 
 
-def test_the_task_is_installed_and_states_its_window() -> None:
+def test_the_summary_states_the_number_of_problems_and_their_dates() -> None:
     task = registry.get("livecodebench")
     assert task.name == "livecodebench"
     assert "167 problems" in task.summary
     assert "from October 2024 to January 2025" in task.summary
 
 
-def test_prompts(tmp_path: Path) -> None:
+def test_prompts_ask_for_a_program_or_complete_the_starter_code(tmp_path: Path) -> None:
     program, function = built(tmp_path).items()
     assert program.id == "livecodebench/abc900_a"
     assert program.prompt.startswith(
@@ -89,7 +89,7 @@ def test_prompts(tmp_path: Path) -> None:
         assert item.prompt.endswith("\n```")
 
 
-def test_an_item_is_another_one_when_its_hidden_tests_are(tmp_path: Path) -> None:
+def test_item_data_changes_with_the_hidden_tests(tmp_path: Path) -> None:
     data = [
         built(tmp_path, SUM | {"private_test_cases": packed(hidden)}).items()[0].data["tests"]
         for hidden in (cases("stdin", ("1", "1")), cases("stdin", ("1", "2")))
@@ -108,12 +108,14 @@ def test_an_item_is_another_one_when_its_hidden_tests_are(tmp_path: Path) -> Non
     ],
     ids=str,
 )
-def test_the_window_is_of_whole_days(tmp_path: Path, start: str | None, end: str | None, count: int) -> None:
+def test_the_first_and_the_last_day_are_included(
+    tmp_path: Path, start: str | None, end: str | None, count: int
+) -> None:
     assert len(built(tmp_path, start=start, end=end).items()) == count
 
 
-def test_an_empty_window_and_wrong_days_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no problem is from 2026-01-01 to now"):
+def test_an_empty_time_range_and_invalid_days_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no problem is from the days 2026-01-01"):
         built(tmp_path, start="2026-01-01")
     for wrong in ("2024-13-01", "October", ""):
         with pytest.raises(OptionError, match="start"):
@@ -127,21 +129,21 @@ def test_an_empty_window_and_wrong_days_are_refused(tmp_path: Path) -> None:
         ({"contest_date": "soon"}, "problem 1: its contest_date"),
         ({"metadata": '{"func_name": "a.b"}'}, "problem 1: the function's name"),
         ({"metadata": "{"}, "problem 1: not valid JSON"),
-        ({"private_test_cases": [1]}, "problem 1: its tests are no text"),
+        ({"private_test_cases": [1]}, "problem 1: its tests are not a text"),
     ],
     ids=["no id", "day", "name", "metadata", "tests"],
 )
-def test_rows_that_are_no_problems_are_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+def test_an_invalid_row_is_an_error_that_names_it(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         built(tmp_path, SUM | change)
 
 
-def test_a_problem_that_is_there_twice_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="problem 2: its question_id is there twice"):
+def test_a_repeated_question_id_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="problem 2: its question_id occurs twice"):
         built(tmp_path, SUM, SUM)
 
 
-def test_files_in_other_forms(tmp_path: Path) -> None:
+def test_gzipped_and_json_files_are_read(tmp_path: Path) -> None:
     with gzip.open(tmp_path / "a.jsonl.gz", "wt") as file:
         file.write(json.dumps(SUM) + "\n\n" + json.dumps(TWICE))
     (tmp_path / "a.json").write_text(json.dumps([SUM, TWICE]))
@@ -154,14 +156,14 @@ def test_files_in_other_forms(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_hidden_tests_of_every_protocol(protocol: int) -> None:
+def test_hidden_tests_of_every_pickle_protocol_are_unpacked(protocol: int) -> None:
     value = cases("stdin", ("é\n\\u0041 '\"", "x" * 70_000))
     assert json.loads(unpacked("it", packed(value, protocol))) == value
     assert unpacked("it", ' [{"input": 1}]') == ' [{"input": 1}]'
 
 
 class Hostile:
-    """Unpickled, it would run a command."""
+    """Runs a command when it is unpickled."""
 
     def __init__(self, command: str) -> None:
         self.command = command
@@ -174,19 +176,19 @@ class Hostile:
 def test_a_hostile_pickle_does_not_run(tmp_path: Path, protocol: int) -> None:
     mark = tmp_path / "ran"
     raw = pickle.dumps(Hostile(f"touch {mark}"), protocol)
-    with pytest.raises(InputError, match="a pickle of more than a text"):
+    with pytest.raises(InputError, match="a pickle of something else than one text"):
         unpacked("it", base64.b64encode(zlib.compress(raw)).decode())
     assert not mark.exists()
-    assert pickle.loads(raw) == 0  # so it was hostile
+    assert pickle.loads(raw) == 0  # the pickle does run the command
     assert mark.exists()
 
 
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
-        (zlib.compress(pickle.dumps(b"[]")), "more than a text"),
-        (zlib.compress(pickle.dumps(["[]"])), "more than a text"),
-        (zlib.compress(b"\x80\x04N."), r"more than a text \(NONE\)"),
+        (zlib.compress(pickle.dumps(b"[]")), "something else than one text"),
+        (zlib.compress(pickle.dumps(["[]"])), "something else than one text"),
+        (zlib.compress(b"\x80\x04N."), r"one text \(NONE\)"),
         (zlib.compress(b"\x80\x04."), "0 texts"),
         (zlib.compress(b"\x80\x04\x8c\x02[]\x8c\x02[]."), "2 texts"),
         (zlib.compress(b"\x80\x04\x8d" + b"\xff" * 8 + b"[]."), "cannot be unpacked"),
@@ -196,17 +198,17 @@ def test_a_hostile_pickle_does_not_run(tmp_path: Path, protocol: int) -> None:
     ],
     ids=["bytes", "list", "none", "nothing", "two", "length", "empty", "cut", "no zlib"],
 )
-def test_other_bytes_are_refused(raw: bytes, message: str) -> None:
+def test_other_packed_bytes_are_an_error(raw: bytes, message: str) -> None:
     with pytest.raises(InputError, match=message):
         unpacked("it", base64.b64encode(raw).decode())
 
 
-def test_what_is_no_base64_is_refused() -> None:
+def test_invalid_base64_is_an_error() -> None:
     with pytest.raises(InputError, match="cannot be unpacked"):
         unpacked("it", "{not base64}")
 
 
-def test_what_unpacks_to_too_much_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tests_that_unpack_to_more_than_the_limit_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(livecodebench, "LARGEST", 1 << 20)
     bomb = packed("x" * (40 << 20))
     assert len(bomb) < 100_000
@@ -222,20 +224,18 @@ def test_what_unpacks_to_too_much_is_refused(monkeypatch: pytest.MonkeyPatch) ->
         ('{"input": "1"}', "cannot be unpacked"),
         ('[{"input": "1"}]', "lacks its input or output"),
         ('[{"input": "1", "output": 2, "testtype": "stdin"}]', "lacks its input or output"),
-        (json.dumps(cases("functional", ("1", "1"))), "'functional' of one does not fit"),
+        (json.dumps(cases("functional", ("1", "1"))), "'functional' of a test does not fit"),
         ("[" * 100_000, "not valid JSON"),
     ],
     ids=["cut", "object", "no output", "number", "kind", "deep"],
 )
-def test_tests_that_are_none_are_an_error_of_the_data_not_of_the_answer(
-    tmp_path: Path, hidden: str, message: str
-) -> None:
+def test_invalid_tests_are_an_input_error_instead_of_a_wrong_answer(tmp_path: Path, hidden: str, message: str) -> None:
     task = built(tmp_path, SUM | {"private_test_cases": hidden})
     with pytest.raises(InputError, match=f"livecodebench/abc900_a.*{message}"):
         task.grade(task.items()[0], block("print(3)"))
 
 
-def test_a_problem_without_tests_is_no_problem_that_all_solve(tmp_path: Path) -> None:
+def test_a_problem_without_tests_is_an_error(tmp_path: Path) -> None:
     task = built(tmp_path, SUM | {"public_test_cases": "[]", "private_test_cases": "[]"})
     with pytest.raises(InputError, match="has no tests"):
         task.grade(task.items()[0], block("print(3)"))
@@ -259,12 +259,12 @@ def test_a_problem_without_tests_is_no_problem_that_all_solve(tmp_path: Path) ->
     ],
     ids=["one", "last", "output behind it", "unmarked", "python3", "cpp", "cut off", "no block", "empty"],
 )
-def test_the_last_block_of_python(text: str, code: str) -> None:
+def test_the_last_python_block_is_the_program(text: str, code: str) -> None:
     assert last_program(text) == code
 
 
 @pytest.mark.timeout(20)
-def test_long_texts_take_no_time() -> None:
+def test_long_texts_finish_within_the_time_limit() -> None:
     for piece in ("```", "```python\n", "``` \t", "\n```\n", " " * 50 + "\n", "```python" + " " * 50):
         last_program(piece * 20_000)
 
@@ -292,16 +292,16 @@ def test_long_texts_take_no_time() -> None:
     ],
     ids=ascii,
 )
-def test_outputs_that_agree(printed: str, wanted: str, same: bool) -> None:
+def test_outputs_agree_by_lines_or_by_numbers(printed: str, wanted: str, same: bool) -> None:
     assert same_output(printed, wanted) is same
 
 
-def test_numbers_of_any_size_are_compared_at_once() -> None:
+def test_huge_numbers_are_compared_quickly() -> None:
     assert not same_numbers("1e999999999", "1")
     assert same_numbers("9" * 1_000_000 + ".0", "9" * 1_000_000)
 
 
-def test_code_is_not_run_unless_that_is_allowed(tmp_path: Path) -> None:
+def test_code_runs_only_with_the_option_run_code(tmp_path: Path) -> None:
     task = built(tmp_path, run_code=False)
     with pytest.raises(OptionError, match=r"'livecodebench' runs code that the model wrote.*run_code = true"):
         task.grade(task.items()[0], block("print(sum(map(int, input().split())))"))
@@ -342,7 +342,7 @@ PROGRAMS = {
 
 @needs_isolation
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_programs(tmp_path: Path, name: str) -> None:
+def test_programs_are_graded_by_their_output(tmp_path: Path, name: str) -> None:
     code, correct, reason = PROGRAMS[name]
     task = built(tmp_path, test_seconds=1.0, code_seconds=20.0)
     grade = task.grade(task.items()[0], block(code))
@@ -403,7 +403,7 @@ METHODS = {
 
 @needs_isolation
 @pytest.mark.parametrize("name", METHODS)
-def test_methods(tmp_path: Path, name: str) -> None:
+def test_methods_are_graded_by_their_results(tmp_path: Path, name: str) -> None:
     code, correct, reason = METHODS[name]
     task = built(tmp_path, test_seconds=1.0, code_seconds=20.0)
     grade = task.grade(task.items()[1], block(code))
@@ -412,7 +412,7 @@ def test_methods(tmp_path: Path, name: str) -> None:
 
 
 @needs_isolation
-def test_what_is_expected_is_nowhere_in_the_program_and_in_no_reason(tmp_path: Path) -> None:
+def test_programs_and_reasons_do_not_see_the_expected_output(tmp_path: Path) -> None:
     hidden = cases("stdin", ("7 8\n", "0"), ("9\n", "SECRET"))
     task = built(tmp_path, SUM | {"private_test_cases": packed(hidden)})
     looking = (
@@ -424,7 +424,7 @@ def test_what_is_expected_is_nowhere_in_the_program_and_in_no_reason(tmp_path: P
 
 
 @needs_isolation
-def test_a_large_test_fits(tmp_path: Path) -> None:
+def test_inputs_of_two_megabytes_are_passed_to_programs(tmp_path: Path) -> None:
     many = " ".join(["1"] * 1_000_000)
     hidden = packed(cases("stdin", (many, "1000000"), (many, many)))
     task = built(tmp_path, SUM | {"private_test_cases": hidden})
@@ -432,7 +432,7 @@ def test_a_large_test_fits(tmp_path: Path) -> None:
     assert "test 3 of 3: another output" in task.grade(task.items()[0], block(code)).reason
 
 
-def test_no_block_is_no_answer(tmp_path: Path) -> None:
+def test_a_text_without_a_block_has_no_answer(tmp_path: Path) -> None:
     task = built(tmp_path)
     grade = task.grade(task.items()[0], "The sum.")
     assert (grade.correct, grade.answer, grade.reason) == (False, None, "no code")

@@ -1,4 +1,4 @@
-"""Contests, MATH-500 and GSM8K: loading, and grading of what naive graders get wrong."""
+"""Contests, MATH-500 and GSM8K: loading, and grading of answers that naive graders get wrong."""
 
 import gzip
 import json
@@ -15,16 +15,16 @@ from esamp.tasks.base import Item
 from esamp.tasks.boxed import last_boxed
 from esamp.tasks.contest import Contest, ContestOptions, whole
 from esamp.tasks.math_answer import GSM8K, Math500
+from esamp.tasks.math_verifier import MathVerifier
 from esamp.tasks.sources import SourceOptions, read_rows
-from esamp.tasks.verifier import Verifier
 
 pytest.importorskip("math_verify", reason="math-verify is not installed: pip install -e '.[tasks]'")
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 
 @pytest.fixture(scope="module")
-def verifier() -> Iterator[Verifier]:
-    with Verifier() as found:
+def verifier() -> Iterator[MathVerifier]:
+    with MathVerifier() as found:
         yield found
 
 
@@ -48,12 +48,12 @@ def verifier() -> Iterator[Verifier]:
     ],
     ids=str,
 )
-def test_the_last_complete_box(text: str, inside: str | None) -> None:
+def test_the_last_complete_box_counts(text: str, inside: str | None) -> None:
     assert last_boxed(text) == inside
 
 
 @given(st.text(alphabet=r"\boxed{}1 ", max_size=60))
-def test_any_text_has_a_last_box_or_none(text: str) -> None:
+def test_any_text_yields_a_last_box_or_none(text: str) -> None:
     found = last_boxed(text)
     assert found is None or (found in text and found.replace("\\{", "").count("{") <= text.count("{"))
 
@@ -84,7 +84,7 @@ def test_any_text_has_a_last_box_or_none(text: str) -> None:
     ],
     ids=str,
 )
-def test_whole_numbers_as_they_are_boxed(text: str, number: int | None) -> None:
+def test_whole_numbers_are_read_in_every_notation(text: str, number: int | None) -> None:
     assert whole(text) == number
 
 
@@ -94,7 +94,7 @@ def test_whole_numbers_as_they_are_boxed(text: str, number: int | None) -> None:
         (r"so \boxed{073}", True),
         (r"\boxed{72} no, \boxed{73}", True),
         (r"\boxed{73} no, \boxed{72}", False),
-        ("it must be 73", False),  # cut off before the box: no answer, whatever number it ends with
+        ("it must be 73", False),  # cut off before the box: the last number is not an answer
         (r"\boxed{7", False),
         ("Answer: 73", False),
         ("", False),
@@ -104,9 +104,9 @@ def test_whole_numbers_as_they_are_boxed(text: str, number: int | None) -> None:
     ],
     ids=["zeros", "two boxes", "corrected wrongly", "cut off", "half a box", "no box", "empty", "unit", "two", "bytes"],
 )
-def test_a_contest_counts_the_last_box_alone(text: str, correct: bool) -> None:
+def test_a_contest_grades_only_the_last_box(text: str, correct: bool) -> None:
     item = Item("aime24/00", "", {"answer": 73})
-    assert Contest("aime24", [item]).grade(item, text).correct is correct
+    assert Contest([item]).grade(item, text).correct is correct
 
 
 @pytest.mark.parametrize(
@@ -131,19 +131,19 @@ def test_a_contest_counts_the_last_box_alone(text: str, correct: bool) -> None:
     ],
     ids=lambda value: str(value)[:30],
 )
-def test_mathematical_answers(verifier: Verifier, gold: str, text: str, correct: bool) -> None:
+def test_answers_are_compared_mathematically(verifier: MathVerifier, gold: str, text: str, correct: bool) -> None:
     item = Item("math500/0000", "", {"answer": gold})
     assert Math500([item], verifier).grade(item, text).correct is correct
 
 
-def test_equal_answers_have_one_canonical_form(verifier: Verifier) -> None:
+def test_equal_answers_have_one_canonical_form(verifier: MathVerifier) -> None:
     item = Item("math500/0000", "", {"answer": r"\frac{1}{2}"})
     task = Math500([item], verifier)
     forms = {task.grade(item, text).canonical for text in (r"\boxed{0.5}", r"\boxed{\frac{2}{4}}")}
     assert forms == {r"\frac{1}{2}"}
 
 
-def test_files_of_every_format(tmp_path: Path) -> None:
+def test_files_of_every_format_are_read(tmp_path: Path) -> None:
     rows = [{"problem": "1 + 1?", "answer": "2"}]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "a.json").write_text(json.dumps(rows))
@@ -169,7 +169,7 @@ def test_files_of_every_format(tmp_path: Path) -> None:
     ],
     ids=["half", "no object", "bytes", "no list", "no gzip", "other"],
 )
-def test_files_that_are_no_data_sets(tmp_path: Path, name: str, content: bytes, sentence: str) -> None:
+def test_invalid_files_are_errors(tmp_path: Path, name: str, content: bytes, sentence: str) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=sentence):
         Math500.build(SourceOptions(data=str(tmp_path / name)))
@@ -177,7 +177,7 @@ def test_files_that_are_no_data_sets(tmp_path: Path, name: str, content: bytes, 
         Math500.build(SourceOptions(data=str(tmp_path / "nothing.jsonl")))
 
 
-def test_tasks_by_name() -> None:
+def test_every_task_is_found_by_its_name() -> None:
     assert {"aime", "countdown", "game24", "gsm8k", "math500"} <= set(registry.names())
     for name in registry.names():
         task = registry.get(name)
@@ -189,7 +189,7 @@ def test_tasks_by_name() -> None:
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the benchmark files are not here")
-def test_the_published_files_load_and_their_own_answers_are_right(verifier: Verifier) -> None:
+def test_the_published_files_load_and_their_own_answers_are_right(verifier: MathVerifier) -> None:
     for contest in ("aime24", "aime25"):
         file = str(SHARED / "aime" / f"{contest}.jsonl")
         task = Contest.build(ContestOptions.parse({"contest": contest, "data": file}))

@@ -1,4 +1,4 @@
-"""Programs as chat models write them: which block is graded, and code that lost its indents or fences."""
+"""Programs in the style of chat models: which block is graded, and code without its indents or fences."""
 
 import json
 from pathlib import Path
@@ -64,7 +64,7 @@ ANSWERS = {
 @needs_isolation
 @pytest.mark.parametrize(("text", "right"), ANSWERS.values(), ids=ANSWERS.keys())
 @pytest.mark.parametrize("task", [HumanEval, MBPP])
-def test_the_program_of_an_answer(task: type[HumanEval | MBPP], text: str, right: bool) -> None:
+def test_the_program_of_an_answer_is_graded(task: type[HumanEval | MBPP], text: str, right: bool) -> None:
     item = HUMANEVAL if task is HumanEval else BASIC
     assert task([item], CodeOptions(run_code=True)).grade(item, text).correct is right
 
@@ -73,7 +73,7 @@ def test_the_program_of_an_answer(task: type[HumanEval | MBPP], text: str, right
     "text",
     [
         BODY,
-        BODY.lstrip(),  # all servers strip something
+        BODY.lstrip(),  # servers strip white space
         "   " + BODY.lstrip(),
         "     " + BODY.lstrip(),
         BODY.replace("    ", ""),
@@ -85,31 +85,31 @@ def test_the_program_of_an_answer(task: type[HumanEval | MBPP], text: str, right
     ],
     ids=ascii,
 )
-def test_the_rest_of_a_function(text: str) -> None:
+def test_the_body_of_a_function_completes_the_prompt(text: str) -> None:
     space: dict[str, object] = {}
-    exec(HumanEval([HUMANEVAL], CodeOptions()).program(HUMANEVAL, text), space)  # it is written above
+    exec(HumanEval([HUMANEVAL], CodeOptions()).program(HUMANEVAL, text), space)  # trusted: defined above
     assert space["triple"](2) == 6  # type: ignore[operator]
 
 
-def test_a_body_that_begins_with_a_loop_keeps_its_shape() -> None:
+def test_a_body_that_begins_with_a_loop_keeps_its_indents() -> None:
     lost = "for i in x:\n        if i:\n            return i\n    return 0\n"
     assert as_body(lost, "    ") == "    " + lost
     assert as_body("return x", "    ").strip("\n") == "    return x"
 
 
-def test_a_program_may_be_indented_as_a_whole_or_in_its_first_line() -> None:
+def test_a_common_indent_or_one_of_the_first_line_is_removed() -> None:
     task = MBPP([BASIC], CodeOptions())
     for text in (f"  {GOOD}", f" {GOOD}[DONE]", f"[BEGIN]\n {GOOD}", "".join(f"    {x}\n" for x in GOOD.split("\n"))):
         space: dict[str, object] = {}
-        exec(task.program(BASIC, text), space)  # it is written above
+        exec(task.program(BASIC, text), space)  # trusted: defined above
         assert space["triple"](2) == 6, text  # type: ignore[operator]
 
 
-def test_names_that_tests_call() -> None:
+def test_called_returns_the_names_that_tests_call() -> None:
     assert called("assert math.isclose(area(2), abs(-3)) and not (odd(3))") == ["area", "odd"]
 
 
-def test_sentences_end_a_bare_program_but_not_within_quotes() -> None:
+def test_a_sentence_ends_a_bare_program_unless_it_is_quoted() -> None:
     code = 'import re\ndef f(x):\n    """\nTwo words at the margin.\n"""\n    return x\nif x:\n    f(1)\n'
     assert program_without_fences(f"Sure:\n{code}\nThat is all.") == code
     assert program_without_fences("No code here.\nimportant from a view") is None
@@ -176,7 +176,7 @@ def test_programs_may_end_by_quit_and_exit(tmp_path: Path, end: str) -> None:
         ("inf", "0.000000000", False),
     ],
 )
-def test_numbers_that_are_expected_rounded(printed: str, expected: str, same: bool) -> None:
+def test_printed_numbers_are_rounded_to_the_expected_decimals(printed: str, expected: str, same: bool) -> None:
     assert same_output(printed, expected) is same
 
 
@@ -184,7 +184,7 @@ def test_numbers_that_are_expected_rounded(printed: str, expected: str, same: bo
 
 
 @given(st.text(alphabet="`~ \t\npython=def x():'\"", max_size=150))
-def test_any_text_has_a_program_or_none(text: str) -> None:
+def test_any_text_yields_a_program_or_none(text: str) -> None:
     for item, task in ((HUMANEVAL, HumanEval), (BASIC, MBPP)):
         assert isinstance(task([item], CodeOptions()).program(item, without_thought(text)), str)
     for each in fenced_blocks(text):
@@ -195,7 +195,7 @@ def test_any_text_has_a_program_or_none(text: str) -> None:
     "piece", ["```", "``` ", "```\n", "~~~py\n", " ", "```python\n", "\t", "def ", "a b\n", '"""\n', "@"]
 )
 @pytest.mark.parametrize("start", ["", "```"])
-def test_the_work_grows_linearly_with_a_hostile_text(piece: str, start: str) -> None:
+def test_run_time_is_linear_on_hostile_texts(piece: str, start: str) -> None:
     def read(text: str) -> None:
         fenced(text)
         completion(text)

@@ -1,4 +1,4 @@
-"""Reasoning Gym: answers as models give them, its own verifiers, and texts that attack those."""
+"""Reasoning Gym: finding the answer, the library's verifiers, and texts that attack them."""
 
 import json
 import subprocess
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from esamp.errors import OptionError
 from esamp.study.grid import item_key
-from esamp.tasks.gym_verifier import EVALUATING, LENIENT, SYMBOLIC, GymVerifier, showable
+from esamp.tasks.gym_verifier import EVALUATING, LENIENT, SYMBOLIC, GymVerifier, is_safe
 from esamp.tasks.reasoning_gym import LenientVerifierWarning, ReasoningGym, ReasoningGymOptions, answer_of
 
 pytest.importorskip("reasoning_gym", reason="reasoning-gym is not installed: pip install -e '.[tasks]'")
@@ -25,7 +25,7 @@ def built(**options: Any) -> ReasoningGym:
 
 @pytest.fixture(scope="module")
 def puzzle() -> Iterator[ReasoningGym]:
-    """24 from four numbers: its verifier runs what it is shown as Python, by way of sympy."""
+    """A family whose verifier runs answers as Python, through sympy's parser."""
     task = built(family="puzzle24", size=3)
     yield task
     task._verifier.close()
@@ -49,26 +49,26 @@ def puzzle() -> Iterator[ReasoningGym]:
     ],
     ids=ascii,
 )
-def test_answers(text: str, answer: str) -> None:
+def test_the_answer_is_tagged_marked_or_the_last_line(text: str, answer: str) -> None:
     assert answer_of(text) == answer
 
 
 @given(st.text(max_size=60))
-def test_any_text_has_an_answer_or_none(text: str) -> None:
+def test_any_text_yields_an_answer_or_none(text: str) -> None:
     assert answer_of(text) == answer_of(text).strip()
     assert answer_of(f"{text}\n<answer>5</answer>") == "5"
 
 
 @pytest.mark.timeout(20)
-def test_long_texts_take_no_time(tmp_path: Path) -> None:
+def test_long_texts_finish_within_the_time_limit(tmp_path: Path) -> None:
     for piece in ("<answer>", "answer: ", "answer *****", "</answer>", "\n" * 50):
         answer_of(piece * 20_000)
     for family in (*SYMBOLIC, *EVALUATING):
-        assert not showable(family, "9" * 9_000 + "!")
-        assert not showable(family, "sin" * 3_000 + "!")
+        assert not is_safe(family, "9" * 9_000 + "!")
+        assert not is_safe(family, "sin" * 3_000 + "!")
 
 
-def test_problems_are_those_of_their_seed() -> None:
+def test_problems_depend_on_seed_and_config_only() -> None:
     one, again = built(size=4), built(size=4)
     assert one.items() == again.items()
     assert [item_key(item) for item in one.items()] == [item_key(item) for item in again.items()]
@@ -92,12 +92,12 @@ def test_problems_are_those_of_their_seed() -> None:
     ],
     ids=["family", "seed", "size", "unknown", "range", "none"],
 )
-def test_mistakes_are_named(options: dict[str, Any], sentence: str) -> None:
+def test_invalid_options_are_named(options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(OptionError, match=sentence):
         built(**options)
 
 
-def test_the_librarys_own_answers_are_right() -> None:
+def test_the_reference_answers_of_the_library_are_right() -> None:
     for family in ("basic_arithmetic", "n_queens"):
         task = built(family=family, size=2)
         with task._verifier:
@@ -109,7 +109,7 @@ def test_the_librarys_own_answers_are_right() -> None:
                 assert (wrong.correct, wrong.reason) == (False, "another answer")
 
 
-def test_a_part_of_the_score_is_not_right() -> None:
+def test_a_partial_score_is_wrong() -> None:
     task = built(family="basic_arithmetic", size=1)
     (item,) = task.items()
     with task._verifier as verifier:
@@ -118,7 +118,7 @@ def test_a_part_of_the_score_is_not_right() -> None:
         assert not task.grade(item, f"<answer>{item.data['answer']} apples</answer>").correct
 
 
-def test_another_solution_than_the_librarys_is_right(puzzle: ReasoningGym) -> None:
+def test_a_different_valid_solution_is_right(puzzle: ReasoningGym) -> None:
     item = puzzle.items()[0]
     assert puzzle.grade(item, f"<answer>({item.data['answer']})</answer>").correct
     assert not puzzle.grade(item, "<answer>24</answer>").correct
@@ -138,13 +138,13 @@ HOSTILE = (
 
 
 @pytest.mark.parametrize("family", sorted(SYMBOLIC | EVALUATING))
-def test_code_is_not_shown_to_verifiers_that_run_it(family: str) -> None:
-    assert not any(showable(family, text) for text in HOSTILE)
-    assert not showable(family, "\0")
-    assert not showable(family, "1" * 10_001)
+def test_code_never_reaches_verifiers_that_would_run_it(family: str) -> None:
+    assert not any(is_safe(family, text) for text in HOSTILE)
+    assert not is_safe(family, "\0")
+    assert not is_safe(family, "1" * 10_001)
 
 
-def test_the_lists_name_every_verifier_that_runs_an_answer() -> None:
+def test_the_lists_contain_every_family_that_evaluates_answers() -> None:
     import reasoning_gym
     from reasoning_gym.factory import DATASETS
 
@@ -157,10 +157,10 @@ def test_the_lists_name_every_verifier_that_runs_an_answer() -> None:
     assert running == SYMBOLIC | EVALUATING
 
 
-def test_formulas_are_shown() -> None:
+def test_formulas_are_safe() -> None:
     for formula in ("x**2/2 + C", "-2*exp(3*x)*sin(x)/7 + C", "(1 + 2.5)*3/(4-1)", "asin(x) + log(x)", "6*z**2 - 9*z"):
-        assert showable("simple_integration", formula), formula
-    assert not showable("simple_integration", "import x")
+        assert is_safe("simple_integration", formula), formula
+    assert not is_safe("simple_integration", "import x")
 
 
 def test_hostile_answers_are_wrong_and_the_next_one_is_graded(puzzle: ReasoningGym, tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ def test_hostile_answers_are_wrong_and_the_next_one_is_graded(puzzle: ReasoningG
 
 
 @pytest.mark.timeout(120)
-def test_a_verifier_that_does_not_end_is_ended() -> None:
+def test_a_verifier_that_exceeds_its_time_is_stopped() -> None:
     task = built(family="puzzle24", size=1)
     (item,) = task.items()
     with GymVerifier("puzzle24", {"seed": 0, "size": 1}, seconds=2.0) as verifier:
@@ -200,10 +200,10 @@ def test_a_verifier_that_does_not_end_is_ended() -> None:
 WATCHED = """
 import os, socket, subprocess, sys, sysconfig
 from functools import partial
-from esamp.tasks.gym_verifier import _watch
+from esamp.tasks.gym_verifier import _audit
 import json.tool
 target = sys.argv[1]
-sys.addaudithook(partial(_watch, (sysconfig.get_paths()["stdlib"],)))
+sys.addaudithook(partial(_audit, (sysconfig.get_paths()["stdlib"],)))
 acts = {
     "write": lambda: open(target, "w"), "read": lambda: open("/etc/passwd"), "system": lambda: os.system("true"),
     "start": lambda: subprocess.Popen(["true"]), "net": lambda: socket.socket(), "remove": lambda: os.remove(target),
@@ -219,7 +219,7 @@ print("read a module")
 """
 
 
-def test_a_verifiers_process_writes_and_starts_nothing(tmp_path: Path) -> None:
+def test_the_verifier_process_may_not_write_files_or_start_processes(tmp_path: Path) -> None:
     (tmp_path / "there").touch()
     command = [sys.executable, "-c", WATCHED, str(tmp_path / "there")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -228,7 +228,7 @@ def test_a_verifiers_process_writes_and_starts_nothing(tmp_path: Path) -> None:
     assert (tmp_path / "there").exists()
 
 
-def test_verifiers_say_nothing_on_the_screen(capfd: pytest.CaptureFixture[str]) -> None:
+def test_verifiers_print_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     task = built(family="jugs", size=1)
     (item,) = task.items()
     with task._verifier:
@@ -238,8 +238,8 @@ def test_verifiers_say_nothing_on_the_screen(capfd: pytest.CaptureFixture[str]) 
 
 
 @pytest.mark.parametrize("text", ["nan", "-nan", "NaN", "nanj", "inf", "1 + nanj", "**nan**", "-Infinity"])
-def test_an_answer_that_is_no_number_is_wrong(text: str) -> None:
-    """The library scores a distance that is NaN as 1."""
+def test_nan_and_infinity_are_wrong(text: str) -> None:
+    """The library turns a distance of NaN into a score of 1."""
     task = built(family="complex_arithmetic", size=2)
     item = task.items()[0]
     grade = task.grade(item, f"<answer>{text}</answer>")
@@ -248,16 +248,16 @@ def test_an_answer_that_is_no_number_is_wrong(text: str) -> None:
     task._verifier.close()
 
 
-def test_words_that_hold_the_letters_of_nan_are_shown() -> None:
+def test_words_that_contain_nan_are_verified() -> None:
     with GymVerifier("letter_counting", {"seed": 0, "size": 1}) as verifier:
         assert verifier.score("banana, info", {"answer": "banana, info"})[0] == 1.0
         assert verifier.score("nan", {"answer": "Nan"})[1] != "not a number"
 
 
 @pytest.mark.parametrize("family", sorted(LENIENT))
-def test_families_whose_verifiers_reward_anything_warn(family: str) -> None:
+def test_families_with_lenient_verifiers_warn(family: str) -> None:
     with pytest.warns(LenientVerifierWarning, match=f"'{family}' is lenient: .*Do not reward a model by it"):
         task = built(family=family, size=4)
     rewarded = [task.grade(item, "<answer>0</answer>").correct for item in task.items() if item.data["answer"] != "0"]
-    assert any(rewarded)  # else the library has mended it: take the family out of LENIENT
+    assert any(rewarded)  # if not, the library was fixed: remove the family from LENIENT
     task._verifier.close()

@@ -1,4 +1,4 @@
-"""The process that verifies answers: judged by its processor time, replaced when it ends, started from any script."""
+"""The process that verifies answers: its limit of processor time, its replacement, and its start from any script."""
 
 import os
 import signal
@@ -11,14 +11,14 @@ import pytest
 
 import esamp
 from esamp.errors import MissingDependencyError, UnsupportedError
-from esamp.tasks import worker
-from esamp.tasks.verifier import Verifier
-from esamp.tasks.worker import Worker
+from esamp.tasks import verifier_process
+from esamp.tasks.math_verifier import MathVerifier
+from esamp.tasks.verifier_process import VerifierProcess
 
 pytest.importorskip("math_verify", reason="math-verify is not installed: pip install -e '.[tasks]'")
 SCRIPT = r"""
-import esamp.tasks.verifier
-with esamp.tasks.verifier.Verifier() as verifier:
+from esamp.tasks.math_verifier import MathVerifier
+with MathVerifier() as verifier:
     print(verifier.same("\\frac{1}{2}", "0.5"), verifier.same("\\frac{1}{2}", "0.4"))
 """
 ECHO = """
@@ -26,31 +26,31 @@ import os, signal, time
 def start(settings):
     if settings == "missing":
         import no_such_package
-    def answer(request):
-        while request == "busy":
+    def function(argument):
+        while argument == "busy":
             pass
-        if request == "dead":
+        if argument == "dead":
             raise SystemExit
-        if request == "waits":
+        if argument == "waits":
             time.sleep(1.5)
-        if request == "stops":
+        if argument == "stops":
             os.kill(os.getpid(), signal.SIGSTOP)
-        return [settings, request]
-    return answer
+        return [settings, argument]
+    return function
 """
 
 
 @pytest.fixture
 def echo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The name of a module that answers with what it is asked."""
+    """The name of a module whose function returns its argument."""
     (tmp_path / "echo_process.py").write_text(ECHO)
     monkeypatch.syspath_prepend(tmp_path)
     return "echo_process"
 
 
-def pid(running: Worker) -> int:
-    assert running._process is not None
-    return running._process.pid
+def pid(process: VerifierProcess) -> int:
+    assert process._process is not None
+    return process._process.pid
 
 
 @pytest.mark.timeout(300)
@@ -72,52 +72,55 @@ def test_a_script_without_a_main_guard_grades(tmp_path: Path, how: str) -> None:
 
 
 @pytest.mark.timeout(120)
-def test_a_process_that_is_suspended_for_a_while_still_answers(echo: str) -> None:
-    with Worker(echo, "set", 1.0, "") as running:
-        assert running.ask("one") == ["set", "one"]
-        stopped = pid(running)
+def test_a_call_survives_a_suspension_of_its_process(echo: str) -> None:
+    with VerifierProcess(echo, "set", package="echo", seconds=1.0) as process:
+        assert process.call("one") == ["set", "one"]
+        stopped = pid(process)
         os.kill(stopped, signal.SIGSTOP)
         threading.Timer(3.0, os.kill, (stopped, signal.SIGCONT)).start()  # longer than its processor time
-        assert running.ask("two") == ["set", "two"]
-        assert pid(running) == stopped
-        assert running.ask("waits") == ["set", "waits"]
+        assert process.call("two") == ["set", "two"]
+        assert pid(process) == stopped
+        assert process.call("waits") == ["set", "waits"]
 
 
 @pytest.mark.timeout(120)
-def test_a_process_that_stays_suspended_or_is_killed_is_replaced(echo: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "STALLED", 3.0)
-    with Worker(echo, "set", 60.0, "") as running:
+def test_a_stalled_or_killed_process_is_replaced(echo: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verifier_process, "STALLED", 3.0)
+    with VerifierProcess(echo, "set", package="echo", seconds=60.0) as process:
         for end in (signal.SIGSTOP, signal.SIGKILL):
-            assert running.ask("one") == ["set", "one"]
-            ended = pid(running)
+            assert process.call("one") == ["set", "one"]
+            ended = pid(process)
             os.kill(ended, end)
-            assert running.ask("two") == ["set", "two"]
-            assert pid(running) != ended
+            assert process.call("two") == ["set", "two"]
+            assert pid(process) != ended
 
 
 @pytest.mark.timeout(120)
-def test_an_answer_without_a_verdict_is_an_error(echo: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "STALLED", 1.5)
-    with Worker(echo, "set", 60.0, "") as running, pytest.raises(UnsupportedError, match="grade it again"):
-        running.ask("stops")
+def test_a_process_that_always_stalls_raises_an_error(echo: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verifier_process, "STALLED", 1.5)
+    with (
+        VerifierProcess(echo, "set", package="echo", seconds=60.0) as process,
+        pytest.raises(UnsupportedError, match="grade it again"),
+    ):
+        process.call("stops")
 
 
 @pytest.mark.timeout(120)
-def test_processor_time_that_is_used_up_ends_a_request_and_the_next_one_is_answered(echo: str) -> None:
-    with Worker(echo, "set", 0.5, "") as running:
-        assert running.ask("busy") is None
-        assert running.ask("dead") is None
-        assert running.ask("one") == ["set", "one"]
+def test_a_call_that_uses_up_its_processor_time_returns_none_and_the_next_call_works(echo: str) -> None:
+    with VerifierProcess(echo, "set", package="echo", seconds=0.5) as process:
+        assert process.call("busy") is None
+        assert process.call("dead") is None
+        assert process.call("one") == ["set", "one"]
 
 
-def test_a_missing_package_is_named(echo: str) -> None:
-    with pytest.raises(MissingDependencyError, match="install it"):
-        Worker(echo, "missing", 60.0, "install it").ask("one")
+def test_a_missing_package_error_names_the_package(echo: str) -> None:
+    with pytest.raises(MissingDependencyError, match="the package 'echo' grades this task: pip install"):
+        VerifierProcess(echo, "missing", package="echo").call("one")
 
 
 @pytest.mark.timeout(300)
-def test_an_answer_that_takes_for_ever_is_wrong_and_the_next_one_is_graded() -> None:
-    with Verifier(seconds=1.0) as verifier:
+def test_an_answer_that_exceeds_the_time_limit_is_wrong_and_the_next_one_is_graded() -> None:
+    with MathVerifier(seconds=1.0) as verifier:
         assert verifier.same("18", "10^{10^{10^{10}}}") is False
-        verifier.worker.seconds = 60.0
+        verifier.seconds = 60.0
         assert verifier.same("18", "18") is True

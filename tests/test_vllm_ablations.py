@@ -1,4 +1,4 @@
-"""vLLM: the ablations draw from the distributions of their formulas, replayed in float64, in company of each other."""
+"""vLLM: ablations in one batch draw from the distributions of their formulas, replayed in float64."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -82,7 +82,7 @@ def test_every_token_is_drawn_from_the_distribution_of_the_formula(served: Serve
         np.testing.assert_allclose(sample.scores.softmax(-1).numpy(), np.exp(wanted), atol=1e-5, rtol=1e-4)
 
 
-def test_at_strength_zero_not_a_bit_changes(served: Served) -> None:
+def test_strength_zero_changes_no_bit(served: Served) -> None:
     zero = [dict(method=name, beta=0) for name in ("esamp_noise", "esamp_vocab", "esamp_subtract", "esamp_frozen")]
     zero += [dict(method="rarity", rarity_strength=0), dict(method="surprisal", surprisal_strength=0)]
     for named in zero:

@@ -1,4 +1,4 @@
-"""The check that vLLM runs in its front end when a request comes in."""
+"""The check of a request's parameters that vLLM runs in its front end."""
 
 import importlib.metadata
 from types import SimpleNamespace
@@ -23,12 +23,12 @@ def params(**keywords):
     return SamplingParams(**keywords)
 
 
-def test_vllm_finds_it_by_the_entry_point():
+def test_the_entry_point_names_admission():
     points = importlib.metadata.entry_points(group="vllm.logits_processors")
     assert [point.load() for point in points if point.name == "esamp"] == [admission()]
 
 
-def test_vllms_own_validation_calls_it_and_makes_it_a_client_error():
+def test_vllms_validation_turns_its_errors_into_client_errors():
     from vllm.exceptions import VLLMValidationError
     from vllm.v1.sample.logits_processor import validate_logits_processors_parameters
 
@@ -36,44 +36,44 @@ def test_vllms_own_validation_calls_it_and_makes_it_a_client_error():
         validate_logits_processors_parameters(None, params(extra_args={"method": "esamp", "beta": 99}))
 
 
-def test_the_engine_learns_how_many_samples_there_are():
-    asked = params(n=16, extra_args={"method": "esamp"})
-    before = asked.extra_args
-    admission().validate_params(asked)
-    assert asked.extra_args == {"method": "esamp", SAMPLES: 16}
+def test_the_number_of_samples_is_written_into_the_parameters():
+    parameters = params(n=16, extra_args={"method": "esamp"})
+    before = parameters.extra_args
+    admission().validate_params(parameters)
+    assert parameters.extra_args == {"method": "esamp", SAMPLES: 16}
     assert before == {"method": "esamp"}  # the caller's own mapping is left alone
 
 
-def test_a_sample_count_from_outside_does_not_count():
-    asked = params(n=2, extra_args={"method": "esamp", SAMPLES: 999})
-    admission().validate_params(asked)
-    assert asked.extra_args[SAMPLES] == 2
+def test_a_sample_count_from_the_client_is_overwritten():
+    parameters = params(n=2, extra_args={"method": "esamp", SAMPLES: 999})
+    admission().validate_params(parameters)
+    assert parameters.extra_args[SAMPLES] == 2
 
 
 @pytest.mark.parametrize("extra", [None, {}, {"beta": 99}, {"method": "vanilla"}])
-def test_requests_that_ask_for_nothing_stay_as_they_are(extra):
-    asked = params(n=4, extra_args=extra)
-    admission().validate_params(asked)
-    assert asked.extra_args == extra
+def test_parameters_without_a_decode_method_stay_unchanged(extra):
+    parameters = params(n=4, extra_args=extra)
+    admission().validate_params(parameters)
+    assert parameters.extra_args == extra
 
 
-def test_it_changes_no_logits():
+def test_logits_stay_unchanged():
     config = SimpleNamespace(parallel_config=SimpleNamespace(worker_cls="esamp.engines.vllm.worker.Worker"))
-    for arguments in ((None, False), (None,)):  # of the one interface and of the other
+    for arguments in ((None, False), (None,)):  # of the interfaces of Model Runner V1 and V2
         processor = admission()(config, *arguments)
         logits = object()
         assert processor.apply(logits) is logits
         assert processor.is_argmax_invariant()
 
 
-def test_an_engine_without_our_worker_says_so(monkeypatch):
+def test_a_method_without_our_worker_logs_a_warning(monkeypatch):
     from esamp.engines.vllm import admission as module
 
-    told = []
-    monkeypatch.setattr(module.logger, "warning", lambda text, *values: told.append(text % values))
+    warnings = []
+    monkeypatch.setattr(module.logger, "warning", lambda text, *values: warnings.append(text % values))
     config = SimpleNamespace(parallel_config=SimpleNamespace(worker_cls="vllm.v1.worker.cpu_worker.CPUWorker"))
     processor = admission()(config, None, False)
     processor.update_state(SimpleNamespace(added=[(0, params(extra_args={"method": "esamp"}), [1], [])]))
     processor.add_request(0, params(extra_args=None))
-    assert len(told) == 1
-    assert "'esamp', but this engine runs without esamp" in told[0]
+    assert len(warnings) == 1
+    assert "'esamp', but this engine runs without esamp" in warnings[0]

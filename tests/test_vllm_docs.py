@@ -1,4 +1,4 @@
-"""The vLLM examples of README.md and docs/vllm.md run as they stand, each in a process of its own."""
+"""The vLLM examples of README.md and docs/vllm.md run unchanged, each in a process of its own."""
 
 import os
 import re
@@ -18,7 +18,7 @@ def example(text: str) -> str:
 
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory):
-    """vLLM's folder for compiled models: both examples have the same one."""
+    """vLLM's folder for compiled models, shared by both examples."""
     return tmp_path_factory.mktemp("cache")
 
 
@@ -29,7 +29,7 @@ def test_the_example_runs(root, tmp_path, compiled, page):
     script.write_text("if __name__ == '__main__':\n" + re.sub(r"(?m)^(?=.)", "    ", code), encoding="utf-8")
     environment = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
     environment |= {"VLLM_CACHE_ROOT": str(compiled), "HF_HUB_OFFLINE": "1"}
-    environment.pop("TQDM_DISABLE", None)  # vLLM divides by the time that a progress bar has seen
+    environment.pop("TQDM_DISABLE", None)  # vLLM divides by the elapsed time of a progress bar
     done = subprocess.run(
         [sys.executable, str(script)], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=500
     )

@@ -1,4 +1,4 @@
-"""Draws on vLLM: the same request says the same as with transformers, alone or in company, one wave after another."""
+"""Draws on vLLM: a request gives the same samples as on transformers, alone or beside others, and in waves."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -32,12 +32,12 @@ def hf() -> HFEngine:
     return HFEngine.load()
 
 
-def asked(method: str, options: Mapping[str, Any] | None = None, **changes: Any) -> Request:
+def make(method: str, options: Mapping[str, Any] | None = None, **changes: Any) -> Request:
     own = registry.get(method).options(**(options or {}))
     return replace(Request("r", PROMPT, n=4, method=method, options=own, sampling=WARM), **changes)
 
 
-def said(engine: HFEngine | VLLMEngine, *requests: Request) -> list[list[Text]]:
+def token_ids(engine: HFEngine | VLLMEngine, *requests: Request) -> list[list[Text]]:
     done = {each.request.id: each for each in engine.generate(requests)}
     return [[sample.token_ids for sample in done[request.id].samples] for request in requests]
 
@@ -53,31 +53,33 @@ def said(engine: HFEngine | VLLMEngine, *requests: Request) -> list[list[Text]]:
     ],
     ids=["arithmetic", "arithmetic-filtered", "one-by-one", "two-waves", "steered"],
 )
-def test_both_engines_draw_the_same(engine: VLLMEngine, hf: HFEngine, method: str, options: Mapping[str, Any]) -> None:
-    """The random numbers are the same, and the distributions are up to rounding: so are all tokens of these texts."""
-    request = asked(method, options)
-    [ours] = said(engine, request)
-    assert [ours] == said(hf, request)
+def test_both_engines_draw_the_same_tokens(
+    engine: VLLMEngine, hf: HFEngine, method: str, options: Mapping[str, Any]
+) -> None:
+    """The random numbers are equal and the distributions are up to rounding, so the tokens of these texts are equal."""
+    request = make(method, options)
+    [ours] = token_ids(engine, request)
+    assert [ours] == token_ids(hf, request)
     assert len(set(ours)) > 1
     assert len(set(ours)) == 4 or "without_replacement" not in method
 
 
-def test_requests_side_by_side_do_not_matter(engine: VLLMEngine) -> None:
+def test_samples_do_not_depend_on_other_requests(engine: VLLMEngine) -> None:
     requests = [
-        asked(method, id=f"{method} {seed}", seed=seed, sampling=FEW, n=5)
+        make(method, id=f"{method} {seed}", seed=seed, sampling=FEW, n=5)
         for seed in range(2)
         for method in ("without_replacement", "arithmetic")
     ]
-    together = said(engine, *requests)
-    assert [said(engine, request)[0] for request in requests] == together
+    together = token_ids(engine, *requests)
+    assert [token_ids(engine, request)[0] for request in requests] == together
     assert all(len(set(texts)) == 5 for texts in together[::2])
 
 
-def test_what_makes_no_sense_is_refused(engine: VLLMEngine) -> None:
+def test_impossible_combinations_are_refused(engine: VLLMEngine) -> None:
     with pytest.raises(OptionError, match="temperature = 0"):
-        said(engine, asked("arithmetic", sampling=Sampling(temperature=0)))
+        token_ids(engine, make("arithmetic", sampling=Sampling(temperature=0)))
     with pytest.raises(OptionError, match="leave out stop"):
-        said(engine, asked("without_replacement", sampling=Sampling(stop=("a",))))
+        token_ids(engine, make("without_replacement", sampling=Sampling(stop=("a",))))
     with pytest.raises(UnsupportedError, match="set trie_samples = 257"):
-        said(engine, asked("without_replacement", n=257))
+        token_ids(engine, make("without_replacement", n=257))
     assert not engine.llm.has_unfinished_requests()

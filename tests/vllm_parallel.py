@@ -1,4 +1,4 @@
-"""Run by tests: one engine over several ranks, and what it answered, as JSON on the last line.
+"""Run by tests: prints the results of one engine with several ranks as JSON on the last line.
 
 python vllm_parallel.py RANKS
 """

@@ -64,7 +64,7 @@ GRAMMARS = [Request(prompt(6), 4, STATE | rule, GRAMMAR) for rule in ({}, REFERE
 
 
 def silent(request: Request) -> Request:
-    """Without anything that makes vLLM keep logits."""
+    """The request without log-probabilities, for which vLLM would keep logits."""
     return replace(request, params=dict(request.params) | dict(logprobs=None, prompt_logprobs=None))
 
 
@@ -77,13 +77,13 @@ def runner(llm: LLM) -> Any:
 
 
 def idle(llm: LLM) -> dict[str, float]:
-    """Counters once the worker has been told of what ended last."""
+    """Counters after one more request, with which the worker is informed of the last ended samples."""
     generate(llm, [Request(prompt(2), 1, None, dict(max_tokens=1, logprobs=None))])
     return counters(llm)
 
 
 def stepping(llm: LLM, requests: Sequence[Request], abort: str | None = None) -> dict[str, Any]:
-    """Tokens of each sample, and how often one was preempted; the request `abort` ends after 10 steps."""
+    """Tokens of each sample and the largest number of preemptions; the request `abort` is aborted after 10 steps."""
     engine, preempted, steps = llm.llm_engine, 0, 0
     tokens: dict[tuple[str, int], list[int]] = {}
     before = idle(llm)

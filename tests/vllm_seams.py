@@ -1,6 +1,6 @@
-"""What our classes override, call or read of vLLM's, and a reader of vLLM's sources that finds it or says what moved.
+"""The parts of vLLM that our classes override, call or read, and a check of vLLM's sources for them.
 
-Sources are read, not imported: so any release can be checked, whatever is installed.
+Sources are parsed, not imported, so any release can be checked, whatever is installed.
 
     python tests/vllm_seams.py FOLDER     # the folder `vllm` of a release
 """
@@ -20,7 +20,7 @@ WORKER = "v1.worker.gpu_worker:Worker"
 SCHEDULER = "v1.core.sched.scheduler:Scheduler"
 
 SEAMS: Mapping[str, Mapping[str, str | None]] = {
-    # Methods with the parameters that have to come first, those after "*" anywhere; None: only the name.
+    # Methods with their leading parameters, and after "*" those that may stand anywhere; None: only the name.
     V1: dict(
         __init__="vllm_config device",
         get_model="",
@@ -178,7 +178,7 @@ SEAMS: Mapping[str, Mapping[str, str | None]] = {
 }
 
 CALLS: Mapping[str, Sequence[str]] = {
-    # Who has to call what, so that an override is reached; one of the names between bars is enough.
+    # Which methods must call which, so that our overrides are reached. Of names between bars one is enough.
     f"{V1}.execute_model": ("_update_states", "_prepare_inputs", "_model_forward", "compute_logits"),
     f"{V1}.sample_tokens": ("_sample",),
     f"{V1}._sample": ("sampler",),
@@ -202,7 +202,7 @@ class Release:
     folder: Path
 
     def problems(self) -> list[str]:
-        """A sentence for each seam that is not where our classes look for it."""
+        """A message for each part that is missing or has changed."""
         return [*self._moved(), *self._uncalled()]
 
     def _moved(self) -> Iterator[str]:
@@ -249,7 +249,7 @@ class Release:
         return [] if source is None else self._class(*source)
 
     def _origin(self, tree: ast.Module, module: str, name: str) -> tuple[str, str] | None:
-        """Where a module has a name from."""
+        """The module and name that a module imports a name from."""
         package = self._file(module).name == "__init__.py"
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and any((each.asname or each.name) == name for each in node.names):

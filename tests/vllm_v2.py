@@ -1,9 +1,8 @@
-"""Runs vLLM's Model Runner V2 without a GPU and writes down what it did: ``python tests/vllm_v2.py RESULT``.
+"""Runs vLLM's Model Runner V2 without a GPU and saves the results: ``python tests/vllm_v2.py RESULT``.
 
-V2 needs Triton, which compiles for GPUs only. Triton can also interpret its kernels, statement by statement on tensors
-of the CPU, and vLLM has a V2 runner for CPUs: all it takes is that vLLM believes in a Triton backend for them. So what
-runs here is vLLM's own runner, its own kernels and our subclass of it, only slowly. What it cannot show is what a GPU
-adds: CUDA graphs, streams, transfers between host and device.
+V2 needs Triton, which compiles for GPUs only. Triton can also interpret its kernels on tensors of the CPU, and vLLM has
+a V2 runner for CPUs, which it uses if it finds a Triton backend for them. So vLLM's own runner and kernels and our
+subclass run here, only slowly. CUDA graphs, streams, and transfers between host and device are not tested.
 """
 
 import os
@@ -23,7 +22,7 @@ from torch import Tensor
 
 
 class Interpreter:
-    """A driver that is there."""
+    """A driver that is always active."""
 
     @staticmethod
     def is_active() -> bool:
@@ -70,13 +69,13 @@ def forbid(self: Any, logits: Tensor, batch: Any, ids: Sequence[str], bits: NDAr
     logits[rows] = logits[rows].masked_fill(forbidden, -torch.inf)
 
 
-# The two kernels that cannot be interpreted: vLLM's own PyTorch version of the one, ours of the other.
+# Two kernels cannot be interpreted: one is replaced by vLLM's PyTorch version, the other by ours.
 filters.HAS_TRITON = False
 StructuredOutputsWorker.apply_grammar_bitmask = forbid
 
 
 def ordinary() -> dict[str, list[list[Sample]]]:
-    """The same ordinary requests without us, with us, and with us beside exploring ones."""
+    """Ordinary requests without our worker, with it, and with it beside exploring requests."""
     model, done = embedded_path(), {}
     with running(model, worker_cls="auto") as llm:
         assert "esamp" not in type(runner(llm)).__module__
@@ -91,7 +90,7 @@ def ordinary() -> dict[str, list[list[Sample]]]:
 
 
 def logits() -> dict[str, Any]:
-    """What every token is drawn from."""
+    """Logits that every token is drawn from."""
     with running(embedded_path(), **LOGITS) as llm:
         done = {name: generate(llm, requests) for name, requests in (("exploring", EXPLORING), ("greedy", GREEDY))}
         done["rivals"] = generate(llm, RIVALS)
@@ -99,7 +98,7 @@ def logits() -> dict[str, Any]:
 
 
 def drawn() -> dict[str, Any]:
-    """What is left of it behind filters."""
+    """Log-probabilities after filters."""
     with running(embedded_path(), logprobs_mode="processed_logprobs") as llm:
         done = {"filtered": generate(llm, FILTERED), "grammar": generate(llm, GRAMMARS)}
         return done | {"counts": counters(llm)}
@@ -113,13 +112,13 @@ def cramped() -> dict[str, Any]:
 
 
 def parts() -> dict[str, Any]:
-    """Prompts in pieces of 8 tokens, and out of the cache at the second time."""
+    """Prompts in chunks of 8 tokens, and from the prefix cache the second time."""
     with running(embedded_path(), **LOGITS, **PARTS) as llm:
         return {name: generate(llm, PIECES) for name in ("first", "cached")} | {"idle": idle(llm)}
 
 
 def overlapping() -> dict[str, Any]:
-    """Steps that are scheduled before the tokens of the step before are known, as on a GPU."""
+    """Steps that are scheduled before the tokens of the previous step are known, as on a GPU."""
     check = CpuPlatform.check_and_update_config
 
     def keep_asynchronous(config: VllmConfig) -> None:
@@ -134,11 +133,11 @@ def overlapping() -> dict[str, Any]:
 
 
 def usual() -> dict[str, Any]:
-    """An operator's defaults, and what vLLM makes up to warm up with."""
+    """An operator's defaults, and vLLM's dummy requests for warming up."""
     settings = {"esamp": {"defaults": {"method": "esamp"}, "slots": 2}}
     with running(embedded_path(), additional_config=settings) as llm:
         worker = core(llm).model_executor.driver_worker.worker
-        with runner(llm).esamp.closed():
+        with runner(llm).esamp.paused():
             warmup_kernels(runner(llm), worker.execute_model, worker.sample_tokens)
         warm = counters(llm)
         generate(llm, [Request(prompt(5), 2)])

@@ -8,7 +8,6 @@ print(run.telemetry())
 """
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from esamp.sampling import Sampling
     from esamp.search.base import answer
 
-__version__ = version("esamp")
+    __version__: str
 
 __all__ = [
     "Completion",
@@ -60,6 +59,15 @@ _HOME = {
 
 def __getattr__(name: str) -> Any:
     """Import public names when they are first used: ``import esamp`` alone does not load torch."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("esamp")
     if name not in _HOME:
         raise AttributeError(f"module 'esamp' has no attribute {name!r}")
     return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    """The public names, whether they are imported yet or not."""
+    return sorted({*globals(), *__all__, "__version__"})

@@ -6,6 +6,9 @@ from pydantic import Field
 
 from esamp.options import Options
 
+DEFAULT_TOKENS = 512
+"""Longest sample of a request that sets no `max_tokens`."""
+
 
 class Sampling(Options):
     """The ordinary sampler: what is filtered, how hot, how long. Order: temperature, min-p, top-k, top-p."""

@@ -7,12 +7,13 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
 
-from esamp.cli.terminal import message
+import esamp
+from esamp.cli.help import Command, Group
+from esamp.cli.messages import message
 from esamp.errors import EsampError, InputError, OptionError
 
 COMMANDS: Mapping[str, str] = {
@@ -85,8 +86,9 @@ def _app(asked: str | None) -> typer.Typer:
         help="Exploratory Sampling: steer the samples of one prompt toward what the model has not said yet.",
         add_completion=False,
         pretty_exceptions_enable=False,
-        rich_markup_mode="rich",
-        context_settings={"help_option_names": ["-h", "--help"]},
+        rich_markup_mode=None,
+        cls=Group,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
     )
     app.callback()(_options)
     for name, summary in COMMANDS.items():
@@ -96,7 +98,7 @@ def _app(asked: str | None) -> typer.Typer:
             if isinstance(module.command, typer.Typer):
                 app.add_typer(module.command, name=name, short_help=summary)
             else:
-                app.command(name, short_help=summary, context_settings=settings)(module.command)
+                app.command(name, cls=Command, short_help=summary, context_settings=settings)(module.command)
         else:
             app.command(name, help=summary)(_not_loaded)
     return app
@@ -104,7 +106,7 @@ def _app(asked: str | None) -> typer.Typer:
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(f"esamp {version('esamp')}")
+        print(f"esamp {esamp.__version__}")
         raise typer.Exit
 
 

@@ -1,225 +1,53 @@
-"""`esamp bench`: what exploring costs, and what it brings in diversity."""
+"""`esamp bench`: what methods cost, and what they bring in diversity."""
 
-import json as encoder
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
-from rich.table import Table
 
+from esamp.bench.options import BenchOptions, What
 from esamp.cli.flags import FlagGroup, with_flags
-from esamp.cli.terminal import Bar, console, hush
-from esamp.engines import registry as engines
-from esamp.engines.hf import HFEngine
-from esamp.engines.hf.loading import load_model, random_model
-from esamp.errors import MissingDependencyError, OptionError
 from esamp.explorer.config import ESampConfig
-from esamp.metrics.embedding import SentenceEmbedder
-from esamp.models import EMBEDDED, resolve
-from esamp.models.shapes import SHAPES, write_shape
-from esamp.study import diversity, throughput
-from esamp.study.throughput_hf import HFSubject
-from esamp.tasks.countdown import Countdown
-
-TOKENS, SHAPE_TOKENS = 128, 32
-"""Tokens of each sample by default: of a model, and of a shape, whose steps may take a second on a CPU."""
 
 
-@dataclass(frozen=True)
-class Place:
-    """Which model runs where."""
-
-    engine: str
-    model: str
-    shape: str | None
-    device: str
-    dtype: str
-
-
-@with_flags(options=FlagGroup("Method options", ESampConfig))
+@with_flags(
+    run=FlagGroup("Measurement", BenchOptions),
+    options=FlagGroup("Options of esamp", {"esamp": ESampConfig}, choose=lambda _: "esamp", kind="method"),
+)
 def command(
+    run: BenchOptions,
     options: ESampConfig,
     what: Annotated[
-        Literal["throughput", "diversity"],
-        typer.Argument(help="cost in tokens a second, or diversity against perplexity"),
+        What,
+        typer.Argument(help="cost in tokens a second, diversity against perplexity, or the cost over sizes"),
     ] = "throughput",
-    engine: Annotated[Literal["hf", "vllm"], typer.Option(help="what runs the model")] = "hf",
-    model: Annotated[str, typer.Option(help="hub name, folder, countdown or smollm2")] = EMBEDDED,
-    shape: Annotated[
-        str | None,
-        typer.Option(
-            help=f"throughput: made-up weights of this shape instead of a model: {', '.join(SHAPES)}",
-            metavar="NAME",
-            show_default=False,
-        ),
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16")] = "auto",
-    prompts: Annotated[int, typer.Option(min=1, help="throughput: prompts side by side")] = 1,
-    samples: Annotated[int, typer.Option("-n", "--samples", min=2, help="samples of each prompt")] = 16,
-    tokens: Annotated[
-        int | None,
-        typer.Option(
-            min=2, help=f"tokens of each sample, by default {TOKENS}, or {SHAPE_TOKENS} of a shape", show_default=False
-        ),
-    ] = None,
-    pairs: Annotated[int, typer.Option(min=1, help="throughput: interleaved pairs of runs")] = 5,
-    full: Annotated[bool, typer.Option(help="throughput: with the telemetry that costs a second projection")] = False,
-    seeds: Annotated[int, typer.Option(min=1, help="diversity: seeds")] = 2,
-    embedder: Annotated[
-        Literal["auto", "ngram", "minilm"], typer.Option(help="diversity: what texts are compared by")
-    ] = "auto",
-    prompt: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="diversity: texts to continue, repeatable; by default stories, or Countdown for the embedded model"
-        ),
-    ] = None,
     json: Annotated[bool, typer.Option("--json", help="print one JSON document", show_default=False)] = False,
 ) -> None:
-    """Measure what exploring costs (throughput) or what it brings (diversity).
+    """Measure what a method costs (throughput, scaling) or what it brings (diversity).
 
-    throughput: the same decoding on and off in interleaved pairs of equal length; fails if nothing was explored.
+    throughput: the same decoding on and off in interleaved pairs of equal length; fails if nothing was explored. With
+    --count, what a decode step launches and moves instead, which does not depend on the machine.
     diversity: Vendi Score, cosine, perplexity and entropy of vanilla over temperatures, of ESamp as published and of
     ours; the options given on the command line add an arm of their own.
+    scaling: one decode step of the method alone, over groups and samples, sizes of states, and slots.
+
+    Examples: esamp bench; esamp bench --count --distiller mean; esamp bench --against override:heads=published;
+    esamp bench scaling --preset paper --out figures
     """
-    place = Place(engine, model, shape, device, dtype)
-    if shape is not None and model != EMBEDDED:
-        raise OptionError("give --model or --shape, not both")
-    if what == "throughput":
-        load = throughput.Load(prompts, samples, tokens=tokens or (SHAPE_TOKENS if shape else TOKENS))
-        _throughput(place, options, load, pairs=pairs, full=full, as_json=json)
+    run.check(what)
+    # torch and the engines are imported only now, so that --help need not wait for them
+    if what == "diversity":
+        from esamp.cli.bench_diversity import diversity
+
+        diversity(run, options, as_json=json)
         return
-    if engine != "hf" or shape is not None:
-        raise OptionError("diversity is measured on real models and the hf engine: leave out --engine and --shape")
-    texts = tuple(prompt or _texts(model))
-    arms = diversity.default_arms()
-    if options != ESampConfig():
-        arms.append(diversity.Arm("as given", options=options))
-    setting = diversity.Setting(texts, samples, tokens or TOKENS, tuple(range(seeds)))
-    loaded = HFEngine.load(model, device=device, dtype=dtype)
-    _diversity(loaded, arms, setting, _embedder(embedder), as_json=json)
+    from esamp.cli import bench_arms
 
+    arms = bench_arms.arms(run, options)
+    if what == "scaling":
+        from esamp.cli.bench_scaling import scaling
 
-def _texts(model: str) -> tuple[str, ...]:
-    stories = diversity.STORY_PROMPTS
-    if model != EMBEDDED:
-        return stories
-    return tuple(item.prompt for item in Countdown().items(limit=len(stories)))
-
-
-@contextmanager
-def _subject(place: Place, options: ESampConfig, load: throughput.Load, *, full: bool) -> Iterator[throughput.Subject]:
-    """The model in its engine, freed at the end."""
-    entry = engines.ENTRIES[place.engine]
-    works, detail = entry.state()
-    if not works:
-        raise MissingDependencyError(f"engine {place.engine!r}: {detail}")
-    with TemporaryDirectory() as folder:
-        source = write_shape(place.shape, Path(folder)) if place.shape else resolve(place.model)
-        where = dict(device=place.device, dtype=place.dtype)
-        subject: throughput.Subject
-        if place.engine == "vllm":
-            hush("vllm")
-            from esamp.study.throughput_vllm import VLLMSubject
-
-            subject = VLLMSubject(source, load, options, **where, dummy=place.shape is not None, full=full)
-        elif place.shape:
-            subject = HFSubject(random_model(Path(folder), **where), load, full=full)
-        else:
-            subject = HFSubject(load_model(source, **where)[0], load, full=full)
-        with subject:
-            yield subject
-
-
-def _throughput(
-    place: Place, options: ESampConfig, load: throughput.Load, *, pairs: int, full: bool, as_json: bool
-) -> None:
-    with Bar((pairs + 1) * 2 * load.rows) as bar, _subject(place, options, load, full=full) as subject:
-        bar.generating()
-
-        def done(tokens: int) -> None:
-            bar.advance(load.rows, tokens)
-
-        result = throughput.measure(subject, options, pairs=pairs, on_run=done)
-    if as_json:
-        print(encoder.dumps({"engine": place.engine, "model": place.shape or place.model, **result.as_dict()}))
+        scaling(run, arms[0], as_json=json)
         return
-    table = _table("", "tok/s", "ms/step")
-    for name, runs in (("off", result.off), ("on", result.on)):
-        rate, step = result.speed(runs)
-        table.add_row(name, f"{rate:,.0f}", f"{step:.2f}")
-    out = console()
-    out.print(table)
-    for sentence in _sentences(place, result, pairs):
-        out.print(sentence)
+    from esamp.cli.bench_throughput import counts, throughput
 
-
-def _sentences(place: Place, result: throughput.Throughput, pairs: int) -> Iterator[str]:
-    ratio, load, last = result.ratio, result.load, result.on[-1]
-    yield (
-        f"on/off {ratio.estimate:.3f} [{ratio.low:.3f}, {ratio.high:.3f}] over {pairs} interleaved pairs of "
-        f"{load.prompts} x {load.samples} samples x {load.tokens} tokens; "
-        f"{place.shape or place.model} on {place.engine}"
-    )
-    if result.split:
-        parts = ", ".join(f"{name} {milliseconds:.2f}" for name, milliseconds in result.split.items())
-        yield f"ms of a step with exploring: {parts}"
-    yield (
-        f"bank {last.bank_bytes / 1e6:.1f} MB, buffers {last.buffer_bytes / 1e6:.1f} MB; "
-        f"{last.telemetry['rows_steered']:.0f} tokens steered, {last.telemetry['updates']:.0f} updates a run"
-    )
-
-
-def _diversity(
-    engine: HFEngine,
-    arms: list[diversity.Arm],
-    setting: diversity.Setting,
-    kernel: tuple[str, diversity.Embed | None],
-    *,
-    as_json: bool,
-) -> None:
-    rows = setting.samples * len(setting.prompts) * len(setting.seeds)
-    with Bar(rows * len(arms)) as bar:
-        bar.generating()
-
-        def done(row: diversity.Row) -> None:
-            bar.advance(rows, rows * setting.tokens)
-
-        results = diversity.measure(engine.model, engine.tokenizer, arms, setting, embed=kernel[1], on_arm=done)
-    if as_json:
-        print(encoder.dumps({"kernel": kernel[0], "arms": [row.as_dict() for row in results]}))
-        return
-    table = _table("decoding", "Vendi [95 %]", "cosine", "PPL", "H", "expl. var.", "KL")
-    for row in results:
-        vendi = f"{row.vendi.estimate:.2f} [{row.vendi.low:.2f}, {row.vendi.high:.2f}]"
-        rest = (row.cosine, row.perplexity, row.entropy, row.explained_variance, row.kl)
-        table.add_row(row.arm, vendi, *("-" if value != value else f"{value:.2f}" for value in rest))
-    out = console()
-    out.print(table)
-    out.print(
-        f"{len(setting.prompts)} prompts, {len(setting.seeds)} seeds, {setting.samples} samples of {setting.tokens} "
-        f"tokens; Vendi and cosine over {kernel[0]}; PPL and entropy H under the undisturbed model at T = 1",
-    )
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    for place, column in enumerate(columns):
-        table.add_column(column, justify="left" if place == 0 else "right")
-    return table
-
-
-def _embedder(name: str) -> tuple[str, diversity.Embed | None]:
-    if name == "ngram":
-        return "token n-grams", None
-    try:
-        return "MiniLM sentence embeddings", SentenceEmbedder().encode
-    except MissingDependencyError:
-        if name == "minilm":
-            raise
-        return "token n-grams", None
+    (counts if run.count else throughput)(run, arms, as_json=json)

@@ -1,6 +1,6 @@
 """Whether a command's prompts go through the model's chat template, said on standard error."""
 
-from esamp.cli.terminal import message
+from esamp.cli.messages import message
 from esamp.runs.job import ModelOptions
 
 

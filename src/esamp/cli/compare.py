@@ -1,42 +1,14 @@
 """`esamp compare`: the same prompts, many methods."""
 
-import json as encoder
-import shlex
-import sys
-from collections.abc import Sequence
-from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from pydantic import Field
 
-from esamp.cli.chat import applies_template
-from esamp.cli.flags import FlagGroup, value_of, with_flags
-from esamp.cli.pages import check_page, write_page
-from esamp.cli.samples import console_for, print_samples, print_table, print_text
-from esamp.cli.terminal import Bar, hush, message
-from esamp.engines import registry as engines
-from esamp.engines.base import Engine
-from esamp.errors import OptionError
-from esamp.methods import registry
-from esamp.runs import prompts as sources
+from esamp.cli.flags import FlagGroup, with_flags
 from esamp.runs.job import PlaceOptions
-from esamp.runs.prompts import Prompt
 from esamp.sampling import Sampling
-from esamp.search.layers import layers
-from esamp.study import compare as study
-from esamp.study import compare_view as view
-from esamp.study.compare import Arm, Comparison, Question, Result
-from esamp.study.report import render
-from esamp.study.texts import TextMeter
-from esamp.tasks.countdown import Countdown
-
-SHOWN = 2
-"""Samples of each method that are printed."""
-END = 60
-"""Characters of a graded sample that are printed: where its answer is."""
 
 
 class CompareOptions(PlaceOptions):
@@ -84,137 +56,6 @@ def command(
     esamp compare "Suggest a name for a small café." --model smollm2 --methods "vanilla esamp" --max-tokens 64;
     esamp compare --input prompts.jsonl --model smollm2 --methods "vanilla esamp esamp:preset=paper"
     """
-    arms = _arms(methods)
-    if page is not None:
-        check_page(page)
-    questions = _questions(prompt, input, run)
-    graded = all(question.grade is not None for question in questions)
-    if not graded:
-        questions = [Question(question.prompt) for question in questions]
-    meter = None if graded else TextMeter.start()
-    for sentence in meter.missing if meter is not None else ():
-        message(f"note: {sentence}")
-    hush(run.engine)
-    with Bar(run.n * len(arms) * len(questions)) as bar, _start(run, arms, page) as engine:
-        bar.generating()
-        results = study.compare(
-            engine,
-            questions,
-            arms,
-            n=run.n,
-            sampling=sampling,
-            seed=run.seed,
-            meter=meter,
-            strict=methods != ["all"],
-            progress=bar.advance,
-        )
-        texts = tuple(question.text for question in questions)
-        found = Comparison(texts, run.n, sampling, tuple(results), graded=graded)
-    if json:
-        print(encoder.dumps(view.as_json(found), allow_nan=False))
-    else:
-        _print(found, meter)
-    if page is not None:
-        footer = f"esamp {version('esamp')}: esamp compare -n {run.n} --seed {run.seed} --methods {shlex.join(methods)}"
-        write_page(page, render(view.page(found, meter, footer=footer)))
-        message(f"all samples side by side: {page}")
+    from esamp.cli import compare_run  # imports torch
 
-
-def _questions(prompt: str | None, input: Path | None, run: CompareOptions) -> list[Question]:
-    if (prompt is None) == (input is None):
-        raise OptionError("give one prompt as an argument, or a file of prompts with --input FILE.jsonl")
-    if prompt is not None:
-        prompts = sources.from_texts([prompt])
-    elif str(input) == "-":
-        prompts = sources.parse_jsonl(sys.stdin.buffer, name="standard input")
-    else:
-        assert input is not None
-        prompts = sources.read_jsonl(input)
-    if applies_template(run):
-        prompts = sources.as_messages(prompts)
-    return [_question(each) for each in prompts]
-
-
-def _question(prompt: Prompt) -> Question:
-    task = Countdown()
-    item = task.item(study.text_of(prompt.content))
-    return Question(prompt, None if item is None else partial(task.grade, item))
-
-
-def _start(run: CompareOptions, arms: Sequence[Arm], page: Path | None) -> Engine:
-    """The engine. It measures every token if there is a page to show it on.
-
-    One that keeps layers is told of all that the methods name without knowing the model's depth.
-    """
-    entry = engines.ENTRIES.get(run.engine)
-    keeps, traces = (entry.keeps_layers, entry.traces) if entry is not None else (False, False)
-    return run.start(sorted(set().union(*map(_layers, arms))) if keeps else (), trace=page is not None and traces)
-
-
-def _layers(arm: Arm) -> set[int]:
-    method = registry.get(arm.method)
-    try:
-        return set(layers(method, method.options() if arm.options is None else arm.options))
-    except OptionError:  # it depends on the model; the method's row in the table will tell
-        return set()
-
-
-def _arms(given: Sequence[str]) -> list[Arm]:
-    names = [name for text in given for name in text.split()]
-    if "all" in names:
-        if names != ["all"]:
-            raise OptionError("--methods all is all there are: leave the other names out")
-        return study.every_arm()
-    if not names:
-        raise OptionError("--methods names no method: give all, or names as esamp methods lists them")
-    return [_arm(name) for name in names]
-
-
-def _arm(text: str) -> Arm:
-    """``esamp:beta=1,signal=action``."""
-    method, _, rest = text.partition(":")
-    options: dict[str, object] = {}
-    fields = registry.get(method).options.model_fields
-    for part in filter(None, rest.split(",")):
-        name, equals, value = part.partition("=")
-        if not equals:
-            raise OptionError(f"--methods {text}: {part!r} should be an option and its value, as in beta=0.5")
-        options[name] = _value(fields[name].annotation, value) if name in fields else value
-    return study.arm_of(text, method, options)
-
-
-def _value(annotation: object, value: str) -> object:
-    if annotation is bool:
-        return {"true": True, "yes": True, "false": False, "no": False}.get(value.lower(), value)
-    return value_of(annotation, value)
-
-
-def _samples(result: Result) -> tuple[str, list[str]]:
-    """What is printed of an arm: its name and some samples; of graded ones the ends, right ones first."""
-    texts = [] if result.completion is None else [sample.text for sample in result.completion.samples]
-    if not result.grades:
-        return result.arm.label, texts[:SHOWN]
-    graded = sorted(zip(result.grades, texts, strict=True), key=lambda pair: not pair[0].correct)
-    ends = [f"{'right' if grade.correct else 'wrong'}: {text.strip()[-END:]}" for grade, text in graded[:SHOWN]]
-    right = sum(grade.correct for grade in result.grades)
-    return f"{result.arm.label}: {right} of {len(texts)} right", ends
-
-
-def _print(found: Comparison, meter: TextMeter | None) -> None:
-    """Samples of the first prompt, then the table, which a terminal shows."""
-    console = console_for(sys.stdout.isatty())
-    print_text(console, f"> {found.prompts[0]}", "bold")
-    for results in found.ran:
-        console.print()
-        print_samples(console, *_samples(results[0]))
-    console.print()
-    summary = view.table(found, meter)
-    print_table(console, summary)
-    print_text(console, summary.note, "dim")
-    if changes := view.differences(found):
-        told = "; ".join(f"{label} {x.estimate:+.2f} [{x.low:+.2f}, {x.high:+.2f}]" for label, x in changes)
-        console.print()
-        print_text(console, f"Vendi against {found.ran[0][0].arm.label}, paired by prompt: {told}.")
-    for result in found.refused:
-        console.print()
-        print_text(console, f"not run: {result.arm.label}: {result.refused}")
+    compare_run.compare(run, sampling, prompt, input, methods, page, json=json)

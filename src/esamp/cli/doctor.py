@@ -1,15 +1,19 @@
 """`esamp doctor`: what is installed and what works."""
 
+from __future__ import annotations
+
 import json as encoder
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
 from esamp.cli.terminal import console
-from esamp.doctor import Check, diagnose
 from esamp.quoting import printable
+
+if TYPE_CHECKING:
+    from esamp.doctor import Check
 
 
 def command(
@@ -19,6 +23,8 @@ def command(
 
     The exit code is 0 if samples can be generated here, else 1.
     """
+    from esamp.doctor import Check, diagnose  # imports safetensors
+
     found = diagnose()
     if json:
         print(encoder.dumps(found.as_dict(), indent=2))

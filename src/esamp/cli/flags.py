@@ -16,7 +16,6 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 from pydantic.fields import FieldInfo
-from rich.markup import escape
 
 from esamp.errors import OptionError
 from esamp.options import Options, allowed
@@ -24,7 +23,7 @@ from esamp.options import Options, allowed
 
 @dataclass(frozen=True)
 class FlagGroup:
-    """Where flags come from and which help panel shows them.
+    """Where flags come from and under which title the help page has them.
 
     `options` is one options class, or several by name, of which `choose` picks one by the options of the groups before
     it. The flags of all are offered; one that the chosen class does not have is refused when it is given.
@@ -194,7 +193,7 @@ def _metavar(kinds: tuple[Any, ...]) -> str:
 
 
 def _help(info: FieldInfo) -> str:
-    """The field's description, what it accepts and its default, on one line and free of markup."""
+    """The field's description, what it accepts and its default, on one line."""
     kind, details = _kinds(info.annotation)[0], []
     if get_origin(kind) in (tuple, list):
         details.append("may be given several times")
@@ -207,4 +206,4 @@ def _help(info: FieldInfo) -> str:
         details.append(f"default: {'yes' if default else 'no'}")
     elif default is not None and default not in ((), {}):
         details.append(f"default: {default:g}" if isinstance(default, float) else f"default: {default}")
-    return escape(" ".join([info.description or "", f"({'; '.join(details)})" if details else ""]).strip())
+    return " ".join([info.description or "", f"({'; '.join(details)})" if details else ""]).strip()

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from esamp.cli.flags import FlagGroup, with_flags
-from esamp.cli.terminal import message
-from esamp.engines.vllm import launch
+from esamp.cli.messages import message
+from esamp.engines.vllm.server import launch
 from esamp.engines.vllm.settings import VLLMSettings
 from esamp.errors import OptionError
 from esamp.models import NAMES
@@ -51,15 +51,15 @@ def command(
         return
     if json and not print_command:
         raise OptionError("--json goes with --print-command: a server prints no document")
-    process = launch.process(launch.arguments(given, settings))
+    vllm = launch.command(launch.arguments(given, settings))
     if print_command:
-        print(encoder.dumps({"command": process}) if json else shlex.join(process))
+        print(encoder.dumps({"command": vllm}) if json else shlex.join(vllm))
         return
     if given and not given[0].startswith("-") and given[0] not in NAMES:
         from esamp.models import hub  # imports the hub's library
 
         hub.check(given[0])
-    if warning := launch.untested():
+    if warning := launch.warning():
         message(f"warning: {warning}")
     sys.stdout.flush()
-    os.execv(process[0], process)
+    os.execv(vllm[0], vllm)

@@ -5,7 +5,7 @@ from typing import Annotated, TypeAlias
 
 import typer
 
-from esamp.cli.terminal import message
+from esamp.cli.messages import message
 
 
 def torn(path: Path) -> None:

@@ -1,21 +1,24 @@
-"""How `esamp study plan` shows what it found."""
+"""What `esamp study plan` finds and shows."""
 
 import json as encoder
 import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from time import monotonic
 
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from esamp.cli.study_run import loaded
 from esamp.cli.terminal import console
 from esamp.quoting import printable
 from esamp.study.config import Study
 from esamp.study.measures import MEASURES
-from esamp.study.plan import MOST, Plan
-from esamp.study.power import PlanOptions
+from esamp.study.plan import MOST, Plan, plans
+from esamp.study.plan_options import PlanOptions
+from esamp.study.store import Store
 
 PATIENCE = 2.0
 """Seconds after which the bar appears."""
@@ -43,6 +46,14 @@ class Thinking:
         self._progress.advance(self._task)
         if monotonic() - self._begun > PATIENCE:
             self._progress.start()
+
+
+def plan(file: Path, options: PlanOptions, store: Path, data: list[str] | None, *, json: bool) -> None:
+    """Find and show how many problems and seeds a study needs."""
+    study, problems = loaded(file, data)
+    with Thinking() as bar:
+        found = plans(study, Store(store), problems, options, bar.tick)
+    show_plans(found, options, study, json=json)
 
 
 def show_plans(found: Sequence[Plan], options: PlanOptions, study: Study, *, json: bool) -> None:

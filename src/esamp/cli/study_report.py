@@ -3,13 +3,11 @@
 import json as encoder
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from esamp.cli.bars import MeasureBar
-from esamp.cli.study_flags import AsJson, Data, File, Folder, torn
-from esamp.cli.terminal import hush, message
+from esamp.cli.messages import message
+from esamp.cli.study_flags import torn
+from esamp.cli.terminal import hush
 from esamp.errors import InputError
 from esamp.metrics.embedding import SentenceEmbedder
 from esamp.quoting import printable
@@ -26,18 +24,16 @@ from esamp.study.store import Store
 
 
 def report(
-    file: File,
-    store: Folder = Path("store"),
-    data: Data = None,
-    out: Annotated[Path, typer.Option("--out", help="folder for the report", metavar="DIR")] = Path("report"),
-    draw: Annotated[bool, typer.Option("--figures/--no-figures", help="draw figures, which needs matplotlib")] = True,
-    page_problems: Annotated[
-        int | None,
-        typer.Option("--page-problems", min=1, help="only so many problems' samples on the page", show_default="all"),
-    ] = None,
-    json: AsJson = False,
+    file: Path,
+    store: Path,
+    data: list[str] | None,
+    out: Path,
+    *,
+    draw: bool,
+    page_problems: int | None,
+    json: bool,
 ) -> None:
-    """Measure what is finished, and write it up: report.md, CSV files, figures, and index.html to read samples in."""
+    """Measure what is not measured yet, and write all files of the report."""
     study = config.read(file, data or ())
     with at(str(file)):
         problems = load_tasks(study)

@@ -2,9 +2,8 @@
 
 import json as encoder
 import sys
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -16,10 +15,8 @@ from esamp.tasks import registry
 from esamp.tasks.base import Task
 
 
-def tasks(
-    json: Annotated[bool, typer.Option("--json", help="print one JSON document", show_default=False)] = False,
-) -> None:
-    """List the installed tasks: what they ask, where from, and their options."""
+def tasks(*, json: bool) -> None:
+    """List the installed tasks."""
     broken = registry.broken()
     records = [_record(registry.get(name)) for name in registry.names() if name not in broken]
     if json:

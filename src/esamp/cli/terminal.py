@@ -1,4 +1,4 @@
-"""What reaches the terminal: messages on standard error, text that cannot act on it, a bar for whoever is looking."""
+"""What reaches the terminal: text that cannot act on it, and a bar for whoever is looking."""
 
 import logging
 import sys
@@ -10,11 +10,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from esamp.quoting import one_line
-
-
-def message(text: str) -> None:
-    """``esamp: text`` on standard error, as one line."""
-    print(f"esamp: {one_line(text)}", file=sys.stderr)
 
 
 def show_broken(out: Console, broken: Mapping[str, str]) -> None:

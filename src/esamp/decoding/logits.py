@@ -12,6 +12,11 @@ def sound_rows(logits: Tensor) -> Tensor:
     return logits.amax(-1).abs() < torch.inf
 
 
+def keeps_tokens(reference: Tensor, fused: Tensor) -> Tensor:
+    """`[R]` bool: rows of `fused` `[R, V]` that rule out no token but those that `reference` does; float16 may."""
+    return (~fused.isneginf() | reference.isneginf()).all(-1)
+
+
 def divergence(fused: Tensor, reference: Tensor) -> Tensor:
     """KL(fused || reference) of each row `[R]` in nats, from logits `[R, V]`."""
     log_new, log_old = fused.float().log_softmax(-1), reference.float().log_softmax(-1)

@@ -1,33 +1,40 @@
-"""What every engine takes and gives: `Request` in, `Completion` out."""
+"""What every engine takes and gives: `Request` in, `Completion` out. Knows torch by its types only."""
+
+from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
-from torch import Tensor
-
+from esamp.engines.likelihood import Likelihood
 from esamp.errors import InactiveMethodError, OptionError, RequestError, UnsupportedError
 from esamp.methods import registry
 from esamp.methods.base import DecodeMethod
 from esamp.options import Options
 from esamp.sampling import Sampling
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with (samples finished, tokens generated) since the last call."""
+
+Content: TypeAlias = str | tuple[Mapping[str, str], ...]
+"""Of a prompt: a text, or chat messages (mappings with ``role`` and ``content``)."""
 
 
 @dataclass(frozen=True)
 class Request:
     """`n` samples of one prompt, decoded by one method.
 
-    `prompt` is a text, or a sequence of chat messages (mappings with ``role`` and ``content``) for the model's chat
-    template. All n samples form one group: they share what the method learns, and no other request does.
+    Chat messages go through the model's chat template. All n samples form one group: they share what the method
+    learns, and no other request does.
     """
 
     id: str
-    prompt: str | tuple[Mapping[str, str], ...]
+    prompt: Content
     n: int = 1
     sampling: Sampling = field(default_factory=Sampling)
     method: str = "esamp"
@@ -124,7 +131,7 @@ class Cost:
     seconds: float
     """wall time; requests that shared a batch shared it"""
 
-    def __add__(self, other: "Cost") -> "Cost":
+    def __add__(self, other: Cost) -> Cost:
         """One after the other."""
         return Cost(
             self.tokens + other.tokens,
@@ -194,6 +201,17 @@ class Engine(ABC):
             UnsupportedError: a request names a method or an option that this engine cannot carry out.
         """
         return completions(self.outcomes(requests, progress=progress))
+
+    def score(self, request: Request, samples: Sequence[Sample], *, distribution: bool = False) -> list[Likelihood]:
+        """How probable each of `samples` is under the model at temperature 1, given the request's prompt.
+
+        The request's method and sampler settings do not matter. A sample without token ids is scored by its text.
+        `distribution` adds what needs the model's whole distribution at every token: certainty and entropy.
+
+        Raises:
+            UnsupportedError: the engine cannot score given tokens, or not their whole distribution.
+        """
+        raise UnsupportedError(f"{type(self).__name__} cannot score given tokens: use the engine 'hf' or 'vllm'")
 
     @abstractmethod
     def close(self) -> None:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from esamp.engines.base import Request
+from esamp.engines.base import Request, Sample
 from esamp.errors import PromptError
+from esamp.sampling import DEFAULT_TOKENS
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,8 @@ class Ending:
 
 WINDOW = 6
 """Tokens before a piece of text that decide how it begins."""
-DEFAULT_TOKENS, STEP = 512, 64
-"""Longest sample where the request sets no limit, and to what its room in the context is rounded down."""
+STEP = 64
+"""The room that a prompt leaves in the context is rounded down to a multiple of this, in tokens."""
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, request: Request) -> list[int]:
@@ -38,6 +39,13 @@ def encode(tokenizer: PreTrainedTokenizerBase, request: Request) -> list[int]:
     if not ids:
         raise PromptError(f"request {request.id!r}: the prompt is empty")
     return list(ids)
+
+
+def sample_ids(tokenizer: PreTrainedTokenizerBase, sample: Sample) -> tuple[int, ...]:
+    """The token ids of a sample. Its text is encoded if it has none, as with samples of another model."""
+    if sample.token_ids or not sample.text:
+        return sample.token_ids
+    return tuple(tokenizer(sample.text, add_special_tokens=False).input_ids)
 
 
 def room(ids: Sequence[int], request: Request, context: int | None) -> int:

@@ -54,9 +54,14 @@ class PackedBank:
     reset writes to the slots concerned and, for all others, to a spare row, so that the host need not know which.
     """
 
-    def __init__(self, state: Mapping[str, Tensor], kept: Mapping[str, Tensor], slots: int) -> None:
-        """Allocate `slots` copies of both templates, whose tensors have no slot dimension."""
-        self.size = slots
+    def __init__(
+        self, state: Mapping[str, Tensor], kept: Mapping[str, Tensor], slots: int, *, workspace: int = WORKSPACE
+    ) -> None:
+        """Allocate `slots` copies of both templates, whose tensors have no slot dimension.
+
+        `workspace` is how many bytes a step may take beside the bank, as far as one group at a time allows it.
+        """
+        self.size, self._workspace = slots, workspace
         self.template: State = {**state, **kept}
         self._fields: dict[str, Field] = {}
         self._rows: State = {}
@@ -136,14 +141,14 @@ class PackedBank:
             write: whether what the caller changes in place is to be kept.
         """
         copied = scratch + sum(prod(self._fields[n].shape) * self.template[n].element_size() for n in names)
-        if len(layout.runs) != 1 and layout.groups * copied <= WORKSPACE:
+        if len(layout.runs) != 1 and layout.groups * copied <= self._workspace:
             state = self.read(layout, *names)
             yield Piece(0, layout.groups, state)
             if write:
                 for name in names:
                     self.tensors[name].index_copy_(0, layout.slots, state[name])
             return
-        most = max(1, WORKSPACE // max(scratch, 1))
+        most = max(1, self._workspace // max(scratch, 1))
         for run in layout.runs:
             for offset in range(0, run.length, most):
                 groups = min(most, run.length - offset)

@@ -64,7 +64,7 @@ class Lesson:
     target: Tensor
     """`[G, C, d]`: what came; zeros in rows that are not live"""
     residual: Tensor
-    """`[G, C, d]`: target - prediction; zeros in rows that are not live"""
+    """`[G, C, d]`: target - prediction, for distillers that learn from it; zeros in rows that are not live"""
     live: Tensor
     """`[G, C]` bool: rows to learn from"""
     present: Tensor

@@ -9,7 +9,7 @@ from torch import Tensor
 from esamp.decoding.layout import RowLayout
 from esamp.decoding.slots import FreeSlots, State
 from esamp.explorer.actions import ActionMemory
-from esamp.explorer.bank import PackedBank
+from esamp.explorer.bank import WORKSPACE, PackedBank
 from esamp.explorer.build import DTYPES, build_distiller
 from esamp.explorer.config import ESampConfig
 from esamp.explorer.contrast import SampleMeans
@@ -38,20 +38,16 @@ class Explorer:
         frozen: bool = False,
         full: bool = False,
         head_scale: float = 1.0,
+        workspace: int = WORKSPACE,
         fused: bool | None = None,
     ) -> None:
         """Allocate `slots` slots for source states of size s and deep states of size d on `device`.
 
         A `frozen` network is never trained. `full` telemetry has the fields of `esamp.explorer.tally.FULL`.
         `head_scale` is the mean of ||w_v - mean w||^2 over the rows of the LM head, by which the gain is divided so
-        that it is in nats. On the device "meta" nothing is allocated, and `nbytes` is what would be.
-
-        `fused` kernels do a step in two launches: None uses them on a CUDA GPU where they can be used (see
-        `esamp.explorer.fused.obstacle`), False never. With True they must be usable; without a GPU that takes Triton's
-        interpreter.
-
-        Raises:
-            OptionError: fused kernels were asked for and cannot be used.
+        that it is in nats. `workspace` is how many bytes a step may take beside the bank. On the device "meta" nothing
+        is allocated, and `nbytes` is what would be. `fused` kernels are for CUDA GPUs: None takes them where
+        `esamp.explorer.fused.obstacle` sees none, False never; with True an obstacle is an `OptionError`.
         """
         self.config, self.full = config, full
         dtype = DTYPES[config.dtype]
@@ -73,6 +69,7 @@ class Explorer:
         self._predicts_mean = learner is None or (self.distiller is not None and self.distiller.predicts_mean)
         state: State = {} if learner is None else dict(learner.template())
         self._trusts_mean = self._predicts_mean and config.gate  # once it has seen a row
+        self._follows_errors = self.distiller is not None and self.distiller.learns and not self._predicts_mean
         # Sums of finite numbers stay finite; a slot that holds anything else may have to be reset.
         self._can_break = self.memory is not None or (self.distiller is not None and bool(state))
         self._keeps_time = config.update_every > 1 or config.warmup > 0
@@ -82,7 +79,7 @@ class Explorer:
         self._read = () if self.distiller is None else self.distiller.predicts_from
         self._learned = tuple(name for name in (*state, *moments) if name != "clock")
         self.slots = FreeSlots(slots)
-        self.bank = PackedBank(state, moments, slots)
+        self.bank = PackedBank(state, moments, slots, workspace=workspace)
         self.tally = Tally(slots, deep_size, self.exact, device, full=full)
         self._zero = torch.zeros((), dtype=self.exact, device=device)
         self.fused: FusedStep | None = None
@@ -189,13 +186,15 @@ class Explorer:
             rows = rows & (squares(action) < torch.inf)
         if record.slope is not None:
             rows = rows & layout.mask(record.slope.isfinite().all(-1))
-        size = found.residual.shape[-1]
+        size, errors = found.residual.shape[-1], [found.residual] if self._follows_errors else []
         columns = [each.unsqueeze(-1) for each in (rows, *record.fields(full=self.full))]
-        table = torch.cat([found.residual, found.target, *columns], dim=-1)
+        table = torch.cat([*errors, found.target, *columns], dim=-1)
+        sums = table[..., size * len(errors) :]
         if not self._trusts_mean:  # a group's first step explains nothing
-            table[..., 2 * size + 2 : 2 * size + 4].mul_(found.seen.unsqueeze(-1))
+            sums[..., size + 2 : size + 4].mul_(found.seen.unsqueeze(-1))
         table = torch.where(rows.unsqueeze(-1), table, self._zero)
-        residual, target = table[..., :size], table[..., size : 2 * size]
+        sums = table[..., size * len(errors) :]
+        residual, target = table[..., :size], sums[..., :size]
         present = rows.any(1)
         due = self._due(layout, present)
         if due is not present:
@@ -204,7 +203,7 @@ class Explorer:
         self._teach(record, Lesson(found.prediction, target, residual, rows, due))
         if self.memory is not None and action is not None:
             self.memory.learn(record, action, rows, due)
-        self._finish(record, table[..., size:], present, due)
+        self._finish(record, sums, present, due)
 
     # ---- proposing
 

@@ -59,10 +59,9 @@ def capped_logits(reference: Tensor, fused: Tensor, cap: float) -> Tensor:
     The mean is over the tokens that the head does not rule out; those it does keep minus infinity. No logit moves by
     more than `cap` nats relative to the mean, and small changes stay as they are.
     """
-    reference, ruled_out = reference.float(), reference.isneginf()
-    change = (fused.float() - reference).masked_fill(ruled_out, 0.0)
-    mean = change.sum(-1, keepdim=True) / (~ruled_out).sum(-1, keepdim=True)
-    return reference + cap * torch.tanh((change - mean) / cap)
+    change = torch.sub(fused.float(), reference).nan_to_num_(0.0, 0.0, 0.0)
+    mean = change.sum(-1, keepdim=True) / (reference > -torch.inf).sum(-1, keepdim=True)
+    return torch.add(reference, change.sub_(mean).mul_(1 / cap).tanh_(), alpha=cap)
 
 
 def limited_logits(reference: Tensor, fused: Tensor, budget: float) -> Tensor:

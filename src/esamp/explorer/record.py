@@ -95,6 +95,8 @@ class StepRecord:
         """`[R, d]` e, the gated error (or contrast) in the space of the deep state."""
         signal, strength = self.found.signal, self.found.strength
         scaled = signal if strength is None else strength * signal
+        if self.found.prediction.confidence is not None:  # before the first row it is zero but for rounding
+            scaled = scaled.masked_fill(~self.found.seen.unsqueeze(-1), 0.0)
         return self.layout.to_rows(scaled)
 
     @property

@@ -3,7 +3,6 @@
 from typing import Self
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from esamp.decoding.randomness import per_group, per_token, uniform
@@ -11,6 +10,7 @@ from esamp.decoding.step import DecodeStep, Rows
 from esamp.errors import OptionError
 from esamp.methods.base import Draw, ModelShape
 from esamp.methods.inverse_cdf import at, locate
+from esamp.methods.options import ArithmeticOptions
 from esamp.options import Options, narrowed
 from esamp.sampling import Sampling
 
@@ -20,14 +20,6 @@ GRID = 2.0**-53
 """What a code is known to."""
 RARE = 2.0**-45
 """A token less likely than this leaves too little of a code to go on with."""
-
-
-class ArithmeticOptions(Options):
-    """Options of arithmetic sampling."""
-
-    codes_kept: int = Field(1024, ge=1, le=2**20)
-    """of so many samples of a prompt that are under way at a time the codes are kept; of more, some go on as ordinary
-    samples"""
 
 
 class Arithmetic(Draw):

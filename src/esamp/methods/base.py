@@ -1,18 +1,22 @@
-"""`DecodeMethod`: what a decoding method promises to every engine."""
+"""`DecodeMethod`: what a decoding method promises to every engine. Knows torch by its types only."""
+
+from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
-import torch
-from torch import Tensor
-
-from esamp.decoding.step import DecodeStep, Rows, Steering
 from esamp.errors import OptionError
 from esamp.options import Options
 from esamp.sampling import Sampling
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from esamp.decoding.step import DecodeStep, Rows, Steering
 
 
 class Need(StrEnum):

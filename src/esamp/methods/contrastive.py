@@ -1,10 +1,9 @@
 """Contrastive decoding: what a model says beyond what a weaker one would have said as well."""
 
 from collections.abc import Mapping
-from typing import Literal, Self
+from typing import Self
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from esamp.decoding.layout import RowLayout
@@ -13,20 +12,8 @@ from esamp.errors import OptionError, UnsupportedError
 from esamp.methods import amateur
 from esamp.methods.base import ModelShape, Need
 from esamp.methods.logit_contrast import LogitContrast, plausible_tokens
+from esamp.methods.options import ContrastiveOptions
 from esamp.options import Options, narrowed
-
-
-class ContrastiveOptions(Options):
-    """Options of contrastive decoding."""
-
-    amateur: str | None = Field(None, min_length=1)
-    """the weaker model: a folder or a hub name; by default the one that ships beside the embedded model"""
-    plausibility: float = Field(0.1, gt=0, le=1)
-    """alpha: drop tokens that the model finds less than this share as likely as its best"""
-    contrast: float = Field(0.5, ge=0, le=16)
-    """beta: strength of the contrast, (1 + beta) times the model's logits minus beta times the amateur's"""
-    amateur_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """precision of the amateur: by default float32 on a CPU, else what its weights are stored in"""
 
 
 class Contrastive(LogitContrast):

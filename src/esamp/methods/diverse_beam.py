@@ -4,24 +4,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from esamp.errors import OptionError
 from esamp.methods.beams import NOWHERE, BeamMethod, Beams, Ends, Hypotheses
+from esamp.methods.options import DiverseBeamOptions
 from esamp.options import Options, narrowed
 from esamp.sampling import Sampling
-
-
-class DiverseBeamOptions(Options):
-    """Options of Diverse Beam Search. ``beam_groups = 1`` is ordinary beam search."""
-
-    beam_groups: int | None = Field(None, ge=1, lt=2**63)
-    """groups that the n hypotheses are divided into evenly; None makes each hypothesis a group, as in the paper"""
-    beam_diversity: float = Field(0.5, ge=0, le=100)
-    """lambda: what a token's log-probability loses for each hypothesis of an earlier group that took it in this step"""
-    beam_length_penalty: float = Field(1.0, ge=0, le=10)
-    """complete hypotheses are compared by log-probability / length ** this; 0 compares the sums"""
 
 
 class DiverseBeam(BeamMethod):

@@ -1,32 +1,17 @@
 """DoLa: what a model says in its last layer beyond what it would have said in an early one."""
 
 import math
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from esamp.decoding.step import Combined, DecodeStep, Steering
 from esamp.errors import OptionError
 from esamp.methods.base import ModelShape
 from esamp.methods.logit_contrast import LogitContrast, divergence, plausible_tokens
+from esamp.methods.options import DoLaOptions
 from esamp.options import Options, narrowed
-
-Layer = Annotated[int, Field(ge=0, le=100_000)]
-
-
-class DoLaOptions(Options):
-    """Options of DoLa."""
-
-    dola_range: Literal["low", "high"] = "low"
-    """where the candidate layers lie: every second one of the model's lower or of its upper half"""
-    dola_layers: tuple[Layer, ...] = Field((), strict=False)
-    """candidate layers in place of a range: the residual stream after this many layers, 0 being the embedding"""
-    dola_divergence: Literal["jensen-shannon", "as-published"] = "jensen-shannon"
-    """how the farthest candidate is found: the paper's formula, or what its code computes (KL from the mean)"""
-    relative_top: float = Field(0.1, gt=0, le=1)
-    """drop tokens that the last layer finds less than this share as likely as its best"""
 
 
 def candidates(part: Literal["low", "high"], depth: int, *, tied: bool) -> tuple[int, ...]:

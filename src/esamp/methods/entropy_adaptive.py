@@ -4,19 +4,12 @@ from math import log
 from typing import Self
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from esamp.decoding.step import Rows
 from esamp.methods.base import LateFilter, ModelShape
+from esamp.methods.options import EntropyAdaptiveOptions
 from esamp.options import Options, narrowed
-
-
-class EntropyAdaptiveOptions(Options):
-    """Options of entropy-adaptive decoding."""
-
-    entropy_gain: float = Field(0.001, gt=0, le=1)
-    """a token is a candidate if telling it from the rest lowers the normalised entropy by more than this"""
 
 
 class EntropyAdaptive(LateFilter):

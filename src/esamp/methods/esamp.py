@@ -7,7 +7,7 @@ from typing import ClassVar, Self, TypeAlias
 import torch
 from torch import Tensor
 
-from esamp.decoding.logits import sound_rows
+from esamp.decoding.logits import keeps_tokens, sound_rows
 from esamp.decoding.step import Combined, DecodeStep, Rows, Steering
 from esamp.errors import OptionError
 from esamp.explorer import fusion
@@ -224,7 +224,9 @@ class ESamp(DecodeMethod):
         )
 
     def _combine(self, step: DecodeStep, record: StepRecord, reference: Tensor, fused: Tensor) -> Combined:
-        record.fall_back(sound_rows(reference), sound_rows(fused), narrow=step.deep.dtype == torch.float16)
+        narrow = step.deep.dtype == torch.float16  # logits may leave its range on either side
+        sound = sound_rows(fused) & keeps_tokens(reference, fused) if narrow else sound_rows(fused)
+        record.fall_back(sound_rows(reference), sound, narrow=narrow)
         fused = self._adjusted(step, reference, fused)
         steered = record.rows(record.steered).unsqueeze(-1)
         fused = torch.where(steered, fused, reference)  # to the bit, whatever the batch's shape

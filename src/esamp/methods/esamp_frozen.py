@@ -1,21 +1,7 @@
 """`esamp_frozen`: a distiller that never learns. Does it matter what the error is an error of?"""
 
-from typing import Self
-
-from pydantic import model_validator
-
-from esamp.explorer.config import NetworkConfig
 from esamp.methods.esamp import ESamp
-
-
-class ESampFrozenConfig(NetworkConfig):
-    """Options of `esamp_frozen`: those of `esamp` with the published network and strength."""
-
-    @model_validator(mode="after")
-    def _check_warmup(self) -> Self:
-        if self.warmup:
-            raise ValueError("a frozen distiller makes no updates to wait for: leave warmup out")
-        return self
+from esamp.methods.options import ESampFrozenConfig
 
 
 class ESampFrozen(ESamp):

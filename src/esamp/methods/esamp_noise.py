@@ -7,17 +7,13 @@ from torch import Tensor
 
 from esamp.decoding.randomness import uniform
 from esamp.decoding.step import DecodeStep, Rows
-from esamp.explorer.config import AblationConfig
 from esamp.explorer.decision import Direction
 from esamp.explorer.record import StepRecord
 from esamp.methods.esamp import ESamp
+from esamp.methods.options import ESampNoiseConfig
 
 PURPOSE = 4
 """Keeps these random numbers apart from those of other methods (`esamp.decoding.randomness`)."""
-
-
-class ESampNoiseConfig(AblationConfig):
-    """Options of `esamp_noise`: those of `esamp`, with the same defaults and presets, for the state signal."""
 
 
 def normals(rows: Rows, size: int) -> Tensor:

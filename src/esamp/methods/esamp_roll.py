@@ -4,13 +4,9 @@ import torch
 from torch import Tensor
 
 from esamp.decoding.step import DecodeStep
-from esamp.explorer.config import AblationConfig
 from esamp.explorer.decision import Direction
 from esamp.methods.esamp import ESamp
-
-
-class ESampRollConfig(AblationConfig):
-    """Options of `esamp_roll`: those of `esamp`, with the same defaults and presets, for the state signal."""
+from esamp.methods.options import ESampRollConfig
 
 
 def next_row(step: DecodeStep, values: Tensor) -> Tensor:

@@ -1,23 +1,14 @@
 """`esamp_static`: steering away from what other prompts' texts are like. Does what is learned of the group matter?"""
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
 from esamp.decoding.step import DecodeStep
-from esamp.explorer.config import AblationConfig, with_default
 from esamp.explorer.decision import Direction
 from esamp.explorer.record import StepRecord
 from esamp.methods.esamp import ESamp
+from esamp.methods.options import ESampStaticConfig
 from esamp.options import Options
-
-
-class ESampStaticConfig(AblationConfig):
-    """Options of `esamp_static`: those of `esamp` with the running mean in place of a distiller, without a gate."""
-
-    distiller: Literal["mean"] = with_default(AblationConfig, "distiller", "mean")
-    gate: bool = with_default(AblationConfig, "gate", False)
 
 
 class ESampStatic(ESamp):

@@ -1,27 +1,14 @@
 """`esamp_subtract`: the prediction is subtracted, and that is all."""
 
-from typing import Self
-
 import torch
-from pydantic import model_validator
 from torch import Tensor
 
 from esamp.decoding.step import DecodeStep
 from esamp.explorer import fusion
-from esamp.explorer.config import AblationConfig
 from esamp.explorer.decision import Direction
 from esamp.explorer.record import StepRecord
 from esamp.methods.esamp import ESamp, Mix
-
-
-class ESampSubtractConfig(AblationConfig):
-    """Options of `esamp_subtract`: those of `esamp`, with the same defaults and presets, for the state signal."""
-
-    @model_validator(mode="after")
-    def _check_target(self) -> Self:
-        if self.target_layer is not None:
-            raise ValueError("what is subtracted must be a prediction of the LM head's input: leave target_layer out")
-        return self
+from esamp.methods.options import ESampSubtractConfig
 
 
 class ESampSubtract(ESamp):

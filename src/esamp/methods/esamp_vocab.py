@@ -1,26 +1,13 @@
 """`esamp_vocab`: the distiller predicts the next-token distribution instead of the state."""
 
-from typing import Self
-
 import torch
-from pydantic import model_validator
 from torch import Tensor
 
 from esamp.decoding.step import DecodeStep
 from esamp.explorer import fusion
-from esamp.explorer.config import NetworkConfig
 from esamp.explorer.record import StepRecord
 from esamp.methods.esamp import ESamp, Mix
-
-
-class ESampVocabConfig(NetworkConfig):
-    """Options of `esamp_vocab`: those of `esamp` with the published network and strength. `loss` has no meaning."""
-
-    @model_validator(mode="after")
-    def _check_target(self) -> Self:
-        if self.target_layer is not None:
-            raise ValueError("the network learns through the LM head, so it predicts its input: leave target_layer out")
-        return self
+from esamp.methods.options import ESampVocabConfig
 
 
 class ESampVocab(ESamp):

@@ -3,23 +3,14 @@
 from typing import Self
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from esamp.decoding.step import Rows
 from esamp.errors import OptionError
 from esamp.methods.base import EarlyFilter, ModelShape
+from esamp.methods.options import FireOptions
 from esamp.options import Options, narrowed
 from esamp.sampling import Sampling
-
-
-class FireOptions(Options):
-    """Options of FIRE."""
-
-    fire_temperature: float = Field(30.0, gt=0, le=1000)
-    """temperature of each sample's first token"""
-    fire_k: int = Field(20, ge=2, le=1_000_000)
-    """draw the first token from this many, the most likely ones"""
 
 
 class Fire(EarlyFilter):

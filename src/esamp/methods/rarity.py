@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from typing import Self
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from esamp.decoding import telemetry
@@ -15,19 +14,11 @@ from esamp.decoding.step import Combined, DecodeStep, Steering
 from esamp.decoding.telemetry import Telemetry
 from esamp.errors import OptionError
 from esamp.methods.base import DecodeMethod, Detail, ModelShape
+from esamp.methods.options import RarityOptions
 from esamp.options import Options, narrowed
 
 BYTES = 4
 """of a token's count"""
-
-
-class RarityOptions(Options):
-    """Options of rarity reweighting."""
-
-    rarity_strength: float = Field(0.25, ge=0, le=16)
-    """subtract this times the log of a token's smoothed share in what the group has said"""
-    rarity_smoothing: float = Field(1.0, gt=0, le=1e6)
-    """counted for every token beforehand: the larger, the less a single use matters"""
 
 
 class Rarity(DecodeMethod):

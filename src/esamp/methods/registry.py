@@ -3,13 +3,14 @@
 from functools import lru_cache
 
 from esamp import plugins
-from esamp.errors import OptionError
+from esamp.errors import EsampError, OptionError
 from esamp.methods.base import Method
-from esamp.methods.stack import combine
 from esamp.options import Options
 from esamp.quoting import shown
 
 GROUP = "esamp.methods"
+OPTIONS = "esamp.method_options"
+"""Group of entry points in which a package may name the options class of a method, under the method's name."""
 LONGEST = 400
 """Characters of a name, which may come from a request."""
 MOST_PARTS = 16
@@ -39,8 +40,12 @@ def get(name: str) -> type[Method]:
         raise OptionError(f"method {shown(name)} joins {len(parts)} methods: at most {MOST_PARTS} go together")
     if len(parts) > len(set(parts)):
         raise OptionError(f"method {shown(name)} names one method twice")
-    unknown = next((each for each in parts if each not in plugins.entries(GROUP)), None)
-    return part(unknown) if unknown is not None else combine([part(each) for each in parts])
+    for each in parts:
+        if each not in plugins.entries(GROUP):
+            return part(each)  # says what there is
+    from esamp.methods.stack import combine  # imports torch
+
+    return combine([part(each) for each in parts])
 
 
 def part(name: str) -> type[Method]:
@@ -59,6 +64,27 @@ def part(name: str) -> type[Method]:
             "installed it"
         )
     return method
+
+
+def option_classes() -> dict[str, type[Options]]:
+    """The options class of each method by name: what the flags of a command are derived from.
+
+    A method is imported only if its package names no options class in the group `OPTIONS`: methods import torch, which
+    takes seconds. Methods that cannot be imported are left out.
+    """
+    found = {}
+    for name in names():
+        try:
+            found[name] = _options_class(name)
+        except EsampError:  # whoever asks for the method is told the reason
+            continue
+    return found
+
+
+def _options_class(name: str) -> type[Options]:
+    method, own = plugins.entries(GROUP)[name], plugins.entries(OPTIONS).get(name)
+    same_package = own is not None and own.module.split(".")[0] == method.module.split(".")[0]
+    return plugins.load(OPTIONS, name, Options, "method") if same_package else part(name).options
 
 
 def available() -> dict[str, type[Method]]:

@@ -10,15 +10,12 @@ from torch import Tensor
 from esamp.decoding.randomness import uniform
 from esamp.errors import OptionError
 from esamp.methods.beams import NOWHERE, BeamMethod, Beams, Ends, Hypotheses
+from esamp.methods.options import StochasticBeamOptions
 from esamp.options import Options
 from esamp.sampling import Sampling
 
 ROOT, CHILD = 0x5B0, 0x5B1
 """What random numbers are for."""
-
-
-class StochasticBeamOptions(Options):
-    """Stochastic Beam Search has no options: its temperature and filters are the sampler's."""
 
 
 class StochasticBeam(BeamMethod):

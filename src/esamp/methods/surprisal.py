@@ -2,30 +2,12 @@
 
 from typing import Self
 
-from pydantic import Field, model_validator
 from torch import Tensor
 
 from esamp.decoding.step import Rows
 from esamp.methods.base import EarlyFilter, ModelShape
+from esamp.methods.options import SurprisalOptions
 from esamp.options import Options, narrowed
-
-
-class SurprisalOptions(Options):
-    """Options of surprisal reweighting."""
-
-    surprisal_strength: float = Field(0.25, ge=-16, le=16)
-    """add this times -log p to each logit; negative prefers what is probable anyway"""
-    surprisal_floor: float = Field(0.0, ge=0, le=1)
-    """before that, drop tokens with less than this share of the top token's probability; 0 drops none"""
-
-    @model_validator(mode="after")
-    def _check_tail(self) -> Self:
-        if self.surprisal_strength >= 1 and self.surprisal_floor == 0:
-            raise ValueError(
-                f"surprisal_strength = {self.surprisal_strength:g} makes the least likely tokens of the vocabulary at "
-                "least as likely as the best: stay below 1, or drop the tail by surprisal_floor, such as 0.1"
-            )
-        return self
 
 
 class Surprisal(EarlyFilter):

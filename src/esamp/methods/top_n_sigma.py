@@ -3,19 +3,12 @@
 from typing import Self
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from esamp.decoding.step import Rows
 from esamp.methods.base import EarlyFilter, ModelShape
+from esamp.methods.options import TopNSigmaOptions
 from esamp.options import Options, narrowed
-
-
-class TopNSigmaOptions(Options):
-    """Options of top-n-sigma."""
-
-    n_sigma: float = Field(1.0, gt=0, le=100)
-    """keep logits of at least max - n_sigma * (standard deviation of all logits)"""
 
 
 class TopNSigma(EarlyFilter):

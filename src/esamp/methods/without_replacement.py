@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Self
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from esamp.decoding.randomness import per_token
@@ -12,25 +11,13 @@ from esamp.decoding.step import DecodeStep
 from esamp.errors import OptionError
 from esamp.methods.base import Draw, ModelShape
 from esamp.methods.inverse_cdf import at, locate
+from esamp.methods.options import WithoutReplacementOptions
 from esamp.methods.trie import NOTHING, Children, Stand, Trie
 from esamp.options import Options, narrowed
 from esamp.sampling import Sampling
 
 PURPOSE = 3
 """of the random numbers"""
-
-
-class WithoutReplacementOptions(Options):
-    """Options of sampling without replacement."""
-
-    draw_waves: int | None = Field(None, ge=1, le=65536)
-    """waves in which a prompt's samples start; by default one sample after another, which is exact"""
-    draw_pending: float = Field(0.5, ge=0, lt=1)
-    """share of what is below a token that is taken for drawn while other samples are on their way there"""
-    trie_samples: int = Field(256, ge=1, le=65536)
-    """remember at most this many samples of a prompt"""
-    trie_nodes: int = Field(131072, ge=64, le=2**28)
-    """remember at most this many tokens of a prompt's samples, 20 bytes each, shared evenly among the samples"""
 
 
 @dataclass(frozen=True)

@@ -3,27 +3,18 @@
 from typing import Self
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from esamp.decoding.randomness import per_token
 from esamp.decoding.step import Rows
 from esamp.errors import OptionError
 from esamp.methods.base import LateFilter, ModelShape
+from esamp.methods.options import XTCOptions
 from esamp.options import Options, narrowed
 from esamp.sampling import Sampling
 
 PURPOSE = 1
 """Keeps the coins apart from the random numbers of other methods."""
-
-
-class XTCOptions(Options):
-    """Options of XTC."""
-
-    xtc_probability: float = Field(0.5, ge=0, le=1)
-    """how often top choices are dropped; 0 never does, 1 at every token"""
-    xtc_threshold: float = Field(0.1, gt=0, le=0.5)
-    """a token of at least this probability is a top choice; above 0.5 there could never be two"""
 
 
 class XTC(LateFilter):

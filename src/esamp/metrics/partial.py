@@ -1,6 +1,6 @@
-"""Partial correlations: how two quantities go together beyond what others explain of both, and how sure that is.
+"""Partial correlations, which control for further quantities, with bootstrap intervals.
 
-The rows (tokens) of one problem resemble each other, so the unit that is resampled is the problem, here called cluster.
+The rows (tokens) of one problem are correlated, so whole problems are resampled; here they are called clusters.
 """
 
 import math
@@ -18,39 +18,39 @@ from esamp.metrics.intervals import Interval, t_quantile
 Floats: TypeAlias = NDArray[np.float64]
 Labels: TypeAlias = NDArray[np.intp]
 
-_NOTHING = 1e-9
-"""A share below which nothing but rounding is left."""
+_ROUNDING = 1e-9
+"""A share of the variance below which only rounding error is left."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A question: how do columns `x` and `y` go together, given other columns?"""
+    """A partial correlation to estimate: of the columns `x` and `y`, given other columns."""
 
     x: int
     y: int
     given: tuple[int, ...] = ()
     within: bool = False
-    """compare the rows of each cell among themselves alone: differences between cells do not count"""
+    """subtract the mean of each cell first, so that differences between cells do not count"""
 
 
 def pearson(x: ArrayLike, y: ArrayLike, given: ArrayLike | None = None) -> float:
-    """Correlation of x and y `[N]`, or of what least squares on `given` `[N, k]` leaves of them.
+    """Correlation of x and y `[N]`, or of their residuals after least squares on `given` `[N, k]`.
 
-    NaN where x or y is constant, or where `given` explains one of them whole.
+    NaN where x or y is constant, or where `given` determines one of them.
 
     Raises:
         InputError: other shapes, fewer than two rows, NaN or infinity.
     """
-    return _alone(x, y, given, rank=False)
+    return _correlation(x, y, given, rank=False)
 
 
 def spearman(x: ArrayLike, y: ArrayLike, given: ArrayLike | None = None) -> float:
-    """`pearson` of the ranks of all columns, ties having their mean rank."""
-    return _alone(x, y, given, rank=True)
+    """`pearson` of the ranks of all columns; ties have their mean rank."""
+    return _correlation(x, y, given, rank=True)
 
 
 def ranks(values: ArrayLike) -> Floats:
-    """Ranks `[N]` from 1 on; equal values have the mean of the ranks that they take up."""
+    """Ranks `[N]` from 1; equal values share the mean of their ranks."""
     return _Ranks(np.asarray(values, dtype=np.float64)).of(None)
 
 
@@ -65,26 +65,26 @@ def intervals(
     level: float = 0.95,
     resamples: int = 2000,
 ) -> list[Interval]:
-    """Partial correlations with intervals from a bootstrap over clusters, all pairs from the same replicates.
+    """Partial correlations with intervals from a bootstrap over clusters, with the same replicates for all pairs.
 
-    Each replicate draws clusters with replacement, all rows of each, and ranks the rows anew. The bounds are quantiles
-    of the replicates at the levels Phi(z + (z + w) / (1 - a (z + w))) of BCa (Efron 1987), where z is the normal
-    quantile of the share of replicates below the estimate, a = sum d^3 / (6 (sum d^2)^(3/2)) the acceleration from the
-    estimates d without one cluster (centred, sign changed), and w = -+ t_{C-1} sqrt(C / (C - 1)) in place of -+ z for C
-    clusters, as in `esamp.metrics.intervals.bootstrap_mean`.
+    Each replicate draws clusters with replacement, with all their rows, and ranks the rows again. The bounds are
+    quantiles of the replicates at the levels Phi(z + (z + w) / (1 - a (z + w))) of BCa (Efron 1987), where z is the
+    normal quantile of the share of replicates below the estimate, a = sum d^3 / (6 (sum d^2)^(3/2)) is the acceleration
+    from the estimates d without one cluster (centred, sign changed), and w = -+ t_{C-1} sqrt(C / (C - 1)) replaces -+ z
+    for C clusters, as in `esamp.metrics.intervals.bootstrap_mean`.
 
     Args:
         columns: `[N, c]`, finite.
         clusters: `[N]` labels.
-        pairs: what is asked of the columns.
+        pairs: the correlations to estimate.
         rng: the generator to draw from.
-        rank: correlate ranks (Spearman); otherwise the values (Pearson).
-        cells: `[N]` labels, each within one cluster, for pairs with `within`; by default the clusters.
+        rank: correlate ranks (Spearman) instead of values (Pearson).
+        cells: `[N]` labels of cells for pairs with `within`, each inside one cluster; by default the clusters.
         level: coverage, in (0, 1).
         resamples: replicates, at least 1.
 
     Returns:
-        One interval a pair. NaN estimates where a column is constant, NaN bounds for fewer than two clusters.
+        One interval per pair; the estimate is NaN where a column is constant, the bounds for fewer than two clusters.
 
     Raises:
         InputError: other shapes, fewer than two rows, NaN or infinity, a cell in two clusters, a level outside (0, 1).
@@ -95,9 +95,9 @@ def intervals(
             f"level = {level} and resamples = {resamples}: give a coverage between 0 and 1, and at least 1"
         )
     member, count = _labels(clusters, len(table))
-    cell, parts = _labels(clusters if cells is None else cells, len(table))
-    if np.unique(np.stack([cell, member]), axis=1).shape[1] != parts:
-        raise InputError("a cell lies in two clusters: cells must be parts of clusters")
+    cell, cell_count = _labels(clusters if cells is None else cells, len(table))
+    if np.unique(np.stack([cell, member]), axis=1).shape[1] != cell_count:
+        raise InputError("a cell lies in two clusters: each cell must lie in one cluster")
     moments = _Moments(table, member, cell, pairs, rank=rank)
     estimate = moments.correlations(np.ones(count))
     if count < 2:
@@ -112,23 +112,23 @@ def intervals(
 
 
 class _Ranks:
-    """One column's values in order, so that each replicate's ranks are a sum and not a sort."""
+    """The sorted values of one column, so that the ranks of a replicate are a cumulative sum without sorting."""
 
     def __init__(self, values: Floats) -> None:
         _, self._place, self._counts = np.unique(values, return_inverse=True, return_counts=True)
 
     def of(self, weights: Floats | None) -> Floats:
-        """Mean ranks `[N]` when row i is there `weights[i]` times."""
+        """Mean ranks `[N]` when row i occurs `weights[i]` times."""
         mass = self._counts if weights is None else np.bincount(self._place, weights, len(self._counts))
         middle: Floats = np.cumsum(mass) - mass / 2 + 0.5
         return middle[self._place]
 
 
 class _Moments:
-    """Correlations of the pairs for any number of copies of each cluster."""
+    """Computes the correlations of the pairs for given numbers of copies of each cluster."""
 
     def __init__(self, table: Floats, member: Labels, cell: Labels, pairs: Sequence[Pair], *, rank: bool) -> None:
-        order = np.argsort(cell, kind="stable")  # so that a cell's sum is that of a slice
+        order = np.argsort(cell, kind="stable")  # so that each cell is a slice
         table, cell, self._member, self._pairs = table[order], cell[order], member[order], pairs
         self._starts = np.flatnonzero(np.diff(cell, prepend=-1))
         self._sizes = np.diff(self._starts, append=len(cell))
@@ -137,7 +137,7 @@ class _Moments:
         self._columns = np.ascontiguousarray(((table - low) / np.where(spread > 0, spread, 1)).T)
 
     def correlations(self, copies: Floats) -> Floats:
-        """One for each pair, when cluster c is there `copies[c]` times."""
+        """The correlation of each pair when cluster c occurs `copies[c]` times."""
         weights = copies[self._member]
         columns = self._columns
         if self._ranks is not None:
@@ -146,7 +146,7 @@ class _Moments:
         return np.array([_partial(found[pair.within], pair) for pair in self._pairs])
 
     def _matrix(self, columns: Floats, weights: Floats, within: bool) -> Floats:
-        """Correlations `[c, c]` of `columns` `[c, N]`, numbers from 0 to 1; zeros for one that is constant."""
+        """Correlations `[c, c]` of `columns` `[c, N]` with values from 0 to 1; zeros for a constant column."""
         if within:
             means = np.add.reduceat(columns, self._starts, axis=1) / self._sizes
             offsets = columns - np.repeat(means, self._sizes, axis=1)
@@ -154,14 +154,14 @@ class _Moments:
             offsets = columns - np.average(columns, axis=1, weights=weights)[:, None]
         covariance: Floats = (offsets * weights) @ offsets.T / weights.sum()
         deviation = np.sqrt(np.diag(covariance))
-        deviation = np.where(deviation > _NOTHING, deviation, np.inf)
+        deviation = np.where(deviation > _ROUNDING, deviation, np.inf)
         return covariance / np.outer(deviation, deviation)
 
 
 def _partial(matrix: Floats, pair: Pair) -> float:
     """The correlation of the residuals, from the correlation matrix `[c, c]` of the columns.
 
-    Least squares on the given columns G leaves ``S_xy - S_xG S_GG^+ S_Gy`` of a covariance S_xy.
+    After least squares on the given columns G, a covariance S_xy becomes ``S_xy - S_xG S_GG^+ S_Gy``.
     """
     ends, given = [pair.x, pair.y], [column for column in pair.given if matrix[column, column] > 0]
     left = matrix[np.ix_(ends, ends)]
@@ -169,14 +169,14 @@ def _partial(matrix: Floats, pair: Pair) -> float:
         return math.nan
     if given:
         cross = matrix[np.ix_(given, ends)]
-        left = left - cross.T @ np.linalg.pinv(matrix[np.ix_(given, given)], rcond=_NOTHING, hermitian=True) @ cross
-    if min(left[0, 0], left[1, 1]) < _NOTHING:
+        left = left - cross.T @ np.linalg.pinv(matrix[np.ix_(given, given)], rcond=_ROUNDING, hermitian=True) @ cross
+    if min(left[0, 0], left[1, 1]) < _ROUNDING:
         return math.nan
     return float(np.clip(left[0, 1] / math.sqrt(left[0, 0] * left[1, 1]), -1, 1))
 
 
 def _bounds(estimate: float, replicates: Floats, without: Floats, level: float) -> tuple[float, float]:
-    """Quantiles of the replicates at BCa's levels; NaN where the estimate, or half of the replicates, is none."""
+    """Quantiles of the replicates at BCa's levels; NaN without a finite estimate or with too few finite values."""
     replicates, without = replicates[np.isfinite(replicates)], without[np.isfinite(without)]
     clusters = len(without)
     if not math.isfinite(estimate) or clusters < 2 or len(replicates) == 0:
@@ -195,7 +195,7 @@ def _bounds(estimate: float, replicates: Floats, without: Floats, level: float) 
     return float(bounds[0]), float(bounds[1])
 
 
-def _alone(x: ArrayLike, y: ArrayLike, given: ArrayLike | None, *, rank: bool) -> float:
+def _correlation(x: ArrayLike, y: ArrayLike, given: ArrayLike | None, *, rank: bool) -> float:
     first, second = (np.asarray(values, dtype=np.float64) for values in (x, y))
     others = np.empty((len(first), 0)) if given is None else np.asarray(given, dtype=np.float64)
     if others.ndim == 1:
@@ -203,13 +203,13 @@ def _alone(x: ArrayLike, y: ArrayLike, given: ArrayLike | None, *, rank: bool) -
     if first.ndim != 1 or first.shape != second.shape or len(others) != len(first):
         raise InputError(f"shapes {first.shape}, {second.shape}, {others.shape}: give x [N], y [N] and given [N, k]")
     table = _table(np.column_stack([first, second, others]))
-    nobody = np.zeros(len(table), dtype=np.intp)
+    one_cluster = np.zeros(len(table), dtype=np.intp)
     pair = Pair(0, 1, tuple(range(2, table.shape[1])))
-    return float(_Moments(table, nobody, nobody, [pair], rank=rank).correlations(np.ones(1))[0])
+    return float(_Moments(table, one_cluster, one_cluster, [pair], rank=rank).correlations(np.ones(1))[0])
 
 
 def _labels(values: ArrayLike, rows: int) -> tuple[Labels, int]:
-    """Labels as numbers from 0 on, and how many there are."""
+    """Labels as numbers from 0, and the number of different labels."""
     array = np.asarray(values)
     if array.shape != (rows,):
         raise InputError(f"labels have shape {array.shape}: give one for each of the {rows} rows")
@@ -218,10 +218,10 @@ def _labels(values: ArrayLike, rows: int) -> tuple[Labels, int]:
 
 
 def _table(values: ArrayLike) -> Floats:
-    """`[N, c]`, finite, two rows or more."""
+    """The values as a finite table `[N, c]` with at least two rows."""
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 2 or len(array) < 2:
         raise InputError(f"columns have shape {array.shape}: give [rows, columns] with at least two rows")
     if not np.isfinite(array).all():
-        raise InputError("columns hold NaN or infinity: leave those rows out, and say so")
+        raise InputError("columns hold NaN or infinity: leave those rows out, and report it")
     return array

@@ -1,4 +1,4 @@
-"""Pass@k: how often at least one of k samples is right."""
+"""Pass@k: the probability that at least one of k samples is right."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -9,10 +9,9 @@ from esamp.errors import InputError
 def pass_at_k(n: ArrayLike, c: ArrayLike, k: int) -> NDArray[np.float64]:
     """`pass@k (subset of n)`: the unbiased estimator 1 - C(n-c, k) / C(n, k), one value per problem.
 
-    Valid as an estimate of a run with k samples only for exchangeable, uncoupled draws: each sample must be generated
-    as if the others did not exist. Samples of ESamp, OverRIDE and every other method that learns within a group are
-    coupled: a k-subset of a group of n is not a group of k. For those, run groups of exactly k and use `group_pass`,
-    and label this number as what it is.
+    It estimates the result of a run with k samples only if samples are generated independently. Samples of ESamp,
+    OverRIDE and other methods that learn within a group are coupled: k samples of a group of n are not a group of k.
+    For such methods, run groups of exactly k and use `group_pass`, and label this number as an estimate from subsets.
 
     Args:
         n: samples drawn, whole numbers, any shape.
@@ -23,14 +22,14 @@ def pass_at_k(n: ArrayLike, c: ArrayLike, k: int) -> NDArray[np.float64]:
         The broadcast shape of n and c; NaN where n < k.
 
     Raises:
-        InputError: k < 1, n < 0, c outside 0..n, or a count that is no whole number.
+        InputError: k < 1, n < 0, c outside 0..n, or a count that is not a whole number.
     """
     if k < 1:
         raise InputError(f"k = {k}: give a subset size of at least 1")
     total, correct = np.broadcast_arrays(_counts(n, "n"), _counts(c, "c"))
     if np.any(total < 0) or np.any(correct < 0) or np.any(correct > total):
         raise InputError("n and c must be counts with 0 <= c <= n for every problem")
-    drawn = np.arange(k)  # the j-th draw misses with probability (n - c - j) / (n - j)
+    drawn = np.arange(k)  # the j-th draw is wrong with probability (n - c - j) / (n - j)
     missing = np.maximum((total - correct)[..., None] - drawn, 0)  # [..., k]
     left = np.maximum(total[..., None] - drawn, 1)
     estimate = 1.0 - np.prod(missing / left, axis=-1)
@@ -38,9 +37,9 @@ def pass_at_k(n: ArrayLike, c: ArrayLike, k: int) -> NDArray[np.float64]:
 
 
 def mean_pass_at_k(n: ArrayLike, c: ArrayLike, k: int) -> float:
-    """Mean of `pass_at_k` over problems; NaN if there is no problem or any of them has fewer than k samples.
+    """Mean of `pass_at_k` over problems; NaN without problems or if any problem has fewer than k samples.
 
-    A mean over only those problems that have enough samples would be a number about another set of problems.
+    Problems with too few samples are not skipped, because the mean would then describe another set of problems.
     """
     values = pass_at_k(n, c, k)
     return float(values.mean()) if values.size else float("nan")
@@ -49,8 +48,8 @@ def mean_pass_at_k(n: ArrayLike, c: ArrayLike, k: int) -> float:
 def group_pass(correct: ArrayLike) -> float:
     """`pass@k (group of k)`: the share of problems that at least one sample of their group solves.
 
-    Valid for coupled and uncoupled samples alike, because the group is the unit that is repeated: each row must be a
-    group generated with exactly k samples, not a selection from a larger one.
+    Valid for coupled and for independent samples, provided that each row is a group generated with exactly k samples,
+    not a selection from a larger group.
 
     Args:
         correct: booleans `[problems, k]`; for several seeds stack their groups as further rows.

@@ -1,7 +1,7 @@
-"""Quality of generated texts beside perplexity: real words, loops, topic, empty answers.
+"""Quality of generated texts besides perplexity: non-words, loops, topic, empty answers.
 
-Perplexity under the model that wrote a text falls when the text repeats itself or says what is most common, so it is
-no measure of quality on its own. These measures need no language model. They are meant for English text.
+The perplexity of a text under the model that generated it falls when the text repeats itself or is commonplace, so it
+is not sufficient as a measure of quality. These measures need no language model. They are made for English text.
 """
 
 import re
@@ -20,18 +20,18 @@ RARE = 1.5
 LETTERS = 3
 """Letters of the shortest word that is looked up."""
 REPEATS = 4
-"""Occurrences of a word in a row that make a loop."""
+"""Consecutive occurrences of a word that make a loop."""
 DISTINCT = 0.7
 """Share of distinct trigrams below which a text is a loop."""
 LOOP_WORDS = 12
-"""Words (ten trigrams) that a text needs before its trigrams are counted."""
+"""Smallest number of words for which trigrams are counted; it gives ten trigrams."""
 NEAREST = 5
-"""Prompts among which a sample's own prompt has to be."""
+"""Rank among the prompts up to which a sample's own prompt counts as on topic."""
 
 _IDEOGRAPH = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"  # written without spaces
 _TOKEN = re.compile(rf"[{_IDEOGRAPH}]|(?:(?![{_IDEOGRAPH}])\w)++(?:['’](?:(?![{_IDEOGRAPH}])\w)++)*+")
 _SPACED = re.compile(rf"[{_IDEOGRAPH}]|[^\s{_IDEOGRAPH}]+")
-# Letters with apostrophes between them; next to a digit or an underscore they are no word but a name or a code.
+# Letters with apostrophes between them. Next to a digit or an underscore they are part of a name or code, not a word.
 _WORD = re.compile(r"(?<!\w)[^\W\d_]++(?:['’][^\W\d_]++)*+(?!\w)")
 
 
@@ -41,14 +41,14 @@ def nonword_share(texts: Sequence[str]) -> float:
     Words of three letters and more are looked up in `wordfreq` (language "en"); a Zipf frequency below 1.5, that is
     fewer than about 32 occurrences per billion words, makes a non-word. What counts as a word:
 
-    * Only words entirely in lower case. A capital letter anywhere may begin a name, so "Zorblax", "NASA" and "iPhone"
-      are left out, and so is the first word of a sentence.
+    * Only words entirely in lower case. Words with capital letters may be names, so "Zorblax", "NASA" and "iPhone" are
+      excluded, and so is the first word of a sentence.
     * A hyphen separates words: "well-known" is looked up as "well" and "known".
     * An apostrophe, straight or curly, belongs to the word. A possessive 's is removed first. A contraction counts as
-      a word if either the whole ("don't") or the part before the first apostrophe ("lighthouse'll") does.
-    * Letters next to digits or underscores ("x86", "3rd", "my_var") are no words and are left out.
+      a word if the whole ("don't") or the part before the first apostrophe ("lighthouse'll") does.
+    * Letters next to digits or underscores ("x86", "3rd", "my_var") are not words and are excluded.
 
-    Words are pooled over the texts, so that a long text weighs more than a short one.
+    Words are pooled over the texts, so a long text has more weight than a short one.
 
     Returns:
         The share; NaN where no text has a word that is looked up.
@@ -58,7 +58,7 @@ def nonword_share(texts: Sequence[str]) -> float:
     """
     words = [word for text in texts for word in _looked_up(text)]
     if not words:
-        _zipf("word")  # a missing library is an error whatever the texts
+        _zipf("word")  # raises if the library is missing
         return float("nan")
     return sum(not _is_word(word) for word in words) / len(words)
 
@@ -67,7 +67,7 @@ def loops(text: str) -> bool:
     """Whether a text repeats itself: a word four times in a row, or fewer than 70 % distinct word trigrams.
 
     Case and punctuation are ignored; numbers are words, and so is each ideograph. Trigrams are counted from 12 words
-    (ten trigrams) on: in a shorter text one repeated phrase would decide.
+    (ten trigrams) on, because in a shorter text a single repeated phrase would decide.
     """
     words = _TOKEN.findall(text.lower())
     run = 0
@@ -94,8 +94,8 @@ def empty_share(texts: Sequence[str]) -> float:
 def on_topic_share(vectors: ArrayLike, prompts: ArrayLike, own: int, nearest: int = NEAREST) -> float:
     """Share of samples whose own prompt is among the `nearest` prompts by cosine similarity.
 
-    A prompt with the same similarity as the sample's own does not come before it, so that a prompt which occurs twice
-    does no harm. A sample whose vector is zero is off topic; give empty texts such a vector.
+    Prompts with the same similarity as the sample's own do not rank before it, so duplicate prompts have no effect. A
+    sample whose vector is zero is off topic; give empty texts such a vector.
 
     Args:
         vectors: embeddings of the samples of one prompt `[n, d]`; rows need not be normalised.
@@ -104,7 +104,7 @@ def on_topic_share(vectors: ArrayLike, prompts: ArrayLike, own: int, nearest: in
         nearest: how many prompts count as near.
 
     Returns:
-        The share; NaN where there are no samples, or no more than `nearest` prompts, among which any would be.
+        The share; NaN without samples, or with at most `nearest` prompts, where every sample would be on topic.
 
     Raises:
         InputError: shapes that do not fit together, values that are not finite, or `own` outside of the prompts.
@@ -122,14 +122,14 @@ def on_topic_share(vectors: ArrayLike, prompts: ArrayLike, own: int, nearest: in
         return float("nan")
     cosine = samples @ all_prompts.T  # (n, P)
     ahead = (cosine > cosine[:, [own]] + 1e-9).sum(axis=1)
-    there = np.abs(samples).max(axis=1) > 0
-    return float(np.mean(there & (ahead < nearest)))
+    nonzero = np.abs(samples).max(axis=1) > 0
+    return float(np.mean(nonzero & (ahead < nearest)))
 
 
 def first_words(text: str, count: int = 30) -> str:
     """The text up to and including its `count`-th word, unchanged between; the whole text if it has no more words.
 
-    A word is what stands between spaces, or one ideograph.
+    A word is a sequence of characters without white space, or one ideograph.
 
     Raises:
         InputError: `count` is below 1.
@@ -141,7 +141,7 @@ def first_words(text: str, count: int = 30) -> str:
 
 
 def _looked_up(text: str) -> list[str]:
-    """The words of a text that are looked up, without a possessive 's."""
+    """The words of a text that are looked up, without possessive 's."""
     words = (match.replace("’", "'").removesuffix("'s") for match in _WORD.findall(text))
     return [word for word in words if word.islower() and len(word.replace("'", "")) >= LETTERS]
 

@@ -1,4 +1,4 @@
-"""Vendi Score: how many different samples a set of samples is worth (Friedman and Dieng, 2022)."""
+"""Vendi Score: the effective number of different samples in a set (Friedman and Dieng, 2022)."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -10,9 +10,9 @@ def vendi_score(embeddings: ArrayLike) -> float:
     """Vendi Score of order q = 1 with a cosine kernel.
 
     K[i, j] = cos(x_i, x_j); with the eigenvalues lambda of K / n the score is exp(-sum lambda log lambda): 1 when all
-    samples are copies, n when all are orthogonal, never below 1. Negative cosines count as they are.
+    samples are copies, n when all are orthogonal, never below 1. Negative cosines are not clipped.
 
-    Rows of zeros (texts without any feature) are copies of each other and orthogonal to every other row.
+    Rows of zeros (texts without features) count as copies of each other, orthogonal to all other rows.
 
     Args:
         embeddings: `[n, d]`, n >= 1; rows need not be normalised.
@@ -25,7 +25,7 @@ def vendi_score(embeddings: ArrayLike) -> float:
     gram = rows @ rows.T if n <= d else rows.T @ rows  # both have the same eigenvalues, apart from zeros
     eigenvalues = np.linalg.eigvalsh(gram)
     shares = eigenvalues[eigenvalues > 0]
-    shares /= shares.sum()  # which is the trace of K, n, but for rounding
+    shares /= shares.sum()  # the trace of K, which is n up to rounding
     return max(1.0, float(np.exp(-np.sum(shares * np.log(shares)))))
 
 

@@ -1,1 +1,1 @@
-"""Runs over many prompts: where prompts come from, what a run is, and the file that an interrupted one continues."""
+"""Runs over many prompts: reading prompts, generating their samples, and an output file that a later run continues."""

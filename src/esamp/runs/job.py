@@ -1,4 +1,4 @@
-"""`Job`: everything that decides what a run generates, and the run itself."""
+"""`Job`: all settings that determine what a run generates, and the run itself."""
 
 import hashlib
 import json
@@ -19,10 +19,10 @@ from esamp.runs.output import OutputFile
 from esamp.runs.prompts import Prompt
 from esamp.sampling import Sampling
 from esamp.search.base import outcomes
-from esamp.search.layers import layers
+from esamp.search.over import layers
 
 PLACEMENT = frozenset({"device", "batch_rows", "base_url", "max_failed"})
-"""Options on which no sample depends: where and in what portions a run is computed. A run may continue with others."""
+"""Options that change no sample: where and in which batches a run is computed. A run may continue with other values."""
 
 
 class ModelOptions(Options):
@@ -33,7 +33,7 @@ class ModelOptions(Options):
     chat: bool | None = Field(None, json_schema_extra={"off": "raw"})
     """pass each prompt as a user's message through the model's chat template; by default where the model has one"""
     engine: str = "hf"
-    """what runs the model"""
+    """the library or server that runs the model"""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps"""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -51,9 +51,12 @@ class ModelOptions(Options):
         return name
 
     def start(self, layers: Sequence[int] = (), *, trace: bool = False, logprobs: bool = False) -> Engine:
-        """Load the model into the engine; requests will read the states of these `layers`.
+        """Load the model into the engine.
 
-        With `trace` the engine measures every token; with `logprobs` it keeps the samples' log-probabilities if it can.
+        Args:
+            layers: inner layers whose hidden states the requests read.
+            trace: whether the engine measures every token.
+            logprobs: whether the engine keeps the samples' log-probabilities, if it can.
         """
         where = dict(device=self.device, dtype=self.dtype, base_url=self.base_url)
         return engines.start(
@@ -67,9 +70,9 @@ class ModelOptions(Options):
         )
 
     def chats(self) -> bool:
-        """Whether prompts go through a chat template: as `chat` says, else where the model has one.
+        """Whether prompts go through a chat template: the option `chat`, by default whether the model has a template.
 
-        A server is not asked: without `chat` it gets plain prompts.
+        For a server the default is plain prompts.
 
         Raises:
             InputError: `chat` is not set, and the model's tokenizer cannot be loaded.
@@ -84,7 +87,7 @@ class ModelOptions(Options):
 
 
 class PlaceOptions(ModelOptions):
-    """Which model runs where, and how much of it."""
+    """Which model runs where, and the number and seed of the samples."""
 
     n: int = Field(4, ge=1, le=1_000_000)
     """samples of each prompt"""
@@ -93,23 +96,23 @@ class PlaceOptions(ModelOptions):
 
 
 class RunOptions(FailureOptions, PlaceOptions):
-    """What is run on which model, apart from the sampler's and the method's own options."""
+    """Model and method of a run, apart from the options of the sampler and of the method itself."""
 
     method: str = "esamp"
-    """how to decode; several that go together are joined by +, as in esamp+fire"""
+    """how to decode; join methods that can be combined by +, as in esamp+fire"""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run's options."""
+    """All options of one run."""
 
     run: RunOptions
     sampling: Sampling
     options: Options
-    """the method's"""
+    """those of the method"""
 
     def settings(self) -> dict[str, Any]:
-        """Everything that the samples depend on beside the prompt, as JSON."""
+        """Everything except the prompt on which the samples depend, as JSON."""
         return {
             **self.run.model_dump(mode="json", exclude=set(PLACEMENT)),
             "chat": self.run.chats(),
@@ -118,12 +121,12 @@ class Job:
         }
 
     def key(self, prompt: Prompt) -> str:
-        """Identity of a prompt's line in an output file: a hash of id, prompt and settings."""
+        """The key of a prompt's line in an output file: a hash of id, prompt and settings."""
         identity = {"id": prompt.id, "prompt": prompt.content, "settings": self.settings()}
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
 
     def request(self, prompt: Prompt) -> Request:
-        """What the engine gets."""
+        """The engine's request for a prompt."""
         return Request(
             id=prompt.id,
             prompt=prompt.content,
@@ -139,14 +142,14 @@ class Job:
         return layers(registry.get(self.run.method), self.options)
 
     def _seed(self, prompt: Prompt) -> int:
-        """The run's seed; for the second prompt with the same content another one, lest it get the same samples."""
+        """The seed of the run, or a derived one for a repeated prompt, which would otherwise get the same samples."""
         if not prompt.repeat:
             return self.run.seed
         digest = hashlib.sha256(f"{self.run.seed}/{prompt.repeat}".encode()).digest()
         return int.from_bytes(digest[:8], "big") >> 1
 
     def record(self, outcome: Outcome) -> dict[str, Any]:
-        """An outcome as it is written and printed. Numbers that were not measured are null."""
+        """An outcome as JSON for files and output. Numbers that were not measured are null."""
         what = {"id": outcome.request.id, "prompt": outcome.request.prompt}
         if isinstance(outcome, Failure):
             return {**what, "samples": [], "failure": FailureRecord.of(outcome.error).as_json()}
@@ -167,17 +170,17 @@ def _shown(sample: Sample) -> dict[str, Any]:
 
 
 def finite(values: Mapping[str, float]) -> dict[str, float | None]:
-    """JSON has no NaN and no infinity."""
+    """The values with None for NaN and infinity, which JSON lacks."""
     return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
 def remaining(job: Job, prompts: Sequence[Prompt], output: OutputFile | None) -> list[Prompt]:
-    """The prompts that the output file has no samples of, without those that would fail again."""
-    return [prompt for prompt in prompts if output is None or not output.settled(job.key(prompt))]
+    """The prompts without samples in the output file, except those that would fail again."""
+    return [prompt for prompt in prompts if output is None or not output.is_finished(job.key(prompt))]
 
 
 def failures(job: Job, prompts: Sequence[Prompt], output: OutputFile | None) -> Failures:
-    """The count of a run's failures, beginning with those prompts that it skips."""
+    """The failure count of a run, which starts with the prompts that it skips."""
     known = {} if output is None else output.failed
     keys = [job.key(prompt) for prompt in prompts] if known else []
     return Failures(
@@ -194,9 +197,9 @@ def run(
     failed: Failures | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Outcome]:
-    """Yield an outcome per prompt, in the engine's order, each on disk before it is yielded.
+    """Yield one outcome per prompt, in the engine's order, after writing it to disk.
 
-    The engine is started only if something is to be done. `failed` counts the failures, by default of these prompts.
+    The engine is started only if there are prompts. `failed` counts the failures; by default it starts at zero.
 
     Raises:
         InactiveMethodError: the method should have acted on a prompt and did not; that prompt is not written.

@@ -1,4 +1,4 @@
-"""`OutputFile`: an append-only JSONL file that survives whatever ends the process, and that the next run continues."""
+"""`OutputFile`: an append-only JSONL file that stays valid if the process is killed, and that a later run continues."""
 
 import fcntl
 import json
@@ -13,22 +13,22 @@ from esamp.errors import BusyError, EsampError, InputError
 from esamp.runs.failures import FailureRecord
 
 START = b'{"esamp": "'
-"""How every line begins. What does not begin so was not written here and is never touched."""
+"""The beginning of every line. A file with other content was not written by this class and is not modified."""
 
 
 class OutputFile:
     """One line per finished prompt: version, key, id, prompt, samples, telemetry and the settings of the run.
 
-    The line of a prompt that failed has a field ``failure`` instead; of several lines of one key the last counts.
-    A line is on disk (fsync) when `append` returns. A last line without its end is what a killed process left behind;
-    it is dropped on opening and `torn` says so. An advisory lock keeps a second process out while the file is open.
+    The line of a failed prompt has the field ``failure`` instead of samples. Of several lines with one key the last
+    counts. A line is on disk (fsync) when `append` returns. An incomplete last line, left by a killed process, is
+    removed on opening, and `torn` is then True. An advisory lock excludes a second process while the file is open.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
-        """Open `path` to continue it, or create it.
+        """Open or create the file.
 
         Raises:
-            InputError: it cannot be opened, is in use, holds something else, or holds lines of other settings.
+            InputError: the file cannot be opened, is in use, or holds other content or lines of other settings.
         """
         self.path, self.settings = path, dict(settings)
         self.done: set[str] = set()
@@ -62,7 +62,7 @@ class OutputFile:
         """Add a line and wait until it is on disk.
 
         Raises:
-            EsampError: the disk is full or gone.
+            EsampError: the line cannot be written.
         """
         line = {"esamp": version("esamp"), "key": key, **record, "settings": self.settings}
         text = json.dumps(line, ensure_ascii=False, allow_nan=False)
@@ -75,15 +75,15 @@ class OutputFile:
             raise EsampError(f"cannot write to {self.path}: {error.strerror}") from None
         self._count(key, line)
 
-    def settled(self, key: str) -> bool:
-        """Whether nothing is left to do for a key: it is done, or it failed and would fail again."""
+    def is_finished(self, key: str) -> bool:
+        """Whether a key needs no further work: it is done, or it failed and would fail again."""
         return key in self.done or (key in self.failed and not self.failed[key].retry)
 
     def recover(self) -> None:
-        """Read from the file what is done, and cut off a torn end: on opening, or after `append` was interrupted.
+        """Read the keys in the file and remove an incomplete last line, on opening or after an interrupted `append`.
 
         Raises:
-            InputError: the file holds something else, or lines of other settings.
+            InputError: the file holds other content, or lines of other settings.
         """
         end = 0
         for number, line in enumerate(self._lines(), 1):
@@ -92,9 +92,9 @@ class OutputFile:
                 self._count(*_read(where, line, self.settings))
                 end += len(line)
                 continue
-            begun = line.rstrip(b"\0")
-            if not (begun.startswith(START) or START.startswith(begun)):
-                raise _foreign(where)
+            partial = line.rstrip(b"\0")
+            if not (partial.startswith(START) or START.startswith(partial)):
+                raise _not_ours(where)
             self.torn = True
         if self.torn:
             self._file.truncate(end)
@@ -122,13 +122,13 @@ class OutputFile:
 
 
 def _read(where: str, line: bytes, settings: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
-    """The key and the fields of a line of ours, written with the same settings."""
+    """The key and the fields of a line; raises InputError for other content or other settings."""
     try:
         found = json.loads(line)
     except (ValueError, RecursionError):
-        raise _foreign(where) from None
+        raise _not_ours(where) from None
     if not isinstance(found, dict) or not isinstance(found.get("key"), str) or "settings" not in found:
-        raise _foreign(where)
+        raise _not_ours(where)
     if differences := _differences(found["settings"], settings):
         raise InputError(
             f"{where} was written with other settings ({'; '.join(differences)}): "
@@ -138,7 +138,7 @@ def _read(where: str, line: bytes, settings: Mapping[str, Any]) -> tuple[str, Ma
 
 
 def _sync_folder(path: Path) -> None:
-    """Make a new file's name as durable as its content."""
+    """Write the folder to disk, so that a new file's name is as durable as its content."""
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
@@ -146,20 +146,22 @@ def _sync_folder(path: Path) -> None:
         os.close(folder)
 
 
-def _foreign(where: str) -> InputError:
-    return InputError(f"{where} is not a line of such a run, and nothing else is overwritten: give another output file")
+def _not_ours(where: str) -> InputError:
+    return InputError(
+        f"{where} was not written by such a run; files with other content are not changed: give another output file"
+    )
 
 
 def _differences(there: object, here: Mapping[str, Any]) -> list[str]:
-    """``n = 4 there, 8 here`` for every setting that differs, at most six."""
+    """Descriptions of the settings that differ, such as ``n = 4 there, 8 here``; at most six."""
     old, new = dict(_flat("", there)), dict(_flat("", here))
-    words = [
+    shown = [
         f"{name} = {json.dumps(old[name]) if name in old else 'not set'} there, "
         f"{json.dumps(new[name]) if name in new else 'not set'} here"
         for name in {**old, **new}
         if name not in old or name not in new or old[name] != new[name]
     ]
-    return words if len(words) <= 6 else [*words[:6], f"and {len(words) - 6} more"]
+    return shown if len(shown) <= 6 else [*shown[:6], f"and {len(shown) - 6} more"]
 
 
 def _flat(name: str, value: object) -> Iterator[tuple[str, object]]:

@@ -1,4 +1,4 @@
-"""Prompts from arguments, standard input or a JSONL file, checked before a model is loaded."""
+"""Prompts from arguments, standard input or a JSONL file, validated before a model is loaded."""
 
 import hashlib
 import json
@@ -21,10 +21,10 @@ class Prompt:
     """One prompt of a run."""
 
     id: str
-    """the file's own, or derived from the content"""
+    """the id in the file, or one derived from the content"""
     content: Content
     repeat: int = 0
-    """how many prompts before it have the same content"""
+    """number of earlier prompts with the same content"""
 
 
 def from_texts(texts: Sequence[str]) -> list[Prompt]:
@@ -40,10 +40,10 @@ def from_texts(texts: Sequence[str]) -> list[Prompt]:
 
 
 def read_text(stream: BinaryIO, *, name: str) -> list[Prompt]:
-    """All of `stream`, without its last line break, as one prompt.
+    """The whole stream as one prompt, without its last line break.
 
     Raises:
-        InputError: it is empty or not UTF-8.
+        InputError: the stream is empty or not UTF-8.
     """
     try:
         text = stream.read().decode().removesuffix("\n")
@@ -62,10 +62,11 @@ def read_jsonl(path: Path) -> list[Prompt]:
 def parse_jsonl(lines: Iterable[bytes], *, name: str) -> list[Prompt]:
     """One prompt per line: ``{"prompt": text}`` or ``{"messages": [{"role": ..., "content": ...}]}``.
 
-    An ``"id"`` (text or whole number, unique in the file) is optional, blank lines and other keys are ignored.
+    The field ``"id"`` (a text or whole number, unique in the file) is optional. Blank lines and other
+    fields are ignored.
 
     Raises:
-        InputError: naming file and line of the first line that cannot be used, or there is none at all.
+        InputError: a line is invalid, named in the message, or the file has no prompts.
     """
     entries = []
     for number, line in enumerate(lines, 1):
@@ -79,7 +80,7 @@ def parse_jsonl(lines: Iterable[bytes], *, name: str) -> list[Prompt]:
 
 
 def as_messages(prompts: Iterable[Prompt]) -> list[Prompt]:
-    """The prompts with each text as the message of a user. An id that was derived from a text is derived anew."""
+    """The prompts as chats: each text becomes a user message. Ids derived from the content are derived again."""
     entries: list[tuple[str, str | None, Content]] = []
     for number, prompt in enumerate(prompts, 1):
         chat = ({"role": "user", "content": prompt.content},) if isinstance(prompt.content, str) else prompt.content
@@ -144,9 +145,10 @@ def _unicode(where: str, text: str) -> str:
 
 
 def _identified(entries: Iterable[tuple[str, str | None, Content]]) -> list[Prompt]:
-    """Give every (where, id, content) its id: its own, or a hash of the content and how often that came before.
+    """The prompts of entries (where, id, content).
 
-    So a line keeps its id when lines are added around it.
+    An entry without an id gets a hash of its content and of the number of earlier entries with the same content, so it
+    keeps its id when other lines are added.
     """
     prompts: list[Prompt] = []
     places: dict[str, str] = {}
@@ -172,5 +174,5 @@ def _derived_id(digest: str, repeat: int) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A value as the file has it."""
+    """A value as JSON, shortened for a message."""
     return shortened(json.dumps(value), 60)

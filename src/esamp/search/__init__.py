@@ -1,1 +1,1 @@
-"""Methods made of many calls to an engine, one file each, found by entry point (`esamp.methods`) like all others."""
+"""Methods that answer one request with many calls to an engine, one file each, registered as all other methods are."""

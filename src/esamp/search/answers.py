@@ -1,10 +1,10 @@
-"""What a text gives as its answer, and when two answers are the same one. Texts are untrusted: linear time, no eval."""
+"""The answer in a text, and which answers are equal. Texts are untrusted: linear time, and nothing is evaluated."""
 
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Literal, TypeAlias
 
+from esamp.search.options import Reading
 from esamp.tasks.boxed import last_boxed
 from esamp.tasks.countdown.expression import MAX_LENGTH, ExpressionError, parse
 from esamp.tasks.countdown.notation import arithmetic
@@ -12,25 +12,21 @@ from esamp.tasks.final_answer import plain_characters, stated, undressed
 from esamp.tasks.numerals import number
 from esamp.tasks.thought import without_thought
 
-Reading: TypeAlias = Literal["auto", "answer", "boxed", "number", "line", "text"]
-"""auto: boxed, else behind "Answer:", else all of a text of one line; answer: behind the last "Answer:" or "answer is";
-boxed: the last \\boxed{...}; number: the last number; line: the last line; text: everything"""
-
 _DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+"
 _NUMBER = re.compile(rf"(?:(?<![\w.)])[-+])?(?:{_DIGITS})", re.ASCII)
 _LETTER = re.compile(r"\(([A-Za-z])\)\.?|([A-Za-z])[.)]", re.ASCII)
 
 
 def read(text: str, reading: Reading) -> str | None:
-    """The answer in `text` as it stands there; None where it gives none."""
+    """The answer in `text` as written; None if there is none."""
     found = READERS[reading](without_thought(text))
     return found.strip() or None if found is not None else None
 
 
 def key(text: str, reading: Reading) -> str | None:
-    """What is equal for texts with the same answer; None where `text` gives none.
+    """A text that is the same for texts with equal answers; None if `text` has no answer.
 
-    The whole text ("text") is the same one up to white space. Of all other readings `canonical` decides.
+    With the reading "text", texts are compared up to white space. Otherwise answers are compared by `canonical`.
     """
     found = read(text, reading)
     if found is None:
@@ -39,12 +35,14 @@ def key(text: str, reading: Reading) -> str | None:
 
 
 def canonical(answer: str) -> str:
-    """The same text for answers that are written differently and are the same.
+    """The canonical form of an answer: equal answers in different notation have the same one.
 
-    Numbers as `numerals.number` reads them: ``073``, ``73.0``, ``+73``, ``$73``, ``x = 73`` and ``73 cm`` are ``73``,
-    ``1,234`` is ``1234``; nothing is computed. Expressions of numbers, + - * / and brackets: as the Countdown task has
-    them, operands in any order, without a closing ``= value`` where that is right. A single letter loses its bracket or
-    full stop. All else: letter case, white space, a full stop at the end and marks around it do not count.
+    * Numbers, as `numerals.number` reads them: ``073``, ``73.0``, ``+73``, ``$73``, ``x = 73`` and ``73 cm`` become
+      ``73``, and ``1,234`` becomes ``1234``. Nothing is computed.
+    * Expressions of numbers, + - * / and brackets, as in the Countdown task: the order of operands does not matter, and
+      a correct ``= value`` at the end is dropped.
+    * A single letter, without its bracket or full stop.
+    * Any other text, without letter case, white space, a full stop at the end and marks around it.
     """
     answer = undressed(plain_characters(" ".join(answer.split())))
     if "=" in answer and (equation := _expression(answer)) is not None:

@@ -1,4 +1,4 @@
-"""`SearchMethod`: a method made of many calls; `outcomes` and `answer`, which run any method on any engine."""
+"""`SearchMethod`: a method made of many calls. `outcomes` and `answer` run requests of any method on any engine."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
@@ -11,7 +11,7 @@ from esamp.methods.base import Method
 
 
 class SearchMethod(Method, ABC):
-    """A method that puts many requests of its own to an engine to answer one."""
+    """A method that answers one request by making several requests to an engine."""
 
     kind = "search"
     above_engines = True
@@ -19,10 +19,10 @@ class SearchMethod(Method, ABC):
     @classmethod
     @abstractmethod
     def run(cls, engine: Engine, request: Request, *, progress: Progress | None = None) -> Completion:
-        """Answer `request` with at most ``request.n`` samples, the best first where the method ranks them.
+        """Answer `request` with at most ``request.n`` samples, the best first if the method ranks them.
 
-        `Completion.cost` counts everything that was generated on the way. Calls go out together wherever the method
-        allows, so that the engine can batch them. Every call gets a seed of its own derived from the request's.
+        `Completion.cost` counts everything that was generated. Calls that do not depend on each other go to the engine
+        together, so that it can batch them. Each call has its own seed, derived from the request's.
 
         Raises:
             OptionError: the options do not fit the request or the engine.
@@ -30,9 +30,9 @@ class SearchMethod(Method, ABC):
 
 
 def outcomes(engine: Engine, requests: Iterable[Request], *, progress: Progress | None = None) -> Iterator[Outcome]:
-    """Run requests whatever their methods are: in the engine where they act there, above it where they search.
+    """Run requests of any method: decoding methods in the engine, searches by calls to the engine.
 
-    A search of which one call fails is one failure, with that call's error.
+    If one call of a search fails, the outcome of the search is a `Failure` with the error of that call.
     """
     for searches, some in groupby(requests, key=_searches):
         if searches:
@@ -42,7 +42,7 @@ def outcomes(engine: Engine, requests: Iterable[Request], *, progress: Progress 
 
 
 def answer(engine: Engine, requests: Iterable[Request], *, progress: Progress | None = None) -> Iterator[Completion]:
-    """`outcomes` for callers who need all answers: the first failure is raised.
+    """`outcomes` for callers who need all answers: raises the first failure.
 
     Raises:
         RequestError: a request failed.

@@ -1,17 +1,16 @@
-"""Guided sampling: first propose concepts, each new, then write solutions with each of them."""
+"""Guided sampling: propose different concepts one after the other, then sample solutions with each of them."""
 
 import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from pydantic import Field
+from typing_extensions import override
 
-from esamp.engines.base import Completion, Engine, Progress, Request, Sample, check_active
-from esamp.search.asking import Prompt, derived_seed, instruct
+from esamp.engines.base import Completion, Content, Engine, Progress, Request, Sample, check_active
 from esamp.search.base import SearchMethod
-from esamp.search.over import OverOptions
-from esamp.search.spending import Meter, tokens_only
+from esamp.search.calls import Meter, derived_seed, instruct, tokens_only
+from esamp.search.options import GuidedOptions
 
 FIRST = (
     "Read the task below and name one concept, idea or approach that is of most use for it. Write only the concept in "
@@ -24,36 +23,27 @@ NEXT = (
 )
 SOLVE = "Work on the task below with this concept:\n\n{concept}"
 LIST = "{prompt}\n\nApproaches to this, each new and different from those before it:\n{known}{number}."
-"""For a plain prompt, which a model continues instead of obeying."""
+"""For a plain prompt, which the model continues."""
 START = "Approach: {concept}"
 
 _BULLET = re.compile(r"(?:[0-9]{1,3}[.)]|[-*•])\s+", re.ASCII)
 
 
-class GuidedOptions(OverOptions):
-    """How many concepts, and how long they may be."""
-
-    concepts: int = Field(4, ge=1, le=100)
-    """K, the concepts that are proposed one after the other; the n samples are shared out evenly among them"""
-    concept_tokens: int = Field(64, ge=1, lt=2**63)
-    """most tokens of a concept"""
-
-
 class Guided(SearchMethod):
-    """Separates what to try from trying it.
+    """Separates exploration, which finds concepts, from generation, which samples solutions with each of them.
 
-    Exploration: ``c_k ~ model(. | prompt, c_1 .. c_{k-1})`` for k = 1 .. K, one call after the other, each asking for
-    a concept that is new and different from those before. Generation: ``M = ceil(n / K)`` solutions
-    ``y ~ model(. | prompt, c_k)`` of every concept, all concepts together in the engine; where K does not divide n,
-    some concepts have one less. With n < K only n concepts are asked for.
+    Exploration: ``c_k ~ model(. | prompt, c_1 .. c_{k-1})`` for k = 1 .. K, one call after the other. Each call asks
+    for a concept that differs from those before. Generation: ``M = ceil(n / K)`` solutions
+    ``y ~ model(. | prompt, c_k)`` for each concept, in one batch. If K does not divide n, the last concepts have one
+    solution less. With n < K only n concepts are proposed.
 
-    A proposal that is empty or repeats an earlier one (letter case and white space aside) is dropped, and the answer
-    "none" ends the exploration: the n samples go to the concepts that there are. If there are none at all they are
-    drawn from the prompt as it is, which `details` shows by an empty list of ``concepts``.
+    A proposal that is empty or repeats an earlier one (up to letter case and white space) is dropped, and the reply
+    "none" ends the exploration. The n samples are divided among the concepts found. If there are none, the samples are
+    drawn from the original prompt, and ``concepts`` in `Completion.details` is an empty list.
 
-    A chat gets instructions before its last user message. A plain prompt is something to continue: for concepts a
-    numbered list of approaches follows it, of which the model writes the next line; for solutions a line with the
-    concept stands before it.
+    In a chat the instructions go before the last user message. A plain prompt is continued: to get a concept, the model
+    writes the next item of a numbered list of approaches after the prompt; to get solutions, a line with the concept is
+    put before the prompt.
     """
 
     name = "guided"
@@ -65,24 +55,24 @@ class Guided(SearchMethod):
     options = GuidedOptions
 
     @classmethod
+    @override
     def run(cls, engine: Engine, request: Request, *, progress: Progress | None = None) -> Completion:
-        """Explore, then generate."""
         options = request.own_options
         assert isinstance(options, GuidedOptions)
         meter = Meter()
         proposals = _proposals(engine, request, options, meter, tokens_only(progress))
         concepts = _accepted(proposals)
-        asked = _solutions(request, options, concepts)
-        done = {each.request.id: each for each in engine.generate(asked, progress=progress)}
+        solutions = _solution_requests(request, options, concepts)
+        completions = {each.request.id: each for each in engine.generate(solutions, progress=progress)}
         samples: list[Sample] = []
-        owners: list[int | None] = []
-        for place, each in enumerate(asked):
-            completion = done[each.id]
+        concept_of: list[int | None] = []  # by sample
+        for place, each in enumerate(solutions):
+            completion = completions[each.id]
             check_active(completion)
             meter.add(completion)
             samples += completion.samples
-            owners += [place if concepts else None] * len(completion.samples)
-        details: dict[str, Any] = {"concepts": concepts, "proposals": proposals, "concept": owners}
+            concept_of += [place if concepts else None] * len(completion.samples)
+        details: dict[str, Any] = {"concepts": concepts, "proposals": proposals, "concept": concept_of}
         numbered = tuple(replace(sample, index=index) for index, sample in enumerate(samples))
         spent = meter.cost()
         return Completion(request, numbered, spent.prompt_tokens, spent.seconds, spent=spent, details=details)
@@ -91,19 +81,19 @@ class Guided(SearchMethod):
 def _proposals(
     engine: Engine, request: Request, options: GuidedOptions, meter: Meter, progress: Progress | None
 ) -> list[str]:
-    """What the model wrote when asked for concepts, in order, up to and with its first "none"."""
+    """The proposed concepts in their order, up to and including the first "none"."""
     sampling = request.sampling.replace(max_tokens=options.concept_tokens, stop=())
     proposals: list[str] = []
     for number in range(min(options.concepts, request.n)):
-        asked = Request(
+        proposal = Request(
             f"{request.id}/proposal {number + 1}",
-            _ask(request.prompt, _accepted(proposals)),
+            _proposal_prompt(request.prompt, _accepted(proposals)),
             sampling=sampling,
             method=options.over,
             options=options.inner_options(),
             seed=derived_seed(request.seed, "proposal", number),
         )
-        [completion] = engine.generate([asked], progress=progress)
+        [completion] = engine.generate([proposal], progress=progress)
         meter.add(completion)
         proposals.append(_concept(completion.samples[0].text, chat=not isinstance(request.prompt, str)))
         if _is_none(proposals[-1]):
@@ -111,7 +101,7 @@ def _proposals(
     return proposals
 
 
-def _ask(prompt: Prompt, known: Sequence[str]) -> Prompt:
+def _proposal_prompt(prompt: Content, known: Sequence[str]) -> Content:
     listed = "".join(f"{number}. {concept}\n" for number, concept in enumerate(known, 1))
     if isinstance(prompt, str):
         return LIST.format(prompt=prompt, known=listed, number=len(known) + 1)
@@ -119,7 +109,7 @@ def _ask(prompt: Prompt, known: Sequence[str]) -> Prompt:
 
 
 def _concept(text: str, *, chat: bool) -> str:
-    """The concept in what was written, on one line: all of a chat's answer, the first line of a continuation."""
+    """The concept in a reply, on one line: all of a chat's reply, or the first line of a continuation."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     kept = " ".join(" ".join(lines if chat else lines[:1]).split())
     return _BULLET.sub("", kept, count=1) if _BULLET.match(kept) else kept
@@ -130,19 +120,19 @@ def _is_none(proposal: str) -> bool:
 
 
 def _accepted(proposals: Sequence[str]) -> list[str]:
-    """The concepts among proposals: neither empty, nor a repetition, nor "none"."""
+    """The proposals that are concepts: neither empty, nor a repetition, nor "none"."""
     kept = {each.casefold(): each for each in reversed(proposals) if each and not _is_none(each)}
     return [each for each in dict.fromkeys(proposals) if kept.get(each.casefold()) == each]
 
 
-def _solutions(request: Request, options: GuidedOptions, concepts: Sequence[str]) -> list[Request]:
-    """One request per concept, n in all; the first ones are the larger."""
+def _solution_requests(request: Request, options: GuidedOptions, concepts: Sequence[str]) -> list[Request]:
+    """One request per concept, with n samples in total; the first requests get the remainder."""
     shares = len(concepts) or 1
     return [
         replace(
             request,
             id=f"{request.id}/concept {place + 1}",
-            prompt=_solve(request.prompt, concepts[place]) if concepts else request.prompt,
+            prompt=_solution_prompt(request.prompt, concepts[place]) if concepts else request.prompt,
             n=request.n // shares + (place < request.n % shares),
             method=options.over,
             options=options.inner_options(),
@@ -152,5 +142,5 @@ def _solutions(request: Request, options: GuidedOptions, concepts: Sequence[str]
     ]
 
 
-def _solve(prompt: Prompt, concept: str) -> Prompt:
+def _solution_prompt(prompt: Content, concept: str) -> Content:
     return instruct(prompt, (START if isinstance(prompt, str) else SOLVE).format(concept=concept))

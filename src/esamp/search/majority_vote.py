@@ -1,42 +1,21 @@
 """Majority vote, also called self-consistency."""
 
-from pydantic import field_validator
+from typing_extensions import override
 
 from esamp.engines.base import Completion, Engine, Progress, Request
-from esamp.search.answers import Reading, key
-from esamp.search.scorers import find
-from esamp.search.selection import Drawn, Selection, SelectionOptions, draw
+from esamp.search.answers import key
+from esamp.search.options import MajorityVoteOptions
+from esamp.search.selection import Drawn, Selection, draw
 from esamp.search.votes import Candidate, best, tally
-
-
-class MajorityVoteOptions(SelectionOptions):
-    """What is a vote, and what decides between equals."""
-
-    answer: Reading = "auto"
-    """how the answer is read from a text: auto (boxed, "Answer:", or one line), answer, boxed, number, line, text"""
-    tie_scorer: str | None = None
-    """what decides between equally frequent answers: a scorer as of best_of_n; by default the first drawn wins"""
-
-    @field_validator("tie_scorer")
-    @classmethod
-    def _check_scorer(cls, name: str | None) -> str | None:
-        if name is not None:
-            find(name)
-        return name
-
-    @property
-    def scored_by(self) -> str | None:
-        """The scorer's name, if there is one."""
-        return self.tie_scorer
 
 
 class MajorityVote(Selection):
     """The most frequent answer: ``argmax_a sum_i [answer(y_i) = a]``.
 
-    Answers are equal as `esamp.search.answers.canonical` says; a sample without an answer does not vote. Of answers
-    with equally many votes the one with the larger sum of scores wins, and without a scorer, or at equal sums, the one
-    that was drawn first. The sample shown is the best scored one with the winning answer, else the first drawn. If
-    nobody votes, it is the best scored of all samples, else the first.
+    `esamp.search.answers.canonical` decides which answers are equal. A sample without an answer abstains. Of answers
+    with equally many votes the one with the larger sum of scores wins; without a scorer, or at equal sums, the one that
+    was drawn first. The sample shown is the one with the highest score among those with the winning answer, or the
+    first drawn without a scorer. If all samples abstain, it is chosen among all samples in the same way.
     """
 
     name = "majority_vote"
@@ -48,8 +27,8 @@ class MajorityVote(Selection):
     options = MajorityVoteOptions
 
     @classmethod
+    @override
     def run(cls, engine: Engine, request: Request, *, progress: Progress | None = None) -> Completion:
-        """Draw, read, count."""
         options = request.own_options
         assert isinstance(options, MajorityVoteOptions)
         drawn = draw(engine, request, progress=progress)
@@ -60,7 +39,7 @@ class MajorityVote(Selection):
 def elected(
     drawn: Drawn, request: Request, keys: list[str | None], candidates: list[Candidate], **details: object
 ) -> Completion:
-    """The answer that a vote leads to: of the first candidate, or the best sample where nobody voted."""
+    """The completion that a vote leads to: the first candidate's sample, or the best sample if all abstained."""
     winner = candidates[0].members[0] if candidates else best(drawn.scores, range(len(keys)))
     votes = [{"answer": each.key, "votes": each.votes, "weight": each.weight} for each in candidates]
     abstained = sum(each is None for each in keys)

@@ -1,4 +1,4 @@
-"""`OverOptions`: which method a search draws its samples with."""
+"""`OverOptions`: the options of methods that draw their samples with another method."""
 
 from typing import Any, ClassVar, Self
 
@@ -6,15 +6,15 @@ from pydantic import Field, model_validator
 
 from esamp.errors import OptionError
 from esamp.methods import registry
-from esamp.methods.base import Method
+from esamp.methods.base import DecodeMethod, Method
 from esamp.options import Options
 
 
 class OverOptions(Options):
-    """The method underneath, with its own options; both are checked before anything runs."""
+    """The inner method and its options. Both are validated together with the outer options."""
 
     refused: ClassVar[frozenset[str]] = frozenset({"search", "selection"})
-    """kinds of methods that cannot be underneath"""
+    """kinds of methods that cannot be the inner method"""
 
     over: str = "vanilla"
     """the method that draws the samples: any name, or several joined by +"""
@@ -27,10 +27,10 @@ class OverOptions(Options):
         return self
 
     def inner(self) -> type[Method]:
-        """The method underneath.
+        """The inner method.
 
         Raises:
-            OptionError: there is none of this name, or it is of a kind that cannot be underneath.
+            OptionError: there is no method of this name, or its kind is refused.
         """
         method = registry.get(self.over)
         if method.kind in self.refused:
@@ -38,12 +38,27 @@ class OverOptions(Options):
         return method
 
     def inner_options(self) -> Options:
-        """Its options.
+        """The inner method's options.
 
         Raises:
-            OptionError: they are not that method's.
+            OptionError: `over_options` has an unknown option or a value out of range.
         """
         try:
             return self.inner().options.parse(self.over_options)
         except OptionError as error:
             raise OptionError(f"over {self.over!r}: {error}") from None
+
+
+def layers(method: type[Method], options: Options) -> tuple[int, ...]:
+    """The residual-stream depths that a method reads, or its inner method if it draws its samples with another one.
+
+    Some engines keep only the layers that are named when they start.
+
+    Raises:
+        OptionError: the depths depend on the model's number of layers, which is not known yet.
+    """
+    if issubclass(method, DecodeMethod):
+        return method.layers(options)
+    if isinstance(options, OverOptions):
+        return layers(options.inner(), options.inner_options())
+    return ()

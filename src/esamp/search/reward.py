@@ -8,28 +8,28 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from esamp.engines.base import Content
 from esamp.errors import InputError, OptionError, PromptError
-from esamp.search.asking import Prompt
 
 ROWS = 8
-"""Texts scored side by side."""
+"""Texts of one forward pass."""
 
 
-@lru_cache(maxsize=1)  # a run asks for the same one at every prompt, and two large ones may not fit
+@lru_cache(maxsize=1)  # every prompt of a run uses the same model, and two large ones may not fit into memory
 def load(source: str, device: str) -> "RewardModel":
     """The reward model in a folder or on the hub, on `device` (``auto``: CUDA if there is one).
 
-    The latest one is kept: what changes in its folder meanwhile is not seen.
+    The last model is cached, so later changes in its folder have no effect.
 
     Raises:
-        InputError: it cannot be loaded.
-        OptionError: it has more than one output, or there is no such device.
+        InputError: the model cannot be loaded.
+        OptionError: the model has more than one output, or there is no such device.
     """
-    place = _place(device)
+    target = _device(device)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
         model = AutoModelForSequenceClassification.from_pretrained(
-            source, dtype=torch.float32 if place.type == "cpu" else "auto"
+            source, dtype=torch.float32 if target.type == "cpu" else "auto"
         )
     except (OSError, ValueError, SafetensorError) as error:
         first = str(error).strip().splitlines()[0]
@@ -40,15 +40,15 @@ def load(source: str, device: str) -> "RewardModel":
     if model.config.num_labels != 1:
         raise OptionError(f"reward model {source!r} has {model.config.num_labels} outputs: a reward is one number")
     module: nn.Module = model
-    module.to(place)
+    module.to(target)
     return RewardModel(model.eval(), tokenizer)
 
 
 class RewardModel:
-    """Scores texts by a sequence classifier's only output, before any activation."""
+    """Scores texts by the single output of a sequence classifier, without an activation."""
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Use a loaded model in evaluation mode."""
+        """`model` must be in evaluation mode."""
         self._model, self._tokenizer = model, tokenizer
         self._rows = ROWS
         if tokenizer.pad_token_id is None:
@@ -56,11 +56,11 @@ class RewardModel:
         else:
             model.config.pad_token_id = tokenizer.pad_token_id
 
-    def __call__(self, prompt: Prompt, texts: Sequence[str]) -> list[float]:
+    def __call__(self, prompt: Content, texts: Sequence[str]) -> list[float]:
         """The rewards of `texts` as answers to `prompt`.
 
-        A chat goes through the tokenizer's own template, with the text as the assistant's message; a plain prompt and
-        its text are one text.
+        In a chat, the text becomes the assistant's message and all go through the tokenizer's template. To a plain
+        prompt the text is appended.
 
         Raises:
             PromptError: the prompt is a chat and there is no template, or a text is too long for the model.
@@ -71,7 +71,7 @@ class RewardModel:
             scores += self._forward(rows[start : start + self._rows])
         return scores
 
-    def _encode(self, prompt: Prompt, text: str) -> list[int]:
+    def _encode(self, prompt: Content, text: str) -> list[int]:
         if isinstance(prompt, str):
             ids = list(self._tokenizer(prompt + text).input_ids)
         elif self._tokenizer.chat_template is None:
@@ -89,7 +89,7 @@ class RewardModel:
 
     @property
     def _context(self) -> int | None:
-        """Tokens that the model reads at most; None for models without such a limit."""
+        """Most tokens that the model accepts; None for models without a limit."""
         try:
             return int(self._model.config.get_text_config(decoder=True).max_position_embeddings)
         except AttributeError:
@@ -107,12 +107,12 @@ class RewardModel:
         return scores
 
 
-def _place(device: str) -> torch.device:
-    if device == "auto":
+def _device(name: str) -> torch.device:
+    if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        place = torch.device(device)
-        torch.empty(0, device=place)
+        device = torch.device(name)
+        torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise OptionError(f"device = {device!r} cannot be used: {str(error).strip().splitlines()[0]}") from error
-    return place
+        raise OptionError(f"device = {name!r} cannot be used: {str(error).strip().splitlines()[0]}") from error
+    return device

@@ -1,55 +1,21 @@
-"""What methods share that draw samples with another method and choose one of them."""
+"""`Selection`: methods that draw n samples with another method and answer with one of them."""
 
 import time
 from abc import ABC
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
-
-from pydantic import field_validator
+from typing import Any
 
 from esamp.engines.base import Completion, Engine, Progress, Request, check_active
 from esamp.errors import OptionError
 from esamp.search.base import SearchMethod, answer
-from esamp.search.over import OverOptions
-from esamp.search.scorers import find, score
-from esamp.search.spending import Meter
-
-
-class SelectionOptions(OverOptions):
-    """The method underneath may itself be a search, but no selection."""
-
-    refused: ClassVar[frozenset[str]] = frozenset({"selection"})
-
-    scorer_device: str = "auto"
-    """where a reward model is put: auto, cpu, cuda, cuda:1"""
-
-    @property
-    def scored_by(self) -> str | None:
-        """The scorer's name, if anything is scored."""
-        return None
-
-
-class ScoredOptions(SelectionOptions):
-    """Options of a selection that cannot do without a scorer."""
-
-    scorer: str = "logprob"
-    """what scores samples: logprob, logprob_sum, self_certainty, length, brevity, reward:NAME, function:MODULE:NAME"""
-
-    @field_validator("scorer")
-    @classmethod
-    def _check_scorer(cls, name: str) -> str:
-        find(name)
-        return name
-
-    @property
-    def scored_by(self) -> str:
-        """The scorer's name."""
-        return self.scorer
+from esamp.search.calls import Meter
+from esamp.search.options import SelectionOptions
+from esamp.search.scorers import score
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """The samples of the method underneath, scored."""
+    """The samples of the inner method with their scores."""
 
     completion: Completion
     scores: list[float | None]
@@ -58,12 +24,12 @@ class Drawn:
 
     @property
     def texts(self) -> list[str]:
-        """Of all samples."""
+        """The texts of all samples."""
         return [sample.text for sample in self.completion.samples]
 
     def choose(self, request: Request, winner: int, **details: Any) -> Completion:
-        """The answer to `request`: the winner alone, and everything about the others in `Completion.details`."""
-        kept: dict[str, Any] = {
+        """The completion of `request` with the winner as its only sample; `Completion.details` has the others."""
+        all_details: dict[str, Any] = {
             "over": self.completion.request.method,
             "winner": winner,
             "texts": self.texts,
@@ -72,7 +38,7 @@ class Drawn:
             **details,
         }
         if self.completion.details:
-            kept["over_details"] = dict(self.completion.details)
+            all_details["over_details"] = dict(self.completion.details)
         spent = self.meter.cost()
         return replace(
             self.completion,
@@ -80,37 +46,38 @@ class Drawn:
             samples=(self.completion.samples[winner],),
             seconds=spent.seconds,
             spent=spent,
-            details=kept,
+            details=all_details,
         )
 
 
 class Selection(SearchMethod, ABC):
-    """Draws n samples with any method that is no selection, and answers with one of them.
+    """Draws n samples with an inner method, which must not be a selection itself, and answers with one of them.
 
-    The samples are those that the method underneath gives the same request by itself. The one that is chosen keeps its
-    index among them. `Completion.spent` covers all of them, and its seconds the scoring as well.
+    The samples are the same as if the inner method had been requested by itself, and the chosen one keeps its index.
+    `Completion.spent` covers all samples; its seconds include the scoring.
     """
 
     kind = "selection"
 
 
 def draw(engine: Engine, request: Request, *, progress: Progress | None) -> Drawn:
-    """Draw the n samples of a selection's request, and score them if it has a scorer.
+    """Draw the n samples of a selection's request, and score them if the options name a scorer.
 
     Raises:
-        InactiveMethodError: the method underneath should have acted and never did.
+        InactiveMethodError: the inner method should have acted and never did.
+        OptionError: the inner method returned no samples.
     """
     options = request.own_options
     assert isinstance(options, SelectionOptions)
     meter = Meter()
-    asked = replace(request, method=options.over, options=options.inner_options())
-    [completion] = answer(engine, [asked], progress=progress)
+    inner = replace(request, method=options.over, options=options.inner_options())
+    [completion] = answer(engine, [inner], progress=progress)
     check_active(completion)
     meter.add(completion)
     if not completion.samples:
-        raise OptionError(f"over {options.over!r}: it gave no samples to choose from")
+        raise OptionError(f"over {options.over!r}: the method returned no samples to choose from")
     started = time.perf_counter()
     scores: list[float | None] = [None] * len(completion.samples)
     if options.scored_by is not None:
-        scores = score(options.scored_by, options.scorer_device, engine, asked, completion.samples)
+        scores = score(options.scored_by, options.scorer_device, engine, inner, completion.samples)
     return Drawn(completion, scores, meter, time.perf_counter() - started)

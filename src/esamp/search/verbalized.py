@@ -1,18 +1,17 @@
-"""Verbalized sampling: one call asks for several answers together with their probabilities."""
+"""Verbalized sampling: one call returns several answers with their probabilities."""
 
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import Field
+from typing_extensions import override
 
 from esamp.engines.base import Completion, Engine, Progress, Request, Sample, check_active
-from esamp.search import stated
-from esamp.search.asking import instruct
+from esamp.search import stated_answers
 from esamp.search.base import SearchMethod
-from esamp.search.over import OverOptions
-from esamp.search.spending import Meter, tokens_only
+from esamp.search.calls import Meter, instruct, tokens_only
+from esamp.search.options import VerbalizedOptions
 
 TAGS = (
     "Give {k} different responses to what follows. Write each inside its own <response> tags, as a <text> and a "
@@ -26,49 +25,32 @@ FULL = "Sample them at random from the full distribution of responses."
 TAILS = "Sample them at random from the tails of the distribution, so that the probability of each is below {below:g}."
 
 
-class VerbalizedOptions(OverOptions):
-    """How many answers a call is asked for, and what becomes of them."""
-
-    answers_per_call: int = Field(5, ge=1, le=100)
-    """k, the answers that one call is asked for"""
-    probability_below: float | None = Field(None, gt=0, le=1)
-    """ask for answers from the tails, each less likely than this; by default from the full distribution"""
-    stated_in: Literal["tags", "json"] = "tags"
-    """the form that is asked for; both are understood"""
-    pick: Literal["all", "drawn"] = "all"
-    """take all answers as they come, or draw n from the stated distribution"""
-    distinct: bool = False
-    """give no text twice"""
-
-    def instructions(self) -> str:
-        """What stands before the prompt."""
-        form = TAGS if self.stated_in == "tags" else JSON
-        source = FULL if self.probability_below is None else TAILS.format(below=self.probability_below)
-        return f"{form.format(k=self.answers_per_call)} {source}"
-
-
 @dataclass(frozen=True)
-class Answer:
-    """One answer of a call: as a sample, with what was stated and its share of the call's distribution."""
+class WeightedAnswer:
+    """One answer of a call."""
 
     sample: Sample
     stated: float | None
+    """the probability that the model stated"""
     weight: float
+    """its share of the call's distribution"""
     call: int
+    """index of the call"""
 
 
 class Verbalized(SearchMethod):
     """Asks the model for a distribution of answers instead of one answer.
 
-    For n samples ``ceil(n / k)`` calls go out together, each with the same instructions before the prompt:
+    For n samples ``ceil(n / k)`` calls form one batch, each with the same instructions before the prompt:
     ``(y_1, p_1), ..., (y_k, p_k) ~ model(. | instructions, prompt)``. With ``pick = "all"`` the samples are the first n
-    answers in the order of the calls; with ``"drawn"`` they are drawn, with replacement unless `distinct`, from the
-    mean of the calls' distributions ``p_i / sum p``. The request's sampler settings hold for a call, so `max_tokens`
+    answers in the order of the calls. With ``"drawn"`` they are drawn from the mean of the calls' distributions
+    ``p_i / sum p``, with replacement unless `distinct`. The request's sampler settings apply to a call, so `max_tokens`
     must leave room for k answers.
 
-    A call in which no answers can be found is one answer as it stands, with no probability; `details` counts such calls
-    as ``unparsed`` and keeps all calls' texts. There can be fewer than n samples: calls may hold fewer than k answers,
-    and `distinct` drops some. Samples that were read from a longer text have no token ids of their own.
+    If no answers can be read from a call, its whole text is one answer without a probability. `Completion.details`
+    counts such calls as ``unparsed`` and has the texts of all calls. There may be fewer than n samples, as calls may
+    return fewer than k answers and `distinct` drops repetitions. Samples that are part of a call's text have no token
+    ids.
     """
 
     name = "verbalized"
@@ -80,43 +62,43 @@ class Verbalized(SearchMethod):
     options = VerbalizedOptions
 
     @classmethod
+    @override
     def run(cls, engine: Engine, request: Request, *, progress: Progress | None = None) -> Completion:
-        """Ask, read and pick."""
         options = request.own_options
         assert isinstance(options, VerbalizedOptions)
         meter = Meter()
-        asked = replace(
+        inner = replace(
             request,
-            prompt=instruct(request.prompt, options.instructions()),
+            prompt=instruct(request.prompt, _instructions(options)),
             n=-(-request.n // options.answers_per_call),
             method=options.over,
             options=options.inner_options(),
         )
-        [calls] = engine.generate([asked], progress=tokens_only(progress))
+        [calls] = engine.generate([inner], progress=tokens_only(progress))
         check_active(calls)
         meter.add(calls)
-        read = [_read(call) for call in calls.samples]
-        answers = [answer for each in read for answer in each]
+        by_call = [_answers(call) for call in calls.samples]
+        answers = [answer for each in by_call for answer in each]
         picked = _distinct(answers) if options.distinct else answers
         if options.pick == "drawn":
-            picked = _drawn(picked, request.n, random.Random(request.own_seed), again=not options.distinct)
+            picked = _drawn(picked, request.n, random.Random(request.own_seed), replacement=not options.distinct)
         picked = picked[: request.n]
         if progress is not None:
             progress(len(picked), 0)
         samples = tuple(replace(each.sample, index=index) for index, each in enumerate(picked))
         spent = meter.cost()
-        details = _details(calls, read, picked)
+        details = _details(calls, by_call, picked)
         return Completion(request, samples, spent.prompt_tokens, spent.seconds, calls.telemetry, spent, details)
 
 
-def _read(call: Sample) -> list[Answer]:
-    """The answers in one call's text; the text itself where there are none."""
-    found = stated.parse(call.text)
+def _answers(call: Sample) -> list[WeightedAnswer]:
+    """The answers in the text of one call; the whole text if there are none."""
+    found = stated_answers.parse(call.text)
     if not found:
-        return [Answer(call, None, 1.0, call.index)]
-    shares = stated.weights([each.probability for each in found])
+        return [WeightedAnswer(call, None, 1.0, call.index)]
+    shares = stated_answers.weights([each.probability for each in found])
     return [
-        Answer(
+        WeightedAnswer(
             Sample(place, each.text, (), "stop" if each.whole else call.finish_reason),
             each.probability,
             share,
@@ -126,9 +108,9 @@ def _read(call: Sample) -> list[Answer]:
     ]
 
 
-def _distinct(answers: Iterable[Answer]) -> list[Answer]:
-    """The first answer of each text, white space aside, with the weights of its repetitions added to its own."""
-    first: dict[str, Answer] = {}
+def _distinct(answers: Iterable[WeightedAnswer]) -> list[WeightedAnswer]:
+    """The first answer with each text, up to white space, with the sum of the weights of all its repetitions."""
+    first: dict[str, WeightedAnswer] = {}
     for answer in answers:
         text = " ".join(answer.sample.text.split())
         known = first.get(text)
@@ -136,24 +118,30 @@ def _distinct(answers: Iterable[Answer]) -> list[Answer]:
     return list(first.values())
 
 
-def _drawn(answers: list[Answer], n: int, rng: random.Random, *, again: bool) -> list[Answer]:
-    """At most n answers by their weights; what is stated to be impossible is never drawn."""
-    left = [answer for answer in answers if answer.weight > 0]
-    if again:
-        return rng.choices(left, [answer.weight for answer in left], k=n)
+def _drawn(answers: list[WeightedAnswer], n: int, rng: random.Random, *, replacement: bool) -> list[WeightedAnswer]:
+    """At most n answers, drawn by their weights; answers of weight zero are never drawn."""
+    possible = [answer for answer in answers if answer.weight > 0]
+    if replacement:
+        return rng.choices(possible, [answer.weight for answer in possible], k=n)
     # The n largest of log(u) / w are n draws without replacement (Efraimidis and Spirakis 2006).
-    keyed = [(rng.expovariate(1.0) / answer.weight, place) for place, answer in enumerate(left)]
-    return [left[place] for _, place in sorted(keyed)[:n]]
+    keyed = [(rng.expovariate(1.0) / answer.weight, place) for place, answer in enumerate(possible)]
+    return [possible[place] for _, place in sorted(keyed)[:n]]
 
 
-def _details(calls: Completion, read: list[list[Answer]], picked: list[Answer]) -> dict[str, Any]:
-    unparsed = [call.index for call, answers in zip(calls.samples, read, strict=True) if answers[0].sample is call]
+def _details(calls: Completion, by_call: list[list[WeightedAnswer]], picked: list[WeightedAnswer]) -> dict[str, Any]:
+    unparsed = [call.index for call, answers in zip(calls.samples, by_call, strict=True) if answers[0].sample is call]
     return {
         "calls": [call.text for call in calls.samples],
         "unparsed": len(unparsed),
         "unparsed_calls": unparsed,
-        "answers": sum(map(len, read)),
+        "answers": sum(map(len, by_call)),
         "stated": [answer.stated for answer in picked],
         "weights": [answer.weight for answer in picked],
         "call": [answer.call for answer in picked],
     }
+
+
+def _instructions(options: VerbalizedOptions) -> str:
+    form = TAGS if options.stated_in == "tags" else JSON
+    source = FULL if options.probability_below is None else TAILS.format(below=options.probability_below)
+    return f"{form.format(k=options.answers_per_call)} {source}"

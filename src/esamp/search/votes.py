@@ -1,4 +1,4 @@
-"""`tally`: votes for answers, added up."""
+"""`tally`: count the votes for answers."""
 
 import math
 from collections.abc import Sequence
@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Candidate:
-    """One answer and who voted for it."""
+    """One answer and the samples that gave it."""
 
     key: str
     votes: int
     weight: float
     score: float
-    """summed, of the votes that have one"""
+    """sum of the samples' scores; samples without a score add nothing"""
     members: tuple[int, ...]
-    """the samples with this answer: the one to show first, then in the order in which they were drawn"""
+    """the samples with this answer: the one to show first, then the others in the order in which they were drawn"""
 
 
 def tally(
@@ -23,13 +23,13 @@ def tally(
 ) -> list[Candidate]:
     """The candidates, best first: ``weight(a) = sum_i w_i [key_i = a]``.
 
-    The larger weight wins; among equals the larger sum of scores; then the answer that was drawn first. Sums are exact
-    up to one rounding, so that the order of the samples decides nothing else.
+    Candidates are ordered by weight, then by the sum of scores, then by the first sample drawn. Sums are rounded only
+    once (``math.fsum``), so that they do not depend on the order of the samples.
 
     Args:
-        keys: each sample's answer, the same text for the same answer; None abstains.
-        scores: each sample's score; None where it has none.
-        weights: each sample's weight; by default one.
+        keys: each sample's answer, the same text for equal answers; None abstains.
+        scores: each sample's score; None if it has none.
+        weights: each sample's weight; one by default.
     """
     votes: dict[str, list[int]] = {}
     for place, key in enumerate(keys):
@@ -46,5 +46,5 @@ def tally(
 
 
 def best(scores: Sequence[float | None], among: Sequence[int]) -> int:
-    """The sample with the highest score, the first drawn of equals; the first of all where none has a score."""
+    """The sample with the highest score; the first drawn of equals, and the first of all if none has a score."""
     return max(among, key=lambda place: (-math.inf if scores[place] is None else scores[place], -place))

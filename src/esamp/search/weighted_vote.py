@@ -1,44 +1,33 @@
-"""Weighted vote: every sample's vote counts as much as its score says."""
+"""Weighted vote: every sample's vote is weighted by its score."""
 
 import math
 from collections.abc import Sequence
-from typing import Literal
 
-from pydantic import Field
+from typing_extensions import override
 
 from esamp.engines.base import Completion, Engine, Progress, Request
-from esamp.search.answers import Reading, key
+from esamp.search.answers import key
 from esamp.search.majority_vote import elected
-from esamp.search.selection import ScoredOptions, Selection, draw
+from esamp.search.options import WeightedVoteOptions
+from esamp.search.selection import Selection, draw
 from esamp.search.votes import tally
 
 
-class WeightedVoteOptions(ScoredOptions):
-    """What is a vote and what it weighs."""
-
-    answer: Reading = "auto"
-    """how the answer is read from a text: auto (boxed, "Answer:", or one line), answer, boxed, number, line, text"""
-    weighting: Literal["exp", "score", "rank"] = "exp"
-    """a vote's weight: exp of the score, the score itself (0 if negative), or by rank (Borda)"""
-    rank_power: float = Field(1.0, ge=0, le=100)
-    """power of the rank's weight; 0 counts all votes alike"""
-
-
 class WeightedVote(Selection):
-    """The answer with the most weight behind it: ``argmax_a sum_i w_i [answer(y_i) = a]``.
+    """The answer with the largest total weight: ``argmax_a sum_i w_i [answer(y_i) = a]``.
 
-    * ``exp``: ``w_i = exp(s_i)``. With the scorer ``logprob`` this is the paper's weighted sum, normalised by length,
-      ``exp(1/T sum_t log p(y_t | x, y_<t))``; with ``logprob_sum`` the one that is not.
+    * ``exp``: ``w_i = exp(s_i)``. With the scorer ``logprob`` this is the paper's weighted sum normalised by length,
+      ``exp(1/T sum_t log p(y_t | x, y_<t))``; with ``logprob_sum`` it is the unnormalised one.
     * ``score``: ``w_i = max(s_i, 0)``, for scores that are weights already, such as ``self_certainty``.
-    * ``rank``: ``w_i = (n - r_i + 1) ** rank_power`` for the sample of rank r_i = 1 .. n by falling score, as Borda
-      votes with self-certainty have it (arXiv 2502.18581); of equal scores the first drawn ranks first.
+    * ``rank``: ``w_i = (n - r_i + 1) ** rank_power`` for the sample of rank r_i = 1 .. n by falling score, the Borda
+      voting of arXiv 2502.18581; of equal scores the first drawn ranks first.
 
-    The weights are scaled so that the largest is 1, which leaves the vote as it is. A sample without a finite score has
+    The weights are scaled so that the largest is 1, which does not change the vote. A sample without a finite score has
     weight 0 and the last rank. Ties, abstentions and the sample shown are as in `MajorityVote`.
     """
 
     name = "weighted_vote"
-    summary = "the answer of n samples with the largest sum of scores behind it"
+    summary = "the answer of n samples with the largest sum of weighted votes"
     citation = (
         "Wang, Wei, Schuurmans, Le, Chi, Narang, Chowdhery, Zhou, Self-Consistency Improves Chain of Thought Reasoning "
         "in Language Models, arXiv 2203.11171, 2022; Kang, Zhao, Song, Scalable Best-of-N Selection for Large Language "
@@ -47,8 +36,8 @@ class WeightedVote(Selection):
     options = WeightedVoteOptions
 
     @classmethod
+    @override
     def run(cls, engine: Engine, request: Request, *, progress: Progress | None = None) -> Completion:
-        """Draw, score, read, add up."""
         options = request.own_options
         assert isinstance(options, WeightedVoteOptions)
         drawn = draw(engine, request, progress=progress)
@@ -58,7 +47,7 @@ class WeightedVote(Selection):
 
 
 def weigh(scores: Sequence[float | None], weighting: str, power: float = 1.0) -> list[float]:
-    """The weights of votes with these scores, the largest of them 1 unless all are 0. See `WeightedVote`."""
+    """The weights of votes with these scores, as in `WeightedVote`. The largest is 1 unless all are 0."""
     known = [score for score in scores if score is not None]
     if not known:
         return [0.0] * len(scores)

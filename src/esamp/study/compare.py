@@ -14,7 +14,6 @@ from esamp.options import Options
 from esamp.runs.prompts import Content, Prompt
 from esamp.sampling import Sampling
 from esamp.search.base import answer
-from esamp.search.likelihood import likelihoods
 from esamp.study.texts import TextMeter, TextScores
 from esamp.tasks.base import Grade
 
@@ -208,7 +207,7 @@ def _result(
 def _surprise(engine: Engine, request: Request, completion: Completion) -> float:
     """Nats a token over all samples; NaN where the engine cannot tell."""
     try:
-        found = likelihoods(engine, request, completion.samples)
+        found = engine.score(request, completion.samples)
     except EsampError:
         return math.nan
     tokens = [len(sample.token_ids) for sample in completion.samples]

@@ -42,7 +42,6 @@ def scoring(role: Literal["own", "second"], spec: ModelSpec, *, entropy: bool = 
 
     def start(stack: ExitStack) -> Measure:
         from esamp.engines.hf import HFEngine  # transformers: seconds that only measuring needs
-        from esamp.search.likelihood import likelihoods
 
         engine = stack.enter_context(HFEngine.load(spec.model, device=spec.device, dtype=spec.dtype))
 
@@ -52,7 +51,7 @@ def scoring(role: Literal["own", "second"], spec: ModelSpec, *, entropy: bool = 
                 Sample(each.index, each.text or "", (each.token_ids or ()) if role == "own" else (), "stop")
                 for each in record.samples
             ]
-            found = likelihoods(engine, asked, samples, distribution=entropy)
+            found = engine.score(asked, samples, distribution=entropy)
             return {
                 "nll": [number(-each.mean) for each in found],
                 "entropy": [number(each.entropy) for each in found],

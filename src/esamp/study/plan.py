@@ -10,7 +10,8 @@ from esamp.errors import OptionError
 from esamp.study.config import Study
 from esamp.study.load import load
 from esamp.study.measures import MEASURES, measures
-from esamp.study.power import FEWEST, PlanOptions, Spread, of_assumptions, of_block, power
+from esamp.study.plan_options import PlanOptions
+from esamp.study.power import FEWEST, Spread, of_assumptions, of_block, power
 from esamp.study.run import CellState, Problems, states
 from esamp.study.store import Store
 

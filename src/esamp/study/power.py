@@ -11,13 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from pydantic import Field
 
 from esamp.errors import OptionError
 from esamp.metrics.intervals import holm, paired_permutation
-from esamp.options import Options
 from esamp.study.load import Block
 from esamp.study.measures import MEASURES, Values, table
+from esamp.study.plan_options import PlanOptions
 
 SEED = 0
 FLIPS = 1999
@@ -26,27 +25,6 @@ FEWEST = 6
 """Problems that a pilot must have to say anything about spread."""
 ASSUMED = ("pass@1", "solved")
 """Measures that can be planned without a pilot."""
-
-
-class PlanOptions(Options):
-    """What a plan is asked."""
-
-    measure: str = "pass@1"
-    """which of the report's measures"""
-    difference: float | None = Field(None, gt=0)
-    """difference that matters, in the measure's units (0.05 = 5 points); 0.05 for measures in percent"""
-    power: float = Field(0.8, ge=0.05, le=0.99)
-    """wished chance to see that difference if it is there"""
-    alpha: float = Field(0.05, ge=0.001, le=0.5)
-    """level of the test, after Holm's correction"""
-    simulations: int = Field(1000, ge=100, le=100_000)
-    """simulated studies for each power"""
-    difficulty: float = Field(0.3, gt=0, lt=1)
-    """without a pilot: mean chance that a sample is right"""
-    concentration: float = Field(1.0, gt=0, le=1000)
-    """without a pilot: a + b of the Beta distribution of that chance over problems; small is all or nothing"""
-    effect_spread: float = Field(0.1, ge=0, le=1)
-    """without a pilot: standard deviation of a method's effect on that chance over problems"""
 
 
 @dataclass(frozen=True)

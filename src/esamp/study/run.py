@@ -13,7 +13,7 @@ from esamp.errors import OptionError
 from esamp.methods import registry as methods
 from esamp.runs.failures import FailureRecord, Failures
 from esamp.search.base import outcomes
-from esamp.search.layers import layers
+from esamp.search.over import layers
 from esamp.study.config import Study
 from esamp.study.grid import Cell, cells, item_key
 from esamp.study.keys import check_keys
@@ -161,7 +161,7 @@ class Work:
         with file:
             if file.torn:
                 self.on_torn(file.path)
-            missing = {item.id: item for item in problems.items if not file.settled(item_key(item))}
+            missing = {item.id: item for item in problems.items if not file.is_finished(item_key(item))}
             if not missing:
                 return True
             progress = self.on_cell(cell, len(missing))

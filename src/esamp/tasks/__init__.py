@@ -1,1 +1,1 @@
-"""Tasks: problems with prompts, and graders for what a model answers."""
+"""Tasks: problems with prompts, and graders for the answers of models."""

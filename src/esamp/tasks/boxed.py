@@ -1,10 +1,10 @@
-r"""The ``\boxed{...}`` of a text, as TeX reads them and as chat models write them."""
+r"""Finds each ``\boxed{...}`` of a text, in the forms that TeX accepts and that chat models write."""
 
 import re
 from dataclasses import dataclass
 
 _MARK = re.compile(
-    r"(?P<box>\\{1,2}(?:boxed|fbox)(?![A-Za-z])|\x08oxed)(?P<open>\s*\{)?"  # \x08oxed: JSON's reading of "\boxed"
+    r"(?P<box>\\{1,2}(?:boxed|fbox)(?![A-Za-z])|\x08oxed)(?P<open>\s*\{)?"  # \x08oxed: "\boxed" as JSON decodes it
     r"|\\.|[{}]",
     re.DOTALL,
 )
@@ -13,13 +13,13 @@ _BARE = re.compile(
     rf"[ \t]{{0,4}}(?:[A-Za-z]{_FORMULA_ENDS}|\\[A-Za-z][^\n$]{{0,80}}?{_FORMULA_ENDS}"
     r"|[-+−]?[0-9][0-9,]{0,30}(?:\.[0-9]{1,30})?(?:_\{?[0-9]{1,3}\}?|\\?%)?)"
 )
-"""What a box without braces holds: a letter or command before the end of the formula or line, or a number."""
+"""The content of a box without braces: a letter or command before the end of the formula or line, or a number."""
 _EMPTY = re.compile(r"(?:[\s.…?_,;:~]|\\[,;:! ]|\\(?:[lc]?dots|quad|qquad|square)(?![A-Za-z]))*+")
 
 
 @dataclass(frozen=True)
 class Box:
-    """What a box holds, and where the box begins and ends in the text."""
+    """The content of a box, and where the box begins and ends in the text."""
 
     inside: str
     begin: int
@@ -27,14 +27,14 @@ class Box:
 
 
 def boxes(text: str) -> list[Box]:
-    r"""The boxes that say something, in their order; none if a later one was cut off.
+    r"""The boxes with content, in their order; none if the text ends within a box that begins after all others.
 
-    Braces within must balance; ``\{`` and ``\}`` are text. ``\boxed 7`` is a box too, ``\boxed{}`` and ``\boxed{...}``
-    are none. Of a box within a box the outer one counts. A text that ends within a box that begins behind all the
-    others has withdrawn those: it has no answer. Linear in the text, whatever is in it.
+    Braces within a box must balance; ``\{`` and ``\}`` are text. ``\boxed 7`` is a box; ``\boxed{}`` and
+    ``\boxed{...}`` are not. Of nested boxes only the outermost counts. A box that the end of the text cuts off would
+    replace the earlier ones, so such a text has no answer. Takes time linear in the text.
     """
-    opened: list[tuple[int, int] | None] = []  # for each open brace: where its box and the content of that begin
-    found: list[tuple[int, int, int, int]] = []  # where the box and its content begin and end
+    opened: list[tuple[int, int] | None] = []  # for each open brace of a box: begin of the box, begin of its content
+    found: list[tuple[int, int, int, int]] = []  # begin of box, begin of content, end of content, end of box
     for mark in _MARK.finditer(text):
         token = mark[0]
         if token == "}":
@@ -57,13 +57,13 @@ def boxes(text: str) -> list[Box]:
 
 
 def last_boxed(text: str) -> str | None:
-    """What the last box holds, None if there is no box."""
+    """The content of the last box, None if there is no box."""
     found = boxes(text)
     return found[-1].inside if found else None
 
 
 def _content(text: str, box: int, begin: int, end: int, _: int) -> str:
     inside = text[begin:end].strip()
-    if text.startswith("\\\\", box):  # the whole answer was escaped once too often
+    if text.startswith("\\\\", box):  # every backslash of the answer is doubled
         return re.sub(r"\\\\(?=[A-Za-z{}%,])", r"\\", inside)
     return inside

@@ -1,21 +1,21 @@
-"""HumanEval and MBPP: the answer is a program, graded by running its tests in the sandbox, if that is allowed."""
+"""HumanEval and MBPP: an answer is a program, graded by running its tests in the sandbox if that is allowed."""
 
 import ast
 import builtins
 import keyword
 import re
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from hashlib import sha256
-from typing import Any, ClassVar, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field
+from typing_extensions import override
 
 from esamp import sandbox
 from esamp.errors import InputError, OptionError
 from esamp.options import Options, narrowed
-from esamp.tasks import sources
-from esamp.tasks.base import Grade, Item, Task
+from esamp.tasks.base import Grade, Item, ItemsTask
 from esamp.tasks.program_text import (
     PYTHON,
     as_body,
@@ -27,32 +27,33 @@ from esamp.tasks.program_text import (
     plain_code,
     program_without_fences,
 )
-from esamp.tasks.sources import SourceOptions
+from esamp.tasks.rows import RowsTask
+from esamp.tasks.sources import DataSet, Row, SourceOptions
 from esamp.tasks.thought import without_thought
 
 STOPS = ("\nclass ", "\ndef ", "\n#", "\nif ", "\nprint", "\nassert ", "\n@", "\n```", "<file_sep>")
-"""Where a completion ends (Chen et al. 2021, section 2.1, and what models write behind it)."""
+"""Texts that end a completion (Chen et al. 2021, section 2.1, and what models write after it)."""
 
 
 class CodeOptions(SourceOptions):
     """Options of the tasks whose answers are programs."""
 
     run_code: bool = False
-    """allow that what the model writes is run, in the sandbox"""
+    """allow running code that the model wrote, in the sandbox"""
     code_seconds: float = Field(15.0, ge=0.1, le=3600)
     """seconds for the tests of one answer"""
     code_memory_mib: int = Field(1024, ge=128, le=1 << 20)
     """MiB of memory of one process"""
     code_isolation: Literal["refuse", "allow"] = "refuse"
-    """what to do where this machine cannot isolate everything (`esamp doctor` tells): refuse, or allow it"""
+    """where this machine cannot isolate everything (`esamp doctor` shows what): refuse, or run the code anyway"""
 
 
-class CodeTask(Task):
-    """A task whose answers are programs: they are run if that is allowed."""
+class CodeTask(ItemsTask):
+    """A task whose answers are programs. They run only if the option `run_code` is set."""
 
-    def __init__(self, items: list[Item], options: CodeOptions) -> None:
-        """Use `build`."""
-        self._items, self._options = items, options
+    def __init__(self, items: Sequence[Item], options: CodeOptions) -> None:
+        super().__init__(items)
+        self._options = options
 
     @abstractmethod
     def program(self, item: Item, text: str) -> str:
@@ -62,20 +63,17 @@ class CodeTask(Task):
     def check(self, item: Item, program: str, limits: sandbox.Limits) -> sandbox.Result:
         """Run the tests of an item in the sandbox."""
 
-    def items(self, split: str | None = None, limit: int | None = None) -> list[Item]:
-        """The problems in the order of the data set."""
-        return self._items[:limit]
-
+    @override
     def grade(self, item: Item, text: str) -> Grade:
         """Run the tests.
 
         Raises:
-            OptionError: running was not allowed.
+            OptionError: the option `run_code` is not set.
             UnsupportedError: this machine cannot isolate the program.
         """
         if not self._options.run_code:
             raise OptionError(
-                f"the task {self.name!r} runs code that the model wrote, in a sandbox (`esamp doctor` says what this "
+                f"the task {self.name!r} runs code that the model wrote, in a sandbox (`esamp doctor` shows what this "
                 "machine isolates): allow it with the task's option run_code = true"
             )
         program = self.program(item, plain_code(without_thought(text)))
@@ -90,32 +88,21 @@ class CodeTask(Task):
         return Grade(found.passed, program, digest, f"{found.verdict}: {found.reason}")
 
 
-class _Code(CodeTask):
-    """What the tasks of this file share."""
+class _FunctionTask(RowsTask, CodeTask):
+    """Base of the two tasks: an answer completes or defines functions, and the tests call them.
+
+    The data of an item holds `tests`, `setup` and `names` (see `sandbox.check`).
+    """
 
     options = CodeOptions
-    hub: ClassVar[tuple[str, str | None, str]]
-    """name, configuration and split"""
 
     @classmethod
+    @override
     def build(cls, options: Options) -> Self:
-        """Load the problems.
+        return cls(cls.load_items(options, cls.data_set, cls.name), narrowed(options, CodeOptions))
 
-        Raises:
-            InputError: they cannot be loaded.
-        """
-        wanted = narrowed(options, CodeOptions)
-        hub, config, split = cls.hub
-        rows = sources.load(wanted, hub, config=config, split=split)
-        return cls([cls.item(f"{cls.name}, problem {place}", row) for place, row in enumerate(rows, 1)], wanted)
-
-    @classmethod
-    @abstractmethod
-    def item(cls, where: str, row: Mapping[str, Any]) -> Item:
-        """The item of a row; `data` holds `tests`, `setup`, `names` (see `sandbox.check`)."""
-
+    @override
     def check(self, item: Item, program: str, limits: sandbox.Limits) -> sandbox.Result:
-        """Run the tests against the functions of the program."""
         return self._checked(program, str(item.data["tests"]), str(item.data["setup"]), item, limits)
 
     def _checked(self, program: str, tests: str, setup: str, item: Item, limits: sandbox.Limits) -> sandbox.Result:
@@ -129,26 +116,25 @@ class _Code(CodeTask):
         )
 
 
-class HumanEval(_Code):
-    """164 functions to complete. An answer is the rest of the function, or a chat's fenced block with all of it."""
+class HumanEval(_FunctionTask):
+    """164 functions to complete. An answer is the rest of the function, or a fenced block with the whole function."""
 
     name = "humaneval"
     summary = "HumanEval: complete a function, graded by its tests (runs code: run_code)"
     source = "Chen et al. 2021, arXiv 2107.03374"
-    hub = ("openai/openai_humaneval", None, "test")
+    data_set = DataSet("openai/openai_humaneval")
 
     @classmethod
-    def item(cls, where: str, row: Mapping[str, Any]) -> Item:
-        """The prompt is the function's head. The tests call `candidate`; helpers are those of the prompt."""
-        task, prompt, tests, entry = (
-            str(sources.field(where, row, name)) for name in ("task_id", "prompt", "test", "entry_point")
-        )
+    @override
+    def item(cls, row: Row) -> Item:
+        task, prompt, tests, entry = (row.text(name) for name in ("task_id", "prompt", "test", "entry_point"))
         if not entry.isidentifier():
-            raise InputError(f"{where}: its entry point is no name")
+            raise InputError(f"{row.where}: its entry point is not a Python name")
         return Item(task, prompt, {"tests": f"{tests}\ncheck({entry})\n", "setup": prompt, "names": entry})
 
+    @override
     def program(self, item: Item, text: str) -> str:
-        """The prompt and its completion; the prompt's helpers and imports stay where a block repeats the function."""
+        """The prompt and its completion. Where a block repeats the function, the prompt's helpers and imports stay."""
         setup, name = str(item.data["setup"]), str(item.data["names"])
         plain = bare(text)
         is_body = begins_with_body(plain)
@@ -161,36 +147,38 @@ class HumanEval(_Code):
         return f"{setup}{as_body(body, _last_indent(setup))}"
 
 
-class MBPP(_Code):
-    """500 functions described in a sentence and three tests (problems 11 to 510 of 974; of a local file, all).
+class MBPP(_FunctionTask):
+    """500 functions, each described by a sentence and three tests (problems 11 to 510 of 974; all of a local file).
 
-    The tests of problem 533 hand a type to the program, which the sandbox cannot: no answer to it is right.
+    The prompt is the paper's without worked examples. The tests of problem 533 pass a type to the program, which is
+    impossible across the sandbox's processes, so no answer to that problem is right.
     """
 
     name = "mbpp"
     summary = "MBPP: write a function, graded by three tests (runs code: run_code)"
     source = "Austin et al. 2021, arXiv 2108.07732"
-    hub = ("google-research-datasets/mbpp", "full", "test")
+    data_set = DataSet("google-research-datasets/mbpp", "full")
 
     @classmethod
-    def item(cls, where: str, row: Mapping[str, Any]) -> Item:
-        """The paper's prompt, without worked examples."""
-        text = str(sources.field(where, row, "text", "prompt"))
-        tests = sources.field(where, row, "test_list")
+    @override
+    def item(cls, row: Row) -> Item:
+        description = row.text("text", "prompt")
+        tests = row.field("test_list")
         if not isinstance(tests, list) or not all(isinstance(test, str) for test in tests) or not tests:
-            raise InputError(f"{where}: 'test_list' is no list of tests")
-        setup = row.get("test_setup_code") or "\n".join(row.get("test_imports") or ())
+            raise InputError(f"{row.where}: 'test_list' is not a list of tests")
+        setup = row.values.get("test_setup_code") or "\n".join(row.values.get("test_imports") or ())
         joined = "\n".join(tests)
         prompt = (
-            f"You are an expert Python programmer, and here is your task: {text} "
+            f"You are an expert Python programmer, and here is your task: {description} "
             f"Your code should pass these tests:\n\n{joined}\n[BEGIN]\n"
         )
-        number = sources.field(where, row, "task_id")
-        names = " ".join(_defined_and_used(str(row.get("code") or ""), f"{setup}\n{joined}"))
+        number = row.field("task_id")
+        names = " ".join(_defined_and_used(str(row.values.get("code") or ""), f"{setup}\n{joined}"))
         return Item(f"mbpp/{number}", prompt, {"tests": joined, "setup": str(setup), "names": names})
 
+    @override
     def program(self, item: Item, text: str) -> str:
-        """The last block that defines what the tests call, or what stands before ``[DONE]`` or a closing fence."""
+        """The last block that defines what the tests call, else the text before ``[DONE]`` or a closing fence."""
         names = [*str(item.data["names"]).split(), *called(str(item.data["tests"]))]
         found = chosen_block(text, names)
         if found is None:
@@ -199,21 +187,22 @@ class MBPP(_Code):
         imports = [line for line in str(item.data["setup"]).split("\n") if line.startswith(("import ", "from "))]
         return "\n".join([*imports, flush_left(found)])
 
+    @override
     def check(self, item: Item, program: str, limits: sandbox.Limits) -> sandbox.Result:
-        """Run the tests. What stands before them uses the program's names too, as the trees of two problems do."""
+        # The setup runs with the tests, because that of some problems uses the program's names.
         return self._checked(program, f"{item.data['setup']}\n{item.data['tests']}", "", item, limits)
 
 
 def fenced(text: str) -> str | None:
-    """The last fenced block of a text, None if it has none. One that the text's end cut off counts."""
+    """The last fenced block of a text, which may be cut off by the end of the text; None if there is none."""
     blocks = fenced_blocks(text)
     return blocks[-1].body if blocks else None
 
 
 def chosen_block(text: str, names: Sequence[str]) -> str | None:
-    """The last block that defines one of the names; else the last of Python, else the last that is not marked.
+    """The last block that defines one of the names, else the last Python block, else the last without a language.
 
-    None if the text has no such block, or if a definition stands before all blocks and in none of them.
+    None if the text has no such block, or if only the text before the blocks defines one of the names.
     """
     blocks = [each for each in fenced_blocks(text) if each.language in PYTHON or not each.language]
     for block in reversed(blocks):
@@ -227,13 +216,13 @@ def chosen_block(text: str, names: Sequence[str]) -> str | None:
 
 
 def called(tests: str) -> list[str]:
-    """The names that tests call, without Python's own and without attributes."""
+    """The names that tests call, except built-ins, keywords and attributes."""
     names = re.findall(r"(?<![\w.])([A-Za-z_]\w*)[ \t]*\(", tests)
     return [name for name in dict.fromkeys(names) if name not in dir(builtins) and not keyword.iskeyword(name)]
 
 
 def _defined_and_used(reference: str, tests: str) -> list[str]:
-    """The functions and classes that a reference solution defines and tests use, also under a name of Python's."""
+    """The functions and classes that a reference solution defines and tests use, even if a built-in has that name."""
     try:
         tree = ast.parse(reference)
     except SyntaxError:
@@ -244,13 +233,13 @@ def _defined_and_used(reference: str, tests: str) -> list[str]:
 
 
 def completion(text: str) -> str:
-    """A completion up to the first stop. A text that begins with the function itself is left whole."""
+    """A completion up to the first of `STOPS`. A text that begins with a definition or an import is not cut."""
     if re.match(r"\s*(?:from |import |def |async def |@|class )", text) and not text.startswith((" ", "\t")):
         return text
     return text[: min((at for stop in STOPS if (at := text.find(stop)) >= 0), default=len(text))]
 
 
 def _last_indent(prompt: str) -> str:
-    """The indent of the last line of a function's head, four spaces if that has none."""
+    """The indent of the last line of a function's head; four spaces if it has none."""
     last = prompt.rstrip().rpartition("\n")[2]
     return last[: len(last) - len(last.lstrip())] or "    "

@@ -2,18 +2,23 @@ r"""AIME 2024, AIME 2025 and AMC 2023: answers are whole numbers in the last ``\
 
 from typing import Literal, Self
 
+from typing_extensions import override
+
 from esamp.errors import InputError
 from esamp.options import Options, narrowed
-from esamp.tasks import sources
-from esamp.tasks.base import Grade, Item, Task
+from esamp.tasks.base import Grade, Item
 from esamp.tasks.boxed import last_boxed
 from esamp.tasks.numerals import number
-from esamp.tasks.sources import SourceOptions
+from esamp.tasks.rows import RowsTask
+from esamp.tasks.sources import DataSet, Row, SourceOptions
 from esamp.tasks.thought import without_thought
 
-HUB = {"aime24": "HuggingFaceH4/aime_2024", "aime25": "MathArena/aime_2025", "amc23": "math-ai/amc23"}
-SPLIT = {"aime24": "train", "aime25": "train", "amc23": "test"}
-ASK = "Please reason step by step, and put your final answer within \\boxed{}."
+DATA_SETS = {
+    "aime24": DataSet("HuggingFaceH4/aime_2024", split="train"),
+    "aime25": DataSet("MathArena/aime_2025", split="train"),
+    "amc23": DataSet("math-ai/amc23", split="test"),
+}
+INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
 LONGEST = 13
 """Digits and sign of a whole number."""
 
@@ -22,14 +27,14 @@ class ContestOptions(SourceOptions):
     """Options of the contests."""
 
     contest: Literal["aime24", "aime25", "amc23"] = "aime24"
-    """which one: 30, 30 and 40 problems"""
+    """which contest: 30, 30 and 40 problems"""
 
 
-class Contest(Task):
+class Contest(RowsTask):
     r"""Whole-number answers.
 
-    Graded is the last ``\boxed{}`` that says something, outside of thoughts: a whole number, in any of the forms in
-    which one is written. There is no fallback to the last number of a text: one that was cut off has no answer.
+    The last non-empty ``\boxed{}`` outside of thoughts is graded: a whole number in any of its usual forms. There is
+    no fallback to the last number of a text, so a text that was cut off has no answer.
     """
 
     name = "aime"
@@ -37,44 +42,32 @@ class Contest(Task):
     source = "Mathematical Association of America, as on the Hugging Face hub"
     options = ContestOptions
 
-    def __init__(self, contest: str, rows: list[Item]) -> None:
-        """Use `build`."""
-        self.contest, self._items = contest, rows
+    @classmethod
+    @override
+    def build(cls, options: Options) -> Self:
+        contest = narrowed(options, ContestOptions).contest
+        return cls(cls.load_items(options, DATA_SETS[contest], contest))
 
     @classmethod
-    def build(cls, options: Options) -> Self:
-        """Load the problems.
+    @override
+    def item(cls, row: Row) -> Item:
+        problem = row.text("prompt", "problem", "question", "Problem")
+        answer = whole(row.text("answer", "Answer"))
+        if answer is None:
+            raise InputError(f"{row.where}: its answer is not a whole number")
+        prompt = problem if "\\boxed" in problem else f"{problem}\n{INSTRUCTION}"
+        return Item(f"{row.source}/{row.place:02d}", prompt, {"answer": answer})
 
-        Raises:
-            InputError: they cannot be loaded.
-        """
-        wanted = narrowed(options, ContestOptions)
-        rows = sources.load(wanted, HUB[wanted.contest], split=SPLIT[wanted.contest])
-        items = []
-        for place, row in enumerate(rows):
-            where = f"{wanted.contest}, problem {place + 1}"
-            text = str(sources.field(where, row, "prompt", "problem", "question", "Problem"))
-            answer = whole(str(sources.field(where, row, "answer", "Answer")))
-            if answer is None:
-                raise InputError(f"{where}: its answer is not a whole number")
-            prompt = text if "\\boxed" in text else f"{text}\n{ASK}"
-            items.append(Item(f"{wanted.contest}/{place:02d}", prompt, {"answer": answer}))
-        return cls(wanted.contest, items)
-
-    def items(self, split: str | None = None, limit: int | None = None) -> list[Item]:
-        """The problems in the order of the contest."""
-        return self._items[:limit]
-
+    @override
     def grade(self, item: Item, text: str) -> Grade:
-        """The whole number in the last box."""
         boxed = last_boxed(without_thought(text))
         if boxed is None:
             return Grade(False, None, None, "no box")
         found = whole(boxed)
         if found is None:
             return Grade(False, boxed, None, "not a whole number")
-        right = found == item.data["answer"]
-        return Grade(right, boxed, str(found), "correct" if right else f"{found} is wrong")
+        correct = found == item.data["answer"]
+        return Grade(correct, boxed, str(found), "correct" if correct else f"{found} is wrong")
 
 
 def whole(text: str) -> int | None:

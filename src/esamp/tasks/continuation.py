@@ -1,17 +1,15 @@
-"""Creative writing: a model goes on where a book is cut off. There is no right or wrong, only diversity."""
+"""Creative writing: the model continues a book from where it is cut off. Texts are not graded."""
 
 import re
-from pathlib import Path
 from typing import Self
 
 from pydantic import Field
+from typing_extensions import override
 
 from esamp.errors import InputError
-from esamp.files import check_regular, read_bytes
 from esamp.options import Options, narrowed
-from esamp.tasks.base import Grade, Item, Task
-
-UNGRADED = Grade(False, None, None, "not graded")
+from esamp.tasks.base import UNGRADED, Grade, Item, ItemsTask
+from esamp.tasks.sources import local_path, read_text
 
 
 class ContinuationOptions(Options):
@@ -25,8 +23,8 @@ class ContinuationOptions(Options):
     """how many words before the cut are the prompt"""
 
 
-class Continuation(Task):
-    """The last 32 words before the middle of a book, as they stand there, without a chat template.
+class Continuation(ItemsTask):
+    """The last 32 words before the middle of a book, unchanged and without a chat template.
 
     With more `places`, the book of W words is cut after each ``W i / (places + 1)`` of them, i = 1 .. places. The paper
     draws 16 samples of 512 tokens.
@@ -39,52 +37,22 @@ class Continuation(Task):
     graded = False
     chat = False
 
-    def __init__(self, items: list[Item]) -> None:
-        """Use `build`."""
-        self._items = items
-
     @classmethod
+    @override
     def build(cls, options: Options) -> Self:
-        """Read the book.
-
-        Raises:
-            InputError: there is none, or it is too short.
-        """
-        wanted = narrowed(options, ContinuationOptions)
-        path, text = read_text(cls.name, wanted.data, "book.txt")
-        found = [word.span() for word in re.finditer(r"\S+", text)]
-        cuts = [len(found) * place // (wanted.places + 1) for place in range(1, wanted.places + 1)]
-        if cuts[0] < wanted.words:
+        chosen = narrowed(options, ContinuationOptions)
+        path = local_path(cls.name, chosen.data, "book.txt")
+        book = read_text(path)
+        words = [word.span() for word in re.finditer(r"\S+", book)]
+        cuts = [len(words) * place // (chosen.places + 1) for place in range(1, chosen.places + 1)]
+        if cuts[0] < chosen.words:
             raise InputError(
-                f"{path} has {len(found)} words: too short for {wanted.places} places with {wanted.words} words before "
+                f"{path} has {len(words)} words: too short for {chosen.places} places with {chosen.words} words before "
                 "each"
             )
-        prompts = [(cut, text[found[cut - wanted.words][0] : found[cut - 1][1]]) for cut in cuts]
+        prompts = [(cut, book[words[cut - chosen.words][0] : words[cut - 1][1]]) for cut in cuts]
         return cls([Item(f"{cls.name}/{path.stem}/{cut:07d}", prompt) for cut, prompt in prompts])
 
-    def items(self, split: str | None = None, limit: int | None = None) -> list[Item]:
-        """The cut points in the order of the book."""
-        return self._items[:limit]
-
+    @override
     def grade(self, item: Item, text: str) -> Grade:
-        """None: every text gets the same."""
         return UNGRADED
-
-
-def read_text(task: str, data: str | None, example: str) -> tuple[Path, str]:
-    """A task's text file.
-
-    Raises:
-        InputError: no file is given, or it is not UTF-8 or cannot be read.
-    """
-    if data is None:
-        options = f"options = {{ data = '{example}' }}"
-        raise InputError(f"{task} reads a text file: give --data {example}, or write {options} into the study")
-    path = Path(data)
-    try:
-        check_regular(path)
-        return path, read_bytes(path).decode("utf-8-sig")
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path} is not UTF-8") from None

@@ -1,6 +1,6 @@
-r"""Reads the final answer of a text, for every task and vote: boxed or behind ``Answer:``, and undressed.
+r"""Finds the final answer of a text, for all tasks and votes: in a box or after ``Answer:``, without its markup.
 
-Texts are untrusted: every reading takes time linear in the text, or looks at a bounded part of it.
+Texts are untrusted: every function takes time linear in the text, or reads a bounded part of it.
 """
 
 import re
@@ -9,7 +9,7 @@ from typing import Literal
 from esamp.tasks.boxed import last_boxed
 
 LONGEST = 4_000
-"""Characters of an answer that are looked at."""
+"""Characters of an answer that are read."""
 _COLON = re.compile(
     r"\banswer[*_`'\" \t]{0,8}(?:(?:is|are)\b[*_ \t]{0,8})?[:：](?:__)?[* \t]{0,8}"
     r"|^[ \t]{0,3}#{1,6}[ \t]{1,4}(?:\w{1,20}[ \t]{1,4})?answer[*_ \t]{0,8}$"
@@ -40,25 +40,25 @@ _CHARACTERS = str.maketrans(
 
 
 def plain_characters(text: str) -> str:
-    """The text with ASCII digits, letters, signs, minus and spaces for their full-width and typographic forms."""
+    """The text with full-width and typographic digits, letters, signs and spaces replaced by ASCII."""
     return text.translate(_CHARACTERS)
 
 
 def mark_ends(text: str, marks: Literal["colon", "verb", "any"] = "colon") -> list[int]:
-    """Where the marks of an answer end, in their order.
+    """Positions at which the marks of an answer end, in their order.
 
     Args:
         text: any text, without thoughts.
-        marks: "colon" is ``Answer:`` and a heading of that word alone, "verb" is ``answer is``, "any" is both.
+        marks: "colon" finds ``Answer:`` and headings of that word alone, "verb" finds ``answer is``, "any" finds both.
     """
     patterns = {"colon": (_COLON,), "verb": (_VERB,), "any": (_COLON, _VERB)}[marks]
     return sorted(found.end() for pattern in patterns for found in pattern.finditer(text))
 
 
 def stated(text: str, marks: Literal["colon", "any"] = "colon") -> str | None:
-    """What stands behind the last mark of an answer, to the end of the line; None without a mark.
+    """The text from the last mark of an answer to the end of the line; None without a mark.
 
-    Where the mark ends its line, the next line that says something counts.
+    Where the mark ends its line, the next line that is not empty counts.
     """
     ends = mark_ends(text, marks)
     if not ends:
@@ -71,7 +71,7 @@ def stated(text: str, marks: Literal["colon", "any"] = "colon") -> str | None:
 
 
 def final_answer(text: str) -> str | None:
-    """The last box, else what stands behind ``Answer:``, else behind ``answer is``; None without any of these."""
+    """The last box, else the text after ``Answer:``, else after ``answer is``; None without any of these."""
     found = last_boxed(text)
     if found is None:
         found = stated(text)
@@ -79,10 +79,10 @@ def final_answer(text: str) -> str | None:
 
 
 def undressed(answer: str) -> str:
-    r"""An answer without what chat models put around it.
+    r"""An answer without the markup that chat models put around it.
 
-    That is emphasis, quotes, backticks, marks of mathematics, boxes, ``\text{...}``, spaces and a closing full stop, in
-    any order and depth. What is within the answer stays.
+    Markup is emphasis, quotes, backticks, delimiters of formulas, boxes, ``\text{...}``, spaces and a final full stop,
+    in any order and depth. Markup inside the answer stays.
     """
     answer = answer.strip(_STRAY)
     if len(answer) > LONGEST:
@@ -102,7 +102,7 @@ def undressed(answer: str) -> str:
 
 
 def _without_space_commands(answer: str) -> str:
-    r"""Without ``\,`` and the like at both ends."""
+    r"""The answer without commands such as ``\,`` at its ends."""
     while space := _SPACE_COMMAND.match(answer):
         answer = answer[space.end() :].lstrip()
     while space := re.search(r"\\(?:q?quad|[,;:!])$", answer):
@@ -111,7 +111,7 @@ def _without_space_commands(answer: str) -> str:
 
 
 def _encloses(answer: str, opening: str, closing: str) -> bool:
-    """Whether the first mark belongs to the last one: not in ``$a$ and $b$`` or ``{a}{b}``."""
+    """Whether the opening mark matches the closing one, which is not so in ``$a$ and $b$`` or ``{a}{b}``."""
     if len(answer) <= len(opening) + len(closing) or not (answer.startswith(opening) and answer.endswith(closing)):
         return False
     if opening == "{":
@@ -121,7 +121,7 @@ def _encloses(answer: str, opening: str, closing: str) -> bool:
 
 
 def _closing_brace(text: str, start: int) -> int:
-    """Where the brace closes that is open at `start`; -1 if it does not."""
+    """Position of the brace that closes the one open at `start`; -1 if there is none."""
     depth = 1
     for mark in re.compile(r"\\.|[{}]", re.DOTALL).finditer(text, start):
         depth += {"{": 1, "}": -1}.get(mark[0], 0)

@@ -1,4 +1,4 @@
-"""`GymVerifier`: Reasoning Gym's verifiers in a process of their own, which can be killed and may do little."""
+"""`GymVerifier`: Reasoning Gym's verifiers in a process that can be killed and that has few permissions."""
 
 import os
 import re
@@ -8,59 +8,49 @@ import sysconfig
 import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-from esamp.extras import install_command
-from esamp.tasks.worker import Worker, quiet
+from esamp.tasks.verifier_process import SECONDS, VerifierProcess, encodable, limit_memory, silence
 
-SECONDS = 10.0
 MEMORY = 4 << 30
 LONGEST = 10_000
-"""Characters of an answer that are looked at; a longer one is wrong."""
+"""Characters of an answer that is verified; a longer one is wrong."""
 EVALUATING = frozenset({"binary_matrix", "n_queens", "spiral_matrix", "string_insertion"})
-"""Families that run `eval` on an answer to give a list a part of the score. A part is wrong here: no list is shown."""
+"""Families that run `eval` on an answer in order to give partial scores to lists.
+
+A partial score counts as wrong here, so no list needs to reach them.
+"""
 SYMBOLIC = frozenset(
     {"countdown", "intermediate_integration", "polynomial_multiplication", "puzzle24", "simple_integration"}
 )
-"""Families that hand an answer to sympy's parser, which runs it as Python."""
-_NAMES = (
-    "[A-Za-z]|a?(?:sin|cos|tan|sec|csc|cot)h?|arc(?:sin|cos|tan)|sinh|cosh|tanh|exp|log|ln|sqrt|pi|Abs"  # of formulas
-)
+"""Families that pass an answer to sympy's parser, which runs it as Python code."""
+_NAMES = "[A-Za-z]|a?(?:sin|cos|tan|sec|csc|cot)h?|arc(?:sin|cos|tan)|sinh|cosh|tanh|exp|log|ln|sqrt|pi|Abs"
 _FORMULA = re.compile(rf"(?:(?:{_NAMES})(?![A-Za-z_])|[0-9]++(?:\.[0-9]*+)?+|[-+*/^()=,\s])*+", re.ASCII)
-_REFUSED = ("os.", "subprocess.", "socket.", "ctypes.", "shutil.", "pty.", "webbrowser.", "urllib.")
+_FORBIDDEN = ("os.", "subprocess.", "socket.", "ctypes.", "shutil.", "pty.", "webbrowser.", "urllib.")
 LENIENT = {
-    "coin_flip": "an answer that is the beginning of the right one, such as 0 for 0.5, counts as right",
+    "coin_flip": "a prefix of the right answer, such as 0 for 0.5, counts as right",
     "game_of_life_halting": "any answer counts as right",
 }
-"""Families whose own verifiers give a score of 1 to answers that say nothing (found by scripts/gym_rewards.py)."""
-_NO_NUMBER = re.compile(r"(?<![a-z])(?:nan|inf(?:inity)?)[ij]?(?![a-z])", re.IGNORECASE | re.ASCII)
+"""Families whose own verifiers give a score of 1 to answers without content (see scripts/gym_rewards.py)."""
+_NOT_A_NUMBER = re.compile(r"(?<![a-z])(?:nan|inf(?:inity)?)[ij]?(?![a-z])", re.IGNORECASE | re.ASCII)
 FAILURES = (ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RecursionError, SyntaxError)
-"""What verifiers raise over answers of another form than theirs, beside `TypeError` and `ValueError`."""
+"""Exceptions of verifiers on answers that they cannot parse, in addition to `TypeError` and `ValueError`."""
 
 
-class GymVerifier:
-    """One family's verifier behind a pipe.
+class GymVerifier(VerifierProcess):
+    """The verifier of one family in another process.
 
-    Some verifiers run an answer as Python, or never end on it. Of the first kind, only formulas and exact answers are
-    shown to them. All run in a process with limits of memory and processor time that may open no file to write, start
-    no process and use no network; it is replaced when it does not answer.
+    Some verifiers run an answer as Python code or never return. The former get only formulas and exact answers. All
+    run with limits of memory and processor time; they may not open files for writing, start processes or use the
+    network.
     """
 
     def __init__(self, family: str, settings: Mapping[str, Any], seconds: float = SECONDS) -> None:
-        """Start nothing yet. An answer has `seconds` of processor time to be verified."""
+        super().__init__(__name__, (family, dict(settings)), package="reasoning-gym", seconds=seconds)
         self._family = family
-        missing = f"the package 'reasoning-gym' grades this task: {install_command('tasks')}"
-        self._worker = Worker(__name__, (family, dict(settings)), seconds, missing)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: object, error: object, trace: TracebackType | None) -> None:
-        self.close()
 
     def score(self, answer: str, entry: Mapping[str, Any]) -> tuple[float, str]:
-        """The library's score of an answer, 0 to 1, and why it is not 1.
+        """The library's score of an answer, from 0 to 1 or -1 if it cannot be parsed, and why the score is below 1.
 
         Raises:
             MissingDependencyError: reasoning-gym is not installed.
@@ -68,31 +58,27 @@ class GymVerifier:
         """
         if answer == entry["answer"] and self._family in EVALUATING:
             return 1.0, ""
-        if _NO_NUMBER.search(answer) and not _NO_NUMBER.search(str(entry["answer"])):
-            return 0.0, "not a number"  # some verifiers score the distance to it, which is NaN, as 1
-        if not showable(self._family, answer):
+        if _NOT_A_NUMBER.search(answer) and not _NOT_A_NUMBER.search(str(entry["answer"])):
+            return 0.0, "not a number"  # some verifiers turn a distance of NaN into a score of 1
+        if not is_safe(self._family, answer):
             return 0.0, "not in the form of an answer"
-        score = self._worker.ask((answer.encode(errors="replace").decode(), entry))
+        score = self.call((encodable(answer), entry))
         if not isinstance(score, float):
-            return 0.0, "the verifier did not end"
-        return score, "another answer" if score >= 0 else "the verifier cannot read it"
-
-    def close(self) -> None:
-        """End the process."""
-        self._worker.close()
+            return 0.0, "the verifier did not return in time"
+        return score, "another answer" if score >= 0 else "the verifier cannot parse it"
 
 
-def showable(family: str, answer: str) -> bool:
-    """Whether an answer may be shown to the family's verifier."""
+def is_safe(family: str, answer: str) -> bool:
+    """Whether an answer may be passed to the family's verifier: it cannot run code there."""
     if len(answer) > LONGEST or "\0" in answer:
         return False
-    if family in EVALUATING:  # eval fails on these: no brackets, calls or attributes
+    if family in EVALUATING:  # without brackets, calls and attributes, eval only fails
         return re.fullmatch(r"[A-Za-z0-9_\s]*", answer, re.ASCII) is not None
     return family not in SYMBOLIC or _FORMULA.fullmatch(answer) is not None
 
 
 def start(settings: tuple[str, dict[str, Any]]) -> Callable[[tuple[str, Mapping[str, Any]]], float]:
-    """Load the family's verifier and limit the process.
+    """Load the family's verifier and restrict this process.
 
     Raises:
         ModuleNotFoundError: reasoning-gym is not installed.
@@ -102,11 +88,11 @@ def start(settings: tuple[str, dict[str, Any]]) -> Callable[[tuple[str, Mapping[
     family, config = settings
     problems = create_dataset(family, **config)
     warnings.simplefilter("ignore")
-    quiet()
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    silence()
+    limit_memory(MEMORY)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    known = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib"))
-    sys.addaudithook(partial(_watch, known))
+    packages = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+    sys.addaudithook(partial(_audit, packages))
 
     def score(request: tuple[str, Mapping[str, Any]]) -> float:
         try:
@@ -117,11 +103,11 @@ def start(settings: tuple[str, dict[str, Any]]) -> Callable[[tuple[str, Mapping[
     return score
 
 
-def _watch(known: tuple[str, ...], event: str, arguments: tuple[Any, ...]) -> None:
-    """Refuse what no verifier needs. Reading the installed packages goes on, for what they import late."""
+def _audit(packages: tuple[str, ...], event: str, arguments: tuple[Any, ...]) -> None:
+    """Audit hook that forbids what no verifier needs. Reading `packages` stays allowed, because they import lazily."""
     if event == "open":
         path, _, flags = arguments
-        if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) or not str(path).startswith(known):
-            raise PermissionError("a verifier opens no files")
-    elif event.startswith(_REFUSED) and event not in ("os.listdir", "os.scandir"):
-        raise PermissionError(f"a verifier does not use {event}")
+        if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) or not str(path).startswith(packages):
+            raise PermissionError("a verifier may not open files")
+    elif event.startswith(_FORBIDDEN) and event not in ("os.listdir", "os.scandir"):
+        raise PermissionError(f"a verifier may not use {event}")

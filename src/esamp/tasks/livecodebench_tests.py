@@ -1,4 +1,7 @@
-"""The tests of LiveCodeBench's problems. The sandbox's judge runs this text: standard library only, no relatives."""
+"""The tests of LiveCodeBench's problems.
+
+The sandbox runs the text of this file, so it may import only the standard library.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +11,16 @@ from typing import Any
 
 
 def same_output(printed: str, expected: str) -> bool:
-    """Whether two outputs agree: line by line without white space at the ends, or as the same numbers."""
+    """Whether the lines of two outputs are equal, apart from white space at their ends, or hold the same numbers."""
     lines, wanted = ([line.strip() for line in text.strip().split("\n")] for text in (printed, expected))
     return len(lines) == len(wanted) and all(a == b or same_numbers(a, b) for a, b in zip(lines, wanted, strict=True))
 
 
 def same_numbers(line: str, wanted: str) -> bool:
-    """Whether two lines hold the same numbers however they are written, such as ``1.50`` and ``1.5``.
+    """Whether two lines hold the same numbers in any notation, such as ``1.50`` and ``1.5``.
 
-    They are compared exactly; only where nine decimals or more are expected, a number printed with more decimals counts
-    if it is the expected one when it is rounded.
+    Numbers are compared exactly, except that where nine or more decimals are expected, a number printed with more
+    decimals is rounded to as many.
     """
     try:
         printed, expected = ([Decimal(word) for word in each.split()] for each in (line, wanted))
@@ -29,7 +32,7 @@ def same_numbers(line: str, wanted: str) -> bool:
 
 
 def rounds_to(printed: Decimal, expected: Decimal) -> bool:
-    """Whether a number with more decimals is the expected one, rounded to as many decimals as that has."""
+    """Whether `printed`, rounded to the decimals of `expected`, equals it; False outside of 9 to 20 decimals."""
     if not (printed.is_finite() and expected.is_finite()):
         return False
     decimals, more = (-int(each.as_tuple().exponent) for each in (expected, printed))
@@ -42,7 +45,7 @@ def programs(run: Callable[[str], tuple[int, str, str]], cases: Sequence[tuple[s
     """Run a program on every input.
 
     Raises:
-        AssertionError: a run failed or printed something else; tells its place, never what was expected.
+        AssertionError: a run failed or printed something else. The message names the test, not the expected output.
     """
     for place, (text, expected) in enumerate(cases, 1):
         code, printed, error = run(text)
@@ -53,10 +56,10 @@ def programs(run: Callable[[str], tuple[int, str, str]], cases: Sequence[tuple[s
 
 
 def calls(find: Callable[[], Callable[..., Any]], cases: Sequence[tuple[Sequence[Any], Any]]) -> None:
-    """Call a function with all arguments. A tuple counts as the list of the same values.
+    """Call a function with the arguments of every test. A returned tuple counts as a list of the same values.
 
     Raises:
-        AssertionError: it gave something else; tells the place, never what was expected.
+        AssertionError: a result differs. The message names the test, not the expected result.
     """
     for place, (arguments, expected) in enumerate(cases, 1):
         found = find()(*arguments)

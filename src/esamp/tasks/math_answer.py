@@ -1,89 +1,73 @@
-r"""MATH-500 and GSM8K: the boxed answer, or the one behind ``####``, compared by `math-verify`."""
+r"""MATH-500 and GSM8K: the boxed answer, or the one after ``####``, compared by `math-verify`."""
 
 import re
 from collections.abc import Sequence
-from typing import ClassVar, Self
 
-from esamp.options import Options, narrowed
-from esamp.tasks import sources
-from esamp.tasks.base import Grade, Item, Task
+from typing_extensions import override
+
+from esamp.tasks.base import Grade, Item
 from esamp.tasks.boxed import Box, boxes, last_boxed
-from esamp.tasks.contest import ASK
+from esamp.tasks.contest import INSTRUCTION
 from esamp.tasks.final_answer import final_answer
 from esamp.tasks.math_text import differ, listed, normal, same_words, without_base
+from esamp.tasks.math_verifier import LONGEST, MathVerifier
 from esamp.tasks.numerals import number, number_in_words
-from esamp.tasks.sources import SourceOptions
+from esamp.tasks.rows import RowsTask
+from esamp.tasks.sources import DataSet, Row
 from esamp.tasks.thought import without_thought
-from esamp.tasks.verifier import LONGEST, Verifier
 
 _HASHES = re.compile(r"####[ \t]*\n?([^\n]*)")
-BESIDE = 120
-"""Characters between two boxes of one list, at most."""
-_TAKEN_BACK = re.compile(
+ADJACENT = 120
+"""Largest number of characters between two boxes of one list."""
+_RETRACTION = re.compile(
     r"\b(?:no|not|wait|wrong|but|instead|actually|hmm|rather|however|mistake|error|correct(?:ed|ion)?|again|check|sorry|"
     r"oops)\b",
     re.IGNORECASE,
 )
-"""What separates an answer from an earlier one that it replaces."""
+"""Words between an answer and an earlier one that it replaces."""
 
 
-class Math500(Task):
+class Math500(RowsTask):
     """500 problems of the MATH benchmark.
 
-    The last boxed answer counts, or one behind ``####``, else one behind ``Answer:`` or ``answer is``; nothing in a
-    thought does. Where the reference is a list of solutions, several boxes side by side are one too. An answer is right
-    if it is the reference's text or `math-verify` finds the two equal, with the same base and unit's power.
+    The answer is the last box, else the text after ``####``, else the text after ``Answer:`` or ``answer is``; thoughts
+    are ignored. Where the reference is a list of solutions, adjacent boxes also form a list. An answer is right if its
+    text equals the reference's or `math-verify` finds the two equal, with the same number base and power of the unit.
     """
 
     name = "math500"
     summary = "MATH-500: competition problems with any kind of answer"
     source = "Hendrycks et al. 2021, arXiv 2103.03874; the 500 of Lightman et al. 2023, arXiv 2305.20050"
-    options = SourceOptions
-    hub: ClassVar[tuple[str, str | None, str]] = ("HuggingFaceH4/MATH-500", None, "test")
-    """name, configuration and split"""
+    data_set = DataSet("HuggingFaceH4/MATH-500")
 
-    def __init__(self, items: list[Item], verifier: Verifier) -> None:
-        """Use `build`."""
-        self._items, self._verifier = items, verifier
+    def __init__(self, items: Sequence[Item], verifier: MathVerifier | None = None) -> None:
+        super().__init__(items)
+        self._verifier = MathVerifier() if verifier is None else verifier
 
     @classmethod
-    def build(cls, options: Options) -> Self:
-        """Load the problems.
-
-        Raises:
-            InputError: they cannot be loaded.
-        """
-        hub, config, split = cls.hub
-        rows = sources.load(narrowed(options, SourceOptions), hub, config=config, split=split)
-        items = []
-        for place, row in enumerate(rows):
-            where = f"{cls.name}, problem {place + 1}"
-            text = str(sources.field(where, row, "problem", "question"))
-            gold = cls.reference(str(sources.field(where, row, "answer", "solution")))
-            items.append(Item(f"{cls.name}/{place:04d}", f"{text}\n{ASK}", {"answer": gold}))
-        return cls(items, Verifier())
+    @override
+    def item(cls, row: Row) -> Item:
+        problem = row.text("problem", "question")
+        gold = cls.reference(row.text("answer", "solution"))
+        return Item(f"{cls.name}/{row.place:04d}", f"{problem}\n{INSTRUCTION}", {"answer": gold})
 
     @classmethod
     def reference(cls, answer: str) -> str:
-        """The reference answer of a row."""
+        """The reference answer in the answer field of a row."""
         return last_boxed(answer) or answer.strip()
 
-    def items(self, split: str | None = None, limit: int | None = None) -> list[Item]:
-        """The problems in the order of the data set."""
-        return self._items[:limit]
-
+    @override
     def grade(self, item: Item, text: str) -> Grade:
-        """The boxed answer, or the one behind the last ``####``, else behind ``Answer:``."""
         gold = str(item.data["answer"])
         answer = answer_of(without_thought(text), several=listed(gold))
         if not answer:
-            return Grade(False, None, None, "no box and nothing behind #### or Answer:")
-        right = self.equal(gold, answer)
-        canonical = gold if right else re.sub(r"\s+", "", answer)
-        return Grade(right, answer, canonical, "correct" if right else "another answer")
+            return Grade(False, None, None, "no box and nothing after #### or Answer:")
+        correct = self.equal(gold, answer)
+        canonical = gold if correct else re.sub(r"\s+", "", answer)
+        return Grade(correct, answer, canonical, "correct" if correct else "another answer")
 
     def equal(self, gold: str, answer: str) -> bool:
-        """Whether an answer is the reference, by its text or by `math-verify`."""
+        """Whether an answer equals the reference, by its text or by `math-verify`."""
         if len(answer) > LONGEST:
             return False
         wanted, given = normal(gold), normal(answer)
@@ -98,20 +82,20 @@ class Math500(Task):
 
 
 class GSM8K(Math500):
-    """1,319 word problems with whole-number answers; read as those of MATH-500 are, also out of a sentence."""
+    """1,319 word problems with whole-number answers, read as in MATH-500 or from a sentence with one number."""
 
     name = "gsm8k"
     summary = "GSM8K: word problems of primary school"
     source = "Cobbe et al. 2021, arXiv 2110.14168"
-    hub = ("openai/gsm8k", "main", "test")
+    data_set = DataSet("openai/gsm8k", "main")
 
     @classmethod
+    @override
     def reference(cls, answer: str) -> str:
-        """What is behind ``####``, without the commas of large numbers."""
         return answer.rpartition("####")[2].strip().replace(",", "")
 
+    @override
     def equal(self, gold: str, answer: str) -> bool:
-        """Whether the one number of the answer is the reference; without one, as in MATH-500."""
         found, wanted = number_in_words(answer), number(gold)
         between = re.split("[0-9]", answer)[1:-1]
         if found is None and any(re.search(r"\b(?:or|and|to)\b", each) for each in between):
@@ -120,7 +104,7 @@ class GSM8K(Math500):
 
 
 def answer_of(text: str, *, several: bool = False) -> str | None:
-    """What a text without thoughts gives as its answer; with `several`, boxes side by side are one list."""
+    """The answer of a text without thoughts, None if it has none; with `several`, adjacent boxes form one list."""
     found = boxes(text)
     if found:
         return _joined(text, found) if several else found[-1].inside
@@ -133,14 +117,14 @@ def answer_of(text: str, *, several: bool = False) -> str | None:
 
 
 def _joined(text: str, found: Sequence[Box]) -> str:
-    """The last boxes between which nothing is taken back, as a list without repetitions."""
+    """The last boxes, back to the first retraction between two of them, as a list without repetitions."""
     first = len(found) - 1
     if listed(found[first].inside):
         return found[first].inside
-    while first > 0 and _beside(text[found[first - 1].end : found[first].begin]):
+    while first > 0 and _adjacent(text[found[first - 1].end : found[first].begin]):
         first -= 1
     return ", ".join(dict.fromkeys(box.inside for box in found[first:]))
 
 
-def _beside(between: str) -> bool:
-    return len(between) <= BESIDE and _TAKEN_BACK.search(between) is None
+def _adjacent(between: str) -> bool:
+    return len(between) <= ADJACENT and _RETRACTION.search(between) is None

@@ -1,21 +1,22 @@
-"""The process behind `Verifier`: equality by `math-verify`, with its verdicts checked again."""
+"""The code of `MathVerifier`'s process: equality by `math-verify`, with its verdicts checked numerically."""
 
 import logging
-import resource
 from collections.abc import Callable, Sequence
 from itertools import product
 from typing import Any
 
+from esamp.tasks.verifier_process import limit_memory
+
 MEMORY = 2 << 30
 DIGITS = 30
 EXACT, ROUNDED = 1e-12, 5e-6
-"""Relative differences that equal numbers may have: exact ones, and those with a decimal fraction."""
+"""Largest relative difference of equal numbers, for exact numbers and for decimal fractions."""
 POINTS = ((1.37, 2.61, 0.73, 3.19), (0.41, 1.83, 2.27, 0.59), (-1.37, 2.61, -0.73, 3.19), (-0.41, -1.83, -2.27, -0.59))
-"""Values of the variables at which expressions are compared; those of the first two rows are positive."""
+"""Values of the variables at which expressions are compared; the first two points are positive."""
 
 
 def start(_: object) -> Callable[[Sequence[str]], bool]:
-    """Import the libraries, limit the process.
+    """Import the libraries and limit the memory of this process.
 
     Raises:
         ModuleNotFoundError: math-verify is not installed.
@@ -24,16 +25,16 @@ def start(_: object) -> Callable[[Sequence[str]], bool]:
     import sympy  # noqa: F401
 
     logging.getLogger("math_verify").setLevel(logging.CRITICAL)
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    limit_memory(MEMORY)
     return lambda request: equal(request[0], request[1])
 
 
 def equal(gold: str, answer: str) -> bool:
     """Whether two formulas are equal.
 
-    `math-verify` decides. It takes small numbers for equal whose first six decimals are, so that its consent is checked
-    by relative differences; and it simplifies without knowing what a variable is, so that its refusal is checked for
-    positive variables.
+    `math-verify` decides, with two corrections. It accepts small numbers whose first six decimals agree, so what it
+    accepts is checked by relative differences. It simplifies without assumptions about variables, so what it rejects is
+    checked again for positive variables.
     """
     from math_verify import parse, verify
 
@@ -45,32 +46,32 @@ def equal(gold: str, answer: str) -> bool:
 
 
 def _agree(one: Any, two: Any) -> bool:
-    """Whether nothing speaks against two equal objects: their numbers agree relatively, element by element."""
+    """Whether two objects agree in all numbers that can be compared, element by element."""
     from sympy import Eq, Expr, Interval, MatrixBase, Tuple
     from sympy import FiniteSet as Finite
 
     one, two = (each.rhs if isinstance(each, Eq) and each.lhs.is_Symbol else each for each in (one, two))
     if isinstance(one, Expr) and isinstance(two, Expr):
         return _expressions_agree(one, two)
-    parts = []
+    elements = []
     for each in (one, two):
         if isinstance(each, MatrixBase):
-            parts.append(list(each.flat()))
+            elements.append(list(each.flat()))
         elif isinstance(each, Interval):
-            parts.append([each.start, each.end])
+            elements.append([each.start, each.end])
         elif isinstance(each, Finite | Tuple):
-            parts.append(list(each.args))
+            elements.append(list(each.args))
         else:
             return True
-    if len(parts[0]) != len(parts[1]) or not all(isinstance(each, Expr) for part in parts for each in part):
+    if len(elements[0]) != len(elements[1]) or not all(isinstance(each, Expr) for each in (*elements[0], *elements[1])):
         return True
-    pairs = zip(*(sorted(part, key=_order) for part in parts), strict=True)
+    pairs = zip(*(sorted(each, key=_order) for each in elements), strict=True)
     return all(_expressions_agree(first, second) for first, second in pairs)
 
 
 def _expressions_agree(one: Any, two: Any) -> bool:
-    """Whether two expressions have the same values, as far as they can be computed."""
-    for first, second in product(_readings(one), _readings(two)):
+    """Whether two expressions have the same value at the points where both have one."""
+    for first, second in product(_values(one), _values(two)):
         if first == second:
             return True
         if first.is_Rational and second.is_Rational:
@@ -84,8 +85,8 @@ def _expressions_agree(one: Any, two: Any) -> bool:
     return False
 
 
-def _readings(expression: Any) -> list[Any]:
-    """The value of an expression; of a percentage, also the number before the sign."""
+def _values(expression: Any) -> list[Any]:
+    """The value of an expression, and for a percentage also the number before the sign."""
     from sympy import Mul, Rational, UnevaluatedExpr
 
     sign = UnevaluatedExpr(Rational(1, 100))
@@ -109,7 +110,7 @@ def _order(expression: Any) -> tuple[float, str]:
 
 
 def _difference(one: Any, two: Any, symbols: Sequence[Any], point: Sequence[float]) -> float | None:
-    """The relative difference at a point; None where one of the two is no real number there."""
+    """The relative difference at a point; None where one of the two is not a real number there."""
     from sympy import Rational
 
     values = {symbol: Rational(str(point[place % len(point)])) for place, symbol in enumerate(symbols)}
@@ -123,9 +124,9 @@ def _difference(one: Any, two: Any, symbols: Sequence[Any], point: Sequence[floa
 
 
 def _equal_if_positive(one: Any, two: Any) -> bool:
-    r"""Whether two expressions are equal for positive variables, and nowhere both real and different.
+    r"""Whether two expressions are equal for positive variables and differ at no point where both are real.
 
-    So :math:`1/\sqrt n` is :math:`\sqrt{1/n}`, and x is not \|x\|.
+    So :math:`1/\sqrt n` equals :math:`\sqrt{1/n}`, but x does not equal \|x\|.
     """
     from sympy import Expr, Symbol, simplify
 

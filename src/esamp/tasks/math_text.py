@@ -1,7 +1,7 @@
-r"""Formulas before `math-verify` parses them: other spellings made plain, and what its parser drops kept apart.
+r"""Prepares formulas for `math-verify`: one spelling for each symbol, and comparisons of what its parser ignores.
 
-That parser takes no notice of the base of a number (``2516_8``), of a unit and its power, or of ``\dots``; so two
-formulas that differ in these are told apart here.
+The parser ignores the base of a number (``2516_8``), a unit and its power, and ``\dots``. Formulas that differ in
+these are recognised here.
 """
 
 import re
@@ -12,7 +12,7 @@ from esamp.tasks.numerals import joined_thousands
 
 _RAISED = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿ", "0123456789+-()n", strict=True))
 _SUPERSCRIPT = re.compile(f"[{''.join(_RAISED)}]+")
-_VULGAR = re.compile("[¼-¾⅐-⅞]")
+_FRACTION_SIGN = re.compile("[¼-¾⅐-⅞]")
 _ROOT = re.compile(r"√\s?(?:\{([^{}]*)\}|\(([^()]*)\)|([0-9]+(?:\.[0-9]+)?|[A-Za-zπ]))")
 _SYMBOLS = str.maketrans(
     {"π": r"\pi ", "∞": r"\infty ", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "÷": r"\div ", "≤": r"\le "}
@@ -30,34 +30,34 @@ _BASE = re.compile(
 _NAMED = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 _BASES = {name: base for base, name in enumerate(_NAMED, 2)} | {"sixteen": 16}
 _DOTS = re.compile(r"\\(?:[lcd]?dots[a-z]?)(?![A-Za-z])|\.\.\.")
-_LISTED = re.compile(r"[,+\-*]\s{0,4}(?:\{\s{0,2})?(?:\\(?:[lcd]?dots[a-z]?)(?![A-Za-z])|\.\.\.)")
+_DOTS_IN_LIST = re.compile(r"[,+\-*]\s{0,4}(?:\{\s{0,2})?(?:\\(?:[lcd]?dots[a-z]?)(?![A-Za-z])|\.\.\.)")
 _UNIT = re.compile(
     r"(?P<value>.*[0-9}.)])\s{0,4}(?:\\[,;:! ]\s{0,4})?\\(?:text|mathrm|mbox|textrm|operatorname|hbox)\s{0,4}"
     r"\{(?P<name>[^{}]*)\}\s{0,4}(?:\^\s{0,4}\{?\s{0,4}(?P<power>-?[0-9])\s{0,4}\}?)?",
     re.DOTALL,
 )
-_WORDED = re.compile(
+_UNIT_IN_WORDS = re.compile(
     r"(?P<value>.*[0-9}.)])\s{1,4}(?P<name>[a-zA-Z][a-zA-Z. ]{1,60})(?:\^\{?(?P<power>[0-9])\}?)?", re.DOTALL
 )
 _POWERS = {"square": 2, "squared": 2, "sq": 2, "cubic": 3, "cubed": 3, "cu": 3}
-_KINDS = """
+_UNIT_NAMES = """
 mm millimeter millimetre|cm centimeter centimetre|dm decimeter decimetre|m meter metre|km kilometer kilometre
 in inch inche|ft foot feet|yd yard|mi mile|s sec second|min minute|h hr hour|day|week|month|yr year
 mg milligram|g gram|kg kilogram|lb pound|oz ounce|ml milliliter millilitre|l liter litre|gallon gal
 dollar usd|cent penny pennie|deg degree|rad radian
 """
-_UNITS = {name: kind.split()[0] for kind in re.split(r"[|\n]", _KINDS) if kind for name in kind.split()}
+_UNITS = {name: unit.split()[0] for unit in re.split(r"[|\n]", _UNIT_NAMES) if unit for name in unit.split()}
 
 
 def normal(formula: str) -> str:
     r"""The formula in ASCII and plain TeX.
 
-    Full-width and typographic characters, raised digits, ``½``, ``√2`` and ``2.5e-3`` become TeX; ``\mathrm{i}`` the
-    number i; separators of thousands and what the formula is dressed in go.
+    Full-width and typographic characters, superscript digits, ``½``, ``√2`` and ``2.5e-3`` become TeX, and
+    ``\mathrm{i}`` becomes the number i. Separators of thousands and surrounding markup are removed.
     """
     text = plain_characters(formula).translate(_SYMBOLS)
     text = _SUPERSCRIPT.sub(lambda found: "^{" + "".join(_RAISED[each] for each in found[0]) + "}", text)
-    text = _VULGAR.sub(_vulgar, text)
+    text = _FRACTION_SIGN.sub(_fraction, text)
     text = _ROOT.sub(lambda found: rf"\sqrt{{{found[1] or found[2] or found[3]}}}", text)
     text = _ROMAN.sub(r" \1 ", _STYLE.sub(" ", text))
     text = _SCIENTIFIC.sub(r"\1\\times 10^{\2}", text)
@@ -65,23 +65,23 @@ def normal(formula: str) -> str:
 
 
 def same_words(gold: str, answer: str) -> bool:
-    r"""Whether two formulas are the same text, without regard to spaces, letter case and ``\text{...}``."""
+    r"""Whether two formulas are the same text apart from spaces, letter case and ``\text{...}``."""
     return _words(gold) == _words(answer) != ""
 
 
 def differ(gold: str, answer: str) -> bool:
-    """Whether two formulas differ in a base, in a unit or in what dots stand between, so that they cannot be equal."""
+    """Whether two formulas differ in a base, in a unit or in a list with dots, so that they cannot be equal."""
     return _bases_differ(gold, answer) or _units_differ(gold, answer) or _dots_differ(gold, answer)
 
 
 def without_base(formula: str) -> str:
-    """The digits alone of a number to a base."""
+    """A number without its base; any other formula unchanged."""
     found = _BASE.fullmatch(formula)
     return formula if found is None or _base(formula) is None else found["digits"]
 
 
 def listed(gold: str) -> bool:
-    r"""Whether a reference is a list of solutions: ``3, 5, 7``, ``1 \pm \sqrt 2``, ``2 \text{ or } 3``, no point."""
+    r"""Whether a reference is a list of solutions (``3, 5``, ``1 \pm \sqrt 2``, ``2 \text{ or } 3``), not a point."""
     inside = re.sub(r"^\\\{(.*)\\\}$", r"\1", gold, flags=re.DOTALL)
     depth = 0
     for mark in re.finditer(r"\\left|\\right|\\pm|\\mp|[(\[{]|[)\]}]|,|\b(?:and|or)\b", inside):
@@ -94,7 +94,7 @@ def listed(gold: str) -> bool:
     return False
 
 
-def _vulgar(found: re.Match[str]) -> str:
+def _fraction(found: re.Match[str]) -> str:
     above, _, below = unicodedata.normalize("NFKC", found[0]).partition("⁄")
     return rf"\frac{{{above}}}{{{below}}}"
 
@@ -115,14 +115,14 @@ def _base(formula: str) -> int | None:
 
 
 def _bases_differ(gold: str, answer: str) -> bool:
-    """An answer may leave out the base of the reference; a reference without a base is to base ten."""
+    """Whether the bases differ. An answer may omit the base; a reference without one has base ten."""
     wanted, given = _base(gold), _base(answer)
     return given is not None and given != (wanted or 10)
 
 
 def _unit(formula: str) -> tuple[str, int] | None:
-    """A unit that is known, and its power."""
-    found = _UNIT.fullmatch(formula) or _WORDED.fullmatch(formula)
+    """The unit at the end of a formula and its power, None without a unit."""
+    found = _UNIT.fullmatch(formula) or _UNIT_IN_WORDS.fullmatch(formula)
     if found is None:
         return None
     words = re.sub(r"[.\-]", " ", found["name"]).lower().split()
@@ -137,7 +137,7 @@ def _unit(formula: str) -> tuple[str, int] | None:
 
 
 def _units_differ(gold: str, answer: str) -> bool:
-    """An answer may leave out the unit. Another power is another answer, and so is another known unit."""
+    """Whether the units or their powers differ. An answer may omit the unit; unknown units are not compared."""
     wanted, given = _unit(gold), _unit(answer)
     if wanted is None or given is None:
         return False
@@ -146,7 +146,7 @@ def _units_differ(gold: str, answer: str) -> bool:
 
 
 def _dots_differ(gold: str, answer: str) -> bool:
-    """What goes on in dots is compared as text."""
-    if not (_LISTED.search(gold) or _LISTED.search(answer)):
+    """Whether two lists differ of which at least one contains dots; these are compared as text."""
+    if not (_DOTS_IN_LIST.search(gold) or _DOTS_IN_LIST.search(answer)):
         return False
     return _words(gold) != _words(answer)

@@ -1,11 +1,11 @@
-r"""Numbers as answers write them: ``073``, ``1{,}234``, ``$18 per day``, ``204\text{ cm}^2``, ``m+n=204``."""
+r"""Reads numbers as answers write them: ``073``, ``1{,}234``, ``$18 per day``, ``204\text{ cm}^2``, ``m+n=204``."""
 
 import re
 
 from esamp.tasks.final_answer import plain_characters, undressed
 
 LONGEST = 300
-"""Characters of an answer in which a number is looked for."""
+"""Characters of an answer that is read; a longer one holds no number."""
 SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 _NUMBER = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]*)?|\.[0-9]+"
 _PLAIN = re.compile(rf"([-+]?)\s?((?:{_NUMBER}))", re.ASCII)
@@ -28,14 +28,14 @@ _UNIT = re.compile(
 )
 _FACTOR = re.compile(r"\s{0,4}(?:[ije]|pi|sqrt|sin|cos|tan|log|ln|exp|choose|mod)\b", re.IGNORECASE)
 _TEN = re.compile(r"_\s?(?:10|\{\s?(?:10|ten)\s?\})$")
-_SEVERAL = re.compile(r"\b(?:or|and|to|versus|vs)\b|[±~]|\bpm\b", re.IGNORECASE)
-_NEGATION = re.compile(
+_ALTERNATIVE = re.compile(r"\b(?:or|and|to|versus|vs)\b|[±~]|\bpm\b", re.IGNORECASE)
+_CHANGING_WORD = re.compile(
     r"\b(?:not|less|more|greater|fewer|under|over|below|above|least|most|between|no)\b", re.IGNORECASE
 )
 
 
 def decimal(text: str) -> str | None:
-    """A number without sign for plus, leading zeros, commas and zeros at the end; None if the text is no number."""
+    """A number without plus sign, leading zeros, commas and trailing zeros; None if the text is not a number."""
     found = _PLAIN.fullmatch(text)
     if found is None:
         return None
@@ -46,10 +46,10 @@ def decimal(text: str) -> str | None:
 
 
 def number(answer: str) -> str | None:
-    r"""The number that an answer consists of, as `decimal` writes it, whatever it is dressed in.
+    r"""The number that an answer consists of, in the form of `decimal`, without surrounding markup.
 
-    A unit behind it, a name and ``=`` before it, a label (``Answer:``), money, separators of thousands and base ten do
-    not count. Another base, words that change it (``at least 7``) and a second number make it None.
+    A unit after it, a name and ``=`` before it, a label (``Answer:``), a currency, separators of thousands and base ten
+    are ignored. None with another base, with words that change the number (``at least 7``) and with a second number.
     """
     if len(answer) > LONGEST:
         return None
@@ -63,28 +63,28 @@ def number(answer: str) -> str | None:
     found = _PLAIN.match(plain)
     if found is None:
         return None
-    behind = plain[found.end() :]
-    scaled = re.match(rf"\s{{0,4}}({'|'.join(SCALES)})s?\b", behind, re.IGNORECASE)
+    rest = plain[found.end() :]
+    scaled = re.match(rf"\s{{0,4}}({'|'.join(SCALES)})s?\b", rest, re.IGNORECASE)
     if scaled is not None:
-        behind = behind[scaled.end() :]
-    behind = re.sub(r"^\s{0,4}(?:\\text)?\\?\$", "", behind)
-    if behind.strip(" .") and not _is_unit(behind, styled=_STYLED.search(answer) is not None):
+        rest = rest[scaled.end() :]
+    rest = re.sub(r"^\s{0,4}(?:\\text)?\\?\$", "", rest)
+    if rest.strip(" .") and not _is_unit(rest, styled=_STYLED.search(answer) is not None):
         return None
     return decimal(_scaled(found[0], scaled[1].lower() if scaled else None))
 
 
 def number_in_words(answer: str) -> str | None:
-    """The one number of an answer that is a sentence: ``$18 per day``, ``72, that is the total``, ``It is 5 miles``.
+    """The number in an answer that is a sentence: ``$18 per day``, ``72, that is the total``, ``It is 5 miles``.
 
-    Of several numbers, the first counts if the answer begins with it and the rest only explains it; else there is
-    none. None also where words change the number (``at least 7``, ``not 7``).
+    Of several numbers, the first counts if the answer begins with it and the rest only explains it; otherwise None.
+    None also where words change the number (``at least 7``, ``not 7``).
     """
     alone = number(answer)
     if alone is not None or len(answer) > LONGEST:
         return alone
     plain = undressed(_unstyled(joined_thousands(plain_characters(answer), spaces=True)))
     plain = re.sub(r"[*`]", " ", plain.rpartition("=")[2]).strip()
-    if re.search(r"\\[A-Za-z]", plain):  # mathematics, no sentence
+    if re.search(r"\\[A-Za-z]", plain):  # a formula, not a sentence
         return None
     found = list(re.finditer(rf"(?<![\w.^_/])[-+]?{_MONEY}?\s?(?:{_NUMBER})(?![\w^_]|/[0-9]|\.[0-9])", plain, re.ASCII))
     every = re.findall(rf"{_NUMBER}", plain, re.ASCII)
@@ -94,18 +94,22 @@ def number_in_words(answer: str) -> str | None:
     explains = re.match(
         r"(?:[,.;:]?\s{0,4}\(?(?!or\b|and\b|to\b)(?![a-z]+\s(?:and\s)?[0-9])[A-Za-z]|\s{0,4}[%.!]?$|/[a-z])", rest
     )
-    if _NEGATION.search(plain[: first.start()]) or explains is None or re.match(r"[^0-9]*\bor\b[^0-9]*[0-9]", rest):
+    if (
+        _CHANGING_WORD.search(plain[: first.start()])
+        or explains is None
+        or re.match(r"[^0-9]*\bor\b[^0-9]*[0-9]", rest)
+    ):
         return None
     scaled = re.match(rf"\s{{0,4}}({'|'.join(SCALES)})s?\b", rest, re.IGNORECASE)
     return decimal(_scaled(re.sub(rf"{_MONEY}|\s", "", first[0]), scaled[1].lower() if scaled else None))
 
 
 def joined_thousands(text: str, *, spaces: bool = False) -> str:
-    r"""Without TeX's separators of thousands: ``1{,}234``, ``1\,234`` and ``1,\!234`` are 1234.
+    r"""The formula without TeX's separators of thousands: ``1{,}234``, ``1\,234`` and ``1,\!234`` become 1234.
 
     Args:
         text: any formula.
-        spaces: whether ``1 234`` is one number too.
+        spaces: whether to join ``1 234`` as well.
     """
     for pattern in (_GROUPED, _SPACED) if spaces else (_GROUPED,):
         text = pattern.sub(lambda found: found[1] + re.sub(r"[^0-9]", "", found[2]), text)
@@ -113,7 +117,7 @@ def joined_thousands(text: str, *, spaces: bool = False) -> str:
 
 
 def _unstyled(text: str) -> str:
-    r"""Without ``\text{...}`` and the like around parts of it."""
+    r"""The answer without ``\text{...}`` and similar commands around parts of it."""
     for _ in range(4):
         text, changed = _STYLED.subn(r"\1", text)
         if not changed:
@@ -123,15 +127,15 @@ def _unstyled(text: str) -> str:
     )
 
 
-def _is_unit(behind: str, *, styled: bool) -> bool:
-    r"""Whether what follows a number is a unit, and no factor: a lone letter is a unit only in ``\text{...}``."""
-    if _UNIT.fullmatch(behind) is None or _SEVERAL.search(behind) or _FACTOR.match(behind):
+def _is_unit(text: str, *, styled: bool) -> bool:
+    r"""Whether the text after a number is a unit, not a factor. A single letter is a unit only in ``\text{...}``."""
+    if _UNIT.fullmatch(text) is None or _ALTERNATIVE.search(text) or _FACTOR.match(text):
         return False
-    return styled or not re.fullmatch(r"[A-Za-z]", behind.strip())
+    return styled or not re.fullmatch(r"[A-Za-z]", text.strip())
 
 
 def _last_side(text: str) -> str:
-    """What stands behind the last ``=`` of a chain of equations; before it in ``204 = m``."""
+    """The right side of the last equation of a chain; the left side in ``204 = m``."""
     left, equals, right = text.rpartition("=")
     if not equals or re.search(r"[<>≠≤≥]|\\(?:neq?|leq?|geq?|lt|gt|approx|equiv)(?![A-Za-z])", text):
         return text

@@ -1,4 +1,4 @@
-"""Finds the program in what a chat model writes: fenced blocks, bare code between sentences, indents that were lost."""
+"""Finds the program in a chat model's text: in fenced blocks or between sentences, and repairs lost indents."""
 
 import keyword
 import re
@@ -12,7 +12,7 @@ _CODE = re.compile(
     r"(?:(?:async[ ]+)?def[ ]+\w+[ ]*\(|class[ ]+\w+[ ]*[(:]|from[ ]+[\w.]+[ ]+import\b|@\w|[A-Z_]+[ ]*="
     r"|import[ ]+\w+(?:[ ]*$|[ ,.]|[ ]+as\b))"
 )
-"""How the first line of a bare program begins."""
+"""Beginnings of the first line of a program that is not in a fenced block."""
 _SENTENCE = re.compile(r"(?P<word>[A-Za-z][\w']*)[ ]+[A-Za-z]")
 _SPACES = str.maketrans(
     dict.fromkeys("\u00a0\u2007\u202f\u2009", " ") | dict.fromkeys("\ufeff\u200b\u200c\u200d\u2060")
@@ -21,17 +21,17 @@ _SPACES = str.maketrans(
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: its language in small letters, empty if it is not marked, and its lines."""
+    """A fenced block. `language` is in lower case, and empty if the fence names none."""
 
     language: str
     body: str
 
 
 def fenced_blocks(text: str) -> list[Block]:
-    """The fenced blocks of a text in their order; one that the text's end cuts off counts.
+    """The fenced blocks of a text in their order; the last one may be cut off by the end of the text.
 
-    Fences are three or more marks, may stand below an item of a list, and close at least as long as they open. A block
-    without a language ends where one with a language begins: its fence closed a block that the prompt had opened.
+    A fence has three or more marks, may be indented under a list item, and is closed by at least as many marks. A block
+    without a language also ends where a block with a language begins: then its fence closed a block of the prompt.
     """
     return _split(text)[1]
 
@@ -42,7 +42,7 @@ def bare(text: str) -> str:
 
 
 def defines(program: str, name: str) -> bool:
-    """Whether a function, class or variable of this name is defined at the top of a program."""
+    """Whether a function, class or variable of this name is defined at the top level of a program."""
     pattern = (
         rf"^(?:(?:async[ \t]+)?def[ \t]+|class[ \t]+){re.escape(name)}\b|^{re.escape(name)}[ \t]*(?::[^=\n]*)?=[^=]"
     )
@@ -50,12 +50,12 @@ def defines(program: str, name: str) -> bool:
 
 
 def plain_code(text: str) -> str:
-    """Code with ordinary spaces and ends of lines."""
+    """The text with plain spaces and Unix line ends, without invisible characters."""
     return text.replace("\r\n", "\n").translate(_SPACES)
 
 
 def program_without_fences(text: str) -> str | None:
-    """The program in a text that has no blocks, without the sentences around it; None if no line begins one."""
+    """The program in a text without blocks, separated from the sentences around it; None if no line begins one."""
     lines = text.split("\n")
     begin = next((place for place, line in enumerate(lines) if _CODE.match(line.lstrip(" \t"))), None)
     if begin is None:
@@ -71,18 +71,18 @@ def program_without_fences(text: str) -> str | None:
 
 
 def flush_left(program: str) -> str:
-    """A program that begins at the left margin, also where its first line alone is indented."""
+    """The program without its common indent, or without an indent of the first line alone."""
     dedented = textwrap.dedent(program).lstrip("\n")
     return dedented.lstrip(" \t") if dedented[:1] in (" ", "\t") else dedented
 
 
 def as_body(text: str, indent: str) -> str:
-    """A function's body with the indent that its first line, or all lines, have lost on the way."""
+    """A function's body, with the indent restored where the first line or all lines have lost it."""
     lines = text.strip("\n").split("\n")
     others = [line for line in lines[1:] if line.strip()]
-    at_the_margin = re.search(r"^return\b", text, re.MULTILINE) is not None
-    defining = any(line.startswith(("def ", "class ")) for line in lines)
-    if at_the_margin and not defining and not (others and all(line.startswith(indent) for line in others)):
+    unindented_return = re.search(r"^return\b", text, re.MULTILINE) is not None
+    has_definition = any(line.startswith(("def ", "class ")) for line in lines)
+    if unindented_return and not has_definition and not (others and all(line.startswith(indent) for line in others)):
         return textwrap.indent("\n".join(lines), indent)
     if lines[0].strip() and all(line.startswith(indent) for line in others):
         lines[0] = indent + lines[0].lstrip()
@@ -90,7 +90,7 @@ def as_body(text: str, indent: str) -> str:
 
 
 def begins_with_body(text: str) -> bool:
-    """Whether a text begins with lines of a function's body, not with a program or a sentence."""
+    """Whether a text begins with the body of a function, not with a program or a sentence."""
     first = next((line for line in text.split("\n") if line.strip()), "")
     plain = first.strip()
     return plain != "" and not (_CODE.match(plain) or _is_sentence(plain) or re.fullmatch(r"[A-Z]\w*[:.!,]?", plain))
@@ -110,7 +110,7 @@ def _split(text: str) -> tuple[str, list[Block]]:
             if fence is not None:
                 blocks.append(_block(fence, language, lines))
             fence, lines = found, []
-            language = _LANGUAGE.match(info)[1].lower()  # type: ignore[index]  # it matches anything
+            language = _LANGUAGE.match(info)[1].lower()  # type: ignore[index]  # the pattern matches every text
         elif not info and found["marks"].startswith(fence["marks"]):
             blocks.append(_block(fence, language, lines))
             fence, lines = None, []
@@ -132,6 +132,6 @@ def _outdented(line: str, width: int) -> str:
 
 
 def _is_sentence(line: str) -> bool:
-    """Whether a line at the margin cannot be Python: two words side by side of which the first is no keyword."""
+    """Whether an unindented line cannot be Python: it begins with two adjacent words, the first not a keyword."""
     found = _SENTENCE.match(line)
     return found is not None and found["word"] not in (*keyword.kwlist, *keyword.softkwlist)

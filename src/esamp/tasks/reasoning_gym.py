@@ -6,24 +6,28 @@ import warnings
 from typing import Any, Self
 
 from pydantic import Field
+from typing_extensions import override
 
 from esamp.errors import MissingDependencyError, OptionError
 from esamp.extras import install_command
 from esamp.options import Options, narrowed
-from esamp.tasks.base import Grade, Item, Task
+from esamp.tasks.base import Grade, Item, ItemsTask
 from esamp.tasks.boxed import last_boxed
 from esamp.tasks.final_answer import stated, undressed
 from esamp.tasks.gym_verifier import LENIENT, GymVerifier
 from esamp.tasks.thought import without_thought
 
-ASK = "Give your final answer, and nothing else, between <answer> and </answer> at the end."
-MOST = 100_000
-"""Problems of a seed. The library makes problem i of a seed from seed + i, so seeds are that far apart."""
+INSTRUCTION = "Give your final answer, and nothing else, between <answer> and </answer> at the end."
+MAX_SIZE = 100_000
+"""Largest number of problems of one seed.
+
+The library generates problem i of a seed from seed + i, so the seeds given to it must be that far apart.
+"""
 _TAGGED = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL | re.IGNORECASE)
 
 
 class LenientVerifierWarning(UserWarning):
-    """The library's own verifier of a family rewards answers that say nothing."""
+    """The library's own verifier of a family rewards answers without content."""
 
 
 class ReasoningGymOptions(Options):
@@ -31,21 +35,21 @@ class ReasoningGymOptions(Options):
 
     family: str = "basic_arithmetic"
     """which of the library's data sets"""
-    size: int = Field(100, ge=1, le=MOST)
+    size: int = Field(100, ge=1, le=MAX_SIZE)
     """how many problems"""
     problem_seed: int = Field(0, ge=0, le=20_000)
-    """of the problems, not of the samples; two seeds have no problem's seed in common"""
+    """seed of the problems, not of the samples; different seeds share no problem"""
     config: dict[str, Any] = Field(default_factory=dict)
-    """the family's own settings, as the library calls them"""
+    """the family's own settings, under the library's names"""
 
 
-class ReasoningGym(Task):
+class ReasoningGym(ItemsTask):
     """Problems of one family.
 
-    The answer is what is in the last ``<answer>...</answer>``, else what is behind the last ``Answer:`` of the text up
-    to the line's end, else the last box, else the last line; nothing in a thought counts. It is right if the library's
-    verifier gives it a score of 1, as it stands there or without emphasis, marks of mathematics and the like. An answer
-    that says NaN or infinity is wrong unless the reference does.
+    The answer is the content of the last ``<answer>...</answer>``, else the rest of the line after the last
+    ``Answer:``, else the last box, else the last line; thoughts are ignored. It is right if the library's verifier
+    gives it a score of 1, either unchanged or without surrounding markup. An answer that says NaN or infinity is wrong
+    unless the reference says so too.
     """
 
     name = "reasoning_gym"
@@ -54,15 +58,16 @@ class ReasoningGym(Task):
     options = ReasoningGymOptions
 
     def __init__(self, items: list[Item], entries: dict[str, dict[str, Any]], verifier: GymVerifier) -> None:
-        """Use `build`."""
-        self._items, self._entries, self._verifier = items, entries, verifier
+        super().__init__(items)
+        self._entries, self._verifier = entries, verifier
 
     @classmethod
+    @override
     def build(cls, options: Options) -> Self:
         """Generate the problems.
 
         Raises:
-            OptionError: there is no such family, or it has no such setting.
+            OptionError: the family or one of its settings does not exist, or a setting is out of range.
             MissingDependencyError: reasoning-gym is not installed.
         """
         wanted = narrowed(options, ReasoningGymOptions)
@@ -79,17 +84,13 @@ class ReasoningGym(Task):
         items, entries = [], {}
         for place, entry in enumerate(problems):
             name = f"{wanted.family}/{wanted.problem_seed}/{place:05d}"
-            prompt = f"{str(entry['question']).strip()}\n\n{ASK}"
+            prompt = f"{str(entry['question']).strip()}\n\n{INSTRUCTION}"
             items.append(Item(name, prompt, {"answer": str(entry["answer"]), "config": hashed}))
             entries[name] = entry
         return cls(items, entries, GymVerifier(wanted.family, settings))
 
-    def items(self, split: str | None = None, limit: int | None = None) -> list[Item]:
-        """The problems in the order generated."""
-        return self._items[:limit]
-
+    @override
     def grade(self, item: Item, text: str) -> Grade:
-        """The library's verdict on the answer that the text gives."""
         answer = answer_of(text)
         if not answer:
             return Grade(False, None, None, "no answer")
@@ -102,14 +103,14 @@ class ReasoningGym(Task):
 
 
 def answer_of(text: str) -> str:
-    """What a text gives as its answer; empty if that is nothing."""
+    """The answer of a text; empty if it has none."""
     text = without_thought(text)
     tagged = _TAGGED.findall(text)
     if tagged:
         return str(tagged[-1]).strip()
-    behind = stated(text)
-    if behind is not None:
-        return behind.strip(" \t\r*_")
+    after_mark = stated(text)
+    if after_mark is not None:
+        return after_mark.strip(" \t\r*_")
     boxed = last_boxed(text)
     return boxed if boxed is not None else text.rstrip().rpartition("\n")[2].strip()
 
@@ -118,7 +119,7 @@ def _settings(wanted: ReasoningGymOptions) -> dict[str, Any]:
     for name, instead in (("seed", "problem_seed"), ("size", "size")):
         if name in wanted.config:
             raise OptionError(f"config has {name!r}: give the option {instead!r} instead")
-    return {**wanted.config, "seed": wanted.problem_seed * MOST, "size": wanted.size}
+    return {**wanted.config, "seed": wanted.problem_seed * MAX_SIZE, "size": wanted.size}
 
 
 def _generate(family: str, settings: dict[str, Any]) -> list[dict[str, Any]]:
@@ -126,13 +127,13 @@ def _generate(family: str, settings: dict[str, Any]) -> list[dict[str, Any]]:
         from reasoning_gym.factory import DATASETS, create_dataset
     except ModuleNotFoundError:
         raise MissingDependencyError(
-            f"the package 'reasoning-gym' makes this task: {install_command('tasks')}"
+            f"the package 'reasoning-gym' generates this task: {install_command('tasks')}"
         ) from None
     if family not in DATASETS:
         raise OptionError(f"reasoning-gym has no family {family!r}: choose from {', '.join(sorted(DATASETS))}")
     try:
         problems = create_dataset(family, **settings)
         return [problems[place] for place in range(len(problems))]
-    except (AssertionError, TypeError, ValueError) as error:  # how its configurations refuse
+    except (AssertionError, TypeError, ValueError) as error:  # the exceptions of its configurations
         reason = str(error).partition("\n")[0][:200]
         raise OptionError(f"reasoning-gym's {family} refuses its config: {reason}") from None

@@ -15,11 +15,11 @@ def get(name: str) -> type[Task]:
     """The task called `name`.
 
     Raises:
-        OptionError: no such task is installed, its package fails, or the entry point does not lead to a `Task`.
+        OptionError: no such task is installed, its import fails, or its entry point is not a `Task`.
     """
     return plugins.load(GROUP, name, Task, "task")  # type: ignore[type-abstract]
 
 
 def broken() -> dict[str, str]:
-    """By name, why a task that is installed cannot be used. Imports all of them."""
+    """For each installed task that cannot be imported, the reason. Imports all of them."""
     return plugins.failures(names(), get)

@@ -1,4 +1,4 @@
-"""Where items come from: the Hugging Face hub through `datasets`, or a file that the user has."""
+"""Sources of items: data sets on the Hugging Face hub, read through `datasets`, and local files."""
 
 import csv
 import gzip
@@ -8,6 +8,7 @@ import logging
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,20 +27,55 @@ class SourceOptions(Options):
     """a local file (.jsonl, .json, .csv, also .gz) instead of the Hugging Face hub"""
 
 
-def load(
-    options: SourceOptions, hub: str, *, config: str | None = None, split: str = "test"
-) -> list[Mapping[str, Any]]:
-    """The rows of a data set.
+@dataclass(frozen=True)
+class DataSet:
+    """A data set on the Hugging Face hub."""
 
-    Args:
-        options: say whether a local file is to be read.
-        hub: the data set's name on the Hugging Face hub.
-        config: which of its configurations.
-        split: which of its splits.
+    hub: str
+    config: str | None = None
+    split: str = "test"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a data set, with the position that error messages name."""
+
+    values: Mapping[str, Any]
+    place: int
+    """position in the data set, from 0"""
+    source: str
+    """the data set's name in error messages and item ids"""
+    noun: str = "problem"
+    """what error messages call a row"""
+
+    @property
+    def where(self) -> str:
+        """The row in error messages, such as ``gsm8k, problem 3``; it quotes nothing of the row."""
+        return f"{self.source}, {self.noun} {self.place + 1}"
+
+    def field(self, *names: str) -> Any:
+        """The value of the first of these fields that the row has.
+
+        Raises:
+            InputError: the row has none of them.
+        """
+        for name in names:
+            if self.values.get(name) is not None:
+                return self.values[name]
+        wanted = " or ".join(map(repr, names))
+        raise InputError(f"{self.where} has no field {wanted}: is it the right data set?")
+
+    def text(self, *names: str) -> str:
+        """`field` as a string."""
+        return str(self.field(*names))
+
+
+def load(options: SourceOptions, data_set: DataSet) -> list[Mapping[str, Any]]:
+    """The rows of a data set, or of the local file that `options` name instead.
 
     Raises:
         InputError: the file or the data set cannot be loaded.
-        MissingDependencyError: the hub is wanted and `datasets` is not installed.
+        MissingDependencyError: the hub is needed and `datasets` is not installed.
     """
     if options.data is not None:
         return read_rows(Path(options.data))
@@ -48,54 +84,83 @@ def load(
     except ModuleNotFoundError:
         raise MissingDependencyError(f"the package 'datasets' loads this task: {install_command('tasks')}") from None
     try:
-        with _one_error():
-            return list(load_dataset(hub, config, split=split))
-    except (OSError, RuntimeError, ValueError) as error:  # no network, no such data set, gated: all of them say so here
-        raise _unreachable(hub, error) from None
+        with _quiet_hub():
+            return list(load_dataset(data_set.hub, data_set.config, split=data_set.split))
+    except (OSError, RuntimeError, ValueError) as error:  # no network, no such data set, or access not granted
+        raise _unreachable(data_set.hub, error) from None
 
 
 def fetch(options: SourceOptions, hub: str, files: Sequence[str]) -> list[Path]:
-    """The local copies of files of a data set: what `load` cannot load is read from them by `stream_rows`.
+    """Local copies of single files of a data set, for `stream_rows`, where `load` cannot read the data set.
 
     Args:
-        options: say whether a local file is to be read: then this one.
+        options: if they name a local file, it is returned instead.
         hub: the data set's name on the Hugging Face hub.
-        files: their names in it. They stay in the hub's cache.
+        files: names of files in the data set; downloads stay in the hub's cache.
 
     Raises:
-        InputError: they cannot be loaded.
+        InputError: a file cannot be downloaded.
     """
     if options.data is not None:
         return [Path(options.data)]
     from huggingface_hub import hf_hub_download
 
     try:
-        with _one_error():
+        with _quiet_hub():
             return [Path(hf_hub_download(hub, name, repo_type="dataset")) for name in files]
     except (OSError, RuntimeError, ValueError) as error:
         raise _unreachable(hub, error) from None
 
 
-def read_rows(path: Path) -> list[Mapping[str, Any]]:
-    """The rows of a local file: a JSON object a line, one JSON list, or a CSV file with a header.
+def local_path(task: str, data: str | None, example: str) -> Path:
+    """The path in the option `data` of a task whose only source is a local file.
 
     Raises:
-        InputError: it cannot be read, or has another format; names the line.
+        InputError: the option is not set.
+    """
+    if data is None:
+        raise InputError(
+            f"{task} reads a local file: give --data {example}, or write options = {{ data = '{example}' }} into the "
+            "study"
+        )
+    return Path(data)
+
+
+def read_text(path: Path) -> str:
+    """The content of a text file.
+
+    Raises:
+        InputError: the file cannot be read or is not UTF-8.
+    """
+    try:
+        check_regular(path)
+        return read_bytes(path).decode("utf-8-sig")
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is not UTF-8") from None
+
+
+def read_rows(path: Path) -> list[Mapping[str, Any]]:
+    """The rows of a local file: one JSON object per line, one JSON list, or a CSV file with a header.
+
+    Raises:
+        InputError: the file cannot be read or has another format; the message names the line.
     """
     return list(stream_rows(path))
 
 
 def stream_rows(path: Path) -> Iterator[Mapping[str, Any]]:
-    """The same one by one: a large file with an object a line is never in memory as a whole.
+    """`read_rows` one row at a time: a file with one object per line is never held in memory as a whole.
 
     Raises:
-        InputError: it cannot be read, or has another format; names the line.
+        InputError: the file cannot be read or has another format; the message names the line.
     """
     check_regular(path)
     kind = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
     try:
         if kind == ".csv":
-            yield from csv.DictReader(io.StringIO(_text(path), newline=""))  # a field in quotes may have several lines
+            yield from csv.DictReader(io.StringIO(_text(path), newline=""))  # a quoted field may span lines
         elif kind == ".json":
             for place, each in enumerate(_list(path, _text(path)), 1):
                 yield _object(f"{path}, entry {place}", each)
@@ -112,21 +177,9 @@ def stream_rows(path: Path) -> Iterator[Mapping[str, Any]]:
         raise InputError(f"{path} is not a CSV file: {error}") from None
 
 
-def field(where: str, row: Mapping[str, Any], *names: str) -> Any:
-    """The first of these fields that the row has.
-
-    Raises:
-        InputError: it has none of them.
-    """
-    for name in names:
-        if row.get(name) is not None:
-            return row[name]
-    raise InputError(f"{where} has no field {' or '.join(map(repr, names))}: is it the right data set?")
-
-
 @contextmanager
-def _one_error() -> Iterator[None]:
-    """Without the hub's eleven lines about its attempts: the error says it."""
+def _quiet_hub() -> Iterator[None]:
+    """Silence the hub's log of its attempts; the error that follows states the reason."""
     log = logging.getLogger("huggingface_hub")
     before = log.level
     log.setLevel(logging.ERROR)

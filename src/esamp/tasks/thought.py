@@ -1,4 +1,4 @@
-"""What a reasoning model writes before its answer is no answer: it is removed before anything is read."""
+"""Removes the thoughts that a reasoning model writes before its answer."""
 
 import re
 
@@ -9,10 +9,10 @@ _MARK = re.compile(rf"(?P<opens>{_OPENS})|(?:{_CLOSES})", re.IGNORECASE)
 
 
 def without_thought(text: str) -> str:
-    """The text without ``<think>...</think>`` and the same in the marks of other models.
+    """The text without ``<think>...</think>`` and the corresponding marks of other models.
 
-    A thought that is not closed goes on to the end of the text. What stands before a lone ``</think>`` is a thought
-    whose opening mark was part of the prompt.
+    A thought without a closing mark extends to the end of the text. The text before a closing mark without an opening
+    one is a thought too, because the opening mark may be part of the prompt.
     """
     kept: list[str] = []
     start, inside = 0, False

@@ -48,10 +48,12 @@ class Endings:
         self._known = frozenset(stops) | ({self._padding} if self._padding is not None else set())
         self._placed, self._live = placed, placed
         self._ended = torch.zeros_like(placed)  # rows that have sampled one of `stops`
-        self._padded = torch.zeros_like(placed)  # rows that were fed the padding last
+        self._over = torch.zeros(
+            2, len(placed), dtype=torch.bool, device=device
+        )  # rows fed the padding last; ended rows
         self._last = torch.full_like(placed, -1, dtype=torch.long)
         self._surprise = torch.zeros(len(placed), device=device)  # -log p of the repetitions of `_last`, in nats
-        self._contradicted = torch.zeros(2, dtype=torch.bool, device=device)  # a row went on behind padding, an end
+        self._contradicted = torch.zeros_like(self._over)  # rows that went on behind padding, behind an end
 
     def see(self, tokens: Tensor, logits: Tensor | None) -> Seen:
         """The model is fed `tokens` `[B]`, each row's newest.
@@ -59,23 +61,21 @@ class Endings:
         `logits` `[B, V]` are those that the tokens were to be sampled from; None for the first token of a sample.
         """
         is_stop, is_pad = torch.isin(tokens, self._stops), self._is_padding(tokens)
-        goes_on = ~is_stop & ~is_pad
-        behind_padding = goes_on & self._padded & ~self._ended
-        behind_end = goes_on & self._ended
-        self._contradicted |= torch.stack([behind_padding.any(), behind_end.any()])
-        self._ended = (self._ended & ~behind_end) | is_stop
-        learnable = self._live & ~is_pad  # padding may be sampled, or fed to a row that has ended
-        self._live = self._placed & ~is_pad & ~self._ended
-        self._padded = is_pad
+        went_on = self._over > (is_stop | is_pad)  # on booleans, a > b is a and not b
+        self._contradicted |= went_on
+        self._ended = (self._ended > went_on[1]) | is_stop
+        learnable = self._live > is_pad  # padding may be sampled, or fed to a row that has ended
+        self._live = self._placed > (is_pad | self._ended)
+        self._over = torch.stack([is_pad > self._ended, self._ended])
         if logits is not None:
             again = self._surprise + _surprise(logits, tokens)
-            self._surprise = torch.where(tokens == self._last, again, 0.0)
+            self._surprise = again.masked_fill(tokens != self._last, 0.0)
         self._last = tokens
         return Seen(learnable, self._live)
 
     def report(self) -> None:
         """Warn of what the call's tokens contradict. Waits for the device."""
-        behind_padding, behind_end = self._contradicted.tolist()
+        behind_padding, behind_end = self._contradicted.any(1).tolist()
         if behind_end:
             _warn(
                 "rows went on behind a token that explore() takes for the end of a sequence",
@@ -110,7 +110,7 @@ def _surprise(logits: Tensor, tokens: Tensor) -> Tensor:
     """-log p of `tokens` `[B]` in nats; 0 for the most probable token, which greedy decoding takes at any odds."""
     logits = logits.float()
     chosen = logits.gather(1, tokens.unsqueeze(1)).squeeze(1)
-    return torch.where(chosen == logits.amax(-1), 0.0, logits.logsumexp(-1) - chosen)
+    return (logits.logsumexp(-1) - chosen) * (chosen < logits.amax(-1))
 
 
 def _warn(what: str, remedy: str) -> None:

@@ -3,35 +3,27 @@
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from typing_extensions import override
 
 from esamp.engines import text
-from esamp.engines.base import (
-    Completion,
-    Cost,
-    Engine,
-    Failure,
-    Outcome,
-    Progress,
-    Request,
-    Sample,
-    TokenTrace,
-    refuse_search,
-)
+from esamp.engines.base import Engine, Failure, Outcome, Progress, Request, Sample, TokenTrace, refuse_search
 from esamp.engines.hf import beams, decoding
 from esamp.engines.hf.explore import explore
+from esamp.engines.hf.job import Job, completion, kind
 from esamp.engines.hf.loading import load_model
 from esamp.engines.hf.processors import SeededSampler, TokenCounter
 from esamp.engines.hf.prompt import left_padded
 from esamp.engines.hf.run import Run
+from esamp.engines.hf.score import score
 from esamp.engines.hf.settings import generate_settings
 from esamp.engines.hf.traces import Trace, Watch
+from esamp.engines.likelihood import Likelihood
 from esamp.errors import OptionError, PromptError, UnsupportedError
 from esamp.methods import registry
 from esamp.methods.base import DecodeMethod
@@ -39,20 +31,6 @@ from esamp.methods.beams import BeamMethod
 from esamp.models import EMBEDDED, resolve
 from esamp.models.cache import growing_cache
 from esamp.sampling import Sampling
-
-
-@dataclass
-class _Job:
-    """A request on its way: its prompt and the samples it has so far."""
-
-    request: Request
-    prompt: list[int]
-    limit: int
-    """most tokens of a sample"""
-    uniforms: Tensor
-    """`[n, limit]` float64: the random numbers of its samples"""
-    samples: list[Sample] = field(default_factory=list)
-    found: beams.Found | None = None
 
 
 class HFEngine(Engine):
@@ -128,16 +106,20 @@ class HFEngine(Engine):
                 ) from error
             seconds = time.perf_counter() - started
             for job, numbers in zip(jobs, telemetry, strict=True):
-                yield _completion(job, seconds, numbers)
+                yield completion(job, seconds, numbers)
+
+    @override
+    def score(self, request: Request, samples: Sequence[Sample], *, distribution: bool = False) -> list[Likelihood]:
+        return score(self.model, self.tokenizer, request, samples, distribution=distribution)
 
     def close(self) -> None:
         """Nothing to do: the model is freed with the last reference to it."""
 
     # ---- batches
 
-    def _batches(self, requests: Iterable[Request]) -> Iterator[list[_Job] | Failure]:
+    def _batches(self, requests: Iterable[Request]) -> Iterator[list[Job] | Failure]:
         """Neighbouring requests that can be decoded together, and those whose prompts cannot be decoded at all."""
-        batch: list[_Job] = []
+        batch: list[Job] = []
         for request in requests:
             try:
                 job = self._job(request)
@@ -145,7 +127,7 @@ class HFEngine(Engine):
                 yield Failure(request, error)
                 continue
             widest = max(self._waves(request))
-            if batch and (_kind(job) != _kind(batch[0]) or (len(batch) + 1) * widest > self._batch_rows):
+            if batch and (kind(job) != kind(batch[0]) or (len(batch) + 1) * widest > self._batch_rows):
                 yield batch
                 batch = []
             batch.append(job)
@@ -159,7 +141,7 @@ class HFEngine(Engine):
         limit = self._batch_rows
         return [part for size in sizes for part in [limit] * (size // limit) + [size % limit] if part]
 
-    def _run_batch(self, jobs: Sequence[_Job], progress: Progress | None) -> list[Mapping[str, float]]:
+    def _run_batch(self, jobs: Sequence[Job], progress: Progress | None) -> list[Mapping[str, float]]:
         request = jobs[0].request
         method = registry.get(request.method)
         if issubclass(method, BeamMethod):
@@ -185,7 +167,7 @@ class HFEngine(Engine):
                 start += size
             return [run.telemetry(group) if run is not None else {} for group in range(len(jobs))]
 
-    def _search(self, method: type[BeamMethod], jobs: Sequence[_Job], progress: Progress | None) -> list[beams.Found]:
+    def _search(self, method: type[BeamMethod], jobs: Sequence[Job], progress: Progress | None) -> list[beams.Found]:
         request, prompts, seeds = jobs[0].request, [job.prompt for job in jobs], [job.request.own_seed for job in jobs]
         chooser = method(request.own_options, pad=self._pad, stops=len(self._eos))
         settings = self._settings(request.own_sampling, jobs)
@@ -195,9 +177,7 @@ class HFEngine(Engine):
             job.samples = [self._sample(job, index, tokens, None, index) for index, tokens in enumerate(each.tokens)]
         return found
 
-    def _run_wave(
-        self, jobs: Sequence[_Job], run: Run | None, start: int, size: int, progress: Progress | None
-    ) -> None:
+    def _run_wave(self, jobs: Sequence[Job], run: Run | None, start: int, size: int, progress: Progress | None) -> None:
         sampling = jobs[0].request.own_sampling
         padded, mask = left_padded([job.prompt for job in jobs], self._pad)
         uniforms = torch.cat([job.uniforms[start : start + size] for job in jobs]).to(self.model.device)
@@ -238,16 +218,16 @@ class HFEngine(Engine):
 
     # ---- one request
 
-    def _job(self, request: Request) -> _Job:
+    def _job(self, request: Request) -> Job:
         if request.n < 1:
             raise OptionError(f"request {request.id!r}: n = {request.n} must be at least 1")
         refuse_search(request)
         prompt = text.encode(self.tokenizer, request)
         limit = text.room(prompt, request, self._context)
         generator = torch.Generator().manual_seed(request.own_seed)
-        return _Job(request, prompt, limit, torch.rand(request.n, limit, generator=generator, dtype=torch.float64))
+        return Job(request, prompt, limit, torch.rand(request.n, limit, generator=generator, dtype=torch.float64))
 
-    def _sample(self, job: _Job, index: int, tokens: list[int], trace: Trace | None, row: int) -> Sample:
+    def _sample(self, job: Job, index: int, tokens: list[int], trace: Trace | None, row: int) -> Sample:
         request = job.request
         ended = len(tokens) < job.limit or tokens[-1] in self._eos
         ending = text.end(self.tokenizer, job.prompt, tokens, request, ended=ended)
@@ -257,7 +237,7 @@ class HFEngine(Engine):
             kept = TokenTrace(**series, pieces=text.pieces(self.tokenizer, job.prompt, ending.tokens))
         return Sample(index, ending.text, ending.tokens, "stop" if ending.stopped else "length", kept)
 
-    def _settings(self, sampling: Sampling, jobs: Sequence[_Job]) -> dict[str, Any]:
+    def _settings(self, sampling: Sampling, jobs: Sequence[Job]) -> dict[str, Any]:
         prompts = [job.prompt for job in jobs]
         return generate_settings(sampling, jobs[0].limit, prompts=prompts, pad=self._pad, tokenizer=self.tokenizer)
 
@@ -284,16 +264,3 @@ class HFEngine(Engine):
 
 def _ignore(prompt: Tensor, inputs: Mapping[str, Any], config: GenerationConfig) -> None:
     """A plain engine call has nothing to do with the prompt."""
-
-
-def _completion(job: _Job, seconds: float, telemetry: Mapping[str, float]) -> Completion:
-    read, found = len(job.prompt), job.found
-    spent = Cost(found.generated, read, job.request.n, seconds) if found else None
-    details = found.details if found else {}
-    return Completion(job.request, tuple(job.samples), read, seconds, telemetry, spent, details)
-
-
-def _kind(job: _Job) -> tuple[object, ...]:
-    """Requests of one kind can share a generate call."""
-    request = job.request
-    return request.own_sampling, request.method, request.own_options, request.n, job.limit

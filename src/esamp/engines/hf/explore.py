@@ -38,7 +38,7 @@ def explore(
     samples_per_prompt: int | None = None,
     method: str = "esamp",
     slots: int = 64,
-    telemetry: Literal["full", "basic"] = "full",
+    telemetry: Literal["full", "basic"] | None = None,
     trace: bool = False,
     tokenizer: PreTrainedTokenizerBase | None = None,
     seed: int = 0,
@@ -56,7 +56,8 @@ def explore(
         samples_per_prompt: rows per group within one call, where neighbours with equal prompts are not one group.
         method: name of a decoding method, by entry point.
         slots: most groups remembered at a time; memory grows with the groups that come, up to this many.
-        telemetry: "basic" leaves out KL and the cosine with the sampled token, and projects no second set of states.
+        telemetry: "full" adds KL, the length of the error and its cosine with the sampled token, for which the
+            reference states are projected beside the steered ones; by default "basic", or "full" with a trace.
         trace: keep what is measured of every token (`Run.trace`).
         tokenizer: the model's, for methods that must know which tokens break lines.
         seed: for methods that draw random numbers of their own.
@@ -86,7 +87,7 @@ def explore(
         shape, head = probe(model, layers)
     if tokenizer is not None:
         shape = replace(shape, line_breaks=partial(line_breaks, tokenizer), tokens=tokenizer.get_vocab)
-    built = chosen.build(options, shape, slots=1, full=telemetry == "full")
+    built = chosen.build(options, shape, slots=1, full=(telemetry or ("full" if trace else "basic")) == "full")
     eos = eos_token_id if eos_token_id is not None else config.eos_token_id
     pad = pad_token_id if pad_token_id is not None else config.pad_token_id
     groups = Groups(built, samples_per_prompt, slots)

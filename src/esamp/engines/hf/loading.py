@@ -44,6 +44,17 @@ def refuse(device: str, dtype: str, base_url: str) -> None:
     _precision(dtype, _device(device))
 
 
+def place(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
+    """The device and the number format that these names stand for where there is no model; "auto" is float32.
+
+    Raises:
+        OptionError: no such dtype or device.
+    """
+    where = _device(device)
+    precision = _precision(dtype, where)
+    return where, precision if isinstance(precision, torch.dtype) else torch.float32
+
+
 def random_model(folder: Path, *, device: str, dtype: str) -> PreTrainedModel:
     """A model of the shape that `folder` has a ``config.json`` of, with random weights, in evaluation mode.
 

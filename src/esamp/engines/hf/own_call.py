@@ -1,6 +1,6 @@
 """`GenerateCall`: the driver of ``run.generate(...)``, which takes part in the decoding loop and guesses nothing."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -9,7 +9,7 @@ from transformers import GenerationConfig, LogitsProcessor
 from esamp.decoding.step import Combined
 from esamp.engines.hf.batch import UNLIMITED
 from esamp.engines.hf.exploration import Exploration
-from esamp.engines.hf.processors import Late, Observe, Rescore
+from esamp.engines.hf.processors import Finish
 from esamp.engines.hf.prompt import Prompt, find_cache, holds_tokens, token_list
 from esamp.errors import OptionError, UnsupportedError
 
@@ -17,8 +17,9 @@ from esamp.errors import OptionError, UnsupportedError
 class GenerateCall:
     """One ``run.generate(...)``.
 
-    The loop's forward pass is the one between two sampled tokens and before the first logits processor; whatever else
-    calls the model, such as classifier-free guidance or a stopping criterion, does so after that and is left alone.
+    The loop's forward pass is the first one after a sampled token, and so are the passes of the prompt's pieces;
+    whatever else calls the model, such as classifier-free guidance or a stopping criterion, does so after that and is
+    left alone.
     """
 
     def __init__(self, exploration: Exploration, *, seeds: int | Sequence[int], samples: int) -> None:
@@ -28,8 +29,7 @@ class GenerateCall:
         self._sampled = 0  # tokens of each row so far
         self._reading = True  # whether the next forward pass is the loop's own
         self._newest: Tensor | None = None
-        self._rescore: Tensor | None = None
-        self._late: Callable[[Tensor], Tensor] | None = None
+        self._combined: Combined | None = None
 
     # ---- what the loop tells
 
@@ -68,14 +68,10 @@ class GenerateCall:
         self._newest, self._reading = tokens, True
         self._sampled += 1
 
-    def first_processors(self) -> list[LogitsProcessor]:
-        """To run before all others."""
-        return [Observe(self._on_scores)]
-
     def last_processors(self, config: GenerationConfig) -> list[LogitsProcessor]:
         """To run behind all others."""
         temperature = config.temperature if config.do_sample else 1.0
-        return [Rescore(self._take_rescore, temperature or 1.0), Late(self._take_late)]
+        return [Finish(self._take_combined, temperature or 1.0)]
 
     # ---- what the model's hooks tell (`Driver`)
 
@@ -84,22 +80,21 @@ class GenerateCall:
         if not self._reading:
             return False
         if self._sampled:
+            self._reading = False
             self._exploration.steps += 1
             if self._newest is not None:
                 self._exploration.feed(self._newest.unsqueeze(1))
             return True
         self._pieces -= 1
-        return self._exploration.method.first_token and self._pieces == 0
+        self._reading = self._pieces > 0
+        return self._exploration.method.first_token and not self._reading
 
     def on_combined(self, combined: Combined) -> None:
         """Keep what the last logits processors need."""
-        self._rescore, self._late = combined.rescore, combined.late
+        self._combined = combined
 
     def on_end(self) -> None:
         """The loop itself tells when a step is over."""
-
-    def _on_scores(self, scores: Tensor) -> None:
-        self._reading = False
 
     def _check_block(self, returned: int) -> None:
         block = self._exploration.groups.block
@@ -110,10 +105,6 @@ class GenerateCall:
                 f"or set it to {returned}"
             )
 
-    def _take_rescore(self) -> Tensor | None:
-        rescore, self._rescore = self._rescore, None
-        return rescore
-
-    def _take_late(self) -> Callable[[Tensor], Tensor] | None:
-        late, self._late = self._late, None
-        return late
+    def _take_combined(self) -> Combined | None:
+        combined, self._combined = self._combined, None
+        return combined

@@ -9,46 +9,29 @@ from torch import Tensor
 from transformers import LogitsProcessor, PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
 
 from esamp.decoding.logits import rescore_survivors
+from esamp.decoding.step import Combined
 from esamp.engines.base import Progress
 
 
-class Observe(LogitsProcessor):
-    """Shows the scores `[B, V]` of each step to a function, and leaves them as they are."""
+class Finish(LogitsProcessor):
+    """Runs last: what a method still has to do to the filtered scores of a step, if anything.
 
-    def __init__(self, show: Callable[[Tensor], None]) -> None:
-        """`show` is called once a step."""
-        self._show = show
+    Tokens that survived every filter on the reference logits get the fused score; then comes the method's own function
+    of the scores that a token would be drawn from.
+    """
 
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Scores `[B, V]` in, the same out."""
-        self._show(scores)
-        return scores
-
-
-class Rescore(LogitsProcessor):
-    """Runs last: tokens that survived every filter on the reference logits get the fused score."""
-
-    def __init__(self, take: Callable[[], Tensor | None], temperature: float) -> None:
-        """`take` gives ``fused - reference`` `[B, V]` of this step, or None when there is nothing to change."""
+    def __init__(self, take: Callable[[], Combined | None], temperature: float) -> None:
+        """`take` gives what the method made of this step's logits, or None when there is nothing to do."""
         self._take, self._temperature = take, temperature
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Filtered scores `[B, V]` in, re-scored out."""
-        change = self._take()
-        return scores if change is None else rescore_survivors(scores, change.to(scores.device), self._temperature)
-
-
-class Late(LogitsProcessor):
-    """Runs behind all filters: what a method makes of the scores that a token would be drawn from."""
-
-    def __init__(self, take: Callable[[], Callable[[Tensor], Tensor] | None]) -> None:
-        """`take` gives this step's function of the scores, or None when there is nothing to do."""
-        self._take = take
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Filtered scores `[B, V]` in, those to draw from out."""
-        late = self._take()
-        return scores if late is None else late(scores.float())
+        combined = self._take()
+        if combined is None:
+            return scores
+        if combined.rescore is not None:
+            scores = rescore_survivors(scores, combined.rescore.to(scores.device), self._temperature)
+        return scores if combined.late is None else combined.late(scores.float())
 
 
 class CountPenalties(LogitsProcessor):

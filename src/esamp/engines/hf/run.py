@@ -101,7 +101,6 @@ class Run:
                 *args,
                 on_prompt=prompted,
                 on_sampled=sampled,
-                first=call.first_processors(),
                 last=processors,
                 **kwargs,
             )

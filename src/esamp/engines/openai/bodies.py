@@ -7,18 +7,16 @@ from typing import Any
 
 from esamp.engines.base import Request, refuse_search
 from esamp.engines.openai.server import Facts
-from esamp.engines.vllm.params import check_possible, flat
+from esamp.engines.vllm.params import SEED_LIMIT, check_supported, flatten
 from esamp.errors import OptionError, PromptError, UnsupportedError
 from esamp.methods import registry
 from esamp.methods.base import DecodeMethod
 from esamp.options import Options
-from esamp.sampling import Sampling
+from esamp.sampling import DEFAULT_TOKENS, Sampling
 
 COMPLETIONS, CHAT = "/completions", "/chat/completions"
-DEFAULT_TOKENS = 512
-"""Longest sample where the request sets no limit."""
-SEEDS, FOREIGN_SEEDS = 2**62, 2**31
-"""Seeds are below these: vLLM adds an index to them; others may keep 32 bits."""
+FOREIGN_SEED_LIMIT = 2**31
+"""Seeds for servers other than vLLM are below this: they may store them in 32 bits."""
 BEYOND = ("top_k", "min_p", "repetition_penalty")
 """Settings of the sampler that are not in the API's standard, by the names that vLLM gave them."""
 
@@ -67,7 +65,7 @@ def call(request: Request, facts: Facts) -> Call:
     common: dict[str, Any] = {"model": facts.model, **prompt, **_sampler(sampling, facts)}
     if explores or facts.defaults:
         common["vllm_xargs"] = _xargs(request, facts, telemetry=explores, group=group)
-    seed = request.own_seed % (SEEDS if facts.vllm else FOREIGN_SEEDS)
+    seed = request.own_seed % (SEED_LIMIT if facts.vllm else FOREIGN_SEED_LIMIT)
     count = request.n if apart else 1
     bodies = tuple({**common, "n": request.n // count, "seed": seed + index} for index in range(count))
     return Call(request, COMPLETIONS if isinstance(text, str) else CHAT, bodies, explores)
@@ -100,7 +98,7 @@ def _sampler(sampling: Sampling, facts: Facts) -> dict[str, Any]:
 def _check_method(request: Request, facts: Facts, *, explores: bool) -> None:
     method = registry.get(request.method)
     try:
-        check_possible(method)
+        check_supported(method)
     except OptionError as error:
         raise UnsupportedError(f"request {request.id!r}: {error}") from error
     if not explores:
@@ -118,7 +116,7 @@ def _check_method(request: Request, facts: Facts, *, explores: bool) -> None:
 def _xargs(request: Request, facts: Facts, *, telemetry: bool, group: str | None) -> dict[str, Any]:
     """The method and its options: those that say something, or all where the server would fill in its own."""
     options = request.own_options
-    asked = flat(request.method, options)
+    asked = flatten(request.method, options)
     if facts.defaults:
         asked = {**dict(options), **asked}
     said = {name: _said(name, value, options, facts) for name, value in asked.items()}

@@ -1,11 +1,12 @@
-"""vLLM: offline ``LLM``, async engine and ``vllm serve``, by classes that vLLM lets one name.
+"""vLLM: the offline ``LLM``, the async engine and ``vllm serve``, extended by classes that vLLM is given by name.
 
-    worker.Worker        --worker-cls: steers and learns, one per rank
-    scheduler.Scheduler  --scheduler-cls: starts a request's samples together, or in waves
-    admission.Admission  entry point: refuses bad requests before they reach the engine
-    serving.Middleware   --middleware: telemetry in responses and on /metrics
-    launch               `esamp serve`: the command line with these names in it
-    engine.VLLMEngine    `esamp.engines.base.Engine` on all of these
+    worker.Worker                --worker-cls: steers decode steps and trains the distillers, one worker per rank
+    scheduler.Scheduler          --scheduler-cls: starts a request's samples together, or in waves
+    admission.Admission          entry point: refuses bad parameters before a request reaches the engine
+    server.middleware.Middleware --middleware: telemetry in responses and on /metrics
+    server.launch                the command line of `esamp serve`, which names these classes
+    engine.VLLMEngine            `esamp.engines.base.Engine` with these classes
+    workers/                     what the worker does: runners, taps, LM head, groups and their slots
 
-Nothing is patched: an engine without these names is as it was.
+Nothing of vLLM is patched. An engine that is started without these names is unchanged.
 """

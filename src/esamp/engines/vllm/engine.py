@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any, Self
 
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
+from typing_extensions import override
 
 from esamp.engines import text
-from esamp.engines.base import Completion, Engine, Failure, Outcome, Progress, Request, refuse_search
-from esamp.engines.vllm import loading
+from esamp.engines.base import Completion, Engine, Failure, Outcome, Progress, Request, Sample, refuse_search
+from esamp.engines.likelihood import Likelihood
+from esamp.engines.vllm import llm_engine
 from esamp.engines.vllm.jobs import Job
-from esamp.engines.vllm.params import RequestOptions, check_possible
+from esamp.engines.vllm.params import RequestOptions, check_supported
+from esamp.engines.vllm.score import score
 from esamp.engines.vllm.settings import VLLMSettings
 from esamp.errors import EsampError, OptionError, PromptError, UnsupportedError
 from esamp.methods import registry
@@ -103,7 +106,7 @@ class VLLMEngine(Engine):
         settings = VLLMSettings(
             slots=slots, when_full="wait", layers=tuple(sorted({1, *layers})), shared=True, memory=1 << 20
         )
-        llm = loading.start(
+        llm = llm_engine.start(
             source,
             settings,
             device=device,
@@ -113,10 +116,10 @@ class VLLMEngine(Engine):
             arguments=arguments,
         )
         try:
-            tokenizer = loading.load_tokenizer(source)
+            tokenizer = llm_engine.load_tokenizer(source)
             return cls(llm, tokenizer, trace=trace, logprobs=logprobs, in_process=in_process)
         except EsampError:
-            loading.stop(llm, in_process=in_process)
+            llm_engine.stop(llm, in_process=in_process)
             raise
 
     def close(self) -> None:
@@ -125,7 +128,7 @@ class VLLMEngine(Engine):
             self._open = False
             llm = self.llm
             del self.llm
-            loading.stop(llm, in_process=self._in_process)
+            llm_engine.stop(llm, in_process=self._in_process)
 
     def outcomes(self, requests: Iterable[Request], *, progress: Progress | None = None) -> Iterator[Outcome]:
         """Yield completions as their last samples end.
@@ -155,6 +158,12 @@ class VLLMEngine(Engine):
         finally:
             self._abort(own)
 
+    @override
+    def score(self, request: Request, samples: Sequence[Sample], *, distribution: bool = False) -> list[Likelihood]:
+        if distribution:
+            raise UnsupportedError("vLLM does not report the whole distribution of given tokens: use the engine 'hf'")
+        return score(self.llm, self.tokenizer, request, samples)
+
     def ask(self, question: str, *arguments: Any) -> Any:
         """What the first rank answers to one of the worker's ``esamp_...`` methods."""
         return self.llm.collective_rpc(question, args=arguments)[0]
@@ -167,7 +176,7 @@ class VLLMEngine(Engine):
         method, options = registry.get(request.method), request.own_options
         refuse_search(request)
         try:
-            check_possible(method)
+            check_supported(method)
         except OptionError as error:
             raise UnsupportedError(f"request {request.id!r}: {error}") from error
         if issubclass(method, DecodeMethod):

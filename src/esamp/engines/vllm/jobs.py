@@ -1,4 +1,4 @@
-"""`Job`: one request on its way through vLLM, and its samples as far as they have come."""
+"""`Job`: one request in vLLM, and the tokens of its samples received so far."""
 
 import math
 import time
@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from esamp.engines import text
 from esamp.engines.base import Progress, Request, Sample, TokenTrace
-from esamp.engines.vllm.params import SAMPLER_SET, RequestOptions, flat
+from esamp.engines.vllm.params import SAMPLER_SET, SEED_LIMIT, RequestOptions, flatten
 from esamp.errors import UnansweredError
 from esamp.methods.base import DecodeMethod, Method
 from esamp.options import Options
@@ -19,15 +19,13 @@ from esamp.options import Options
 if TYPE_CHECKING:
     from vllm import CompletionOutput, SamplingParams
 
-SEEDS = 2**62
-"""vLLM adds a sample's index to the request's seed; the sum must stay a seed."""
 ENDINGS: Mapping[str, bool] = {"stop": True, "length": False}
-"""vLLM's reasons for the end of a sample, and whether it ended by itself."""
+"""vLLM's finish reasons, and whether such a sample ended by itself."""
 
 
 @dataclass(eq=False)
 class Job:
-    """A request and what there is of its answer."""
+    """A request in progress."""
 
     request: Request
     method: type[Method]
@@ -37,18 +35,18 @@ class Job:
     """most tokens of a sample"""
     progress: Progress | None
     ids: list[str] = field(default_factory=list)
-    """vLLM's requests: one, or one a sample"""
+    """ids of vLLM's requests: one, or one per sample"""
     started: float = field(default_factory=time.perf_counter)
     logprobs: bool = False
-    """whether vLLM reports how likely the model itself finds each token"""
+    """whether vLLM reports log-probabilities of the tokens under the model's own distribution"""
     tokens: list[list[int]] = field(init=False)
-    """of each sample"""
+    """token ids of each sample"""
     scores: list[list[float]] = field(init=False)
-    """log-probabilities of each sample's tokens under the model's own distribution, in nats, where they are reported"""
+    """log-probabilities of each sample's tokens, in nats, if they are reported"""
     ended: list[bool | None] = field(init=False)
-    """of each sample whether it ended by itself; None while it runs"""
+    """for each sample, whether it ended by itself; None while it runs"""
     broken: UnansweredError | None = field(default=None, init=False)
-    """why there will be no answer: vLLM broke a sample off"""
+    """why the request has failed: vLLM ended a sample for another reason than `ENDINGS`"""
 
     def __post_init__(self) -> None:
         self.tokens, self.ended = [[] for _ in range(self.request.n)], [None] * self.request.n
@@ -61,7 +59,7 @@ class Job:
 
     @property
     def rows(self) -> int:
-        """How many rows it may still take at a time."""
+        """Most rows of the batch that it can still take up at a time."""
         return min(self.left, max(self.method.waves(self.options, self.request.n)))
 
     @property
@@ -69,11 +67,11 @@ class Job:
         """Whether the method takes part in decode steps."""
         return issubclass(self.method, DecodeMethod)
 
-    def params(self, asked: RequestOptions, *, n: int, first: int) -> "SamplingParams":
-        """What vLLM is told about `n` samples, of which `first` is the first one.
+    def params(self, common: RequestOptions, *, n: int, first: int) -> "SamplingParams":
+        """vLLM's parameters for `n` of the samples, beginning with sample `first`.
 
         Raises:
-            ValueError: vLLM cannot do that.
+            ValueError: vLLM does not accept them.
         """
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
@@ -81,7 +79,7 @@ class Job:
         sampling = self.request.own_sampling
         return SamplingParams(
             n=n,
-            seed=self.request.own_seed % SEEDS + first,
+            seed=self.request.own_seed % SEED_LIMIT + first,
             temperature=sampling.temperature,
             top_k=sampling.top_k,
             top_p=sampling.top_p,
@@ -94,11 +92,13 @@ class Job:
             detokenize=bool(sampling.stop),
             output_kind=RequestOutputKind.DELTA,
             logprobs=0 if self.logprobs else None,
-            extra_args=flat(self.request.method, self.options, asked) | {SAMPLER_SET: True} if self.explores else None,
+            extra_args=flatten(self.request.method, self.options, common) | {SAMPLER_SET: True}
+            if self.explores
+            else None,
         )
 
     def take(self, index: int, new: "CompletionOutput") -> None:
-        """The tokens of a step for one sample, and why it ended if it did."""
+        """Add the output of a step for one sample."""
         tokens, finish_reason = new.token_ids, new.finish_reason
         self.tokens[index] += tokens
         if self.logprobs:
@@ -112,11 +112,11 @@ class Job:
             self.progress(int(finish_reason is not None), len(tokens))
 
     def sample(self, index: int, tokenizer: PreTrainedTokenizerBase, measured: Tensor | None) -> Sample:
-        """One of the answers, with its measurements `[3, tokens]` if there are any."""
+        """The finished sample, with the trace `[3, tokens]` that was measured for it, if any."""
         ending = text.end(tokenizer, self.prompt, self.tokens[index], self.request, ended=bool(self.ended[index]))
-        kept = None
+        trace = None
         if measured is not None:
             novelty, kl, surprisal = (series[: len(ending.tokens)].clone() for series in measured)
-            kept = TokenTrace(novelty, kl, surprisal, text.pieces(tokenizer, self.prompt, ending.tokens))
+            trace = TokenTrace(novelty, kl, surprisal, text.pieces(tokenizer, self.prompt, ending.tokens))
         logprob = math.fsum(self.scores[index][: len(ending.tokens)]) if self.logprobs else None
-        return Sample(index, ending.text, ending.tokens, "stop" if ending.stopped else "length", kept, logprob)
+        return Sample(index, ending.text, ending.tokens, "stop" if ending.stopped else "length", trace, logprob)

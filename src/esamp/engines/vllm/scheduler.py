@@ -1,7 +1,7 @@
-"""``scheduler_cls="esamp.engines.vllm.scheduler.Scheduler"``: vLLM's scheduler, which starts samples wave by wave.
+"""``scheduler_cls="esamp.engines.vllm.scheduler.Scheduler"``: vLLM's scheduler, starting samples wave by wave.
 
-Held requests are known to vLLM but in none of its queues: they take no row and no block and are in nobody's way.
-Requests that ask for no method go straight to vLLM.
+Samples that are held back are known to vLLM but are in none of its queues, so they take up no row and no KV block.
+Requests without a method go straight to vLLM.
 """
 
 import time
@@ -15,23 +15,23 @@ from vllm.v1.core.sched.interface import PauseState
 from vllm.v1.core.sched.scheduler import Scheduler as VLLMScheduler
 from vllm.v1.request import Request
 
-from esamp.engines.vllm.params import SAMPLES, Member, member, parse
+from esamp.engines.vllm.params import SAMPLES, SampleId, parse, sample_id
 from esamp.engines.vllm.settings import VLLMSettings
-from esamp.engines.vllm.waves import Gate, Plan, Start
+from esamp.engines.vllm.waves import Gate, Start, WavePlan
 from esamp.errors import OptionError
 
 PATIENCE = 1.0
-"""seconds after the latest sample of a request that others wait for those still to come"""
+"""Seconds without a new sample of a request after which its next wave starts incomplete."""
 
 
 class Scheduler(VLLMScheduler):
-    """Starts the samples of a request together, in their method's waves, and groups when there is a slot.
+    """Starts the samples of a request together, in the waves of their method, and groups when a slot is free.
 
-    Created for an engine with asynchronous scheduling, it is an `AsyncScheduler`: one name is right for both.
+    For an engine with asynchronous scheduling an `AsyncScheduler` is created, so that one name serves both.
     """
 
     def __new__(cls, vllm_config: VllmConfig, *args: Any, **kwargs: Any) -> Self:
-        """The scheduler that the engine's configuration asks for."""
+        """Create the scheduler that the engine's configuration asks for."""
         overlapped = cls is Scheduler and vllm_config.scheduler_config.async_scheduling
         return super().__new__(AsyncScheduler if overlapped else cls)
 
@@ -43,10 +43,10 @@ class Scheduler(VLLMScheduler):
         """
         super().__init__(*args, **kwargs)
         self._settings = VLLMSettings.read(self.vllm_config.additional_config)
-        # vLLM keeps this where one front end spreads requests, samples of one too, over several engines.
-        spread = self.finished_req_ids_dict is not None
+        # vLLM sets this where one front end distributes requests, and even samples of one, over several engines.
+        distributed = self.finished_req_ids_dict is not None
         places = self._settings.slots if self._settings.when_full == "wait" else None
-        self._gate = Gate(places=places, patience=0.0 if spread else PATIENCE)
+        self._gate = Gate(places=places, patience=0.0 if distributed else PATIENCE)
         self._held: dict[str, Request] = {}
         self._scheduling = False
 
@@ -61,14 +61,15 @@ class Scheduler(VLLMScheduler):
 
     @override
     def _enqueue_waiting_request(self, request: Request) -> None:
-        extra = None if request.sampling_params is None else request.sampling_params.extra_args
-        who = member(request.request_id, (extra or {}).get(SAMPLES))
-        plan = Plan(who.parent) if who.parent in self._gate else self._plan(who, extra)
+        extra_args = None if request.sampling_params is None else request.sampling_params.extra_args
+        sample = sample_id(request.request_id, (extra_args or {}).get(SAMPLES))
+        known = sample.parent in self._gate  # a known request's plan is not read again
+        plan = WavePlan(sample.parent) if known else self._plan(sample, extra_args)
         if plan is None:
             super()._enqueue_waiting_request(request)
         else:
             self._held[request.request_id] = request
-            self._start(self._gate.arrive(request.request_id, who.parent, who.index, plan, time.monotonic()))
+            self._start(self._gate.arrive(request.request_id, sample.parent, sample.index, plan, time.monotonic()))
 
     @override
     def _free_request(self, request: Request, *args: Any, **kwargs: Any) -> Any:
@@ -83,32 +84,32 @@ class Scheduler(VLLMScheduler):
 
     @override
     def get_num_unfinished_requests(self) -> int:
-        # That it is not 0 keeps the engine stepping. A paused engine stops when nothing runs.
+        # A number above 0 keeps the engine stepping. A paused engine must be able to stop when nothing runs.
         held = len(self._held) if self.pause_state == PauseState.UNPAUSED else 0
         return super().get_num_unfinished_requests() or held
 
     @override
     def has_finished_requests(self) -> bool:
-        # vLLM takes known requests that are in no queue for finished ones with blocks in transfer.
+        # vLLM assumes that known requests in no queue have finished and wait for the transfer of their blocks.
         return super().has_finished_requests() and (
             bool(self.finished_req_ids) or len(self.requests) > sum(self.get_request_counts())
         )
 
-    def _plan(self, who: Member, extra: Mapping[str, Any] | None) -> Plan | None:
-        """How the request's samples start; None if it asks for no method, or wrongly, which the worker tells."""
+    def _plan(self, sample: SampleId, extra_args: Mapping[str, Any] | None) -> WavePlan | None:
+        """How the request's samples start; None if it has no method, or bad parameters, which the worker reports."""
         try:
-            asked = parse(extra, self._settings.defaults)
-            if asked is None:
+            parsed = parse(extra_args, self._settings.defaults)
+            if parsed is None:
                 return None
-            waves = () if asked.samples is None else asked.method.waves(asked.options, asked.samples)
+            waves = () if parsed.samples is None else parsed.method.waves(parsed.options, parsed.samples)
         except OptionError:
             return None
-        shared = (asked.group, asked.method.name, asked.options, asked.trace)
-        group: Hashable = who.parent if asked.group is None else shared
-        return Plan(group, waves)
+        named_group = (parsed.group, parsed.method.name, parsed.options, parsed.trace)
+        group: Hashable = sample.parent if parsed.group is None else named_group
+        return WavePlan(group, waves)
 
     def _start(self, starts: list[Start]) -> None:
-        """First waves line up behind everybody; a later wave, whose request has had its turn, goes first."""
+        """Append first-wave samples to the queue; prepend later waves, whose request has waited its turn already."""
         later = [self._held.pop(start.sample) for start in starts if start.later]
         for request in reversed(later):
             self.waiting.prepend_request(request)
@@ -118,4 +119,4 @@ class Scheduler(VLLMScheduler):
 
 
 class AsyncScheduler(Scheduler, VLLMAsyncScheduler):
-    """The same on vLLM's asynchronous scheduler. `Scheduler` becomes one where it is needed."""
+    """`Scheduler` on top of vLLM's asynchronous scheduler; created by `Scheduler` where it is needed."""

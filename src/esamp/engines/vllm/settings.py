@@ -1,4 +1,4 @@
-"""`VLLMSettings`: what the operator of a vLLM engine decides, in ``--additional-config '{"esamp": {...}}'``."""
+"""`VLLMSettings`: the operator's settings of a vLLM engine, from ``--additional-config '{"esamp": {...}}'``."""
 
 from collections.abc import Mapping
 from typing import Any, Literal, Self
@@ -10,29 +10,33 @@ from esamp.options import Options
 
 SECTION = "esamp"
 """Key of our settings within vLLM's ``additional_config``."""
+WORKER_CLASS = "esamp.engines.vllm.worker.Worker"
+"""vLLM's ``worker_cls``."""
+SCHEDULER_CLASS = "esamp.engines.vllm.scheduler.Scheduler"
+"""vLLM's ``scheduler_cls``."""
 
 
 class VLLMSettings(Options):
     """Capacity, permissions and defaults of Exploratory Sampling in one vLLM engine."""
 
     slots: int = Field(64, ge=1, le=65536)
-    """groups (requests with all their samples) that explore at a time; memory for as many is taken at start"""
+    """most groups (a request with all its samples is one) that explore at a time; their memory is allocated at start"""
     when_full: Literal["plain", "wait"] = "plain"
-    """a group that finds no free slot runs as plain sampling and says so, or waits for one"""
+    """whether a group for which no slot is free runs as plain sampling, which is reported, or waits for a slot"""
     layers: tuple[int, ...] = Field((1,), min_length=1, max_length=8, strict=False)
-    """depths of the residual stream that are kept for methods; requests can choose among these"""
+    """depths of the residual stream that are kept for methods; requests can only read these"""
     shared: bool = False
-    """allow scope = 'batch', where requests of different users influence each other"""
+    """allow options, such as scope = 'batch', with which requests of different users influence each other"""
     memory: int = Field(256, ge=0, le=1 << 20)
-    """MiB for groups whose options need other state than the defaults'"""
+    """MiB for the state of groups whose options differ from the defaults"""
     kept: int = Field(4096, ge=0, le=1_000_000)
-    """ended groups whose telemetry can still be asked for"""
+    """number of finished requests whose telemetry stays available"""
     defaults: dict[str, str | int | float | bool] = Field({}, strict=False)
-    """request parameters for requests that give none: a method makes every request explore"""
+    """parameters that apply where a request leaves them out; with a method, every request explores"""
 
     @classmethod
     def read(cls, additional_config: object) -> Self:
-        """Our section of vLLM's ``additional_config``; all defaults without one.
+        """Read our section of vLLM's ``additional_config``; without one, all settings have their defaults.
 
         Raises:
             OptionError: a setting has a wrong name, type or value.

@@ -1,6 +1,7 @@
-"""Tree of Thoughts (Yao et al. 2023): thoughts that the model generates and judges, searched as a tree."""
+"""Tree of Thoughts (Yao et al. 2023): a search through partial answers that the model itself proposes and evaluates."""
+
+from esamp.search.options import TreeOfThoughtsOptions
 
 from .method import TreeOfThoughts
-from .options import TreeOfThoughtsOptions
 
 __all__ = ["TreeOfThoughts", "TreeOfThoughtsOptions"]

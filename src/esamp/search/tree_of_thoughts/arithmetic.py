@@ -1,4 +1,4 @@
-"""Number games: steps of arithmetic read from untrusted text, checked exactly, and applied to the numbers left."""
+"""Steps of arithmetic in number games: read from untrusted text, checked exactly, applied to the numbers left."""
 
 import re
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from esamp.tasks.countdown import ExpressionError, Problem
 from esamp.tasks.countdown.expression import parse
 
 LONGEST_PROBLEM = 2000
-"""Characters of a prompt that are searched for a problem."""
+"""Most characters of a prompt that are searched for a number game."""
 
 _SPELLINGS = str.maketrans({"×": "*", "·": "*", "∙": "*", "÷": "/", "−": "-", "–": "-"})
 _NUMBER = r"\(?(-?[0-9]{1,9}(?:\.[0-9]{1,9}|/[0-9]{1,9})?)\)?"
@@ -35,7 +35,7 @@ class Step:
 
 
 def trace_problem(text: str) -> Problem | None:
-    """The problem in ``Numbers 3 5 8 9 target 24``, None where a text is not exactly that."""
+    """The problem in a text of exactly the form ``Numbers 3 5 8 9 target 24``; None for any other text."""
     if len(text) > LONGEST_PROBLEM:
         return None
     match = _TRACE.fullmatch(text)
@@ -43,9 +43,10 @@ def trace_problem(text: str) -> Problem | None:
 
 
 def stated_problem(text: str) -> Problem | None:
-    """The number game that a text states: as above, as four bare numbers (Game of 24), or in a sentence.
+    """The number game that a text states; None if it states none.
 
-    The sentence has ``numbers 3 5 8 9`` and after it ``make 24``.
+    The forms are that of `trace_problem`, four numbers alone (Game of 24), and sentences with ``numbers 3 5 8 9``
+    followed by ``make 24``.
     """
     if found := trace_problem(text):
         return found
@@ -60,25 +61,25 @@ def _problem(numbers: str, target: str) -> Problem:
 
 
 def shown(number: Fraction) -> str:
-    """``5``, ``8/3``, ``-4``; with brackets where it stands beside an operator and needs them."""
+    """A number as text: ``5``, ``(8/3)``, ``(-4)``."""
     return str(number) if number.denominator == 1 and number >= 0 else f"({number})"
 
 
 def read_step(line: str, left: Sequence[Fraction]) -> Step | None:
-    """The first step in a line, if it takes two of the numbers left and its arithmetic is right; else None.
+    """The first step in a line, if it takes two of the numbers left and its result is correct; else None.
 
-    A number with decimals stands for one of the numbers left, or for the result, if that rounds to it.
+    A decimal number matches a number left, or the result, that rounds to it.
     """
     match = _STEP.search(line.translate(_SPELLINGS))
     if match is None:
         return None
     first, op, second, claimed = match.groups()
-    for a in _meant(first, left):
+    for a in _matching(first, left):
         others = list(left)
         others.remove(a)
-        for b in _meant(second, others):
+        for b in _matching(second, others):
             result = _result(a, op, b)
-            if result is not None and _meant(claimed, [result]):
+            if result is not None and _matching(claimed, [result]):
                 return Step(a, op, b, result)
     return None
 
@@ -88,8 +89,8 @@ def looks_like_a_step(line: str) -> bool:
     return _STEP.search(line.translate(_SPELLINGS)) is not None
 
 
-def _meant(written: str, numbers: Sequence[Fraction]) -> list[Fraction]:
-    """Which of the numbers a written one can be."""
+def _matching(written: str, numbers: Sequence[Fraction]) -> list[Fraction]:
+    """The numbers that a written number can stand for."""
     try:
         value = Fraction(written)
     except ZeroDivisionError:
@@ -99,7 +100,7 @@ def _meant(written: str, numbers: Sequence[Fraction]) -> list[Fraction]:
 
 
 def _result(a: Fraction, op: str, b: Fraction) -> Fraction | None:
-    """`a op b`, worked out by the parser that grades answers; None for a division by zero, or numbers out of bounds."""
+    """`a op b`, by the parser that grades answers; None after a division by zero, or if a number is too large."""
     try:
         return parse(f"{_operand(a)} {op} {_operand(b)}").value
     except ExpressionError:
@@ -112,7 +113,7 @@ def _operand(number: Fraction) -> str:
 
 
 def apply(left: Sequence[Fraction], step: Step) -> tuple[Fraction, ...]:
-    """The numbers left after a step: both operands taken out, the result put at the end."""
+    """The numbers left after a step: both operands are removed, and the result is appended."""
     rest = list(left)
     rest.remove(step.left)
     rest.remove(step.right)
@@ -120,7 +121,7 @@ def apply(left: Sequence[Fraction], step: Step) -> tuple[Fraction, ...]:
 
 
 def expressions(numbers: Sequence[int], steps: Sequence[Step]) -> list[str]:
-    """For each number left after some steps, the expression that made it."""
+    """For each number left after `steps`, its expression in terms of the original numbers."""
     made = [(Fraction(number), str(number)) for number in numbers]
     for step in steps:
         parts = [_take(made, number) for number in (step.left, step.right)]

@@ -1,18 +1,29 @@
-"""Prompts of Game of 24 and Countdown for any model: worked examples, as in the paper, with examples of our own.
+"""Prompts with worked examples for Game of 24 and Countdown, for any model.
 
-After Yao et al. 2023 (section 4.1): *propose* lists possible next steps for the numbers left; *sample* continues a
-chain of steps; *value* looks at the numbers left and ends in sure, likely or impossible; the *answer* is written behind
-the finished chain. The paper judges the last step by another prompt; here an answer is graded exactly instead, which
-needs nothing but the problem. The paper has no vote for number games; ours shows the numbers left of every candidate.
+They follow Yao et al. 2023 (section 4.1), with other examples. *propose* lists possible next steps for the numbers
+left; *sample* continues a chain of steps; *value* rates the numbers left as sure, likely or impossible; the *answer* is
+written after the finished chain. The paper rates the last step with a separate prompt; here the answer is graded
+exactly instead, which needs only the problem. The paper has no vote for number games; here a vote shows the steps of
+all candidates with their numbers left.
 """
 
 from collections.abc import Sequence
 
+from typing_extensions import override
+
+from esamp.engines.base import Content
 from esamp.search.tree_of_thoughts.arithmetic import Step, shown
 from esamp.search.tree_of_thoughts.number_game import NumberGame
-from esamp.search.tree_of_thoughts.prompts import Ask, Ballot, Prompt, Verdict
+from esamp.search.tree_of_thoughts.prompts import (
+    Ballot,
+    Query,
+    Rating,
+    Wording,
+    chosen_candidate,
+    last_rating,
+    numbered_choices,
+)
 from esamp.search.tree_of_thoughts.tree import State
-from esamp.search.tree_of_thoughts.words import Wording, choices, read_choice, read_verdict
 from esamp.tasks.countdown import Problem
 
 RULES = (
@@ -111,65 +122,65 @@ Say in a few words what each can still make, and end with the line "The best cho
 
 
 class FewShotPrompts(NumberGame):
-    """Number games for any model; fractions and negative numbers on the way are allowed, as in Game of 24."""
+    """Worked examples. Intermediate results may be fractions and negative numbers, as in Game of 24."""
 
     name = "numbers"
 
-    def __init__(self, problem: Problem, prompt: Prompt) -> None:
-        """Ask about `problem` in the form in which `prompt` was put."""
+    def __init__(self, problem: Problem, prompt: Content) -> None:
+        """`problem` is stated in `prompt`, whose form (chat or text) the queries have too."""
         super().__init__(problem)
         self.wording = Wording(prompt)
 
+    @override
     def thought(self, step: Step, left: Sequence[object]) -> str:
         """``8 - 3 = 5 (left: 5 9 5)``."""
         return f"{step} (left: {' '.join(map(str, left))})"
 
-    def propose(self, state: State) -> Ask:
-        """List possible next steps."""
-        return self._ask(PROPOSE.format(rules=RULES, left=self.label(state), target=self.problem.target))
+    @override
+    def propose(self, state: State) -> Query:
+        return self._query(PROPOSE.format(rules=RULES, left=self.label(state), target=self.problem.target))
 
-    def sample(self, state: State) -> Ask:
-        """The next line of the chain."""
+    @override
+    def sample(self, state: State) -> Query:
         last = "\nWrite the next line only." if self.wording.chat else ""
-        return self._ask(self._chain(state) + last, stop=() if self.wording.chat else ("\n",))
+        return self._query(self._chain(state) + last, stop=() if self.wording.chat else ("\n",))
 
-    def answer(self, state: State) -> Ask:
-        """The expression behind the chain."""
+    @override
+    def answer(self, state: State) -> Query:
         last = "\nWrite the last line only, which begins with Answer:" if self.wording.chat else "Answer:"
         stop = () if self.wording.chat else ("\n",)
-        return Ask(self.wording.put(self._chain(state) + last), None, stop, final=True)
+        return Query(self.wording.prompt(self._chain(state) + last), None, stop, final=True)
 
-    def value(self, state: State) -> Ask:
-        """Sure, likely or impossible."""
-        return self._ask(VALUE.format(rules=RULES, left=self.label(state), target=self.problem.target))
+    @override
+    def value(self, state: State) -> Query:
+        return self._query(VALUE.format(rules=RULES, left=self.label(state), target=self.problem.target))
 
-    def read_value(self, state: State, text: str) -> Verdict | None:
-        """The last verdict."""
-        return read_verdict(text)
+    @override
+    def read_value(self, state: State, text: str) -> Rating | None:
+        return last_rating(text)
 
+    @override
     def ballots(self, states: Sequence[State], parents: Sequence[State]) -> list[Ballot]:
-        """One with all of them."""
         candidates = ["\n".join(state.thoughts) for state in states]
         question = VOTE.format(
             rules=RULES,
             numbers=self.label(self.root),
             target=self.problem.target,
-            choices=choices(candidates),
+            choices=numbered_choices(candidates),
         )
-        return [Ballot(self._ask(question, stop=()), tuple(range(len(states))))]
+        return [Ballot(self._query(question, stop=()), tuple(range(len(states))))]
 
+    @override
     def read_vote(self, ballot: Ballot, states: Sequence[State], text: str) -> int | None:
-        """The number named as the best."""
-        return read_choice(ballot, text)
+        return chosen_candidate(ballot, text)
 
+    @override
     def text(self, state: State) -> str:
-        """The chain, line by line."""
         return "\n".join(state.thoughts)
 
-    def _ask(self, question: str, *, stop: tuple[str, ...] | None = None) -> Ask:
-        """A text to continue ends where the next example would begin."""
-        usual = () if self.wording.chat else ("\n\n", "\nNumbers")
-        return Ask(self.wording.put(question), None, usual if stop is None else stop)
+    def _query(self, question: str, *, stop: tuple[str, ...] | None = None) -> Query:
+        default = () if self.wording.chat else ("\n\n", "\nNumbers")  # where the next example would begin
+        return Query(self.wording.prompt(question), None, default if stop is None else stop)
 
     def _chain(self, state: State) -> str:
         numbers = " ".join(shown(number) for number in self.root.left)

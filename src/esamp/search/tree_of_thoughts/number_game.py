@@ -1,4 +1,4 @@
-"""What all prompts of number games share: states are the numbers left, steps are checked, answers graded exactly."""
+"""`NumberGame`: what all prompts for number games share. Steps are checked, and answers are graded exactly."""
 
 import re
 from abc import abstractmethod
@@ -6,8 +6,17 @@ from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
+from typing_extensions import override
+
 from esamp.search.tree_of_thoughts.arithmetic import Step, apply, expressions, looks_like_a_step, read_step, shown
-from esamp.search.tree_of_thoughts.prompts import MOST_THOUGHTS, Prompts, Reading, Verdict, lines, spoken
+from esamp.search.tree_of_thoughts.prompts import (
+    MAX_THOUGHTS,
+    ParsedThoughts,
+    Prompts,
+    Rating,
+    after_thinking,
+    bounded_lines,
+)
 from esamp.search.tree_of_thoughts.tree import State
 from esamp.tasks.base import Grade
 from esamp.tasks.countdown import Problem, canonical, grade_answer
@@ -18,9 +27,9 @@ _ANSWER = re.compile(r"answer[ \t*]*:", re.IGNORECASE | re.ASCII)
 class NumberGame(Prompts):
     """Combine all numbers, each once, to make the target: Game of 24 and Countdown.
 
-    A thought is one step of arithmetic. It becomes a state only if it takes two of the numbers left and is right; what
-    is left after it is worked out here, whatever the model wrote. A state is worth what its numbers are worth, in any
-    order: equal ones are valued once. With one number left nobody is asked. Answers are graded as Countdown does it.
+    A thought is one step of arithmetic. It becomes a state only if it takes two of the numbers left and its result is
+    correct; the numbers left after it are computed here and not read from the text. States with the same numbers left,
+    in any order, have the same value. With one number left the rating is certain. Answers are graded as in Countdown.
     """
 
     answer_once = True
@@ -29,102 +38,109 @@ class NumberGame(Prompts):
         self.problem = problem
 
     @property
+    @override
     def steps(self) -> int:
-        """One step less than there are numbers, and the answer."""
+        """One level per step, of which there is one less than numbers, and one for the answer."""
         return len(self.problem.numbers)
 
     @property
+    @override
     def root(self) -> State:
-        """All the numbers."""
         return State(left=tuple(Fraction(number) for number in self.problem.numbers))
 
     @abstractmethod
     def thought(self, step: Step, left: Sequence[Fraction]) -> str:
-        """A step and the numbers left after it, as a line."""
+        """A step and the numbers left after it, as one line of text."""
 
     def allowed(self, step: Step) -> bool:
-        """Whether a correct step keeps to the rules of the game."""
+        """Whether a correct step also follows the rules of the game."""
         return True
 
     def after(self, state: State, line: str) -> State | None:
-        """The state that a line of a model leads to; None where its step cannot be taken."""
+        """The state after the step in a line; None if the line has no valid step."""
         step = read_step(line, state.left)
         if step is None or not self.allowed(step):
             return None
         left = apply(state.left, step)
         return State((*state.thoughts, self.thought(step, left)), left)
 
+    @override
     def answers_next(self, state: State, levels: int) -> bool:
-        """When the target is all that is left."""
         return state.left == (Fraction(self.problem.target),)
 
-    def read(self, state: State, text: str) -> Reading:
-        """Every line with a step that can be taken from `state`."""
+    @override
+    def read(self, state: State, text: str) -> ParsedThoughts:
+        """One state for each line with a valid step from `state`."""
         found: dict[str, State] = {}
         rejected = []
-        for line in lines(spoken(text)):
-            if len(found) == MOST_THOUGHTS or not looks_like_a_step(line):
+        for line in bounded_lines(after_thinking(text)):
+            if len(found) == MAX_THOUGHTS or not looks_like_a_step(line):
                 continue
             child = self.after(state, line)
             if child is None:
                 rejected.append(line)
             else:
                 found.setdefault(child.thoughts[-1], child)
-        return Reading(tuple(found.values()), tuple(rejected))
+        return ParsedThoughts(tuple(found.values()), tuple(rejected))
 
+    @override
     def read_answer(self, state: State, text: str) -> State:
-        """The last ``Answer: ...`` of the text, or its last line where it has none."""
-        said = lines(spoken(text))
-        marked = [line for line in said if _ANSWER.search(line)]
-        thought = (marked or said or [""])[-1]
+        """The answer is the last ``Answer: ...`` in the text, or its last line if there is none."""
+        lines = bounded_lines(after_thinking(text))
+        marked = [line for line in lines if _ANSWER.search(line)]
+        thought = (marked or lines or [""])[-1]
         if not marked:
             thought = f"Answer: {thought}"
         return self._finished(state, thought.replace("**", "").replace("`", ""))
 
+    @override
     def compose(self, state: State) -> State | None:
-        """The answer that the steps come to."""
         [expression] = self._expressions(state)
         whole = expression[1:-1] if expression.startswith("(") else expression
         return self._finished(state, f"Answer: {whole}")
 
-    def known(self, state: State) -> Verdict | None:
-        """Finished answers are right or wrong; one number left is the target or is not."""
+    @override
+    def known_rating(self, state: State) -> Rating | None:
+        """An answer is correct or not, and a single number left is the target or not."""
         if state.finished:
             return "sure" if state.solved else "impossible"
         if len(state.left) == 1:
             return "sure" if state.left[0] == self.problem.target else "impossible"
         return None
 
+    @override
     def key(self, state: State) -> Hashable:
-        """The numbers left in any order, and the target. An answer, and one number left, stand for their expression.
+        """The numbers left in any order, and the target. For an answer or a single number left, the `identity`.
 
-        So different ways to the target stay apart, as each is an answer of its own.
+        So different expressions of the target are kept apart, as each is an answer of its own.
         """
         if state.finished or len(state.left) == 1:
             return self.identity(state)
         return tuple(sorted(state.left)), self.problem.target
 
+    @override
     def identity(self, state: State) -> Hashable:
-        """The canonical expressions of the numbers left, in any order; an answer's canonical form."""
+        """The canonical expressions of the numbers left, in any order; for an answer, its canonical form."""
         if state.finished:
             return "answer", self.canonical(state)
         return "ways", tuple(sorted(canonical(expression) for expression in self._expressions(state)))
 
+    @override
     def label(self, state: State) -> str:
-        """The numbers left, or the verdict on the answer."""
+        """The numbers left; for an answer, the reason of its grade."""
         if state.finished:
             return self._grade(state).reason
         return " ".join(shown(number) for number in state.left)
 
+    @override
     def canonical(self, state: State) -> str:
-        """The canonical form of the expression, or what was written where it cannot be read."""
-        return self._grade(state).canonical or state.thoughts[-1]
+        return self._grade(state).canonical or state.thoughts[-1]  # the text itself if it cannot be parsed
 
     def _expressions(self, state: State) -> list[str]:
         left, steps = self.root.left, []
         for thought in state.thoughts:
             step = read_step(thought, left)
-            assert step is not None  # thoughts were checked when the state was made
+            assert step is not None  # thoughts were checked when the state was created
             steps.append(step)
             left = apply(left, step)
         return expressions(self.problem.numbers, steps)

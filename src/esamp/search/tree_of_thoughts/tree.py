@@ -1,4 +1,4 @@
-"""The tree: states, the thoughts that lead to them, and what the search did with each."""
+"""The tree of states: the thoughts that lead to each state, and what the search did with it."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -9,20 +9,20 @@ from typing import Any
 
 @dataclass(frozen=True)
 class State:
-    """A partial answer: the thoughts so far, and what they come to."""
+    """A partial answer."""
 
     thoughts: tuple[str, ...] = ()
     left: tuple[Fraction, ...] = ()
-    """number games: the numbers that are left, exact"""
+    """number games: the numbers left after the thoughts"""
     finished: bool = False
     """whether the last thought is the answer"""
     solved: bool | None = None
-    """whether it solves the problem, where that can be checked"""
+    """whether the answer is correct; None where that cannot be checked"""
 
 
 @dataclass
 class Node:
-    """A state in the tree, and its fate."""
+    """A state in the tree. `record` gives the fields as JSON."""
 
     id: int
     parent: int | None
@@ -31,23 +31,23 @@ class Node:
     label: str = ""
     """what is left to do, in a few words"""
     tokens: tuple[int, ...] = ()
-    """the token ids of the call that brought the thought"""
+    """the token ids of the sample that the last thought was read from"""
     value: float | None = None
-    """sum over the evaluations, or votes; None where it was never evaluated"""
+    """sum over the evaluations, or number of votes; None if the node was not evaluated"""
     judgements: Counter[str] = field(default_factory=Counter)
-    """how often the model said what"""
+    """the ratings or votes, with how often each was given"""
     cached: bool = False
-    """whether the value is that of an equal state seen before"""
+    """whether the value is that of an equal state evaluated before"""
     duplicate_of: int | None = None
     """the first node with an equal state among those it was compared with"""
     selected: bool = False
     pruned: bool = False
     backtracked: bool = False
-    """dfs: everything below was searched, and the search went back"""
+    """dfs: the whole subtree was searched without finding enough answers"""
     order: int | None = None
-    """how many nodes were expanded before this one; None if it never was"""
+    """number of nodes expanded before this one; None if this one was not expanded"""
     canonical: str = ""
-    """equal for answers that are the same one"""
+    """finished states: the same text for equal answers"""
 
     def record(self) -> dict[str, Any]:
         """The node as JSON values."""
@@ -72,7 +72,7 @@ class Node:
 
 
 class Tree:
-    """All nodes in the order in which they came to be; the root is node 0."""
+    """All nodes in the order of their creation. The root is node 0."""
 
     def __init__(self, root: State, label: str = "") -> None:
         self.nodes = [Node(0, None, 0, root, label, selected=True)]
@@ -80,29 +80,29 @@ class Tree:
 
     @property
     def root(self) -> Node:
-        """The problem itself."""
+        """The node of the problem without any thoughts."""
         return self.nodes[0]
 
     def add(self, parent: Node, state: State, *, label: str, tokens: tuple[int, ...], canonical: str = "") -> Node:
-        """A new child."""
+        """Add and return a new child of `parent`."""
         node = Node(len(self.nodes), parent.id, parent.depth + 1, state, label, tokens, canonical=canonical)
         self.nodes.append(node)
         return node
 
-    def visit(self, node: Node) -> None:
-        """The search expands this node now."""
+    def mark_expanded(self, node: Node) -> None:
+        """Set the node's place in the order of expansion."""
         node.order = self._expanded
         self._expanded += 1
 
     def parent(self, node: Node) -> Node:
-        """The node above; the root's is itself."""
+        """The parent of a node; the root itself for the root."""
         return self.nodes[node.parent] if node.parent is not None else node
 
     def path(self, node: Node) -> list[int]:
-        """Ids from the root down to a node."""
-        return [each.id for each in self._upwards(node)][::-1]
+        """The ids from the root to a node."""
+        return [each.id for each in self._ancestors(node)][::-1]
 
-    def _upwards(self, node: Node) -> Iterator[Node]:
+    def _ancestors(self, node: Node) -> Iterator[Node]:
         yield node
         while node.parent is not None:
             node = self.nodes[node.parent]

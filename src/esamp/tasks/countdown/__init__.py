@@ -1,4 +1,4 @@
-"""The numbers game: make the target from all the numbers with + - * /, each number used once."""
+"""Countdown, a numbers game: make the target from all the numbers with + - * /, using each number once."""
 
 from .expression import ExpressionError, canonical
 from .problem import Problem, Rules, held_out_problems, random_problems

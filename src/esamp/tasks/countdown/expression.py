@@ -1,9 +1,9 @@
 """Arithmetic expressions from untrusted text: a bounded parser, exact values, and a canonical form.
 
-Sums and differences flatten into one signed sum, products and quotients into one product of factors and divisors, each
-sorted, signs pulled outwards. Two expressions have the same canonical form when they differ only in the order of
-operands, in brackets, in where a minus sign stands (a - (c - b) is (a + b) - c), or in dividing by what equals one
-instead of multiplying by it.
+Sums and differences are flattened into one sorted sum of signed terms, products and quotients into one sorted product
+of factors and divisors; signs move outwards. Two expressions have the same canonical form when they differ only in the
+order of operands, in brackets, in the position of minus signs (a - (c - b) is (a + b) - c), or in dividing by a value
+of one instead of multiplying by it.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ _SPELLINGS = str.maketrans({"×": "*", "·": "*", "÷": "/", "−": "-", "–": 
 
 
 class ExpressionError(ValueError):
-    """The text is not an arithmetic expression within the bounds, or divides by zero."""
+    """The text is not an arithmetic expression within the bounds, or it divides by zero."""
 
 
 @dataclass(frozen=True)
 class Form:
-    """A canonical expression, its sign kept apart: `value` >= 0, `text` as people write it.
+    """A canonical expression without its sign, so that `value` >= 0.
 
-    `parts` are the terms of a sum with their signs, or the factors (1) and divisors (-1) of a product.
+    `operands` are the terms of a sum with their signs, or the factors (1) and divisors (-1) of a product.
     """
 
     kind: Literal["number", "sum", "product"]
     value: Fraction
     text: str
-    parts: tuple[tuple[int, Form], ...] = ()
+    operands: tuple[tuple[int, Form], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -55,50 +55,50 @@ def number(value: int) -> Form:
     return Form("number", Fraction(value), str(value))
 
 
-def _order(part: Signed) -> tuple[int, Fraction, str]:
-    sign, form = part
+def _order(operand: Signed) -> tuple[int, Fraction, str]:
+    sign, form = operand
     return -sign, -form.value, form.text
 
 
 def sum_of(terms: list[Signed]) -> Signed:
     """The canonical form of a signed sum."""
-    parts: list[Signed] = []
+    operands: list[Signed] = []
     for sign, form in terms:
-        inner = form.parts if form.kind == "sum" else ((1, form),)
-        parts += [(sign * s if part.value else 1, part) for s, part in inner]
-    total = sum((sign * form.value for sign, form in parts), Fraction(0))
-    flipped = [(-sign if form.value else 1, form) for sign, form in parts]
-    parts.sort(key=_order)
+        inner = form.operands if form.kind == "sum" else ((1, form),)
+        operands += [(sign * s if term.value else 1, term) for s, term in inner]
+    total = sum((sign * form.value for sign, form in operands), Fraction(0))
+    flipped = [(-sign if form.value else 1, form) for sign, form in operands]
+    operands.sort(key=_order)
     flipped.sort(key=_order)
     outer = 1
     if total < 0:
-        parts, outer = flipped, -1
+        operands, outer = flipped, -1
     elif total == 0:
-        parts = min(parts, flipped, key=lambda option: [_order(part) for part in option])
-    text = parts[0][1].text + "".join(f" {'+' if sign > 0 else '-'} {form.text}" for sign, form in parts[1:])
-    return outer, Form("sum", abs(total), text, tuple(parts))
+        operands = min(operands, flipped, key=lambda option: [_order(term) for term in option])
+    text = operands[0][1].text + "".join(f" {'+' if sign > 0 else '-'} {form.text}" for sign, form in operands[1:])
+    return outer, Form("sum", abs(total), text, tuple(operands))
 
 
 def product_of(factors: list[tuple[int, Signed]]) -> Signed:
     """The canonical form of a product; each factor comes with its exponent, 1 or -1."""
-    parts: list[Signed] = []
+    operands: list[Signed] = []
     outer, value = 1, Fraction(1)
     for exponent, (sign, form) in factors:
         if exponent < 0 and not form.value:
             raise ExpressionError("division by zero")
         outer *= sign
         value *= form.value**exponent
-        inner = form.parts if form.kind == "product" else ((1, form),)
-        parts += [(exponent * e if part.value != 1 else 1, part) for e, part in inner]
-    parts.sort(key=_order)
-    written = [f"({form.text})" if form.kind == "sum" else form.text for _, form in parts]
-    signs = ["*" if exponent > 0 else "/" for exponent, _ in parts]
+        inner = form.operands if form.kind == "product" else ((1, form),)
+        operands += [(exponent * e if factor.value != 1 else 1, factor) for e, factor in inner]
+    operands.sort(key=_order)
+    written = [f"({form.text})" if form.kind == "sum" else form.text for _, form in operands]
+    signs = ["*" if exponent > 0 else "/" for exponent, _ in operands]
     text = " ".join([written[0], *(f"{sign} {factor}" for sign, factor in zip(signs[1:], written[1:], strict=True))])
-    return outer if value else 1, Form("product", value, text, tuple(parts))
+    return outer if value else 1, Form("product", value, text, tuple(operands))
 
 
 class _Parser:
-    """Recursive descent; only brackets nest the recursion, so MAX_DEPTH bounds it."""
+    """A recursive-descent parser. Only brackets deepen the recursion, so `MAX_DEPTH` bounds it."""
 
     def __init__(self, text: str) -> None:
         if len(text) > MAX_LENGTH:
@@ -147,7 +147,7 @@ class _Parser:
                 raise ExpressionError("a bracket is not closed")
             return inner
         if not token.isdigit():
-            raise ExpressionError(f"a number is missing before {token!r}" if token else "it ends too early")
+            raise ExpressionError(f"a number is missing before {token!r}" if token else "it is incomplete")
         if len(token) > MAX_DIGITS:
             raise ExpressionError(f"a number has more than {MAX_DIGITS} digits")
         self.at += 1
@@ -156,7 +156,11 @@ class _Parser:
 
 
 def parse(text: str) -> Expression:
-    """Parse numbers >= 0, + - * / and brackets; raises ExpressionError for anything else."""
+    """Parse an expression of numbers >= 0, + - * / and brackets.
+
+    Raises:
+        ExpressionError: the text is something else, exceeds a bound or divides by zero.
+    """
     parser = _Parser(text)
     sign, form = parser.sum(0)
     if parser.tokens[parser.at]:
@@ -167,5 +171,9 @@ def parse(text: str) -> Expression:
 
 
 def canonical(text: str) -> str:
-    """The canonical form of an expression; raises ExpressionError where it cannot be read."""
+    """The canonical form of an expression.
+
+    Raises:
+        ExpressionError: the text cannot be parsed.
+    """
     return parse(text).canonical

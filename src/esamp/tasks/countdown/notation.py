@@ -1,4 +1,4 @@
-"""Arithmetic as chat models write it, in TeX, with brackets of all kinds or ``x`` for times, as `parse` reads it."""
+"""Converts arithmetic in chat models' notation (TeX, any brackets, ``x`` for times) to the notation of `parse`."""
 
 import re
 
@@ -7,7 +7,7 @@ from esamp.tasks.final_answer import plain_characters, undressed
 from .expression import MAX_LENGTH, ExpressionError
 
 LONGEST = 4 * MAX_LENGTH
-"""Characters of an answer that are rewritten; TeX is longer than what it means."""
+"""Characters of an answer that is converted; TeX is longer than plain notation."""
 _SIGNS = {"times": "*", "cdot": "*", "ast": "*", "div": "/", "left": "", "right": "", "big": "", "Big": ""}
 _COMMAND = re.compile(rf"\\({'|'.join(sorted(_SIGNS, key=len, reverse=True))})(?![A-Za-z])\s{{0,4}}|\\[,;:! ]")
 _FRACTION = re.compile(r"\\[dtc]?frac\s{0,4}(?:\{([^{}]*)\}|([0-9]))\s{0,4}(?:\{([^{}]*)\}|([0-9]))")
@@ -17,10 +17,10 @@ _PRODUCT = re.compile(r"(?<=\))\s{0,4}(?=[0-9(])|(?<=[0-9])\s{0,4}(?=\()")
 
 
 def arithmetic(answer: str) -> str:
-    """Numbers, + - * /, ``=`` and round brackets, as far as the answer consists of that.
+    """The answer with numbers, + - * /, ``=`` and round brackets in plain notation; anything else stays unchanged.
 
     Raises:
-        ExpressionError: it is too long.
+        ExpressionError: the answer is too long.
     """
     text = undressed(plain_characters(answer))
     if len(text) > LONGEST:
@@ -32,10 +32,10 @@ def arithmetic(answer: str) -> str:
 
 
 def left_side(text: str, target: int) -> str:
-    """The expression of ``expression = target`` or ``target = expression``; the text itself without ``=``.
+    """The expression in ``expression = target`` or ``target = expression``; a text without ``=`` is returned as it is.
 
     Raises:
-        ExpressionError: it is said to make something else than the target.
+        ExpressionError: the equation states another value than the target.
     """
     sides = [side.strip() for side in text.split("=")]
     if len(sides) == 1:
@@ -44,7 +44,7 @@ def left_side(text: str, target: int) -> str:
         return sides[0]
     if sides[0] == str(target) and len(sides) == 2:
         return sides[1]
-    raise ExpressionError("it goes on after '='")
+    raise ExpressionError("'=' is not followed by the target")
 
 
 def _quotient(found: re.Match[str]) -> str:

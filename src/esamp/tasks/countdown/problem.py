@@ -1,8 +1,8 @@
-"""Countdown problems: what one is, how it is written as a prompt, how random ones are drawn, and the fixed test split.
+"""Countdown problems: their form and prompt, random generation, and the fixed test split.
 
 A problem is a list of numbers and a target. A solution combines all the numbers, each once, with + - * / so that the
-result is the target and every intermediate result is a positive integer. Random problems are built forwards (combine
-the numbers at random, call the outcome the target), so each one is solvable and comes with a path that solves it.
+result is the target and every intermediate result is a positive integer. Random problems are built forwards: the
+numbers are combined at random and the outcome becomes the target, so each problem comes with a path that solves it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PROMPT = re.compile(r"Numbers((?: [0-9]{1,9}){1,16}) target ([0-9]{1,9})", re.AS
 
 
 class Step(NamedTuple):
-    """One line of arithmetic, `left op right = result`, with left >= right and a positive integer result."""
+    """One operation, `left op right = result`, with left >= right and a positive integer result."""
 
     left: int
     op: str
@@ -30,23 +30,23 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True)
 class Problem:
-    """The numbers in the order in which the prompt lists them, and the target."""
+    """The numbers, in the order of the prompt, and the target."""
 
     numbers: tuple[int, ...]
     target: int
 
     @property
     def key(self) -> tuple[tuple[int, ...], int]:
-        """What makes two problems the same one: the sorted numbers and the target."""
+        """The sorted numbers and the target; two problems with the same key are the same."""
         return tuple(sorted(self.numbers)), self.target
 
     def prompt(self) -> str:
-        """The text that the embedded model was trained to continue."""
+        """The prompt in the form on which the embedded model was trained."""
         return f"Numbers {' '.join(map(str, self.numbers))} target {self.target}"
 
     @classmethod
     def of_prompt(cls, text: str) -> Problem | None:
-        """The problem that `prompt` wrote as this text; None if it is another text."""
+        """The problem whose prompt is this text; None if the text has another form."""
         found = PROMPT.fullmatch(text.strip())
         return None if found is None else cls(tuple(map(int, found[1].split())), int(found[2]))
 
@@ -61,9 +61,9 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Rules:
-    """The family of problems drawn. `ceiling` bounds every intermediate result, and so the vocabulary of integers."""
+    """The distribution of random problems. `ceiling` bounds every result, and thus the vocabulary of integers."""
 
-    sizes: tuple[int, ...] = (4, 4, 5, 5, 6)  # drawn from uniformly
+    sizes: tuple[int, ...] = (4, 4, 5, 5, 6)  # how many numbers; drawn uniformly
     largest_number: int = 15
     smallest_target: int = 10
     largest_target: int = 50
@@ -71,7 +71,7 @@ class Rules:
 
 
 def combine(a: int, b: int, op: str) -> int | None:
-    """`a op b` for a >= b, or None where the result is no positive integer."""
+    """`a op b` for a >= b, or None where the result is not a positive integer."""
     if op == "+":
         return a + b
     if op == "*":
@@ -82,7 +82,7 @@ def combine(a: int, b: int, op: str) -> int | None:
 
 
 def moves(numbers: tuple[int, ...], ceiling: int) -> list[Step]:
-    """Every distinct step possible on these numbers whose result is at most the ceiling."""
+    """Every distinct step on two of these numbers whose result is at most the ceiling."""
     found: dict[Step, None] = {}
     for i, x in enumerate(numbers):
         for y in numbers[i + 1 :]:
@@ -95,7 +95,7 @@ def moves(numbers: tuple[int, ...], ceiling: int) -> list[Step]:
 
 
 def apply(numbers: tuple[int, ...], step: Step) -> tuple[int, ...]:
-    """The numbers left after a step: both operands taken out, the result put at the end."""
+    """The numbers after a step: its operands removed and its result appended."""
     left = list(numbers)
     left.remove(step.left)
     left.remove(step.right)
@@ -103,7 +103,7 @@ def apply(numbers: tuple[int, ...], step: Step) -> tuple[int, ...]:
 
 
 def random_step(numbers: tuple[int, ...], rng: random.Random, ceiling: int) -> Step:
-    """A step on a random pair with a random operator (there always is one: a - b if a > b, else a / a)."""
+    """A step on a random pair with a random operator (one always exists: a - b if a > b, else a / a)."""
     while True:
         i = rng.randrange(len(numbers))
         j = rng.randrange(len(numbers) - 1)
@@ -116,7 +116,7 @@ def random_step(numbers: tuple[int, ...], rng: random.Random, ceiling: int) -> S
 
 
 def random_problem(rng: random.Random, rules: Rules) -> tuple[Problem, list[Step]]:
-    """A solvable problem and one path of steps that solves it."""
+    """A random problem and a path of steps that solves it."""
     size = rng.choice(rules.sizes)
     while True:
         numbers = tuple(rng.randint(1, rules.largest_number) for _ in range(size))
@@ -129,14 +129,14 @@ def random_problem(rng: random.Random, rules: Rules) -> tuple[Problem, list[Step
 
 
 def random_problems(seed: int, rules: Rules | None = None) -> Iterator[Problem]:
-    """An endless, seeded stream of solvable problems (repeats and test problems are not filtered out)."""
+    """An endless, seeded stream of solvable problems, with repetitions and problems of the test split."""
     rng = random.Random(seed)
     while True:
         yield random_problem(rng, rules or Rules())[0]
 
 
 def held_out_problems() -> list[HeldOut]:
-    """The committed test split, in file order; training leaves out every problem with the key of one of these."""
+    """The fixed test split, in the order of its file. Training excludes every problem with the key of one of these."""
     text = files(__package__).joinpath("test.jsonl").read_text(encoding="utf-8")
     rows = [json.loads(line) for line in text.splitlines()]
     return [HeldOut(Problem(tuple(row["numbers"]), row["target"]), row["solutions"]) for row in rows]

@@ -1,4 +1,4 @@
-"""Every solution of a problem, counted once each however it may be written."""
+"""Finds all solutions of a problem; solutions with the same canonical form count once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Numbers = tuple[int, ...]  # sorted
 
 
 def splits(numbers: Numbers) -> set[tuple[Numbers, Numbers]]:
-    """Every way to deal the numbers to two non-empty hands, in both orders."""
+    """All ordered pairs of non-empty groups into which the numbers can be split."""
     size = len(numbers)
     return {
         (
@@ -22,14 +22,14 @@ def splits(numbers: Numbers) -> set[tuple[Numbers, Numbers]]:
 
 
 class Solver:
-    """Works downwards from the target: which two values make it, and which values can each hand of numbers make?"""
+    """Solves from the target downwards: for each split of the numbers, which pairs of values make the target?"""
 
     def __init__(self) -> None:
         self._values: dict[Numbers, frozenset[int]] = {}
         self._forms: dict[tuple[Numbers, int], dict[str, Form]] = {}
 
     def values(self, numbers: Numbers) -> frozenset[int]:
-        """The values that these numbers, each used once, can make with positive integers on the way."""
+        """The values that these numbers, each used once, can make with positive integers as intermediate results."""
         if numbers not in self._values:
             self._values[numbers] = frozenset(self._combined(numbers)) if len(numbers) > 1 else frozenset(numbers)
         return self._values[numbers]
@@ -48,7 +48,7 @@ class Solver:
                             yield a // b
 
     def forms(self, numbers: Numbers, value: int) -> dict[str, Form]:
-        """Canonical text -> form, for every way in which these numbers make the value."""
+        """All forms with which these numbers make the value, by canonical text."""
         found = self._forms.get((numbers, value))
         if found is None:
             found = {}
@@ -62,7 +62,7 @@ class Solver:
         return found
 
     def _joined(self, one: Numbers, other: Numbers, value: int) -> Iterator[Form]:
-        """Forms `a op b` of the value with a made of the first hand and b of the other."""
+        """Forms `a op b` of the value with a made of the first group and b of the other."""
         others = self.values(other)
         for a in self.values(one):
             wanted = [("+", value - a), ("-", a - value)]
@@ -78,16 +78,19 @@ class Solver:
 
 
 def _join(left: Form, op: str, right: Form) -> Form:
-    """The form of `left op right`, whose value is positive."""
+    """The form of `left op right`, if its value is positive."""
     if op in "+-":
         return sum_of([(1, left), (1 if op == "+" else -1, right)])[1]
     return product_of([(1, (1, left)), (1 if op == "*" else -1, (1, right))])[1]
 
 
 def solve(numbers: Sequence[int], target: int) -> list[str]:
-    """All solutions in canonical form, sorted: every number once, + - * /, every intermediate a positive integer.
+    """All solutions in canonical form, sorted. Every intermediate result is a positive integer.
 
-    Takes milliseconds for four numbers, about a second for six.
+    Takes milliseconds for four numbers and about a second for six.
+
+    Raises:
+        ValueError: the numbers or the target are not positive.
     """
     if not numbers or any(n < 1 for n in numbers) or target < 1:
         raise ValueError(f"numbers and target must be positive integers, got {list(numbers)} and {target}")

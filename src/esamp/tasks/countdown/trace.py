@@ -1,4 +1,4 @@
-"""Training traces: a search written out try by try, dead ends and all, then the expression that was found.
+"""Training traces: a search written out try by try, including dead ends, then the expression that was found.
 
     Numbers 3 5 8 9 target 24
     try 8 - 3 = 5 left 5 9 5
@@ -13,9 +13,9 @@
     24 = 8 * (9 - 6)
     Answer: 8 * (9 - (3 + 3))
 
-Each try starts from all the numbers, and often repeats the first steps of the one before: that is backtracking, and
-it keeps the steps of the successful try together, next to the answer composed from them. A try is never wasted on
-purpose: where two or three numbers left can make the target, they do. Every line is correct arithmetic.
+Each try starts from all the numbers and often repeats the first steps of the one before. This is backtracking written
+out, and it keeps the steps of the successful try next to the answer that is composed from them. Where the two or three
+numbers left can make the target, the try does so. Every line is correct arithmetic.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ from .problem import Problem, Rules, Step, apply, moves, random_problem, random_
 Numbers = tuple[int, ...]
 Path = tuple[Step, ...]
 
-NEAR = 8.0  # how sharply a hopeless last step prefers results near the target
-FAR = 12  # a pair whose every result misses the target by more than this may be given up as "too far"
+NEAR = 8.0  # scale of the preference for results near the target, in a last step that cannot succeed
+FAR = 12  # a pair whose results all miss the target by more than this may be abandoned as "too far"
 
 
 @dataclass(frozen=True)
 class Habits:
-    """How the search in the traces goes about it (probabilities)."""
+    """Probabilities that shape the search in the traces."""
 
-    insight: float = 1.0  # that a try with three numbers left that can make the target makes it
-    give_in: float = 0.12  # after each failed try: that the next one is the solution the problem was built from
-    backtrack: float = 0.5  # that a try keeps the beginning of its neighbour
-    abandon: float = 0.6  # that a try seen to be hopeless is given up before its end
+    insight: float = 1.0  # a try with three numbers left that can make the target does so
+    give_in: float = 0.12  # after a failed try, the next one is the solution from which the problem was built
+    backtrack: float = 0.5  # a try keeps the first steps of its neighbour
+    abandon: float = 0.6  # a try that cannot succeed ends early
 
 
 @dataclass(frozen=True)
 class Try:
-    """A path of steps; `verdict` is "yes" or "not" for a complete path, else why it was given up."""
+    """A path of steps. `verdict` is "yes" or "not" for a complete path, else the reason why it was abandoned."""
 
     path: Path
     verdict: str
@@ -54,7 +54,7 @@ class Try:
 
 @lru_cache(maxsize=1 << 18)
 def finish(left: Numbers, target: int, ceiling: int) -> tuple[Path, ...]:
-    """Every way in which two or three numbers (sorted) make the target."""
+    """All paths from two or three sorted numbers to the target."""
     if len(left) == 2:
         return tuple((step,) for step in moves(left, ceiling) if step.result == target)
     paths: list[Path] = []
@@ -65,20 +65,20 @@ def finish(left: Numbers, target: int, ceiling: int) -> tuple[Path, ...]:
 
 
 def out_of_reach(left: Numbers, target: int) -> bool:
-    """Whether even the largest value that these numbers can make (ones added, the rest multiplied) is too small."""
+    """Whether an upper bound of the values that these numbers can make is below the target."""
     bound = prod(2 if number == 1 else number for number in left)  # adding a one at most doubles
     return bound < target
 
 
 def _last_step(left: Numbers, target: int, rng: random.Random, ceiling: int) -> Step:
-    """A last step that misses, the likelier the nearer its result is to the target."""
+    """A random last step that misses the target; results near the target are more likely."""
     steps = moves(left, ceiling)
     weights = [2.0 ** (-abs(step.result - target) / NEAR) for step in steps]
     return rng.choices(steps, weights)[0]
 
 
 def random_try(problem: Problem, start: Path, rng: random.Random, rules: Rules, habits: Habits) -> Try:
-    """A try that begins with the steps of `start` and then moves at random until an end comes into sight."""
+    """A try that begins with the steps of `start` and continues at random until two or three numbers decide it."""
     left, path = problem.numbers, list(start)
     for step in start:
         left = apply(left, step)
@@ -99,7 +99,7 @@ def random_try(problem: Problem, start: Path, rng: random.Random, rules: Rules, 
 
 
 def _shared(path: Path, rng: random.Random, habits: Habits) -> Path:
-    """The part of a neighbouring try that this one keeps: nothing, or its first steps but for the last two."""
+    """The first steps that a try keeps from a neighbouring one: none, or up to all but the last two."""
     longest = len(path) - 2
     if longest < 1 or rng.random() >= habits.backtrack:
         return ()
@@ -107,9 +107,9 @@ def _shared(path: Path, rng: random.Random, habits: Habits) -> Path:
 
 
 def search(problem: Problem, solution: Path, rng: random.Random, rules: Rules, habits: Habits) -> list[Try]:
-    """Failed tries and then a successful one: the known solution, or another that a try came upon first.
+    """Failed tries followed by a successful one, which is the known solution or one that a random try found.
 
-    Tries are drawn from the end backwards, so that a failed try can share its beginning with the solution.
+    Tries are drawn from the last to the first, so that a failed try can share its first steps with the solution.
     """
     tries = [Try(solution, "yes")]
     seen = {solution}
@@ -129,7 +129,7 @@ def _words(step: Step) -> list[str]:
 
 
 def _try_words(attempt: Try, problem: Problem) -> list[str]:
-    """The lines of one try: a step and what is left, and at the end the verdict."""
+    """The lines of one try: each step with the numbers left, and the verdict."""
     words, left = ["try"], problem.numbers
     for step in attempt.path:
         left = apply(left, step)
@@ -144,7 +144,7 @@ def _try_words(attempt: Try, problem: Problem) -> list[str]:
 
 
 def _answer_words(path: Path, target: int) -> list[str]:
-    """The expression, unfolded step by step: each line replaces one intermediate result by the step that made it."""
+    """The lines that compose the answer: each replaces one intermediate result by the step that produced it."""
     expression = _words(path[-1])[:3]
     lines: list[str] = []
     for step in reversed(path[:-1]):
@@ -155,7 +155,7 @@ def _answer_words(path: Path, target: int) -> list[str]:
 
 
 def trace_words(problem: Problem, tries: list[Try]) -> list[str]:
-    """The whole trace as words of the model's vocabulary, prompt included, beginning and end markers not."""
+    """The trace as words of the model's vocabulary, with the prompt but without begin and end markers."""
     words = [*problem.prompt().split(), "\n"]
     for attempt in tries:
         words += _try_words(attempt, problem)

@@ -1,4 +1,4 @@
-"""Short factual questions with many right answers: how many of them does a group of samples name?"""
+"""Short factual questions with many right answers, for measuring how many of them a group of samples names."""
 
 from .answers import Answers
 from .questions import Question, questions

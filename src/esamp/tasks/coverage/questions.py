@@ -1,4 +1,4 @@
-"""The questions, as they are in ``questions.jsonl``."""
+"""The questions and right answers in ``questions.jsonl``."""
 
 import json
 from collections.abc import Mapping
@@ -21,19 +21,19 @@ class Question:
     words: tuple[str, ...]
     """words that may stand beside an answer, in addition to those of the prompt"""
     others: tuple[str, ...]
-    """phrases that contain an answer and are none, such as "Kansas City" """
+    """phrases that contain an answer but are not one, such as "Kansas City" """
     answers: Mapping[str, tuple[str, ...]]
     """every right answer with its other names"""
 
     @property
     def data(self) -> dict[str, Any]:
-        """What grades depend on, as JSON."""
+        """Everything that grades depend on, as JSON."""
         return {name: value for name, value in asdict(self).items() if name not in ("id", "prompt")}
 
 
 @lru_cache(maxsize=1)
 def questions() -> tuple[Question, ...]:
-    """All questions in the order of the file. Most right answers are settled facts; none was taken from a data set."""
+    """All questions in the order of the file. The lists of answers were written for this package."""
     text = files(__package__).joinpath("questions.jsonl").read_text(encoding="utf-8")
     return tuple(_question(json.loads(line)) for line in text.splitlines())
 

@@ -1,9 +1,12 @@
 """`Coverage`: questions with many right answers, such as "Name one US state"."""
 
+from collections.abc import Sequence
 from typing import Literal, Self
 
+from typing_extensions import override
+
 from esamp.options import Options, narrowed
-from esamp.tasks.base import Grade, Item, Task
+from esamp.tasks.base import Grade, Item, ItemsTask
 from esamp.tasks.thought import without_thought
 
 from .answers import Answers
@@ -17,11 +20,12 @@ class CoverageOptions(Options):
     """which questions: all, those whose list of right answers is complete (closed), or the others (open)"""
 
 
-class Coverage(Task):
+class Coverage(ItemsTask):
     """Questions that ask for one of many right answers.
 
-    The number of different right answers that a group of samples names says how much of what a model knows its
-    samples reach, and the share of right samples what that costs. `Answers` says which answer a text gives.
+    The number of different right answers in a group of samples measures how much of the model's knowledge the samples
+    reach, and the share of right samples measures at what cost. `Answers` defines which answer a text gives. The data
+    of an item holds everything that its grades depend on.
     """
 
     name = "coverage"
@@ -29,25 +33,21 @@ class Coverage(Task):
     source = "written for this package from general knowledge; the lists of right answers come with it"
     options = CoverageOptions
 
-    def __init__(self, asked: tuple[Question, ...]) -> None:
-        """Use `build`."""
-        self._questions = {f"{self.name}/{question.id}": question for question in asked}
+    def __init__(self, selected: Sequence[Question]) -> None:
+        self._questions = {f"{self.name}/{question.id}": question for question in selected}
         self._answers: dict[str, Answers] = {}
+        super().__init__([Item(name, question.prompt, question.data) for name, question in self._questions.items()])
 
     @classmethod
+    @override
     def build(cls, options: Options) -> Self:
-        """Nothing is loaded: the questions come with the package."""
         wanted = narrowed(options, CoverageOptions).answers
-        return cls(tuple(each for each in questions() if wanted in ("all", "closed" if each.closed else "open")))
+        return cls([each for each in questions() if wanted in ("all", "closed" if each.closed else "open")])
 
-    def items(self, split: str | None = None, limit: int | None = None) -> list[Item]:
-        """The questions in the order of the file. An item's data: its right answers, and all that grades depend on."""
-        return [Item(name, question.prompt, question.data) for name, question in self._questions.items()][:limit]
-
+    @override
     def grade(self, item: Item, text: str) -> Grade:
-        """The answer that the text gives, right if it is in the question's list. `canonical` is its first spelling."""
         if item.id not in self._questions:
-            raise TypeError(f"{item.id} is no coverage item")
+            raise TypeError(f"{item.id} is not an item of this coverage task")
         if item.id not in self._answers:
             self._answers[item.id] = Answers(self._questions[item.id])
         return self._answers[item.id].grade(without_thought(text))

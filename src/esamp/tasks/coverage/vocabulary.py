@@ -1,4 +1,4 @@
-"""The words that may stand beside an answer, whatever the question is. All without letter case and accents."""
+"""The words that may stand beside an answer of any question, in lower case and without accents."""
 
 
 def _words(text: str) -> frozenset[str]:
@@ -11,7 +11,7 @@ STATING = _words(
     that's was were
     """
 )
-"""Behind the last of these, or of a colon, stands what a sentence gives as its answer."""
+"""The answer of a sentence follows the last of these words, or a colon."""
 
 FILLER = STATING | _words(
     """
@@ -26,22 +26,22 @@ FILLER = STATING | _words(
     will with word would yes you you're you've your
     """
 )
-"""Words that give no answer. A sentence of these and of words of the question alone (``Sure!``) is passed over."""
+"""Words that are not part of an answer. A sentence of only these and words of the question (``Sure!``) is skipped."""
 
 BEFORE = FILLER - _words("about as at from in like on or other such to types")
-"""Fillers that may stand directly before an answer: not the "in" of "Paris is in France"."""
+"""Fillers that may stand directly before an answer; the "in" of "Paris is in France" may not."""
 
-BEHIND = _words(
+AFTER = _words(
     """
     a also although am and are as at because being belongs but by can comes considered could due famous for from had
     has have in including is it it's its known located made not on or since so that the they this though used was
     were when where which while who whose with would
     """
 )
-"""Words that may follow an answer without a sign between them; any other word makes it a longer name."""
+"""Words that may follow an answer without punctuation; any other word makes it part of a longer name."""
 
 JOINING = _words("a also an and as maybe or plus the then well")
 """Words between the answers of a list."""
 
 NEGATION = _words("cannot except neither never no none nor not unlike without")
-"""A statement with one of these before the answer does not give it; nor does one with a word in n't."""
+"""Words before an answer that negate it, as does any word that ends in n't."""

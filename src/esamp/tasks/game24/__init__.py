@@ -1,4 +1,4 @@
-"""Game of 24: make 24 from four numbers. Countdown's grader, and a list of puzzles that the user has."""
+"""Game of 24: make 24 from four numbers. Puzzles come from a local file; Countdown's grader grades them."""
 
 from .task import TARGET, Game24, read_puzzles
 

@@ -1,23 +1,26 @@
 """The Game of 24 task: puzzles from a file, graded exactly.
 
-The file is the list that Yao et al. 2023 (arXiv 2305.10601) play: 1,362 puzzles from 4nums.com in a CSV file with the
-columns ``Rank`` and ``Puzzles`` (others are ignored), sorted by how hard people find them. The paper plays the ranks
-901 to 1,000.
+The file is the list of Yao et al. 2023 (arXiv 2305.10601): 1,362 puzzles from 4nums.com in a CSV file with the columns
+``Rank`` and ``Puzzles`` (others are ignored), sorted by their difficulty for people. The paper uses the ranks 901 to
+1,000.
 """
 
 import csv
 from pathlib import Path
 from typing import Literal, Self
 
+from typing_extensions import override
+
 from esamp.errors import InputError, OptionError
 from esamp.files import check_regular
 from esamp.options import Options, narrowed
 from esamp.tasks.base import Grade, Item, Task
 from esamp.tasks.countdown import Problem, grade_answer
+from esamp.tasks.sources import local_path
 
 TARGET = 24
 PAPER_RANKS = (901, 1000)
-WORDS = (
+PROMPT = (
     "Use the numbers {numbers} and the operations + - * / to make 24. Each number is used exactly once, and brackets "
     'are allowed. End with a line that begins with "Answer:" and holds the whole expression.'
 )
@@ -27,7 +30,7 @@ def read_puzzles(path: Path) -> dict[int, Problem]:
     """The puzzles of a CSV file by rank, in the order of the file.
 
     Raises:
-        InputError: it cannot be read, or names the line that is no puzzle of four numbers from 1 to 99.
+        InputError: the file cannot be read, or a line is not a puzzle; the message names the line.
     """
     try:
         check_regular(path)
@@ -53,11 +56,14 @@ class Game24Options(Options):
     data: str | None = None
     """the CSV file with the columns Rank and Puzzles"""
     wording: Literal["trace", "words"] = "words"
-    """"words" says it to any model, "trace" asks as in Countdown"""
+    """words: instructions for any model; trace: the prompt of Countdown, for the embedded model"""
 
 
 class Game24(Task):
-    """Make 24 from four numbers, each used once. Splits: "test" (the paper's ranks 901 to 1,000) and "all"."""
+    """Make 24 from four numbers, each used once.
+
+    Splits: "test" (the paper's ranks 901 to 1,000) and "all". The data of an item are its numbers, target and rank.
+    """
 
     name = "game24"
     summary = "make 24 from four numbers"
@@ -65,37 +71,29 @@ class Game24(Task):
     options = Game24Options
 
     @classmethod
+    @override
     def build(cls, options: Options) -> Self:
-        """Read the file.
-
-        Raises:
-            InputError: there is none, or it is no such list.
-        """
-        wanted = narrowed(options, Game24Options)
-        if wanted.data is None:
-            raise InputError(
-                "game24 reads its puzzles from a file: give --data 24.csv, or write options = { data = '24.csv' } into "
-                "the study"
-            )
-        return cls(Path(wanted.data), wording=wanted.wording)
+        chosen = narrowed(options, Game24Options)
+        return cls(local_path(cls.name, chosen.data, "24.csv"), wording=chosen.wording)
 
     def __init__(self, path: Path, *, wording: Literal["trace", "words"] = "trace") -> None:
         """Read the puzzles.
 
         Args:
             path: the CSV file.
-            wording: "trace" asks as in Countdown, ``Numbers 4 5 6 10 target 24``; "words" says it to any model.
+            wording: "words" for instructions that any model understands; "trace" for the prompt of Countdown,
+                ``Numbers 4 5 6 10 target 24``.
 
         Raises:
-            InputError: the file cannot be used.
-            OptionError: no such wording.
+            InputError: the file cannot be read or is not such a list.
+            OptionError: there is no such wording.
         """
         if wording not in ("trace", "words"):
             raise OptionError(f"wording = {wording!r}: choose from 'trace', 'words'")
         self.puzzles, self.wording = read_puzzles(path), wording
 
+    @override
     def items(self, split: str | None = None, limit: int | None = None) -> list[Item]:
-        """Puzzles by rank. The data of an item: numbers, target, rank."""
         split = split or "test"
         if split not in ("test", "all"):
             raise ValueError(f"split must be 'test' or 'all', got {split!r}")
@@ -105,14 +103,15 @@ class Game24(Task):
 
     def _item(self, rank: int) -> Item:
         problem = self.puzzles[rank]
-        worded = WORDS.format(numbers=" ".join(map(str, problem.numbers)))
-        prompt = worded if self.wording == "words" else problem.prompt()
+        instructions = PROMPT.format(numbers=" ".join(map(str, problem.numbers)))
+        prompt = instructions if self.wording == "words" else problem.prompt()
         data = {"numbers": problem.numbers, "target": problem.target, "rank": rank}
         return Item(f"{self.name}/{rank}", prompt, data)
 
+    @override
     def grade(self, item: Item, text: str) -> Grade:
-        """Grade the expression after the last "Answer:" exactly; fractions on the way are part of the game."""
+        """Grade the expression after the last ``Answer:`` exactly; intermediate fractions are allowed."""
         numbers = item.data["numbers"]
         if not isinstance(numbers, tuple):
-            raise TypeError(f"{item.id} is no Game of 24 item: its data needs `numbers`")
+            raise TypeError(f"{item.id} is not a Game of 24 item: its data needs `numbers`")
         return grade_answer(Problem(numbers, TARGET), text)

@@ -1,0 +1,89 @@
+"""The points of `esamp.bench.scaling` as a CSV file and a figure."""
+
+import csv
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from esamp.bench.scaling import ROWS, SAMPLES, SIZE, Point, Series
+from esamp.errors import MissingDependencyError
+from esamp.extras import install_command
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+NAME = "scaling"
+CAPTION = "Milliseconds of one decode step of the method alone, on random states; bars between the quartiles"
+
+
+def check() -> None:
+    """Refuse to begin a measurement whose figure could not be drawn.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+    """
+    if find_spec("matplotlib") is None:
+        raise MissingDependencyError(f"the figure needs matplotlib: {install_command('figures')}")
+
+
+def write_csv(points: Sequence[Point], folder: Path) -> Path:
+    """Write ``scaling.csv``, a line a point.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path = folder / f"{NAME}.csv"
+    records = [point.as_dict() for point in points]
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(records[0]) if records else [])
+        writer.writeheader()
+        writer.writerows(records)
+    return path
+
+
+def write_figure(points: Sequence[Point], folder: Path, label: str) -> Path:
+    """Write ``scaling.svg``: milliseconds over groups, over the states' size and over slots.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    from esamp.study.figures import canvas
+
+    with canvas.style():
+        figure = canvas.sheet(f"One decode step of {canvas.shown(label)}", height=3.2)
+        groups, size, slots = figure.subplots(1, 3, sharey=True)
+        for place, samples in enumerate(SAMPLES):
+            name = f"{samples} sample{'s' * (samples != 1)} each"
+            _draw(groups, [p for p in _of(points, "groups") if p.place.samples == samples], "groups", place, name)
+        _draw(size, _of(points, "size"), "size", 2)
+        _draw(slots, _of(points, "slots"), "slots", 2)
+        groups.set(xlabel=f"groups (d = {SIZE})", ylabel="milliseconds")
+        size.set_xlabel(f"d (1 group of {ROWS})")
+        slots.set_xlabel(f"slots (1 group of {ROWS}, d = {SIZE})")
+        groups.legend(loc="upper left")
+        return canvas.save(figure, folder, NAME, ["svg"], f"Cost of one decode step of {label}", CAPTION)[0]
+
+
+def _of(points: Sequence[Point], series: Series) -> list[Point]:
+    return [point for point in points if point.place.series == series]
+
+
+def _draw(axes: "Axes", points: Sequence[Point], across: str, place: int, name: str = "") -> None:
+    from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
+
+    from esamp.study.figures.looks import COLOURS, MARKERS
+
+    x = [vars(point.place)[across] for point in points]
+    y = [point.total for point in points]
+    below = [max(0.0, point.total - point.low) for point in points]
+    above = [max(0.0, point.high - point.total) for point in points]
+    axes.errorbar(x, y, [below, above], color=COLOURS[place], marker=MARKERS[place], label=name, elinewidth=0.8)
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_locator(FixedLocator(x))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_locator(NullLocator())

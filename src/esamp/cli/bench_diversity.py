@@ -1,0 +1,75 @@
+"""`esamp bench diversity`: diversity against perplexity, for ESamp and for vanilla sampling over temperatures."""
+
+import json as encoder
+
+from esamp.bench.options import DIVERSITY_TOKENS, BenchOptions
+from esamp.cli.bench_arms import table
+from esamp.cli.terminal import Bar, console
+from esamp.engines.hf import HFEngine
+from esamp.errors import MissingDependencyError
+from esamp.explorer.config import ESampConfig
+from esamp.metrics.embedding import SentenceEmbedder
+from esamp.models import EMBEDDED
+from esamp.study import diversity as study
+from esamp.tasks.countdown import Countdown
+
+
+def diversity(run: BenchOptions, options: ESampConfig, *, as_json: bool) -> None:
+    """Measure the arms, and one with `options` if any was given."""
+    texts = run.prompt or _texts(run.model)
+    arms = study.default_arms()
+    if options != ESampConfig():
+        arms.append(study.Arm("as given", options=options))
+    setting = study.Setting(texts, run.n, run.tokens or DIVERSITY_TOKENS, tuple(range(run.seeds)))
+    loaded = HFEngine.load(run.model, device=run.device, dtype=run.dtype)
+    _measure(loaded, arms, setting, _embedder(run.embedder), as_json=as_json)
+
+
+def _texts(model: str) -> tuple[str, ...]:
+    stories = study.STORY_PROMPTS
+    if model != EMBEDDED:
+        return stories
+    return tuple(item.prompt for item in Countdown().items(limit=len(stories)))
+
+
+def _measure(
+    engine: HFEngine,
+    arms: list[study.Arm],
+    setting: study.Setting,
+    kernel: tuple[str, study.Embed | None],
+    *,
+    as_json: bool,
+) -> None:
+    rows = setting.samples * len(setting.prompts) * len(setting.seeds)
+    with Bar(rows * len(arms)) as bar:
+        bar.generating()
+
+        def done(row: study.Row) -> None:
+            bar.advance(rows, rows * setting.tokens)
+
+        results = study.measure(engine.model, engine.tokenizer, arms, setting, embed=kernel[1], on_arm=done)
+    if as_json:
+        print(encoder.dumps({"kernel": kernel[0], "arms": [row.as_dict() for row in results]}))
+        return
+    made = table("decoding", "Vendi [95 %]", "cosine", "PPL", "H", "expl. var.", "KL")
+    for row in results:
+        vendi = f"{row.vendi.estimate:.2f} [{row.vendi.low:.2f}, {row.vendi.high:.2f}]"
+        rest = (row.cosine, row.perplexity, row.entropy, row.explained_variance, row.kl)
+        made.add_row(row.arm, vendi, *("-" if value != value else f"{value:.2f}" for value in rest))
+    out = console()
+    out.print(made)
+    out.print(
+        f"{len(setting.prompts)} prompts, {len(setting.seeds)} seeds, {setting.samples} samples of {setting.tokens} "
+        f"tokens; Vendi and cosine over {kernel[0]}; PPL and entropy H under the undisturbed model at T = 1",
+    )
+
+
+def _embedder(name: str) -> tuple[str, study.Embed | None]:
+    if name == "ngram":
+        return "token n-grams", None
+    try:
+        return "MiniLM sentence embeddings", SentenceEmbedder().encode
+    except MissingDependencyError:
+        if name == "minilm":
+            raise
+        return "token n-grams", None

@@ -1,0 +1,57 @@
+"""What one decode step may launch beyond the model's own: ceilings, so that no change makes a step fatter unnoticed."""
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import pytest
+
+from esamp.bench.launches import Counts, count
+from esamp.bench.throughput import Arm, Load
+from esamp.bench.throughput_hf import HFSubject
+from esamp.engines.hf.loading import load_model
+from esamp.explorer.config import ESampConfig
+from esamp.models import EMBEDDED, resolve
+
+CEILINGS: Mapping[str, tuple[int, dict[str, Any]]] = {
+    "mean": (20, dict(distiller="mean")),
+    "rls": (45, dict(distiller="rls")),
+    "published": (66, dict(preset="paper")),
+    "action": (60, dict(signal="action", waves=1)),
+}
+"""Launches that a step adds on transformers with 16 rows in one group, and the options."""
+MORE_GROUPS = 2
+"""Launches that any number of groups may add to those of one."""
+ROWS = 16
+
+
+@cache
+def subject(groups: int) -> HFSubject:
+    model, _ = load_model(resolve(EMBEDDED), device="cpu", dtype="float32")
+    return HFSubject(model, Load(prompts=groups, samples=ROWS // groups, tokens=16))
+
+
+@cache
+def added(name: str, groups: int) -> Counts:
+    """What a step with this method launches beyond one without."""
+    arm = Arm(name, "esamp", ESampConfig(**CEILINGS[name][1]))
+    return count(subject(groups), arm).minus(count(subject(groups), None))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CEILINGS)
+def test_launches_of_one_group_stay_below_their_ceiling(name: str) -> None:
+    assert 0 < added(name, 1).launches <= CEILINGS[name][0], added(name, 1).operators
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CEILINGS)
+def test_eight_groups_launch_what_one_does(name: str) -> None:
+    assert added(name, 8).launches <= added(name, 1).launches + MORE_GROUPS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("groups", [1, 8])
+@pytest.mark.parametrize("name", CEILINGS)
+def test_the_host_never_waits(name: str, groups: int) -> None:
+    assert added(name, groups).waits == 0
