@@ -20,7 +20,7 @@ from applicable import applicable
 from distilling import named_matrices
 from esamp.decoding.layout import RowLayout
 from esamp.decoding.step import DecodeStep
-from esamp.explorer import bank, fused, fused_network
+from esamp.explorer import fused, fused_network
 from esamp.explorer.config import ESampConfig
 from esamp.explorer.explorer import Explorer
 from esamp.explorer.mlp import ResidualNetwork
@@ -67,9 +67,9 @@ def _no_grad() -> Iterator[None]:
         yield
 
 
-def explorer(slots: int = 4, kernels: bool | None = True, **options: Any) -> Explorer:
+def explorer(slots: int = 4, kernels: bool | None = True, workspace: int = 2**26, **options: Any) -> Explorer:
     config = ESampConfig.parse(applicable({"features": 5, "width": 7} | options))
-    explored = Explorer(config, size_of(config), D, slots=slots, device=DEVICE, fused=kernels)
+    explored = Explorer(config, size_of(config), D, slots=slots, device=DEVICE, fused=kernels, workspace=workspace)
     assert (explored.fused is not None) == (kernels is not False)
     return explored
 
@@ -131,7 +131,7 @@ def assert_same_state(one: Explorer, other: Explorer, tolerance: float = 2e-5) -
 
 def assert_same_step(mine: StepRecord, other: StepRecord, tolerance: float) -> None:
     where = other.layout.occupied
-    for name in ("asked", "live", "steered", "missed", "varied"):
+    for name in ("active", "live", "steered", "missed", "varied"):
         found, expected = getattr(mine, name), getattr(other, name)
         if found.dtype == torch.bool:
             assert torch.equal(found, expected), name
@@ -328,9 +328,8 @@ def test_a_network_that_cannot_predict_starts_again_and_keeps_adams_moments(dead
 
 
 def test_a_network_is_trained_by_a_few_groups_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bank, "WORKSPACE", 1)
     monkeypatch.setattr(fused_network, "PROGRAMS", 2)
-    explored, twin = pair(preset="paper")
+    explored, twin = pair(preset="paper", workspace=1)
     for slots in ([0, 1, 2], [2, 0, 0], [1, None]):
         step = Step(slots)
         step.live[0] = len(slots) == 2  # a piece whose group does not learn comes first
