@@ -168,7 +168,7 @@ def _decode(
         return generate(**arguments, num_return_sequences=setting.samples), {}
     waves = min(arm.options.wave_count, setting.samples)
     sizes = [setting.samples // waves + (wave < setting.samples % waves) for wave in range(waves)]
-    with explore(model, arm.options) as run:
+    with explore(model, arm.options, telemetry="full") as run:
         parts = []
         for size in sizes:
             run.samples_per_prompt = size
