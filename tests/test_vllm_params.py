@@ -73,6 +73,16 @@ def test_wrong_parameters_raise_a_short_error(given, sentence):
     assert len(str(raised.value)) < 500
 
 
+def test_defaults_without_a_method_leave_methods_alone_that_do_not_have_these_options():
+    defaults = {"beta": 0.25, "telemetry": True}
+    rarity = parse({"method": "rarity"}, defaults)
+    assert rarity is not None
+    assert rarity.telemetry
+    assert rarity.options == type(rarity.options)()
+    assert parse({"method": "esamp"}, defaults).options.beta == 0.25
+    assert parse({"method": "esamp_noise"}, defaults).options.beta == 0.25
+
+
 def test_defaults_apply_where_a_request_leaves_options_out():
     defaults = {"beta": 0.25, "distiller": "mean"}
     parsed = parse({"method": "esamp", "beta": 2}, defaults)

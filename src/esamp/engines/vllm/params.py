@@ -82,7 +82,8 @@ def parse(extra_args: Mapping[str, Any] | None, defaults: Mapping[str, Any] | No
 
     Without a method the other keys are ignored: they may belong to another extension of vLLM.
 
-    Options that the request leaves out come from `defaults`, if those are for the same method.
+    Options that the request leaves out come from `defaults`, if those are for the same method; without a method, if it
+    has all of these options.
 
     Raises:
         OptionError: an unknown method or option, a value out of range, or a group name that could be guessed.
@@ -99,6 +100,8 @@ def parse(extra_args: Mapping[str, Any] | None, defaults: Mapping[str, Any] | No
         default = {}
     method = registry.get(name)
     check_supported(method)
+    if not _method_options(default).keys() <= method.options.model_fields.keys() and METHOD not in default:
+        default = {key: value for key, value in default.items() if key in RequestOptions.model_fields}
     options = _parse_as(method.options, _method_options(default)).replace(
         **_with_booleans(method.options, _method_options(given))
     )
