@@ -44,7 +44,7 @@ class Rows:
     index: Tensor
     """which of its group's n samples a row is, from 0 on"""
     count: Tensor
-    """n; 0 where nobody told the engine"""
+    """n; 0 where the engine does not know it"""
     position: Tensor
     """tokens that the sample has; 0 where its first one is to be drawn"""
     limit: Tensor

@@ -12,7 +12,7 @@ from esamp.explorer.record import StepRecord
 from esamp.explorer.rls import squares
 
 Direction: TypeAlias = Callable[[StepRecord], Tensor]
-"""What beta scales `[R, d]` in place of the error, told by a record of which all but the decision is known."""
+"""What beta scales `[R, d]` in place of the error, from a record whose decision is still open."""
 TINY = 1e-20
 """A squared length below this is nothing: rounding, or the trust of a group that has seen no row."""
 
