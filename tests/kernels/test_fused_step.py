@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import reference
 from applicable import applicable
-from distilling import named_matrices
+from distilling import MIXES, named_matrices
 from esamp.decoding.layout import RowLayout
 from esamp.decoding.step import DecodeStep
 from esamp.explorer import fused, fused_network
@@ -38,16 +38,6 @@ pytestmark = [
 ]
 S, D = 20, 100
 """Neither a power of two; states of two tiles."""
-MIXES: list[list[int | None]] = [
-    [0],
-    [0, 1, 1, None, 2],
-    [1, 0, 1, 2, 0, 1],
-    [2, 2, 2, None],
-    [1],
-    [None],
-    [2, 2, 1, 1, 0, 0],
-    [1, 1, 0],
-]
 SETTINGS: list[dict[str, Any]] = [
     {"features": 5},
     {"features": 16, "gate": False, "beta": 1.0},

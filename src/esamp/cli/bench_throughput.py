@@ -2,7 +2,7 @@
 
 import json as encoder
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -52,7 +52,7 @@ def _subject(run: BenchOptions, arms: Sequence[Arm]) -> Iterator[Subject]:
             else:
                 model, tokenizer = load_model(source, **where)
                 subject = HFSubject(model, load, tokenizer=tokenizer, full=run.full)
-        with subject:
+        with closing(subject):
             yield subject
 
 

@@ -112,6 +112,12 @@ class RowLayout:
         grid = self.arrange(rows)
         return grid if self.occupied is None else grid & self.occupied
 
+    def of_slots(self, table: Tensor) -> Tensor:
+        """The rows `[G, ...]` of the groups' slots in `table` `[S, ...]`: a view where the slots are neighbours."""
+        if len(self.runs) == 1:
+            return table.narrow(0, self.runs[0].slot, self.groups)
+        return table.index_select(0, self.slots)
+
     def to_grid(self, rows: Tensor, live: Tensor) -> Tensor:
         """Rows `[R, ...]` on the grid `[G, C, ...]`; cells without a row in `live` `[R]` are zero, NaN rows too."""
         grid = self.arrange(rows)

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
+from esamp.decoding.precision import widest_type
+
 FIELDS = (
     "steps",
     "rows",
@@ -60,7 +62,7 @@ class Telemetry:
     def __init__(self, slots: int, device: torch.device | str, fields: Sequence[str] = FIELDS) -> None:
         """Zero sums of `fields` for `slots` slots, in float64 where the device has it."""
         self._fields = tuple(fields)
-        self._dtype = torch.float32 if torch.device(device).type == "mps" else torch.float64
+        self._dtype = widest_type(device)
         with torch.inference_mode(False):  # as in `Bank`
             self.sums = torch.zeros(slots, len(fields), dtype=self._dtype, device=device)
             self.retired = torch.zeros(len(fields), dtype=self._dtype, device=device)

@@ -119,11 +119,7 @@ class PackedBank:
         found: dict[str, tuple[Tensor, int]] = {}
         for storage, fields in by_storage.items():
             start, end = min(field.start for field in fields), max(field.end for field in fields)
-            rows = self._storage[storage][:, start:end]
-            if len(layout.runs) == 1:
-                found[storage] = rows.narrow(0, layout.runs[0].slot, layout.groups), start
-            else:
-                found[storage] = rows.index_select(0, layout.slots), start
+            found[storage] = layout.of_slots(self._storage[storage][:, start:end]), start
         return {name: _unpacked(*found[self._fields[name].storage], self._fields[name]) for name in names}
 
     def located(self, name: str) -> tuple[Tensor, int]:

@@ -2,6 +2,7 @@
 
 import torch
 
+from esamp.decoding.precision import exact_type
 from esamp.explorer.config import ESampConfig
 from esamp.explorer.distiller import Distiller
 from esamp.explorer.mean import RunningMean
@@ -25,7 +26,7 @@ def build_distiller(
         network = ResidualNetwork(target_size, config, dtype=dtype, device=device)
         return FrozenNetwork(network) if frozen else network
     if config.distiller == "mean":
-        exact = torch.float64 if dtype == torch.float64 else torch.float32
+        exact = exact_type(dtype)
         return RunningMean(
             target_size,
             ridge=config.ridge,

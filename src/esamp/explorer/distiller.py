@@ -11,6 +11,9 @@ from torch import Tensor
 from esamp.decoding.slots import State
 from esamp.explorer.bank import Piece
 
+NOTHING = 1e-30
+"""The number of rows of a group that has seen none: it can be divided by, and is lost in the first sum."""
+
 
 @dataclass(frozen=True)
 class Past:
@@ -19,7 +22,7 @@ class Past:
     mean: Tensor
     """`[G, 1, d]`: zeros before the first"""
     count: Tensor
-    """`[G, 1]`: how many; a tiny number before the first, so that nothing is divided by zero"""
+    """`[G, 1]`: how many; `NOTHING` before the first"""
 
     def of(self, piece: Piece) -> "Past":
         """Of some groups."""

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from esamp.decoding.layout import RowLayout
+from esamp.decoding.precision import exact_type
 from esamp.decoding.slots import FreeSlots, State
 from esamp.explorer.actions import ActionMemory
 from esamp.explorer.bank import WORKSPACE, PackedBank
@@ -57,7 +58,7 @@ class Explorer:
         """
         self.config, self.full = config, full
         dtype = DTYPES[config.dtype]
-        self.exact = torch.float64 if dtype == torch.float64 else torch.float32
+        self.exact = exact_type(dtype)
         self.distiller: Distiller | None = None
         self.means: SampleMeans | None = None
         if config.signal == "contrast":

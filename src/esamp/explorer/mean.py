@@ -4,11 +4,8 @@ import torch
 from torch import Tensor
 
 from esamp.decoding.slots import State
-from esamp.explorer.distiller import Distiller, Past, Prediction, TrainingBatch
+from esamp.explorer.distiller import NOTHING, Distiller, Past, Prediction, TrainingBatch
 from esamp.explorer.rls import CONSTANT
-
-NOTHING = 1e-30
-"""A count of nothing, by which a sum of nothing can be divided."""
 
 
 class RunningMean(Distiller):

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from esamp.decoding.precision import exact_type
 from esamp.decoding.slots import State
 from esamp.explorer.config import ESampConfig
 from esamp.explorer.distiller import Distiller, Past, Prediction, TrainingBatch
@@ -40,7 +41,7 @@ class ResidualNetwork(Distiller):
     ) -> None:
         """`size` d of source and target; width, depth, block, lr, eps, clip, loss and seed come from `config`."""
         self.size, self.config, self.dtype, self.device = size, config, dtype, device
-        self.exact = torch.float64 if dtype == torch.float64 else torch.float32
+        self.exact = exact_type(dtype)
         self.inward = INWARD[config.block]
         self._share = torch.tensor([1 - BETA1, 1 - BETA2], dtype=self.exact).to(device)
         """what Adam's two moments take of a step"""

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from esamp.decoding.precision import exact_type, widest_type
 from esamp.decoding.slots import State
 from esamp.explorer.distiller import Distiller, Past, Prediction, TrainingBatch
 
@@ -53,8 +54,8 @@ class RecursiveLeastSquares(Distiller):
 
         `dtype` is that of W, the wide part. Without `gate`, confidence is not computed and 1 everywhere.
         """
-        self.exact = torch.float64 if dtype == torch.float64 else torch.float32
-        self.sums = torch.float32 if torch.device(device).type == "mps" else torch.float64
+        self.exact = exact_type(dtype)
+        self.sums = widest_type(device)
         self.projected = 0 < features < source_size
         self.source_size, self.size = source_size, (features if self.projected else source_size) + 1
         self.target_size = target_size

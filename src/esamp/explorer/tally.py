@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from esamp.decoding.layout import RowLayout
+from esamp.decoding.precision import widest_type
 from esamp.decoding.telemetry import Summary, summarise
-from esamp.explorer.distiller import Past
+from esamp.explorer.distiller import NOTHING, Past
 
 BASIC = ("rows", "rows_steered", "residual", "variance")
 """Fields that are added up over rows at every step, in this order."""
@@ -15,8 +16,6 @@ FULL = (*BASIC, "error_norm", "kl", "kl_rows", "cos_token", "cos_rows")
 """With full telemetry."""
 COUNTS = ("steps", "updates", "resets")
 """Fields that are counted by group and step."""
-NOTHING = 1e-30
-"""The number of rows of a group that has seen none: it can be divided by, and is lost in the first sum."""
 
 
 class Tally:
@@ -29,7 +28,7 @@ class Tally:
     def __init__(self, slots: int, size: int, exact: torch.dtype, device: torch.device | str, *, full: bool) -> None:
         """Zeros for `slots` slots and targets of `size` d; `exact` is float32 or float64."""
         self.fields, self._size = FULL if full else BASIC, size
-        wide = torch.float32 if torch.device(device).type == "mps" else torch.float64
+        wide = widest_type(device)
         with torch.inference_mode(False):  # such tensors could never be written to outside of that mode
             self._fresh = torch.zeros(size + len(self.fields), dtype=exact, device=device)
             self._fresh[size] = NOTHING
@@ -70,7 +69,7 @@ class Tally:
 
     def past(self, layout: RowLayout) -> Past:
         """The targets that the layout's groups have seen."""
-        sums = self._rows(self._sums, layout)
+        sums = layout.of_slots(self._sums)
         count = sums[:, self._size : self._size + 1]
         return Past((sums[:, : self._size] / count).unsqueeze(1), count)
 
@@ -89,8 +88,8 @@ class Tally:
         if self._ones is None or self._ones.shape != (layout.groups, 1, layout.lanes):
             self._ones = rows.new_ones(layout.groups, 1, layout.lanes)  # made anew when the batch changes its shape
         if len(layout.runs) == 1:
-            self._rows(self._sums, layout).unsqueeze(1).baddbmm_(self._ones, rows)
-            self._rows(self._counts, layout)[:, : counts.shape[1]].add_(counts)
+            layout.of_slots(self._sums).unsqueeze(1).baddbmm_(self._ones, rows)
+            layout.of_slots(self._counts)[:, : counts.shape[1]].add_(counts)
         else:
             self._sums.index_add_(0, layout.slots, torch.bmm(self._ones, rows).squeeze(1))
             columns = self._counts[:, : counts.shape[1]]
@@ -98,23 +97,19 @@ class Tally:
 
     def report(self, slot: int | None) -> Callable[[], Mapping[str, float]]:
         """`Summary` of one slot, or of all groups there ever were: taken now, read from the device when called."""
-        found = self._of(slot) if slot is not None else self._retired + self._of(slice(None)).sum(0)
-        return lambda: self._summary(found.tolist()).as_dict()
+        found = self._total(slot)
+        return lambda: self._summary(found).as_dict()
 
     def summary(self, slot: int | None = None) -> Summary:
         """The same at once. Waits for the device."""
-        found = self._of(slot) if slot is not None else self._retired + self._of(slice(None)).sum(0)
-        return self._summary(found.tolist())
+        return self._summary(self._total(slot))
 
-    def _summary(self, numbers: list[float]) -> Summary:
-        return summarise(dict(zip((*self.fields, *COUNTS), numbers, strict=True)))
+    def _total(self, slot: int | None) -> Tensor:
+        return self._retired + self._of(slice(None)).sum(0) if slot is None else self._of(slot)
+
+    def _summary(self, total: Tensor) -> Summary:
+        return summarise(dict(zip((*self.fields, *COUNTS), total.tolist(), strict=True)))
 
     def _of(self, slots: int | slice) -> Tensor:
         fields = self._sums[slots, self._size :].to(self._counts.dtype) - self._none
         return torch.cat([fields, self._counts[slots]], dim=-1)
-
-    def _rows(self, table: Tensor, layout: RowLayout) -> Tensor:
-        """The rows of the layout's groups: a view where their slots are neighbours."""
-        if len(layout.runs) == 1:
-            return table.narrow(0, layout.runs[0].slot, layout.groups)
-        return table.index_select(0, layout.slots)

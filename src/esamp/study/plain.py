@@ -46,7 +46,7 @@ def sampler(arm: Arm) -> Sampling:
 
 def setting(arm: Arm, knob: Knob) -> float:
     """The arm's value of a setting."""
-    return float(getattr(sampler(arm), knob))
+    return float(sampler(arm).model_dump()[knob])
 
 
 def but(arm: Arm, knob: Knob) -> Mapping[str, object]:

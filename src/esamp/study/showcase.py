@@ -1,7 +1,7 @@
 """The demonstration on a chat model: the same open-ended prompts with plain sampling, top-p and ESamp."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,7 +69,7 @@ class Outcome:
 
     def mean(self, name: str) -> float:
         """Mean over prompts of one of the `TextScores`; NaN where it was not measured for any of them."""
-        values = [value for score in self.scores if np.isfinite(value := getattr(score, name))]
+        values = [value for score in self.scores if np.isfinite(value := asdict(score)[name])]
         return float(np.mean(values)) if values else float("nan")
 
 

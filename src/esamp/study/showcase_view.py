@@ -129,7 +129,7 @@ def _numbers(outcome: Outcome, outcomes: Sequence[Outcome]) -> dict[str, object]
         "sampling": outcome.completions[0].request.own_sampling.model_dump(exclude_defaults=True),
         "options": None if outcome.arm.options is None else outcome.arm.options.model_dump(exclude_unset=True),
         "perplexity": [_finite(math.exp(value)) for value in outcome.nll],
-        **{name: [_finite(getattr(score, name)) for score in outcome.scores] for name in asdict(outcome.scores[0])},
+        **{name: [_finite(score[name]) for score in map(asdict, outcome.scores)] for name in asdict(outcome.scores[0])},
         "tokens": outcome.tokens,
         "seconds": sum({completion.seconds for completion in outcome.completions}),
         "samples": [[sample.text for sample in completion.samples] for completion in outcome.completions],
