@@ -33,7 +33,7 @@ POINTERS = {
         "gradient",
     ),
     "*i64": ("slots", "place", "cell_rows"),
-    "*i1": ("live", "flags", "occupied", "asked", "lived", "steered", "reports"),
+    "*i1": ("live", "flags", "occupied", "active", "lived", "steered", "reports"),
     "*i32": ("arrived",),
     "*fp64": ("gram", "counts"),
     "fp32": ("beta", "half", "steepness", "clip", "lr", "eps"),

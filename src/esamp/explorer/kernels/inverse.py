@@ -25,9 +25,9 @@ def gram_of(
     for lane in range(until):
         cell = group * lanes + lane
         row = tl.load(cell_rows + cell)
-        taught = (tl.load(lived + cell) != 0) & (tl.load(live + row * live_stride) != 0)
-        z = tl.where(taught, tl.load(kept + cell * M + feature), 0.0).to(tl.float64)
-        constant = tl.where(taught, CONSTANT, 0.0).to(tl.float64)
+        learned = (tl.load(lived + cell) != 0) & (tl.load(live + row * live_stride) != 0)
+        z = tl.where(learned, tl.load(kept + cell * M + feature), 0.0).to(tl.float64)
+        constant = tl.where(learned, CONSTANT, 0.0).to(tl.float64)
         a += z[:, None] * z[None, :]
         border += constant * z
         corner += constant * constant

@@ -12,7 +12,7 @@ from esamp.explorer.kernels.parts import is_last, product, rows_of, states_of
 
 
 @triton.jit
-def rows_taught(lived, live, live_stride, cell, row, exists):
+def rows_learned(lived, live, live_stride, cell, row, exists):
     """Which rows are learned from `[ROWS]`: those that lived when the step was proposed and still count."""
     still = tl.load(live + row * live_stride, mask=exists, other=0) != 0
     return exists & still & (tl.load(lived + cell, mask=exists, other=0) != 0)
@@ -20,22 +20,22 @@ def rows_taught(lived, live, live_stride, cell, row, exists):
 
 @triton.jit
 def count_rows(
-    asked, lived, steered, missed, varied, live, live_stride, cell_rows, occupied, group, lanes,
+    active, lived, steered, missed, varied, live, live_stride, cell_rows, occupied, group, lanes,
     HOLES: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """Of a group: rows asked, live and learned from, of the last those steered, and what they missed and varied."""
-    askers, livers, learned, moved = 0, 0, 0, 0
+    """Of a group: how many rows are active, live, learned from and steered, and sums of the two squared distances."""
+    active_rows, live_rows, learned, moved = 0, 0, 0, 0
     errors, distances = 0.0, 0.0
     for first in range(0, lanes, ROWS):
         cell, _, row, exists = rows_of(cell_rows, occupied, group, first, lanes, HOLES, ROWS)
-        rows = rows_taught(lived, live, live_stride, cell, row, exists)
-        askers += tl.sum(tl.load(asked + cell, mask=exists, other=0).to(tl.int32), 0)
-        livers += tl.sum(tl.load(lived + cell, mask=exists, other=0).to(tl.int32), 0)
+        rows = rows_learned(lived, live, live_stride, cell, row, exists)
+        active_rows += tl.sum(tl.load(active + cell, mask=exists, other=0).to(tl.int32), 0)
+        live_rows += tl.sum(tl.load(lived + cell, mask=exists, other=0).to(tl.int32), 0)
         learned += tl.sum(rows.to(tl.int32), 0)
         moved += tl.sum(tl.load(steered + cell, mask=rows, other=0).to(tl.int32), 0)
         errors += tl.sum(tl.load(missed + cell, mask=rows, other=0.0), 0)
         distances += tl.sum(tl.load(varied + cell, mask=rows, other=0.0), 0)
-    return askers, livers, learned, moved, errors, distances
+    return active_rows, live_rows, learned, moved, errors, distances
 
 
 @triton.jit
@@ -49,7 +49,7 @@ def slopes(
         within = column < size
         for first in range(0, lanes, ROWS):
             cell, inside, row, exists = rows_of(cell_rows, occupied, group, first, lanes, HOLES, ROWS)
-            rows = rows_taught(lived, live, live_stride, cell, row, exists)
+            rows = rows_learned(lived, live, live_stride, cell, row, exists)
             mask = rows[:, None] & within[None, :]
             at = cell[:, None] * size + column[None, :]
             target = states_of(deep, row, column, mask, stride).to(tl.float32)
@@ -58,15 +58,15 @@ def slopes(
 
 
 @triton.jit
-def add_fields(sums, counts, taught, moved, errors, distances, broken):
+def add_fields(sums, counts, learned, moved, errors, distances, broken):
     """Add a step to a group's fields in the tally: ``rows, rows_steered, residual, variance`` and its counts."""
     rows = tl.load(sums)
     known = (rows > 0.5).to(tl.float32)  # a group's first step explains nothing
-    tl.store(sums, rows + taught)
+    tl.store(sums, rows + learned)
     tl.store(sums + 1, tl.load(sums + 1) + moved)
     tl.store(sums + 2, tl.load(sums + 2) + errors * known)
     tl.store(sums + 3, tl.load(sums + 3) + distances * known)
-    if taught > 0:
+    if learned > 0:
         tl.store(counts, tl.load(counts) + 1)
         tl.store(counts + 1, tl.load(counts + 1) + 1)
     if broken:
@@ -85,7 +85,7 @@ def add_targets(
         total = tl.zeros([WIDTH], dtype=tl.float32)
         for first in range(0, lanes, ROWS):
             cell, _, row, exists = rows_of(cell_rows, occupied, group, first, lanes, HOLES, ROWS)
-            rows = rows_taught(lived, live, live_stride, cell, row, exists)
+            rows = rows_learned(lived, live, live_stride, cell, row, exists)
             mask = rows[:, None] & within[None, :]
             total += tl.sum(states_of(deep, row, column, mask, stride).to(tl.float32), 0)
         tl.store(sums + column, tl.load(sums + column, mask=within, other=0.0) + total, mask=within)
@@ -137,7 +137,7 @@ def regress(
     feature = tl.arange(0, M)
     for first in range(0, lanes, ROWS):
         cell, _, row, exists = rows_of(cell_rows, occupied, group, first, lanes, HOLES, ROWS)
-        rows = rows_taught(lived, live, live_stride, cell, row, exists)
+        rows = rows_learned(lived, live, live_stride, cell, row, exists)
         until = tl.minimum(first + ROWS, lanes)
         a, border, corner = gram_of(
             gram, kept, lived, live, live_stride, cell_rows, group, lanes, until, features, M, CONSTANT,
@@ -157,11 +157,11 @@ def regress(
 
 @triton.jit
 def finish(
-    seen, gram, kept, lived, live, live_stride, cell_rows, group, lanes, features, taught, broken,
+    seen, gram, kept, lived, live, live_stride, cell_rows, group, lanes, features, learned, broken,
     M: tl.constexpr, GATE: tl.constexpr, CONSTANT: tl.constexpr, RIDGE: tl.constexpr,
 ):  # fmt: skip
     """Store A, once no other program of the group needs the old one; lambda I and no S where the slot is reset."""
-    if taught > 0:
+    if learned > 0:
         a, border, corner = gram_of(
             gram, kept, lived, live, live_stride, cell_rows, group, lanes, lanes, features, M, CONSTANT,
         )  # fmt: skip
@@ -174,7 +174,8 @@ def finish(
 
 @triton.jit(do_not_specialize=["lanes", "features", "tiles", "blocks"])
 def learn(
-    deep, live, kept, value, slope, reports, asked, lived, steered, missed, varied, arrived, slots, cell_rows, occupied,
+    deep, live, kept, value, slope, reports,
+    active, lived, steered, missed, varied, arrived, slots, cell_rows, occupied,
     bank, gram, tally, counts,
     lanes, size, features, deep_stride, live_stride, bank_stride, gram_stride, tally_stride, count_stride,
     weights_at, seen_at, gram_at, steepness, tiles, blocks,
@@ -185,30 +186,30 @@ def learn(
     group, block = tl.program_id(0), tl.program_id(1)
     slot = tl.load(slots + group)
     sums, state, matrix = tally + slot * tally_stride, bank + slot * bank_stride, gram + slot * gram_stride + gram_at
-    askers, livers, taught, moved, errors, distances = count_rows(
-        asked, lived, steered, missed, varied, live, live_stride, cell_rows, occupied, group, lanes, HOLES, ROWS
+    active_rows, live_rows, learned, moved, errors, distances = count_rows(
+        active, lived, steered, missed, varied, live, live_stride, cell_rows, occupied, group, lanes, HOLES, ROWS
     )
-    broken = (askers > 0) & (livers == 0)
+    broken = (active_rows > 0) & (live_rows == 0)
     if VALUE:
-        broken = askers > livers  # a network adds up what it kept of each row
+        broken = active_rows > live_rows  # a network adds up what it kept of each row
         if block == 0:
-            tl.store(reports + group, taught > 0)
+            tl.store(reports + group, learned > 0)
             tl.store(reports + tl.num_programs(0) + group, broken)
         slopes(
             deep, value, slope, lived, live, live_stride, cell_rows, occupied, group, lanes, block * tiles, tiles,
-            size, deep_stride, steepness / tl.maximum(taught, 1), HOLES, ROWS, WIDTH,
+            size, deep_stride, steepness / tl.maximum(learned, 1), HOLES, ROWS, WIDTH,
         )  # fmt: skip
     elif M == 0:
-        broken = broken & (askers < 0)  # sums of finite numbers stay finite
+        broken = broken & (active_rows < 0)  # sums of finite numbers stay finite
     if block == 0:
-        add_fields(sums + size, counts + slot * count_stride, taught, moved, errors, distances, broken)
-    if taught > 0:
+        add_fields(sums + size, counts + slot * count_stride, learned, moved, errors, distances, broken)
+    if learned > 0:
         add_targets(
             deep, sums, lived, live, live_stride, cell_rows, occupied, group, lanes, block * tiles, tiles,
             size, deep_stride, HOLES, ROWS, WIDTH,
         )  # fmt: skip
     if M > 0:
-        if taught > 0:
+        if learned > 0:
             regress(
                 deep, live, kept, lived, state, matrix, cell_rows, occupied, block, group, lanes, size, features,
                 deep_stride, live_stride, weights_at, seen_at, tiles, M, GATE, HOLES, ROWS, WIDTH, CONSTANT, RIDGE,
@@ -218,5 +219,5 @@ def learn(
         if is_last(arrived + group, blocks):
             finish(
                 state + seen_at, matrix, kept, lived, live, live_stride, cell_rows, group, lanes, features,
-                taught, broken, M, GATE, CONSTANT, RIDGE,
+                learned, broken, M, GATE, CONSTANT, RIDGE,
             )  # fmt: skip

@@ -50,7 +50,7 @@ def predicted(z, weights, column, within, features, size, M: tl.constexpr, CONST
 
 @triton.jit
 def decide(
-    partials, numbers, flags, cells, cell, inside, exists, asked, confidence, seen, blocks,
+    partials, numbers, flags, cells, cell, inside, exists, active, confidence, seen, blocks,
     MEAN: tl.constexpr, GATE: tl.constexpr, STEERS: tl.constexpr, NARROW: tl.constexpr,
     ROWS: tl.constexpr, TINY: tl.constexpr,
 ):  # fmt: skip
@@ -73,7 +73,7 @@ def decide(
         varied = missed
     elif GATE:
         reach = missed * confidence
-    live = asked & (reach < float("inf"))
+    live = active & (reach < float("inf"))
     steered = live & (reach > TINY)
     if NARROW:
         steered = steered & (beyond == 0)
@@ -81,7 +81,7 @@ def decide(
         steered = steered & (reach != reach)
     tl.store(numbers + cell, missed, mask=inside)
     tl.store(numbers + cells + cell, varied, mask=inside)
-    tl.store(flags + cell, asked, mask=inside)
+    tl.store(flags + cell, active, mask=inside)
     tl.store(flags + cells + cell, live, mask=inside)
     tl.store(flags + 2 * cells + cell, steered, mask=inside)
     return steered
@@ -141,7 +141,7 @@ def propose_group(
     parts = tl.cdiv(lanes, ROWS)
     group = unit // parts
     cell, inside, row, exists = rows_of(cell_rows, occupied, group, unit % parts * ROWS, lanes, HOLES, ROWS)
-    asked = exists & (tl.load(live + row * live_stride, mask=exists, other=0) != 0)
+    active = exists & (tl.load(live + row * live_stride, mask=exists, other=0) != 0)
     slot = tl.load(slots + group)
     sums, state = tally + slot * tally_stride, bank + slot * bank_stride
     count = tl.load(sums + size)
@@ -166,7 +166,7 @@ def propose_group(
     if is_last(arrived + unit, blocks):
         known = (count > 0.5).to(tl.float32)
         steered = decide(
-            own, numbers, flags, groups * lanes, cell, inside, exists, asked, confidence, known, blocks,
+            own, numbers, flags, groups * lanes, cell, inside, exists, active, confidence, known, blocks,
             M == 0 and not VALUE, GATE, STEERS, NARROW, ROWS, TINY,
         )  # fmt: skip
         if STEERS:
