@@ -28,7 +28,7 @@ os.environ |= {
 import torch  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 
-from scripted_server import Scripted  # noqa: E402
+from support.scripted_server import Scripted  # noqa: E402
 
 settings.register_profile(
     "reproducible", derandomize=True, database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow]

@@ -12,10 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, LogitsProcessor, PreTrainedModel
 
-import ablation_reference as plain
 import esamp
-import reference
-from distilling import fresh, learn, named_matrices, predict
 from esamp.decoding.layout import RowLayout
 from esamp.decoding.step import Combined, DecodeStep, Rows
 from esamp.engines.base import Request, check_active
@@ -30,8 +27,11 @@ from esamp.methods.esamp_noise import normals
 from esamp.methods.rarity import Rarity
 from esamp.models import embedded_path
 from esamp.sampling import Sampling
-from hf_models import small
-from rows import plain_rows
+from support import ablation_reference as plain
+from support import reference
+from support.distilling import fresh, learn, named_matrices, predict
+from support.hf_models import small
+from support.rows import plain_rows
 
 D, V = 8, 13
 SHAPE = ModelShape(D, {1: D, 2: D}, 4, torch.device("cpu"), vocabulary=V)

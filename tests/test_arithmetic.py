@@ -11,7 +11,14 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from draws import (
+from esamp.decoding.randomness import per_group, uniform
+from esamp.engines.base import Request
+from esamp.engines.hf import HFEngine
+from esamp.errors import OptionError
+from esamp.methods import registry
+from esamp.methods.arithmetic import Arithmetic, ArithmeticOptions, first_codes, van_der_corput
+from esamp.sampling import Sampling
+from support.draws import (
     SHAPE,
     Row,
     Text,
@@ -26,13 +33,6 @@ from draws import (
     step_of,
     table,
 )
-from esamp.decoding.randomness import per_group, uniform
-from esamp.engines.base import Request
-from esamp.engines.hf import HFEngine
-from esamp.errors import OptionError
-from esamp.methods import registry
-from esamp.methods.arithmetic import Arithmetic, ArithmeticOptions, first_codes, van_der_corput
-from esamp.sampling import Sampling
 
 TREE = table(
     {

@@ -24,7 +24,7 @@ from esamp.methods.base import Need
 from esamp.methods.beams import BeamMethod, Beams, Hypotheses
 from esamp.methods.diverse_beam import DiverseBeam, DiverseBeamOptions
 from esamp.methods.stochastic_beam import CHILD, ROOT, StochasticBeam, StochasticBeamOptions, conditioned
-from hf_models import COMMON, EOS, PAD, VOCAB, small, small_tokenizer
+from support.hf_models import COMMON, EOS, PAD, VOCAB, small, small_tokenizer
 
 END = 0
 """The token that ends a text of the chains below."""

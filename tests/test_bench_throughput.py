@@ -19,7 +19,7 @@ from esamp.errors import InactiveMethodError, InputError, OptionError
 from esamp.methods import registry
 from esamp.metrics.intervals import Interval
 from esamp.models import EMBEDDED, resolve, shapes
-from tiny_shape import TINY_SHAPE
+from support.tiny_shape import TINY_SHAPE
 
 Output = pytest.CaptureFixture[str]
 

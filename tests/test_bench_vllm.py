@@ -14,7 +14,7 @@ from esamp.errors import EsampError, InactiveMethodError, UnsupportedError
 from esamp.explorer.config import ESampConfig
 from esamp.methods import registry
 from esamp.models import embedded_path, shapes
-from tiny_shape import TINY_SHAPE
+from support.tiny_shape import TINY_SHAPE
 
 Output = pytest.CaptureFixture[str]
 OURS = Arm("esamp", "esamp", ESampConfig(features=16))

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from esamp.cli import main
+from esamp.compare import view as compare_view
+from esamp.compare.compare import Arm, Comparison, Result
 from esamp.engines.base import Completion, Request, Sample
 from esamp.methods import registry
 from esamp.sampling import Sampling
-from esamp.study import compare_view
-from esamp.study.compare import Arm, Comparison, Result
 from esamp.tasks.base import Grade
 from esamp.tasks.countdown import Countdown
 
@@ -212,7 +212,7 @@ def test_options_of_methods_that_can_be_combined_have_different_names() -> None:
 def test_pages_escape_what_models_write(tmp_path: Path) -> None:
     hostile = "</script><script>alert(1)</script><img src=x onerror=alert(1)>"
     found = Comparison((hostile,), 1, Sampling(), ((Result(Arm(hostile, "vanilla"), completion(hostile)),),))
-    from esamp.study.report import render
+    from esamp.report.pages import render
 
     text = render(compare_view.page(found, footer=hostile))
     assert "<img" not in text

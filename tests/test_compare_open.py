@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from chat_models import save_chat_model
+from esamp.analysis.texts import TextScores
 from esamp.cli import main
+from esamp.compare import view as compare_view
+from esamp.compare.compare import Arm, Comparison, Result
 from esamp.engines.base import Completion, Request, Sample
+from esamp.report.pages import Summary
 from esamp.sampling import Sampling
-from esamp.study import compare_view
-from esamp.study.compare import Arm, Comparison, Result
-from esamp.study.report import Summary
-from esamp.study.texts import TextScores
 from esamp.tasks.base import Grade
+from support.chat_models import save_chat_model
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page as Tab

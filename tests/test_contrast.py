@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from contrast_reference import Loops
 from esamp.decoding.layout import RowLayout
 from esamp.explorer.config import ESampConfig
 from esamp.explorer.contrast import SampleMeans
 from esamp.explorer.explorer import Explorer
 from esamp.explorer.record import StepRecord
+from support.contrast_reference import Loops
 
 D = 5
 

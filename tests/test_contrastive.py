@@ -34,7 +34,7 @@ from esamp.methods.base import ModelShape
 from esamp.methods.contrastive import Contrastive, ContrastiveOptions
 from esamp.models import embedded_amateur_path, embedded_path
 from esamp.sampling import Sampling
-from hf_models import EOS, PAD, VOCAB, small
+from support.hf_models import EOS, PAD, VOCAB, small
 
 PROMPT = "Numbers 3 5 8 9 target 24"
 OTHER = "Numbers 1 2 7 11 4 target 30"

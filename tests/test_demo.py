@@ -12,16 +12,17 @@ import numpy as np
 import pytest
 import torch
 
-from chat_models import save_chat_model
+from esamp.analysis.texts import TextMeter, TextScores
+from esamp.analysis.topics import DEMO_PROMPTS, OTHER_PROMPTS
 from esamp.cli import main
 from esamp.cli.samples import clipped, console_for
+from esamp.compare import chat_demo as showcase
+from esamp.compare import chat_demo_view as showcase_view
+from esamp.compare.chat_demo import ARMS, DEFAULT, Outcome
 from esamp.engines.base import Completion, Request, Sample, TokenTrace
 from esamp.engines.hf import HFEngine
 from esamp.models import SMOLLM2
-from esamp.study import showcase, showcase_view
-from esamp.study.showcase import ARMS, DEFAULT, Outcome
-from esamp.study.texts import TextMeter, TextScores
-from esamp.study.topics import DEMO_PROMPTS, OTHER_PROMPTS
+from support.chat_models import save_chat_model
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page as Tab

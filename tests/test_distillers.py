@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-import reference
-from distilling import fresh, learn, named_matrices, predict
 from esamp.decoding.slots import State
 from esamp.explorer.config import ESampConfig
 from esamp.explorer.mean import RunningMean
 from esamp.explorer.mlp import ResidualNetwork
 from esamp.explorer.rls import RecursiveLeastSquares
+from support import reference
+from support.distilling import fresh, learn, named_matrices, predict
 
 SOURCE, TARGET = 12, 7
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 6e-2}

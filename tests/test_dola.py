@@ -23,8 +23,8 @@ from esamp.methods import registry
 from esamp.methods.base import ModelShape
 from esamp.methods.dola import DoLa, DoLaOptions, candidates
 from esamp.sampling import Sampling
-from hf_models import AFTER_HEAD, EOS, PAD, small
-from rows import plain_rows
+from support.hf_models import AFTER_HEAD, EOS, PAD, small
+from support.rows import plain_rows
 
 PROMPT = "Numbers 3 5 8 9 target 24"
 V = 4

@@ -9,9 +9,6 @@ import pytest
 import torch
 from torch import Tensor
 
-import reference
-from applicable import applicable
-from distilling import MIXES, named_matrices
 from esamp.decoding.layout import RowLayout
 from esamp.explorer.bank import WORKSPACE
 from esamp.explorer.config import ESampConfig
@@ -19,6 +16,9 @@ from esamp.explorer.explorer import Explorer
 from esamp.explorer.mlp import ResidualNetwork
 from esamp.explorer.record import StepRecord
 from esamp.explorer.rls import RecursiveLeastSquares
+from support import reference
+from support.applicable import applicable
+from support.distilling import MIXES, named_matrices
 
 S, D, V = 9, 6, 10
 NOTHING = 1e-25

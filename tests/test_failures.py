@@ -14,6 +14,7 @@ pytest.importorskip("openai", reason="the official client is not installed: pip 
 from rich.console import Console
 
 from esamp import cli
+from esamp.analysis.load import load
 from esamp.cli import main
 from esamp.cli.bars import MeasureBar, StudyBars
 from esamp.engines.base import Completion, Failure, Outcome, Request
@@ -26,10 +27,9 @@ from esamp.runs.output import OutputFile
 from esamp.sampling import Sampling
 from esamp.search.base import answer, outcomes
 from esamp.study import config
-from esamp.study.load import load
 from esamp.study.run import load_tasks, states
 from esamp.study.store import Store
-from scripted_server import Reply, Scripted, completion
+from support.scripted_server import Reply, Scripted, completion
 
 KEY = "sk-known-to-one-server"
 Output = pytest.CaptureFixture[str]

@@ -13,15 +13,15 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from torch import Tensor
 
-import rivals_reference as reference
 from esamp.decoding.step import Rows
 from esamp.engines.vllm.params import RequestOptions
 from esamp.errors import OptionError
 from esamp.methods import registry
 from esamp.methods.base import DecodeMethod, Draw, Filter, Method, ModelShape
 from esamp.sampling import Sampling
-from rivals_reference import DROPPED, Change, Place, Row, kept
-from rows import plain_rows
+from support import rivals_reference as reference
+from support.rivals_reference import DROPPED, Change, Place, Row, kept
+from support.rows import plain_rows
 
 NEWLINE, END = 3, 4
 SHAPE = ModelShape(8, {}, 2, torch.device("cpu"), vocabulary=6, line_breaks=lambda: (NEWLINE,))

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-import reference
 from esamp.decoding.logits import keeps_tokens, rescore_survivors, sound_rows
 from esamp.explorer import fusion
+from support import reference
 
 R, D, V = 5, 6, 11
 STEERED = torch.tensor([True, False, True, True, False])

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 import esamp
-from distilling import named_matrices
 from esamp import ESampConfig, Run
 from esamp.decoding.step import DecodeStep, Steering
 from esamp.engines.hf.head import probe
-from hf_models import AFTER_HEAD, ARCHITECTURES, PAD, count_hooks, small
-from hf_reference import Network, Ridge, after_layer, reconstruct, states_alone
+from support.distilling import named_matrices
+from support.hf_models import AFTER_HEAD, ARCHITECTURES, PAD, count_hooks, small
+from support.hf_reference import Network, Ridge, after_layer, reconstruct, states_alone
 
 PROMPTS = torch.tensor([[5, 6, 7, 8, 9], [10, 11, 12, 13, 14]])
 LENGTH, SAMPLES, TOKENS = PROMPTS.shape[1], 3, 8

@@ -12,7 +12,7 @@ from esamp import Completion, ESampConfig, HFEngine, Request, Sampling
 from esamp.engines.base import check_active
 from esamp.engines.hf.processors import RepetitionPenalty, SeededSampler
 from esamp.errors import EsampError, InputError, OptionError, UnsupportedError
-from hf_models import EOS, PAD, small, small_tokenizer
+from support.hf_models import EOS, PAD, small, small_tokenizer
 
 SHORT = Sampling(max_tokens=10)
 OPTIONS = {

@@ -22,7 +22,7 @@ import esamp
 from esamp import ESampConfig, Run
 from esamp.engines.hf import InactiveMethodWarning
 from esamp.errors import OptionError
-from hf_models import EOS, PAD, small
+from support.hf_models import EOS, PAD, small
 
 PROMPTS = torch.tensor([[5, 6, 7, 8, 9], [10, 11, 12, 13, 14]])
 SAMPLES, TOKENS, ROWS = 3, 8, 6

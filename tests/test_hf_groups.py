@@ -13,7 +13,7 @@ import esamp
 from esamp import ESampConfig, Run
 from esamp.engines.hf import EndingsWarning, GroupingWarning
 from esamp.errors import InputError
-from hf_models import EOS, PAD, small, small_tokenizer
+from support.hf_models import EOS, PAD, small, small_tokenizer
 
 A, B, C = (torch.tensor([[start, start + 1, start + 2, start + 3]]) for start in (5, 20, 40))
 STRONG = ESampConfig(beta=4)

@@ -23,7 +23,7 @@ from esamp.engines.hf.endings import Endings
 from esamp.engines.hf.prompt import find_cache, holds_tokens
 from esamp.engines.hf.streams import Pass, Streams
 from esamp.errors import InputError, OptionError, UnsupportedError
-from hf_models import EOS, PAD, count_hooks, small
+from support.hf_models import EOS, PAD, count_hooks, small
 
 A, B = (torch.tensor([[start, start + 1, start + 2, start + 3, start + 4]]) for start in (5, 20))
 STRONG = ESampConfig(beta=4)

@@ -13,8 +13,8 @@ import esamp
 from esamp import ESampConfig, Run
 from esamp.errors import EsampError, InputError, OptionError, UnsupportedError
 from esamp.methods.vanilla import VanillaOptions
-from hf_models import AFTER_HEAD, PAD, VOCAB, count_hooks, small
-from hf_reference import Ridge, reconstruct
+from support.hf_models import AFTER_HEAD, PAD, VOCAB, count_hooks, small
+from support.hf_reference import Ridge, reconstruct
 
 PROMPT = torch.tensor([[5, 6, 7, 8, 9, 5, 6, 7, 8]])
 both_calls = pytest.mark.parametrize("own_call", [False, True], ids=["model.generate", "run.generate"])

@@ -9,8 +9,8 @@ from esamp.engines.base import Request, Sample
 from esamp.engines.hf import HFEngine, score
 from esamp.errors import UnsupportedError
 from esamp.sampling import Sampling
-from hf_reference import likelihood
-from scripted import ScriptedEngine
+from support.hf_reference import likelihood
+from support.scripted import ScriptedEngine
 
 PROMPT = "Numbers 3 5 8 9 target 24"
 

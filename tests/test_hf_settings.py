@@ -15,7 +15,7 @@ from esamp import ESampConfig, HFEngine, Request, Sampling
 from esamp.engines.hf import decoding
 from esamp.engines.hf.settings import NEUTRAL, generate_settings, neutral_settings
 from esamp.engines.text import decode, end, pieces
-from hf_models import EOS, PAD, small, small_tokenizer
+from support.hf_models import EOS, PAD, small, small_tokenizer
 
 PROMPT = "Hello"
 FOREIGN: Mapping[str, Any] = dict(

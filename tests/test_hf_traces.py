@@ -8,11 +8,11 @@ import torch
 from numpy.typing import NDArray
 
 import esamp
-import reference
 from esamp import Completion, ESampConfig, HFEngine, Request, Sampling
 from esamp.engines import registry
 from esamp.errors import UnsupportedError
-from hf_models import small, small_tokenizer
+from support import reference
+from support.hf_models import small, small_tokenizer
 
 LENGTH = 12
 OPTIONS: dict[str, ESampConfig | None] = {

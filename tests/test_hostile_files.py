@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from esamp.analysis.part import count
 from esamp.cli import main
 from esamp.errors import InputError
+from esamp.report.markdown import cell, markdown_table
 from esamp.study import config
 from esamp.study.grid import cells
-from esamp.study.markdown import cell, markdown_table
 from esamp.study.measured import Measured, Scored
-from esamp.study.part import count
 from esamp.study.run import load_tasks, run
 from esamp.study.store import Store
-from judges import finished
+from support.judges import finished
 
 Output = pytest.CaptureFixture[str]
 Edit = Callable[[dict[str, Any]], object]

@@ -20,7 +20,7 @@ from esamp.engines.openai.keys import redacted
 from esamp.errors import EsampError, InputError, UnansweredError
 from esamp.methods import registry
 from esamp.sampling import Sampling
-from scripted_server import Raw, Scripted, completion
+from support.scripted_server import Raw, Scripted, completion
 
 KEY = "sk-proj-" + "0123456789abcdef" * 6
 Start = Callable[..., OpenAIEngine]

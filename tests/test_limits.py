@@ -9,9 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-import contrast_reference
-import reference
 from esamp.explorer import fusion
+from support import contrast_reference, reference
 
 INF = float("inf")
 

@@ -9,8 +9,6 @@ import pytest
 import torch
 from torch import Tensor
 
-import reference
-from applicable import applicable
 from esamp.decoding.layout import RowLayout
 from esamp.decoding.step import Combined, DecodeStep
 from esamp.errors import OptionError
@@ -18,7 +16,9 @@ from esamp.explorer.config import PRESET_SAMPLING, ESampConfig
 from esamp.methods.base import ModelShape
 from esamp.methods.esamp import ESamp
 from esamp.sampling import Sampling
-from rows import plain_rows
+from support import reference
+from support.applicable import applicable
+from support.rows import plain_rows
 
 S, D, V, R = 8, 8, 13, 5
 SHAPE = ModelShape(hidden_size=D, layer_sizes={1: S, 2: S, 3: D}, layers=4, device=torch.device("cpu"))

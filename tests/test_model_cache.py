@@ -15,7 +15,7 @@ import pytest
 from esamp.errors import EsampError
 from esamp.models import store
 from esamp.models.store import MANIFEST, WEIGHTS, CachedModel
-from model_hub import write_tiny_model
+from support.model_hub import write_tiny_model
 
 TINY = CachedModel("tiny", version=1, bytes_needed=1_000_000)
 MAKING = """

@@ -35,7 +35,7 @@ from esamp.runs.job import Job, ModelOptions, RunOptions
 from esamp.sampling import Sampling
 from esamp.search.base import answer
 from esamp.study.grid import PLACEMENT
-from scripted_server import Reply, Scripted, completion
+from support.scripted_server import Reply, Scripted, completion
 
 PROMPT = "Numbers 3 5 8 9 target 24"
 KEY = "sk-a-secret-of-ours"

@@ -26,8 +26,8 @@ from esamp.methods.override_options import OverRIDEOptions
 from esamp.methods.override_rounds import round_of, sizes_of_rounds
 from esamp.models import embedded_path
 from esamp.sampling import Sampling
-from hf_reference import states_alone
-from rows import plain_rows
+from support.hf_reference import states_alone
+from support.rows import plain_rows
 
 D, V = 4, 7
 both_heads = pytest.mark.parametrize("heads", ["prompt", "published"])
@@ -767,7 +767,7 @@ def served(llm: Any, prompt: Sequence[int], params: Any) -> Sequence[Any]:
     """The samples of one prompt, with what they were drawn from as ``scores``."""
     from vllm.sampling_params import RequestOutputKind
 
-    from vllm_engine import read
+    from support.vllm_engine import read
 
     params.output_kind = RequestOutputKind.FINAL_ONLY
     llm.add_request(f"replayed-{prompt[1]}", {"prompt_token_ids": list(prompt)}, params)
@@ -780,7 +780,7 @@ def served(llm: Any, prompt: Sequence[int], params: Any) -> Sequence[Any]:
 @both_heads
 def test_vllm_draws_from_what_the_replay_says(heads: str, vllm: Any) -> None:
     """Samples wait for their round; published heads outlive the request that taught them."""
-    from vllm_engine import Request as Call
+    from support.vllm_engine import Request as Call
 
     options, n = strong(heads), 5
     model = AutoModelForCausalLM.from_pretrained(embedded_path(), dtype=torch.float32).eval()

@@ -10,9 +10,9 @@ import pytest
 
 from esamp import plugins
 from esamp.cli import main
+from esamp.compare.compare import every_arm
 from esamp.errors import EsampError, OptionError
 from esamp.methods import registry
-from esamp.study.compare import every_arm
 from esamp.tasks import registry as tasks
 
 Output = pytest.CaptureFixture[str]

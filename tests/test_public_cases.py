@@ -21,7 +21,7 @@ from esamp.tasks.gpqa import GPQA
 from esamp.tasks.livecodebench import LiveCodeBench, LiveCodeBenchOptions
 from esamp.tasks.math_answer import GSM8K, Math500
 from esamp.tasks.math_verifier import MathVerifier
-from scripted_server import Scripted
+from support.scripted_server import Scripted
 
 Case = dict[str, Any]
 needs_isolation = pytest.mark.skipif(bool(available().missing), reason="this machine cannot isolate a model's code")

@@ -11,28 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from esamp.errors import InputError
-from esamp.study.report import Page, ProblemView, SampleView, Summary, render
+from esamp.report.pages import Page, ProblemView, SampleView, Summary, render
+from support.pages import CLEANED, HOSTILE, contrast, luminance, texts
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Dialog
     from playwright.sync_api import Page as Tab
 
 NAN = float("nan")
-HOSTILE = (
-    "</script><script>window.hit = 1; alert(1)</script>",
-    "<img src=x onerror='window.hit = 1'>",
-    "<!--<script>",
-    "</SCRIPT\t/ ends a script without a closing bracket, <!--<script hides its end",
-    "\"'`><svg onload=alert(1)>&lt;b&gt;&amp;",
-    "javascript:alert(1)//{{script}}{{data}}",
-    "]]></style><style>*{display:none}",
-    "nul \x00 escape \x1b line\u2028paragraph\u2029 emoji \U0001f9ea lone \ud800 and \udc00 rtl \u202e end",
-)
-CLEANED = (
-    *HOSTILE[:-1],
-    "nul \u2400 escape \u241b line\u2028paragraph\u2029 emoji \U0001f9ea lone \ufffd and \ufffd rtl \u202e end",
-)
-
 Open: TypeAlias = Callable[[Path], "Tab"]
 
 
@@ -75,10 +61,6 @@ def show(open_page: Open, tmp_path: Path) -> Callable[[Page], "Tab"]:
         return open_page(path)
 
     return write_and_open
-
-
-def texts(tab: "Tab", selector: str) -> list[str]:
-    return tab.locator(selector).all_text_contents()
 
 
 def block(document: str) -> str:
@@ -410,16 +392,3 @@ def test_prose_opens_on_the_chosen_prompt_with_samples_on_the_first_screen(show:
         first = tab.locator(f".arm:nth-child({side}) .sample:nth-child(1)").bounding_box()
         assert first is not None
         assert first["y"] + first["height"] <= 700  # the first sample is read in full, the second begins
-
-
-def luminance(colour: str) -> float:
-    """Relative luminance (WCAG 2) of ``rgb(r, g, b)``."""
-    parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
-    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
-    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
-
-
-def contrast(ink: str, ground: str) -> float:
-    """Contrast ratio (WCAG 2): 4.5 is enough for any text."""
-    darker, lighter = sorted((luminance(ink), luminance(ground)))
-    return (lighter + 0.05) / (darker + 0.05)

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from esamp.errors import InputError
-from esamp.study.report.tree import render_tree, tree_section, tree_style
-from test_report_page import CLEANED, HOSTILE, contrast
+from esamp.report.pages.tree import render_tree, tree_section, tree_style
+from support.pages import CLEANED, HOSTILE, contrast
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page as Tab

@@ -19,8 +19,8 @@ from esamp.engines.text import line_breaks
 from esamp.methods import registry
 from esamp.methods.base import DecodeMethod
 from esamp.models import embedded_path
-from rivals_scenes import SCENES, Scene, wanted
-from vllm_engine import LLM, Request, Sample, generate, running
+from support.rivals_scenes import SCENES, Scene, wanted
+from support.vllm_engine import LLM, Request, Sample, generate, running
 
 CLOSE: dict[str, Any] = dict(atol=1e-5, rtol=3e-4)
 """vLLM's attention on a CPU rounds logits by up to 1e-4, penalties and low temperatures stretch that."""

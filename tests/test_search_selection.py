@@ -9,8 +9,6 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
 
-import hf_models
-import hf_reference
 from esamp.engines.base import Completion, Engine, Request
 from esamp.engines.hf import HFEngine
 from esamp.errors import InactiveMethodError, InputError, OptionError, UnsupportedError
@@ -18,8 +16,9 @@ from esamp.methods import registry
 from esamp.sampling import Sampling
 from esamp.search.base import answer
 from esamp.search.reward import load
-from scripted import ScriptedEngine
-from search_helpers import CHAT, chat_model, tagged, texts
+from support import hf_models, hf_reference
+from support.scripted import ScriptedEngine
+from support.search_helpers import CHAT, chat_model, tagged, texts
 
 PROMPT = "Numbers 3 5 8 9 target 24"
 

@@ -12,8 +12,8 @@ from esamp.errors import InputError, OptionError
 from esamp.methods import registry
 from esamp.sampling import Sampling
 from esamp.search.base import answer
-from scripted import ScriptedEngine
-from search_helpers import CHAT, chat_model, tagged, texts
+from support.scripted import ScriptedEngine
+from support.search_helpers import CHAT, chat_model, tagged, texts
 
 
 def request(n: int = 4, **changes: Any) -> Request:

@@ -5,9 +5,9 @@ import itertools
 import pytest
 import torch
 
-from applicable import applicable
 from esamp.explorer.config import ESampConfig
 from esamp.explorer.explorer import Explorer
+from support.applicable import applicable
 
 CASES = [
     {"signal": signal, "distiller": distiller, "dtype": dtype, **more}

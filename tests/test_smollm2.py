@@ -22,7 +22,7 @@ from esamp.models import AMATEUR, EMBEDDED, SMOLLM2, embedded_amateur_path, embe
 from esamp.models.store import MANIFEST, WEIGHTS
 from esamp.models.templates import KNOWN, has_chat_template
 from esamp.sampling import Sampling
-from model_hub import REVISION, serving, write_tiny_model
+from support.model_hub import REVISION, serving, write_tiny_model
 
 CHAT = ({"role": "user", "content": "What is the capital of France?"},)
 RESOLVING = f"from esamp.models import resolve; print(resolve({SMOLLM2!r}))"

@@ -23,6 +23,9 @@ FLOORS = (
     {"search", "doctor"},
     {"runs"},
     {"study"},
+    {"analysis"},
+    {"report"},
+    {"compare"},
     {"judge", "bench"},
     {"cli"},
 )
@@ -77,3 +80,12 @@ def test_a_file_is_small_and_imports_downwards(file: Path) -> None:
     if room not in ("__init__", "__main__"):
         for imported in set(imported_rooms(file, tree)) - {room}:
             assert floor(imported) < floor(room), f"{room} imports {imported}"
+
+
+@pytest.mark.parametrize("file", sorted(Path(__file__).parent.rglob("*.py")), ids=lambda file: file.stem)
+def test_no_test_module_is_imported(file: Path) -> None:
+    """What several test modules need lives in `support`."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+        module = node.module or "" if isinstance(node, ast.ImportFrom) else ""
+        assert not any(part.startswith("test_") for name in (*names, module) for part in name.split(".")), file

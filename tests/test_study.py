@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from esamp.cli import main
+from esamp.compare import countdown_demo as demo
+from esamp.compare import diversity
 from esamp.engines.base import Completion, Request, Sample
 from esamp.engines.hf import HFEngine
 from esamp.errors import InactiveMethodError, InputError
 from esamp.explorer.config import ESampConfig
-from esamp.study import demo, diversity
-from esamp.study.report import render
+from esamp.report.pages import render
 from esamp.tasks.base import Grade
 from esamp.tasks.countdown import Countdown
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from esamp.analysis.plan_options import PlanOptions
+from esamp.analysis.power import Spread, of_pilot, p_values, power
 from esamp.metrics.intervals import bootstrap_mean, holm, paired_permutation
 from esamp.metrics.pass_at_k import mean_pass_at_k
-from esamp.study.plan_options import PlanOptions
-from esamp.study.power import Spread, of_pilot, p_values, power
 
 Values = NDArray[np.float64]
 STUDIES = 1200

@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from esamp.analysis.controls import Control, Matched, controls, matched
+from esamp.analysis.load import Block
+from esamp.analysis.plain import curves
 from esamp.metrics.intervals import paired_permutation
-from esamp.study import config, tables
+from esamp.report import tables
+from esamp.report.glance import at_a_glance
+from esamp.study import config
 from esamp.study.config import Study
-from esamp.study.controls import Control, Matched, controls, matched
-from esamp.study.glance import at_a_glance
-from esamp.study.load import Block
 from esamp.study.measured import Measured, Scored
-from esamp.study.plain import curves
 from esamp.study.records import Record, SampleRecord
 
 TOML = """

@@ -15,18 +15,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 
+from esamp.analysis.load import Block
+from esamp.analysis.positions import POSITIONS
 from esamp.errors import MissingDependencyError
 from esamp.extras import install_command
 from esamp.metrics.intervals import Interval, bootstrap_mean
 from esamp.metrics.vendi import vendi_score
+from esamp.report.figures import canvas, curves, drawing, figures
+from esamp.report.figures.contents import contents
+from esamp.report.figures.looks import COLOURS, looks
 from esamp.study import config
 from esamp.study.config import Study
-from esamp.study.figures import canvas, curves, drawing, figures
-from esamp.study.figures.contents import contents
-from esamp.study.figures.looks import COLOURS, looks
-from esamp.study.load import Block
 from esamp.study.measured import Measured, Scored
-from esamp.study.positions import POSITIONS
 from esamp.study.records import Record, SampleRecord
 
 HOSTILE = "_$\\frac{1}{$ <script>&amp; \x00\u202e\n\u732b | ]("

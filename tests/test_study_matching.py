@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from esamp.analysis.controls import Matched, controls, matched
+from esamp.analysis.load import Block
+from esamp.analysis.matching import level, place
+from esamp.analysis.plain import all_curves, curves
+from esamp.report.figures import curves as figure_curves
 from esamp.study import config
 from esamp.study.config import Study
-from esamp.study.controls import Matched, controls, matched
-from esamp.study.figures import curves as figure_curves
-from esamp.study.load import Block
-from esamp.study.matching import level, place
 from esamp.study.measured import Measured
-from esamp.study.plain import all_curves, curves
 from esamp.study.records import Record, SampleRecord
 
 TOML = """

@@ -14,21 +14,22 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from esamp.analysis import measuring
+from esamp.analysis.load import load
+from esamp.analysis.measures import MEASURES
+from esamp.analysis.text_parts import nonwords, opening, topic
 from esamp.cli import main
 from esamp.metrics.embedding import DEFAULT_MODEL, SentenceEmbedder
 from esamp.metrics.quality import loop_rate, nonword_share, on_topic_share
 from esamp.metrics.vendi import mean_cosine, vendi_score
 from esamp.models import embedded_amateur_path, embedded_path
-from esamp.study import config, measuring
+from esamp.study import config
 from esamp.study.config import Study
 from esamp.study.grid import cells
-from esamp.study.load import load
 from esamp.study.measured import Measured, Scored
-from esamp.study.measures import MEASURES
 from esamp.study.records import Record, SampleRecord
 from esamp.study.run import Problems, load_tasks
 from esamp.study.store import Store
-from esamp.study.text_parts import nonwords, opening, topic
 from esamp.tasks.base import Item
 
 TOML = """

@@ -13,14 +13,16 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from esamp.analysis import novelty, passages
+from esamp.analysis.load import Block, load
+from esamp.analysis.novelty import ArmNovelty, Relation, analyse
 from esamp.cli import main
 from esamp.engines.base import Completion, Request, Sample, TokenTrace
 from esamp.errors import UnsupportedError
 from esamp.metrics.lexical import ngram_embedding
-from esamp.study import config, novelty, passages
+from esamp.report import novelty as novelty_report
+from esamp.study import config
 from esamp.study.grid import cells
-from esamp.study.load import Block, load
-from esamp.study.novelty import ArmNovelty, Relation, analyse
 from esamp.study.records import Record, SampleRecord, record
 from esamp.study.run import load_tasks, run
 from esamp.study.store import Store
@@ -333,7 +335,7 @@ def test_arms_that_say_nothing_are_left_out() -> None:
 
 
 def test_the_report_says_what_was_found(known: ArmNovelty) -> None:
-    text = novelty.markdown([known])
+    text = novelty_report.markdown([known])
     assert text.startswith("## Does the novelty signal mean novelty?\n")
     assert "### m, t, groups of 6" in text
     assert "10 problems; one token in 2 of every sample is looked at, at most 128 a group. Tokens: esamp 1,140." in text
@@ -343,11 +345,11 @@ def test_the_report_says_what_was_found(known: ArmNovelty) -> None:
     assert [row[1] for row in rows] == ["‖e‖", "‖hL − y‖", "cos(e, w)", "explained"]
     own = relation(known, "novelty").raw
     assert rows[0][2] == f"{own.estimate:+.2f} [{own.low:+.2f}, {own.high:+.2f}]"
-    assert novelty.markdown([]) == ""
+    assert novelty_report.markdown([]) == ""
 
 
 def test_the_csv_has_every_number(known: ArmNovelty) -> None:
-    rows = list(csv.DictReader(io.StringIO(novelty.csv([known]))))
+    rows = list(csv.DictReader(io.StringIO(novelty_report.csv([known]))))
     assert len(rows) == 9 * (3 + 5)
     row = next(r for r in rows if (r["quantity"], r["with"], r["control"]) == ("novelty", "distance", "within"))
     assert float(row["low"]) == relation(known, "novelty").within.low
@@ -365,7 +367,7 @@ def test_a_study_from_its_file_to_its_section(traced: Path) -> None:
 
     found = analyse(block, encode, waves=novelty.waves(study, block), resamples=50)
     assert [(each.arm, each.problems, each.stride) for each in found] == [("ours | <b>", 2, 1)]
-    text = novelty.markdown(found)
+    text = novelty_report.markdown(found)
     assert r"| ours \| &lt;b> | ‖e‖ |" in text
     assert "every token is looked at" in text
 

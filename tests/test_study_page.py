@@ -14,19 +14,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from esamp.analysis.load import Block
 from esamp.errors import InputError
+from esamp.report.pages.projection import plane
+from esamp.report.pages.study_page import study_page
+from esamp.report.pages.study_samples import counts, packed, short, traced
 from esamp.study import config
 from esamp.study.config import Study
-from esamp.study.load import Block
 from esamp.study.measured import Measured
 from esamp.study.records import Record, SampleRecord
-from esamp.study.report.projection import plane
-from esamp.study.report.study_page import study_page
-from esamp.study.report.study_samples import counts, packed, short, traced
 from esamp.study.run import Problems
 from esamp.tasks.base import Item
 from esamp.tasks.countdown import Countdown
-from test_report_page import CLEANED, HOSTILE, contrast, texts
+from support.pages import CLEANED, HOSTILE, contrast, texts
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page as Tab

@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from esamp.analysis.plan import MOST, asked_difference, needed, plan
+from esamp.analysis.plan_options import PlanOptions
+from esamp.analysis.power import Spread, of_assumptions, of_pilot
 from esamp.cli import main
 from esamp.errors import OptionError
 from esamp.study import config
 from esamp.study.grid import cells, item_key
-from esamp.study.plan import MOST, asked_difference, needed, plan
-from esamp.study.plan_options import PlanOptions
-from esamp.study.power import Spread, of_assumptions, of_pilot
 from esamp.study.records import Record, SampleRecord
 from esamp.study.run import load_tasks
 from esamp.study.store import Store

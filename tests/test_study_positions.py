@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from esamp.study.positions import POSITIONS, WINDOW, similarity
+from esamp.analysis.positions import POSITIONS, WINDOW, similarity
 
 
 class Angles:

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from esamp.analysis.load import Block
+from esamp.analysis.primary import Outcome, primary
 from esamp.errors import OptionError
-from esamp.study import config, primary_report, tables
+from esamp.report import primary_report, tables
+from esamp.study import config
 from esamp.study.config import Study
 from esamp.study.grid import cells
-from esamp.study.load import Block
 from esamp.study.measured import Measured, Scored
-from esamp.study.primary import Outcome, primary
 from esamp.study.records import Record, SampleRecord
 
 TOML = """

@@ -9,18 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from esamp.analysis.load import Block, load
+from esamp.analysis.measures import MEASURES, majority, subset_pass, table
+from esamp.analysis.statistics import differences, estimates
 from esamp.cli import main
 from esamp.engines.base import Completion, Request, Sample
 from esamp.errors import InputError
 from esamp.metrics.pass_at_k import pass_at_k
-from esamp.study import config, tables
+from esamp.report import tables
+from esamp.study import config
 from esamp.study.config import Study
 from esamp.study.grid import cells, item_key
-from esamp.study.load import Block, load
-from esamp.study.measures import MEASURES, majority, subset_pass, table
 from esamp.study.records import Record, SampleRecord, record
 from esamp.study.run import load_tasks
-from esamp.study.statistics import differences, estimates
 from esamp.study.store import Store
 from esamp.tasks.base import Grade, Item
 from esamp.tasks.countdown import Countdown

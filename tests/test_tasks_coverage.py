@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coverage_answers import RIGHT, WRONG
+from esamp.analysis.measures import MEASURES
 from esamp.cli import main
 from esamp.errors import OptionError
 from esamp.study import config
-from esamp.study.measures import MEASURES
 from esamp.tasks import registry
 from esamp.tasks.base import Item
 from esamp.tasks.coverage import Answers, Coverage, CoverageOptions, questions
 from esamp.tasks.coverage.words import LONGEST, phrase, words
+from support.coverage_answers import RIGHT, WRONG
 
 QUESTIONS = {question.id: question for question in questions()}
 ANSWERS = {name: Answers(question) for name, question in QUESTIONS.items()}

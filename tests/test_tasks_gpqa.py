@@ -1,7 +1,6 @@
 """GPQA: reading the chosen letter, the fixed order of options, and the privacy of the questions."""
 
 import base64
-import csv
 import json
 import re
 import zlib
@@ -20,39 +19,7 @@ from esamp.study.records import record
 from esamp.tasks.base import Item
 from esamp.tasks.gpqa import COLUMNS, GPQA, last_letter
 from esamp.tasks.sources import SourceOptions
-
-ROWS = [
-    {
-        "Record ID": f"recMARKER{place}",
-        "Question": f"Made up: which zebrafish{place} is quokkalike?\nIt has a second line, with a comma.",
-        "Correct Answer": f"wombatine{place}",
-        "Incorrect Answer 1": f"narwhaloid{place}",
-        "Incorrect Answer 2": f"axolotline{place}\nin two lines",
-        "Incorrect Answer 3": f"pangolinic{place}",
-        "Explanation": f"because of tapirism{place}",
-    }
-    for place in range(8)
-]
-SECRETS = (
-    "zebrafish",
-    "quokka",
-    "wombat",
-    "narwhal",
-    "axolotl",
-    "pangolin",
-    "tapir",
-    "MARKER",
-    "Made up",
-    "second line",
-)
-
-
-def written(folder: Path) -> str:
-    with (folder / "own.csv").open("w", newline="") as file:
-        table = csv.DictWriter(file, list(ROWS[0]))
-        table.writeheader()
-        table.writerows(ROWS)
-    return str(folder / "own.csv")
+from support.gpqa_rows import ROWS, SECRETS, written
 
 
 @pytest.mark.parametrize(

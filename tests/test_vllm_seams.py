@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from vllm_seams import Release
+from support.vllm_seams import Release
 
 FOUND = find_spec("vllm")
 

@@ -17,9 +17,9 @@ pytest.importorskip("triton", reason="Triton is not installed")
 
 from esamp import ESampConfig
 from esamp.models import embedded_path
-from vllm_engine import Request, Sample, generate, running
-from vllm_models import filtered, own_logits, replay
-from vllm_scenes import CHOICES, EXPLORING, FILTERED, GREEDY, LOGITS, PIECES, RIVALS
+from support.vllm_engine import Request, Sample, generate, running
+from support.vllm_models import filtered, own_logits, replay
+from support.vllm_scenes import CHOICES, EXPLORING, FILTERED, GREEDY, LOGITS, PIECES, RIVALS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 CLOSE: dict[str, Any] = dict(atol=1e-4, rtol=1e-4)
@@ -28,9 +28,9 @@ CLOSE: dict[str, Any] = dict(atol=1e-4, rtol=1e-4)
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """All results that the process has written."""
-    driver = Path(__file__).with_name("vllm_v2.py")
     result = tmp_path_factory.mktemp("v2") / "done.pt"
-    process = subprocess.run([sys.executable, str(driver), str(result)], capture_output=True, text=True, timeout=1100)
+    command = [sys.executable, "-m", "support.vllm_v2", str(result)]
+    process = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=1100)
     assert process.returncode == 0, process.stderr[-6000:]
     found: dict[str, Any] = torch.load(result, weights_only=False)
     return found

@@ -12,7 +12,6 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from draws import SHAPE, Model, Row, Text, advance, again, finish, fixed, number, random_model, table
 from esamp.decoding.layout import RowLayout
 from esamp.decoding.step import DecodeStep, Rows
 from esamp.engines.base import Request
@@ -21,6 +20,7 @@ from esamp.errors import OptionError
 from esamp.methods import registry
 from esamp.methods.without_replacement import WithoutReplacement, WithoutReplacementOptions
 from esamp.sampling import Sampling
+from support.draws import SHAPE, Model, Row, Text, advance, again, finish, fixed, number, random_model, table
 
 SMALL = {"trie_samples": 16, "trie_nodes": 256}
 

@@ -15,9 +15,6 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import reference
-from applicable import applicable
-from distilling import MIXES, named_matrices
 from esamp.decoding.layout import RowLayout
 from esamp.decoding.step import DecodeStep
 from esamp.explorer import fused, fused_network
@@ -27,7 +24,10 @@ from esamp.explorer.mlp import ResidualNetwork
 from esamp.explorer.record import StepRecord
 from esamp.explorer.rls import RecursiveLeastSquares
 from esamp.methods.esamp import ESamp
-from rows import plain_rows
+from support import reference
+from support.applicable import applicable
+from support.distilling import MIXES, named_matrices
+from support.rows import plain_rows
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"

@@ -5,12 +5,12 @@ import json as encoder
 from esamp.bench.options import DIVERSITY_TOKENS, BenchOptions
 from esamp.cli.bench_arms import table
 from esamp.cli.terminal import Bar, console
+from esamp.compare import diversity as study
 from esamp.engines.hf import HFEngine
 from esamp.errors import MissingDependencyError
 from esamp.explorer.config import ESampConfig
 from esamp.metrics.embedding import SentenceEmbedder
 from esamp.models import EMBEDDED
-from esamp.study import diversity as study
 from esamp.tasks.countdown import Countdown
 
 

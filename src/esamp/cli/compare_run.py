@@ -8,6 +8,7 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
+from esamp.analysis.texts import TextMeter
 from esamp.cli import method_text
 from esamp.cli.chat import applies_template
 from esamp.cli.compare import CompareOptions
@@ -15,19 +16,18 @@ from esamp.cli.messages import message
 from esamp.cli.pages import check_page, write_page
 from esamp.cli.samples import console_for, print_samples, print_table, print_text
 from esamp.cli.terminal import Bar, hush
+from esamp.compare import compare as study
+from esamp.compare import view
+from esamp.compare.compare import Arm, Comparison, Question, Result
 from esamp.engines import registry as engines
 from esamp.engines.base import Engine
 from esamp.errors import OptionError
 from esamp.methods import registry
+from esamp.report.pages import render
 from esamp.runs import prompts as sources
 from esamp.runs.prompts import Prompt
 from esamp.sampling import Sampling
 from esamp.search.over import layers
-from esamp.study import compare as study
-from esamp.study import compare_view as view
-from esamp.study.compare import Arm, Comparison, Question, Result
-from esamp.study.report import render
-from esamp.study.texts import TextMeter
 from esamp.tasks.countdown import Countdown
 
 SHOWN = 2

@@ -8,17 +8,19 @@ from pathlib import Path
 
 import torch
 
+from esamp.analysis.texts import TextMeter
+from esamp.analysis.topics import DEMO_PROMPTS
 from esamp.cli.messages import message
 from esamp.cli.pages import write_page
 from esamp.cli.samples import console_for, print_table, print_text, side_by_side
 from esamp.cli.terminal import Bar
+from esamp.compare import chat_demo as showcase
+from esamp.compare import chat_demo_view as showcase_view
+from esamp.compare import countdown_demo as demo
+from esamp.compare.chat_demo import Outcome
 from esamp.engines.hf import HFEngine
 from esamp.models import SMOLLM2
-from esamp.study import demo, showcase, showcase_view
-from esamp.study.report import Summary, render
-from esamp.study.showcase import Outcome
-from esamp.study.texts import TextMeter
-from esamp.study.topics import DEMO_PROMPTS
+from esamp.report.pages import Summary, render
 from esamp.tasks.countdown import Countdown
 
 BATCH_ROWS = 96

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from esamp.cli.terminal import console
 from esamp.quoting import printable
-from esamp.study.report import Summary
+from esamp.report.pages import Summary
 
 PIPE_WIDTH, WIDEST = 80, 120
 """Columns on a pipe, and the most that are used of a terminal."""

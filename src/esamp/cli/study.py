@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
+from esamp.analysis.plan_options import PlanOptions
 from esamp.cli.flags import FlagGroup, with_flags
 from esamp.cli.help import Command, Group
 from esamp.cli.study_flags import AsJson, Data, File, Folder, KeyTo
-from esamp.study.plan_options import PlanOptions
 
 command = typer.Typer(
     help="Run studies: a TOML file names models, tasks, methods, group sizes and seeds.",

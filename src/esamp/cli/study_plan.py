@@ -11,13 +11,13 @@ from time import monotonic
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from esamp.analysis.measures import MEASURES
+from esamp.analysis.plan import MOST, Plan, plans
+from esamp.analysis.plan_options import PlanOptions
 from esamp.cli.study_run import loaded
 from esamp.cli.terminal import console
 from esamp.quoting import printable
 from esamp.study.config import Study
-from esamp.study.measures import MEASURES
-from esamp.study.plan import MOST, Plan, plans
-from esamp.study.plan_options import PlanOptions
 from esamp.study.store import Store
 
 PATIENCE = 2.0

@@ -4,6 +4,9 @@ import json as encoder
 from collections.abc import Sequence
 from pathlib import Path
 
+from esamp.analysis import novelty
+from esamp.analysis.load import Block, load
+from esamp.analysis.measuring import measure
 from esamp.cli.bars import MeasureBar
 from esamp.cli.messages import message
 from esamp.cli.study_flags import torn
@@ -11,14 +14,14 @@ from esamp.cli.terminal import hush
 from esamp.errors import InputError
 from esamp.metrics.embedding import SentenceEmbedder
 from esamp.quoting import printable
-from esamp.study import config, novelty, primary_report, tables
+from esamp.report import novelty as novelty_report
+from esamp.report import primary_report, tables
+from esamp.report.figures import Figure, figures
+from esamp.report.markdown import figure
+from esamp.report.pages.study_page import study_page
+from esamp.study import config
 from esamp.study.config import Study
-from esamp.study.figures import Figure, figures
-from esamp.study.load import Block, load
-from esamp.study.markdown import figure
-from esamp.study.measuring import measure
 from esamp.study.places import at
-from esamp.study.report.study_page import study_page
 from esamp.study.run import load_tasks
 from esamp.study.store import Store
 
@@ -56,13 +59,13 @@ def report(
             blocks,
             _figures(drawn, out),
             primary=primary_report.markdown(study, blocks),
-            novelty=novelty.markdown(signal),
+            novelty=novelty_report.markdown(signal),
         ),
         **({"primary.csv": primary_report.csv(study, blocks)} if study.primary else {}),
         "estimates.csv": tables.estimates_csv(blocks),
         "differences.csv": tables.differences_csv(study, blocks),
         "matched.csv": tables.matched_csv(study, blocks),
-        **({"novelty.csv": novelty.csv(signal)} if signal else {}),
+        **({"novelty.csv": novelty_report.csv(signal)} if signal else {}),
         "index.html": study_page(study, blocks, problems, problems_shown=page_problems),
     }
     try:

@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from esamp.analysis.load import Block, load
 from esamp.errors import InputError, OptionError
 from esamp.files import read_bytes
 from esamp.judge.options import JudgeOptions
 from esamp.study import config
-from esamp.study.load import Block, load
 from esamp.study.run import Problems, load_tasks
 from esamp.study.store import Store
 

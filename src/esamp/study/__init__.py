@@ -1,1 +1,1 @@
-"""Studies: grids of runs, their records, their statistics and their report."""
+"""Studies: a grid of models, tasks and methods, run into a store of finished groups."""

@@ -9,13 +9,18 @@ not_above = ["loops"]
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Literal, TypeAlias, get_args
 
 from pydantic import Field
 
 from esamp.errors import OptionError
 from esamp.options import Options
-from esamp.study.measures import LEVELS, TESTED
 
+Level: TypeAlias = Literal["entropy", "perplexity", "non-words", "on topic"]
+LEVELS: tuple[Level, ...] = get_args(Level)
+"""Measures that are held equal when a method is compared with plain sampling."""
+TESTED = ("pass@1", "solved", "majority", "distinct", "Vendi", "Vendi30", "n-gram Vendi")
+"""Measures that methods are compared on; each is one family of tests, corrected over the methods."""
 COSTS = ("loops", "non-words", "empty", "cut", "self-BLEU", "cosine", "perplexity", "second perplexity")
 """Measures of which less is better."""
 EMBEDDED = frozenset({"Vendi", "Vendi30", "cosine", "on topic"})

@@ -25,7 +25,7 @@ class Measured:
     vectors: NDArray[np.float32] | None = None
     """sentence embeddings `[n, d]`, rows of norm 1"""
     similarity: tuple[float, ...] | None = None
-    """mean pairwise cosine of the samples' embeddings at the positions of `esamp.study.positions`; NaN where fewer than
+    """mean pairwise cosine of the samples' embeddings at the positions of `analysis.positions`; NaN where fewer than
     two samples are long enough"""
     own: Scored | None = None
     """under the undisturbed model that drew them"""

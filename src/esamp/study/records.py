@@ -68,7 +68,7 @@ class Record:
     measured: Measured = field(default_factory=Measured)
     """what was measured of the texts later; kept in files of its own"""
     values: dict[str, float] = field(default_factory=dict, init=False, compare=False, repr=False)
-    """measures that have been computed of it, by their names (`esamp.study.measures.value`)"""
+    """measures that have been computed of it, by their names (`esamp.analysis.measures.value`)"""
 
     def as_json(self) -> dict[str, Any]:
         """What is written."""

@@ -1,0 +1,1 @@
+"""Studies in numbers: measures of samples, statistics, controls, power."""

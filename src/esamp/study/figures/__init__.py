@@ -1,5 +1,0 @@
-"""The figures of a report: what was measured, drawn with matplotlib, as SVG and PNG."""
-
-from esamp.study.figures.files import FORMATS, Figure, figures
-
-__all__ = ["FORMATS", "Figure", "figures"]

@@ -1,6 +1,0 @@
-"""The HTML page that shows samples: fill a `Page`, `render` it, write the text to a file, open it from disk."""
-
-from esamp.study.report.page import Page, ProblemView, SampleView, Summary
-from esamp.study.report.render import render
-
-__all__ = ["Page", "ProblemView", "SampleView", "Summary", "render"]
