@@ -91,12 +91,12 @@ def build(name: str, *, slots: int = 2, full: bool = False, **options: Any) -> D
 
 
 def decode_step(head: Head, slots: list[int | None], dtype: torch.dtype = torch.float64, **keys: Any) -> DecodeStep:
-    """Random rows whose deep states have something to do with their source states; `keys` as in `Rows`."""
+    """Random rows whose final hidden states have something to do with their source states; `keys` as in `Rows`."""
     hidden = torch.randn(len(slots), D, dtype=torch.float64)
-    deep = (hidden.roll(1, 1) * 2 + 1).to(dtype)
+    final = (hidden.roll(1, 1) * 2 + 1).to(dtype)
     rows = replace(plain_rows(len(slots)), **{name: torch.tensor(value) for name, value in keys.items()})
     live = torch.ones(len(slots), dtype=torch.bool)
-    return DecodeStep(deep, {1: hidden, 2: hidden}, RowLayout.build(slots), live, head, rows)
+    return DecodeStep(final, {1: hidden, 2: hidden}, RowLayout.build(slots), live, head, rows)
 
 
 def combine(method: DecodeMethod, step: DecodeStep) -> Combined:
@@ -110,7 +110,7 @@ def combine(method: DecodeMethod, step: DecodeStep) -> Combined:
 def decode(method: DecodeMethod, step: DecodeStep, tokens: Tensor | None = None) -> Tensor:
     """A whole step; the logits that the sampler got."""
     combined = combine(method, step)
-    method.observe(step, torch.zeros(len(step.deep), dtype=torch.int64) if tokens is None else tokens, step.live)
+    method.observe(step, torch.zeros(len(step.final), dtype=torch.int64) if tokens is None else tokens, step.live)
     return combined.logits
 
 
@@ -129,8 +129,8 @@ def state_of(method: ESamp, slot: int) -> dict[str, Tensor]:
 
 def prediction(method: ESamp, step: DecodeStep) -> tuple[Tensor, Tensor]:
     """y and e of each row by the explorer itself, which other tests hold against loops."""
-    found = method.explorer.propose(step.hidden[1], step.deep, step.deep, step.layout, step.live)
-    return step.deep - found.rows(found.residual), found.error
+    found = method.explorer.propose(step.residuals[1], step.final, step.final, step.layout, step.live)
+    return step.final - found.rows(found.residual), found.error
 
 
 # ---- options
@@ -206,8 +206,8 @@ def test_strength_zero_hands_back_the_very_tensors(name: str, dtype: torch.dtype
     step = decode_step(mine, [0, None, 0], dtype)
     steering = method.steer(step)
     assert len(steering.states) == 1
-    assert steering.states[0] is step.deep
-    logits = mine(step.deep)
+    assert steering.states[0] is step.final
+    logits = mine(step.final)
     assert steering.combine(logits).logits is logits
     method.observe(step, torch.zeros(3, dtype=torch.int64), step.live)
     assert method.telemetry(0)["rows_steered"] == 0
@@ -222,7 +222,7 @@ def test_rows_of_others_keep_their_bits(name: str, cap: bool) -> None:
     assert method.admit() == 1
     step.live[2] = False
     alone = [0, 2]
-    plain_logits = mine(step.deep)
+    plain_logits = mine(step.final)
     logits = combine(method, step).logits
     assert torch.equal(logits[alone], plain_logits[alone])
     assert not torch.equal(logits[1], plain_logits[1])
@@ -343,8 +343,8 @@ def test_noise_replaces_the_direction_of_the_error_and_nothing_else(cap: bool, o
     for row in (0, 2):
         g = plain.gaussian(9, keys["index"][row], keys["position"][row], D)
         noise = g / np.linalg.norm(g) * float(error[row].norm())
-        deep = step.deep[row].numpy()
-        expected = (1 + beta) * mine.numbers(deep) - beta * mine.numbers(deep - noise)
+        final = step.final[row].numpy()
+        expected = (1 + beta) * mine.numbers(final) - beta * mine.numbers(final - noise)
         np.testing.assert_allclose(logits[row].numpy(), expected, atol=2e-5)
     assert float(method.detail().novelty[0]) == pytest.approx(float(error[0].norm()), rel=1e-6)
 
@@ -366,7 +366,7 @@ def test_noise_learns_what_esamp_learns() -> None:
 def test_with_a_gate_noise_leaves_alone_what_was_never_seen() -> None:
     method, mine = trained("esamp_noise", steps=0)
     step = decode_step(mine, [0, 0], torch.float32)
-    assert torch.equal(combine(method, step).logits, mine(step.deep))
+    assert torch.equal(combine(method, step).logits, mine(step.final))
 
 
 # ---- the vocabulary
@@ -380,7 +380,7 @@ def test_the_slope_is_the_gradient_of_the_divergence() -> None:
     with torch.inference_mode(False), torch.enable_grad():
         W = torch.tensor(mine.weight.numpy())
         guess = torch.tensor(y.numpy(), requires_grad=True)
-        logp = (torch.tensor(step.deep.numpy()) @ W.T).log_softmax(-1)
+        logp = (torch.tensor(step.final.numpy()) @ W.T).log_softmax(-1)
         kl = nn.functional.kl_div((guess @ W.T).log_softmax(-1), logp, log_target=True, reduction="none").sum()
         kl.backward()
     torch.testing.assert_close(method._record.slope, guess.grad, atol=2e-7, rtol=1e-6)  # p and q are float32
@@ -417,21 +417,21 @@ def test_the_vocabulary_distiller_learns_as_the_loops_do(cap: bool, options: dic
         step.live[2] = slots[0] != 1
         for row, slot in enumerate(slots):
             if slot is not None and step.live[row]:
-                expected = loops[slot].predict(step.hidden[1][row].numpy())[0]
+                expected = loops[slot].predict(step.residuals[1][row].numpy())[0]
                 np.testing.assert_allclose(prediction(method, step)[0][row], expected, atol=1e-5)
         logits = combine(method, step).logits
         for row, slot in enumerate(slots):
-            deep, beta = step.deep[row].numpy(), config.beta
-            expected = mine.numbers(deep)
+            final, beta = step.final[row].numpy(), config.beta
+            expected = mine.numbers(final)
             if slot is not None and step.live[row]:
-                y = loops[slot].predict(step.hidden[1][row].numpy())[0]
+                y = loops[slot].predict(step.residuals[1][row].numpy())[0]
                 expected = (1 + beta) * expected - beta * mine.numbers(y)
             np.testing.assert_allclose(logits[row], expected, atol=2e-4)
         method.observe(step, torch.zeros(3, dtype=torch.int64), step.live)
         for slot in (0, 1):
             mine_rows = [row for row in range(3) if slots[row] == slot and step.live[row]]
             if mine_rows:
-                states = ([t[row].numpy() for row in mine_rows] for t in (step.hidden[1], step.deep))
+                states = ([t[row].numpy() for row in mine_rows] for t in (step.residuals[1], step.final))
                 loops[slot].learn(*states)
     assert method.telemetry()["updates"] == 7
 
@@ -442,7 +442,7 @@ def test_for_a_linear_head_fusion_of_logits_is_that_of_states() -> None:
     y, _ = prediction(method, step)
     beta = method.config.beta
     torch.testing.assert_close(
-        combine(method, step).logits.double(), mine((1 + beta) * step.deep - beta * y), atol=1e-4, rtol=1e-5
+        combine(method, step).logits.double(), mine((1 + beta) * step.final - beta * y), atol=1e-4, rtol=1e-5
     )
 
 
@@ -455,15 +455,15 @@ def test_for_a_linear_head_fusion_of_logits_is_that_of_states() -> None:
 def test_the_prediction_is_subtracted(cap: bool, options: dict[str, Any], full: bool) -> None:
     method, mine = trained("esamp_subtract", cap, full=full, **options)
     step = decode_step(mine, [0, None, 0])
-    found = method.explorer.propose(step.hidden[1], step.deep, step.deep, step.layout, step.live)
+    found = method.explorer.propose(step.residuals[1], step.final, step.final, step.layout, step.live)
     residual = found.rows(found.residual)
     confidence = (found.error / residual)[:, :1] if method.config.gate else torch.ones(3, 1)
-    y, beta = step.deep - residual, method.config.beta
+    y, beta = step.final - residual, method.config.beta
     assert len(method.steer(step).states) == (2 if cap or full else 1)
     logits = combine(method, step).logits
     for row in (0, 2):
         subtracted = mine.numbers((confidence * y)[row].numpy())
-        expected = mine.numbers(step.deep[row].numpy()) - beta * subtracted
+        expected = mine.numbers(step.final[row].numpy()) - beta * subtracted
         np.testing.assert_allclose(logits[row].numpy(), expected, atol=2e-5)
 
 
@@ -471,20 +471,20 @@ def test_a_perfect_prediction_subtracted_is_a_temperature() -> None:
     """Where ESamp would leave the model alone: with y = hL the logits are 1 - beta times the model's."""
     method, mine = trained("esamp_subtract", steps=0, distiller="mean", gate=False, beta=0.2)
     step = decode_step(mine, [0, 0])
-    same = replace(step, deep=step.deep[:1].repeat(2, 1))
+    same = replace(step, final=step.final[:1].repeat(2, 1))
     decode(method, same)
-    torch.testing.assert_close(combine(method, same).logits.double(), 0.8 * mine(same.deep), atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(combine(method, same).logits.double(), 0.8 * mine(same.final), atol=1e-6, rtol=1e-6)
     esamp = build("esamp", distiller="mean", gate=False, beta=0.2)
     esamp.admit()
     decode(esamp, same)
-    torch.testing.assert_close(combine(esamp, same).logits, mine(same.deep), atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(combine(esamp, same).logits, mine(same.final), atol=1e-6, rtol=1e-6)
 
 
 @capped
 def test_with_a_gate_subtraction_leaves_alone_what_was_never_seen(cap: bool) -> None:
     method, mine = trained("esamp_subtract", cap, steps=0)
     step = decode_step(mine, [0, 0], torch.float32)
-    assert torch.equal(combine(method, step).logits, mine(step.deep))
+    assert torch.equal(combine(method, step).logits, mine(step.final))
 
 
 # ---- the frozen network
@@ -504,7 +504,7 @@ def test_the_frozen_network_stays_as_it_was_drawn(cap: bool) -> None:
         step = decode_step(mine, [0, None, 0])
         logits = decode(method, step)
         for row in (0, 2):
-            own, y = step.deep[row].numpy(), network.predict(step.hidden[1][row].numpy())[0]
+            own, y = step.final[row].numpy(), network.predict(step.residuals[1][row].numpy())[0]
             expected = (1 + beta) * mine.numbers(own) - beta * mine.numbers(y)
             np.testing.assert_allclose(logits[row], expected, atol=2e-5)
     assert torch.equal(distiller.weights, drawn)
@@ -515,8 +515,8 @@ def test_the_frozen_network_stays_as_it_was_drawn(cap: bool) -> None:
 def test_where_it_predicts_nothing_it_is_a_temperature() -> None:
     method, mine = trained("esamp_frozen", beta=0.25)
     step = decode_step(mine, [0, 0])
-    step.hidden[1].zero_()
-    torch.testing.assert_close(combine(method, step).logits, mine(step.deep) * 1.25, atol=1e-9, rtol=1e-9)
+    step.residuals[1].zero_()
+    torch.testing.assert_close(combine(method, step).logits, mine(step.final) * 1.25, atol=1e-9, rtol=1e-9)
 
 
 # ---- surprisal
@@ -579,7 +579,7 @@ def test_rarity_counts_live_rows_group_by_group(strength: float, smoothing: floa
         step.live[1] = False
         logits = combine(method, step).logits
         for row, slot in enumerate(slots):
-            own = expected = mine(step.deep)[row].numpy()
+            own = expected = mine(step.final)[row].numpy()
             if slot is not None and row != 1:
                 used = counts[slot] + smoothing
                 expected = own - strength * np.log(used / used.sum())
@@ -611,12 +611,12 @@ def test_rarity_leaves_alone_a_group_that_said_nothing_and_forgets_with_its_slot
     assert method.first_token
     assert method.admit() == 0
     step = decode_step(mine, [0, 0], torch.float32)
-    assert torch.equal(decode(method, step), mine(step.deep))
-    assert not torch.equal(decode(method, step), mine(step.deep))
+    assert torch.equal(decode(method, step), mine(step.final))
+    assert not torch.equal(decode(method, step), mine(step.final))
     assert method.telemetry(0)["rows_steered"] == 2
     method.release(0)
     assert method.admit() == 0
-    assert torch.equal(combine(method, step).logits, mine(step.deep))
+    assert torch.equal(combine(method, step).logits, mine(step.final))
     method.grow(4)
     method.observe(step, torch.tensor([3, 3]), step.live)
     assert isinstance(method, Rarity)
@@ -631,7 +631,7 @@ def test_rarity_tells_its_divergence() -> None:
     step = decode_step(mine, [0, None])
     logits = combine(method, step).logits
     detail = method.detail()
-    wanted = reference.kl(logits[0].double().numpy(), mine(step.deep)[0].numpy())
+    wanted = reference.kl(logits[0].double().numpy(), mine(step.final)[0].numpy())
     assert detail.kl.tolist() == [pytest.approx(wanted, abs=1e-5), pytest.approx(math.nan, nan_ok=True)]
     method.observe(step, torch.tensor([1, 1]), step.live)
     assert method.telemetry()["kl"] == pytest.approx(wanted / 2, abs=1e-5)
@@ -642,7 +642,7 @@ def test_steps_without_a_row_of_ours(name: str) -> None:
     method, mine = build(name, full=True), head()
     for slots in ([None, None], []):
         step = decode_step(mine, slots, torch.float32)
-        assert torch.equal(decode(method, step), mine(step.deep))
+        assert torch.equal(decode(method, step), mine(step.final))
     assert method.telemetry()["rows"] == 0
 
 

@@ -28,9 +28,9 @@ def explorer(**options: object) -> Explorer:
     return Explorer(config, D, D, slots=3, device="cpu")
 
 
-def step(explored: Explorer, slots: list[int | None], sample: list[int], deep: Tensor, live: Tensor) -> StepRecord:
+def step(explored: Explorer, slots: list[int | None], sample: list[int], final: Tensor, live: Tensor) -> StepRecord:
     layout = RowLayout.build(slots)
-    proposal = explored.propose(deep, deep, deep, layout, live, sample=torch.tensor(sample))
+    proposal = explored.propose(final, final, final, layout, live, sample=torch.tensor(sample))
     explored.learn(proposal, None, live)
     return proposal
 
@@ -59,9 +59,9 @@ def test_contrast_equals_the_loops_for_any_mix_of_groups(
     assert [explored.claim(), explored.claim()] == [0, 1]
     groups = [Loops(D, config.samples, config.forgetting_factor) for _ in range(2)]
     for slots, sample in MIXES * 4:
-        deep = torch.randn(len(slots), D, dtype=torch.float64) + 1
+        final = torch.randn(len(slots), D, dtype=torch.float64) + 1
         live = torch.rand(len(slots)) < 0.8
-        delta = step(explored, slots, sample, deep, live).change(config.beta)
+        delta = step(explored, slots, sample, final, live).change(config.beta)
         for row, slot in enumerate(slots):
             if slot is None or not live[row]:
                 continue
@@ -70,7 +70,7 @@ def test_contrast_equals_the_loops_for_any_mix_of_groups(
             np.testing.assert_allclose(delta[row].double().numpy(), expected, atol=tolerance)
         for slot, group in enumerate(groups):
             own = [row for row, owner in enumerate(slots) if owner == slot and live[row]]
-            group.learn([(sample[row], deep[row].numpy()) for row in own])
+            group.learn([(sample[row], final[row].numpy()) for row in own])
 
 
 def test_two_samples_by_hand() -> None:
@@ -124,11 +124,11 @@ def test_a_row_that_is_no_number_is_left_out_of_its_mean() -> None:
     explored = explorer(forgetting=1.0)
     slots, live = [explored.claim(), explored.claim()], torch.ones(4, dtype=torch.bool)
     rows: list[int | None] = [slots[0], slots[0], slots[1], slots[1]]
-    deep = torch.randn(4, D, dtype=torch.float64)
-    step(explored, rows, [0, 1, 0, 1], deep, live)
-    deep = deep.clone()
-    deep[0] = float("nan")
-    proposal = step(explored, rows, [0, 1, 0, 1], deep, live)
+    final = torch.randn(4, D, dtype=torch.float64)
+    step(explored, rows, [0, 1, 0, 1], final, live)
+    final = final.clone()
+    final[0] = float("nan")
+    proposal = step(explored, rows, [0, 1, 0, 1], final, live)
     assert proposal.rows(proposal.steered).tolist() == [False, True, True, True]
     assert explored.bank.tensors["tokens"].sum(1).tolist() == [3, 4, 0]
     assert explored.bank.tensors["sums"].isfinite().all()
@@ -136,12 +136,12 @@ def test_a_row_that_is_no_number_is_left_out_of_its_mean() -> None:
 
 def test_the_action_memory_takes_its_gain_in_nats() -> None:
     config = ESampConfig(signal="action", gain=6.0, features=0, dtype="float64")
-    deep, action = torch.randn(1, D, dtype=torch.float64), torch.randn(1, D, dtype=torch.float64)
+    final, action = torch.randn(1, D, dtype=torch.float64), torch.randn(1, D, dtype=torch.float64)
     live, found = torch.ones(1, dtype=torch.bool), []
     for scale in (1.0, 3.0):
         explored = Explorer(config, D, D, slots=1, device="cpu", head_scale=scale)
         layout = RowLayout.build([explored.claim()])
-        explored.learn(explored.propose(deep, deep, deep, layout, live), action, live)
-        found.append(explored.propose(deep, deep, deep, layout, live).change(0.0))
+        explored.learn(explored.propose(final, final, final, layout, live), action, live)
+        found.append(explored.propose(final, final, final, layout, live).change(0.0))
     torch.testing.assert_close(found[0], 3 * found[1])
     assert found[0].abs().max() > 0

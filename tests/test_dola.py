@@ -40,8 +40,8 @@ def ln(*shares: float) -> list[float]:
 def step(early: dict[int, Tensor], slots: Sequence[int | None]) -> DecodeStep:
     layout = RowLayout.build(slots)
     head: Any = None
-    deep = torch.zeros(len(slots), V)
-    return DecodeStep(deep, early, layout, layout.placed, head, plain_rows(len(slots)))
+    final = torch.zeros(len(slots), V)
+    return DecodeStep(final, early, layout, layout.placed, head, plain_rows(len(slots)))
 
 
 def build(slots: int = 2, **options: Any) -> DoLa:
@@ -51,7 +51,7 @@ def build(slots: int = 2, **options: Any) -> DoLa:
 def contrasted(dola: DoLa, at: DecodeStep, last: Tensor) -> Tensor:
     """One step as an engine takes it."""
     steering = dola.steer(at)
-    assert steering.states[0] is at.deep
+    assert steering.states[0] is at.final
     logits: Tensor = steering.combine(last, *steering.states[1:]).logits
     return logits
 

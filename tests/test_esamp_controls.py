@@ -37,9 +37,9 @@ class Head:
     mean_rows = rows
 
 
-def decode_step(slots: Sequence[int | None], deep: Tensor, live: Sequence[bool] | None = None) -> DecodeStep:
+def decode_step(slots: Sequence[int | None], final: Tensor, live: Sequence[bool] | None = None) -> DecodeStep:
     mask = torch.ones(len(slots), dtype=torch.bool) if live is None else torch.tensor(live)
-    return DecodeStep(deep, {1: deep}, RowLayout.build(slots), mask, Head(), plain_rows(len(slots)))
+    return DecodeStep(final, {1: final}, RowLayout.build(slots), mask, Head(), plain_rows(len(slots)))
 
 
 def build(name: str, slots: int, **options: object) -> DecodeMethod:
@@ -62,11 +62,11 @@ def test_each_row_gets_the_next_live_row_of_its_own_group() -> None:
 def test_rolling_applies_the_error_of_the_next_sample() -> None:
     plain, rolled = build("esamp", 1, gate=False), build("esamp_roll", 1, gate=False)
     for _ in range(3):
-        deep = torch.randn(3, D)
+        final = torch.randn(3, D)
         moved = []
         for method in (plain, rolled):
-            step = decode_step([0, 0, 0], deep)
-            moved.append(method.steer(step).states[0] - deep)
+            step = decode_step([0, 0, 0], final)
+            moved.append(method.steer(step).states[0] - final)
             method.observe(step, torch.zeros(3, dtype=torch.long), step.live)
     torch.testing.assert_close(moved[1], moved[0].roll(-1, 0))
     assert moved[0].abs().max() > 0.01
@@ -76,16 +76,16 @@ def test_static_is_the_distance_from_the_mean_of_all_other_groups() -> None:
     method = build("esamp_static", 3, beta=0.5)
     seen: dict[int, list[Tensor]] = {0: [], 1: [], 2: []}
     for slots in ([0, 0], [0, 1], [2, 1, 1, 0], [0, 1, 2]):
-        deep = torch.randn(len(slots), D) + 2
-        step = decode_step(slots, deep)
-        moved = method.steer(step).states[0] - deep
+        final = torch.randn(len(slots), D) + 2
+        step = decode_step(slots, final)
+        moved = method.steer(step).states[0] - final
         for row, slot in enumerate(slots):
             others = [state for other, states in seen.items() if other != slot for state in states]
-            expected = 0.5 * (deep[row] - torch.stack(others).mean(0)) if others else torch.zeros(D)
+            expected = 0.5 * (final[row] - torch.stack(others).mean(0)) if others else torch.zeros(D)
             torch.testing.assert_close(moved[row], expected, atol=1e-5, rtol=1e-5)
         method.observe(step, torch.zeros(len(slots), dtype=torch.long), step.live)
         for row, slot in enumerate(slots):
-            seen[slot].append(deep[row])
+            seen[slot].append(final[row])
 
 
 def test_static_says_that_requests_influence_each_other() -> None:

@@ -78,7 +78,7 @@ class Step:
     slots: list[int | None]
     size: int = S
     source: Tensor = field(init=False)
-    deep: Tensor = field(init=False)
+    final: Tensor = field(init=False)
     action: Tensor = field(init=False)
     live: Tensor = field(init=False)
 
@@ -86,13 +86,13 @@ class Step:
         rows = len(self.slots)
         mix = torch.linspace(0, 5, self.size * D, dtype=torch.float64).view(self.size, D).sin()
         self.source = torch.randn(rows, self.size, dtype=torch.float64)
-        self.deep = self.source @ mix + 0.2 * torch.randn(rows, D, dtype=torch.float64) + 1
+        self.final = self.source @ mix + 0.2 * torch.randn(rows, D, dtype=torch.float64) + 1
         self.action = torch.randn(rows, D, dtype=torch.float64)
         self.live = torch.ones(rows, dtype=torch.bool)
 
     def propose(self, explored: Explorer, target: Tensor | None = None) -> StepRecord:
         layout = RowLayout.build(self.slots)
-        return explored.propose(self.source, self.deep if target is None else target, self.deep, layout, self.live)
+        return explored.propose(self.source, self.final if target is None else target, self.final, layout, self.live)
 
     def run(self, explored: Explorer) -> StepRecord:
         proposal = self.propose(explored)
@@ -139,8 +139,8 @@ def test_any_mix_of_groups_gives_what_each_alone_would_give(
             rows = [row for row, owner in enumerate(slots) if owner == slot]
             if not rows:
                 continue
-            source, deep, action = (part[rows].numpy() for part in (step.source, step.deep, step.action))
-            expected = np.stack(group.step(list(source), list(deep), list(action)))
+            source, final, action = (part[rows].numpy() for part in (step.source, step.final, step.action))
+            expected = np.stack(group.step(list(source), list(final), list(action)))
             norms.append(float(np.linalg.norm(expected)))
             error = np.linalg.norm(delta[rows].double().numpy() - expected)
             assert error <= TOLERANCE[dtype] * max(norms) + NOTHING, (slots, slot)
@@ -159,7 +159,7 @@ def test_batch_scope_is_one_group() -> None:
     slot, group = explored.claim(), loops(explored)
     for _ in range(4):
         step = Step([slot] * 3)
-        expected = group.step(list(step.source.numpy()), list(step.deep.numpy()))
+        expected = group.step(list(step.source.numpy()), list(step.final.numpy()))
         np.testing.assert_allclose(change(explored, step.run(explored)).numpy(), np.stack(expected), atol=1e-9)
 
 
@@ -196,12 +196,12 @@ def three_groups(**options: Any) -> tuple[Explorer, Explorer]:
     return explored, twin
 
 
-@pytest.mark.parametrize("part", ["source", "deep", "action"])
+@pytest.mark.parametrize("part", ["source", "final", "action"])
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
 def test_a_row_that_is_not_finite_is_left_alone_and_teaches_nothing(part: str, value: float) -> None:
     explored, twin = three_groups(signal="both")
     bad, clean = Step([1, 0, 1, 2]), Step([1, 0, 1, 2])
-    for name in ("source", "deep", "action"):
+    for name in ("source", "final", "action"):
         setattr(bad, name, getattr(clean, name).clone())
     getattr(bad, part)[2, 3] = value
     broken = bad.run(explored)
@@ -290,7 +290,7 @@ def test_float16_states_that_would_overflow_fall_back() -> None:
     explored = explorer(distiller="mean", beta=16.0, gate=False, dtype="float32")
     explored.claim()
     step = Step([0, 0])
-    step.deep = torch.tensor([[6e4] * D, [1.0] * D], dtype=torch.float16)
+    step.final = torch.tensor([[6e4] * D, [1.0] * D], dtype=torch.float16)
     proposal = step.propose(explored)
     assert proposal.rows(proposal.live).tolist() == [True, True]  # neither slot nor row is at fault
     assert steered(proposal) == [False, True]
@@ -301,10 +301,10 @@ def test_rows_that_are_not_live_may_hold_anything() -> None:
     for e in (explored, twin):
         e.claim()
     step = Step([0, 0, None, 0])
-    step.source[1:3], step.deep[1:3] = torch.nan, torch.inf
+    step.source[1:3], step.final[1:3] = torch.nan, torch.inf
     step.live[1] = False
     alone = Step([0, 0])
-    alone.source, alone.deep = step.source[[0, 3]], step.deep[[0, 3]]
+    alone.source, alone.final = step.source[[0, 3]], step.final[[0, 3]]
     proposal, expected = step.run(explored), alone.run(twin)
     assert proposal.rows(proposal.live).tolist() == steered(proposal) == [True, False, False, True]
     torch.testing.assert_close(change(explored, proposal)[[0, 3]], change(twin, expected))
@@ -317,7 +317,7 @@ def test_rows_that_end_after_the_proposal_are_not_learned_from() -> None:
     for e in (explored, twin):
         e.claim()
     step, alone = Step([0, 0, 0]), Step([0])
-    alone.source, alone.deep, alone.action = step.source[1:2], step.deep[1:2], step.action[1:2]
+    alone.source, alone.final, alone.action = step.source[1:2], step.final[1:2], step.action[1:2]
     explored.learn(step.propose(explored), step.action, torch.tensor([False, True, False]))
     alone.run(twin)
     for name, value in snapshot(twin, 0).items():
@@ -369,7 +369,7 @@ def test_with_a_gate_nothing_is_steered_before_anything_was_seen(dtype: str, rid
     first = Step([0, 0]).run(explored)
     assert steered(first) == [False, False]
     assert change(explored, first).abs().max() < NOTHING
-    assert torch.equal(first.moved, first.deep)
+    assert torch.equal(first.tilted, first.final)
     assert steered(Step([0, 0]).run(explored)) == [True, True]
 
 
@@ -392,10 +392,10 @@ def test_an_inner_target_is_scaled_to_the_deep_state() -> None:
     group = loops(explored)
     for _ in range(3):
         step = Step([0, 0])
-        target = 5 * step.deep.flip(1) + 1
+        target = 5 * step.final.flip(1) + 1
         proposal = step.propose(explored, target)
         expected = np.stack(group.step(list(step.source.numpy()), list(target.numpy())))
-        scale = step.deep.norm(dim=1, keepdim=True) / target.norm(dim=1, keepdim=True)
+        scale = step.final.norm(dim=1, keepdim=True) / target.norm(dim=1, keepdim=True)
         np.testing.assert_allclose(change(explored, proposal).numpy(), expected * scale.numpy(), atol=1e-9)
         explored.learn(proposal, None, step.live)
 
@@ -439,7 +439,7 @@ def test_a_model_run_with_gradients_leaves_no_graph_behind() -> None:
         explored.claim()
         step = Step([0, 0])
         step.source.requires_grad_()
-        step.deep.requires_grad_()
+        step.final.requires_grad_()
         assert not change(explored, step.run(explored)).requires_grad
         assert not any(tensor.requires_grad for tensor in explored.bank.tensors.values())
 

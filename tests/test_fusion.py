@@ -23,8 +23,8 @@ def head() -> Tensor:
 
 def states() -> tuple[Tensor, Tensor, Tensor]:
     """hL, y and a confidence per row."""
-    deep, predicted = torch.randn(2, R, D, dtype=torch.float64)
-    return deep, predicted, torch.rand(R, 1, dtype=torch.float64)
+    final, predicted = torch.randn(2, R, D, dtype=torch.float64)
+    return final, predicted, torch.rand(R, 1, dtype=torch.float64)
 
 
 def same_bits(found: Tensor, expected: Tensor) -> bool:
@@ -34,43 +34,43 @@ def same_bits(found: Tensor, expected: Tensor) -> bool:
 
 @pytest.mark.parametrize("beta", [0.1, 0.25, 0.5, 4.0])
 def test_mixing_states_is_the_papers_formula(beta: float) -> None:
-    W, (deep, predicted, _) = head(), states()
-    moved = fusion.mixed_states(deep, beta * (deep - predicted), STEERED)
+    W, (final, predicted, _) = head(), states()
+    moved = fusion.mixed_states(final, beta * (final - predicted), STEERED)
     for row in range(R):
-        expected = W.numpy() @ deep[row].numpy()
+        expected = W.numpy() @ final[row].numpy()
         if STEERED[row]:
-            expected = reference.fused_logits(lambda h: W.numpy() @ h, deep[row].numpy(), predicted[row].numpy(), beta)
+            expected = reference.fused_logits(lambda h: W.numpy() @ h, final[row].numpy(), predicted[row].numpy(), beta)
         np.testing.assert_allclose(W.numpy() @ moved[row].numpy(), expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("beta", [0.1, 0.25, 0.5, 4.0])
 @pytest.mark.parametrize("gated", [False, True])
 def test_a_capped_head_mixes_its_own_logits(beta: float, gated: bool) -> None:
-    W, (deep, predicted, confidence) = head().numpy(), states()
+    W, (final, predicted, confidence) = head().numpy(), states()
 
     def capped(h: reference.Vector) -> reference.Vector:
         return 3.0 * np.tanh(W @ h / 3.0)
 
-    error = (confidence if gated else 1.0) * (deep - predicted)
-    counter = fusion.counter_states(deep, beta * error, STEERED, beta)
-    logits = [torch.tensor(np.stack([capped(h) for h in part.numpy()])) for part in (deep, counter)]
+    error = (confidence if gated else 1.0) * (final - predicted)
+    counter = fusion.counter_states(final, beta * error, STEERED, beta)
+    logits = [torch.tensor(np.stack([capped(h) for h in part.numpy()])) for part in (final, counter)]
     fused = fusion.mixed_logits(logits[0], logits[1], beta)
     assert fused.dtype == torch.float32
     for row in range(R):
-        expected = capped(deep[row].numpy())
+        expected = capped(final[row].numpy())
         if STEERED[row]:  # a gated error is that of the prediction hL - c (hL - y); others are their own counter
-            expected = reference.fused_logits(capped, deep[row].numpy(), (deep - error)[row].numpy(), beta)
+            expected = reference.fused_logits(capped, final[row].numpy(), (final - error)[row].numpy(), beta)
         np.testing.assert_allclose(fused[row].numpy(), expected, atol=2e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
 def test_rows_that_are_not_steered_keep_their_bits(dtype: torch.dtype) -> None:
-    deep, delta = torch.randn(R, D).to(dtype), torch.randn(R, D)
-    deep[1, 0], delta[1, 1], deep[4, 2], delta[4, 0] = torch.nan, torch.nan, -0.0, torch.inf
-    moved = fusion.mixed_states(deep, delta, STEERED)
+    final, delta = torch.randn(R, D).to(dtype), torch.randn(R, D)
+    final[1, 0], delta[1, 1], final[4, 2], delta[4, 0] = torch.nan, torch.nan, -0.0, torch.inf
+    moved = fusion.mixed_states(final, delta, STEERED)
     assert moved.dtype == dtype
-    assert same_bits(moved[~STEERED], deep[~STEERED])
-    torch.testing.assert_close(moved[STEERED], (deep.to(delta.dtype) + delta).to(dtype)[STEERED])
+    assert same_bits(moved[~STEERED], final[~STEERED])
+    torch.testing.assert_close(moved[STEERED], (final.to(delta.dtype) + delta).to(dtype)[STEERED])
 
 
 def test_tokens_that_the_head_rules_out_stay_out() -> None:
@@ -92,10 +92,10 @@ def test_rows_without_a_number_to_sample_from_are_not_sound() -> None:
 
 @pytest.mark.parametrize("strength", [None, torch.rand(R, 1, dtype=torch.float64)], ids=["ungated", "gated"])
 def test_tilting_by_the_error_is_mixing_by_its_multiple(strength: Tensor | None) -> None:
-    deep, predicted, _ = states()
-    scaled = (deep - predicted) if strength is None else strength * (deep - predicted)
-    expected = fusion.mixed_states(deep, 0.7 * scaled, torch.ones(R, dtype=torch.bool))
-    torch.testing.assert_close(fusion.tilted_states(deep, deep - predicted, strength, 0.7), expected)
+    final, predicted, _ = states()
+    scaled = (final - predicted) if strength is None else strength * (final - predicted)
+    expected = fusion.mixed_states(final, 0.7 * scaled, torch.ones(R, dtype=torch.bool))
+    torch.testing.assert_close(fusion.tilted_states(final, final - predicted, strength, 0.7), expected)
 
 
 def filtered(logits: Tensor, temperature: float, top_k: int, top_p: float, min_p: float) -> Tensor:

@@ -69,12 +69,12 @@ def test_the_states_shown_to_the_method_are_those_of_the_model(
         with esamp.explore(model, ESampConfig(source_layer=layer), samples_per_prompt=SAMPLES) as run:
             steps = record(run, monkeypatch)
             out = run.generate(PROMPTS, **ARGUMENTS, **ALL)
-        hidden, deep = states_alone(model, out.sequences, layer)
+        hidden, final = states_alone(model, out.sequences, layer)
         for step, (shown, told) in enumerate(zip(steps, out.hidden_states[1:], strict=True)):
             fed = out.sequences[:, LENGTH + step, None]
-            assert torch.equal(shown.hidden[layer], after_layer(model, told, fed, layer)[:, -1])
-            torch.testing.assert_close(shown.hidden[layer], hidden[:, LENGTH + step], atol=1e-4, rtol=1e-4)
-            torch.testing.assert_close(shown.deep, deep[:, LENGTH + step], atol=1e-4, rtol=1e-4)
+            assert torch.equal(shown.residuals[layer], after_layer(model, told, fed, layer)[:, -1])
+            torch.testing.assert_close(shown.residuals[layer], hidden[:, LENGTH + step], atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(shown.final, final[:, LENGTH + step], atol=1e-4, rtol=1e-4)
 
 
 @architectures

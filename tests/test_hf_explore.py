@@ -331,21 +331,21 @@ def test_the_action_signal_by_hand_with_a_soft_cap() -> None:
     model = small("gemma2")
     options = ESampConfig(signal="action", gain=2, features=0, action_ridge=0.1)
     how = dict(do_sample=False, max_new_tokens=3, return_dict_in_generate=True, output_logits=True)
-    deep: list[Tensor] = []
+    final: list[Tensor] = []
     with esamp.explore(model, options) as run:
         first, second = (run.generate(PROMPTS[:1], **how) for _ in range(2))
-    handle = model.lm_head.register_forward_pre_hook(lambda module, args: deep.append(args[0][0].double()))
+    handle = model.lm_head.register_forward_pre_hook(lambda module, args: final.append(args[0][0].double()))
     with torch.no_grad():
         plain = model(first.sequences[:, :-1]).logits[0].double()
     handle.remove()
     weight = model.lm_head.weight.detach().double()
-    features = torch.nn.functional.pad(deep[0] / deep[0].norm(dim=-1, keepdim=True), (0, 1), value=0.5)[5:]
+    features = torch.nn.functional.pad(final[0] / final[0].norm(dim=-1, keepdim=True), (0, 1), value=0.5)[5:]
     taken = weight[first.sequences[0, 6:]] - first_reference(plain, features, weight)
     predicted = features[:1] @ torch.linalg.solve(
         0.1 * torch.eye(65, dtype=torch.float64) + features.T @ features, features.T @ taken
     )
     gain = 2 / (weight - weight.mean(0)).square().sum(1).mean()  # in nats
-    back_off = 1.5 * torch.tanh((deep[0][5] + gain * predicted[0]) @ weight.T / 1.5)
+    back_off = 1.5 * torch.tanh((final[0][5] + gain * predicted[0]) @ weight.T / 1.5)
     torch.testing.assert_close(second.logits[1][0].double(), 2 * plain[5] - back_off, atol=1e-4, rtol=1e-4)
     assert (second.logits[1] - first.logits[1]).abs().max() > 1e-2
 

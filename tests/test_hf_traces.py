@@ -48,7 +48,7 @@ def series(completion: Completion, name: str) -> list[Numbers]:
 
 
 def forward(completion: Completion) -> tuple[list[Numbers], list[Numbers]]:
-    """Of each sample, the deep states `[tokens, d]` and the log-probabilities `[tokens, V]` that its tokens had."""
+    """Of each sample, the final hidden states `[tokens, d]` and log-probabilities `[tokens, V]` of its tokens."""
     model, prompt = small("llama"), small_tokenizer()("Hello there")["input_ids"]
     states, logp = [], []
     for sample in completion.samples:

@@ -64,17 +64,19 @@ def method(full: bool = False, slots: int = 2, **options: Any) -> ESamp:
 
 def decode_step(head: Head, slots: list[int | None], dtype: torch.dtype = torch.float64) -> DecodeStep:
     hidden = torch.randn(len(slots), S, dtype=torch.float64)
-    deep = (hidden.roll(1, 1) * 2 + 1).to(dtype)
+    final = (hidden.roll(1, 1) * 2 + 1).to(dtype)
     live = torch.ones(len(slots), dtype=torch.bool)
-    return DecodeStep(deep, {1: hidden, 2: hidden, 3: deep}, RowLayout.build(slots), live, head, plain_rows(len(slots)))
+    return DecodeStep(
+        final, {1: hidden, 2: hidden, 3: final}, RowLayout.build(slots), live, head, plain_rows(len(slots))
+    )
 
 
 def decode(esamp: ESamp, step: DecodeStep, tokens: Tensor | None = None) -> Combined:
     """What an engine does at one step: one projection of all states."""
     steering = esamp.steer(step)
     logits = step.head(torch.cat(steering.states)) if isinstance(step.head, Head) else torch.empty(0)
-    combined: Combined = steering.combine(*logits.split(len(step.deep)))
-    esamp.observe(step, torch.zeros(len(step.deep), dtype=torch.int64) if tokens is None else tokens, step.live)
+    combined: Combined = steering.combine(*logits.split(len(step.final)))
+    esamp.observe(step, torch.zeros(len(step.final), dtype=torch.int64) if tokens is None else tokens, step.live)
     return combined
 
 
@@ -87,9 +89,9 @@ def trained(esamp: ESamp, head: Head, steps: int = 3) -> None:
 def fused_by_loops(esamp: ESamp, head: Head, step: DecodeStep, row: int) -> reference.Vector:
     """(1 + beta) head(hL) - beta head(y) with the explorer's own y (which other tests hold against loops)."""
     layout = step.layout
-    proposal = esamp.explorer.propose(step.hidden[1], step.deep, step.deep, layout, step.live)
-    y = (step.deep - proposal.rows(proposal.residual))[row].numpy()
-    return reference.fused_logits(head.numbers, step.deep[row].double().numpy(), y, esamp.config.beta)
+    proposal = esamp.explorer.propose(step.residuals[1], step.final, step.final, layout, step.live)
+    y = (step.final - proposal.rows(proposal.residual))[row].numpy()
+    return reference.fused_logits(head.numbers, step.final[row].double().numpy(), y, esamp.config.beta)
 
 
 @pytest.mark.parametrize("cap", [False, True])
@@ -103,7 +105,7 @@ def test_logits_are_the_papers(cap: bool, full: bool, distiller: str) -> None:
     combined = decode(esamp, step)
     assert combined.rescore is None
     np.testing.assert_allclose(combined.logits[[0, 2]].numpy(), expected, atol=2e-5)
-    np.testing.assert_allclose(combined.logits[1].numpy(), head.numbers(step.deep[1].numpy()), atol=1e-6)
+    np.testing.assert_allclose(combined.logits[1].numpy(), head.numbers(step.final[1].numpy()), atol=1e-6)
 
 
 @pytest.mark.parametrize("cap", [False, True])
@@ -113,7 +115,7 @@ def test_the_reference_rule_hands_over_both(cap: bool) -> None:
     step = decode_step(head, [0, None, 0])
     expected = [fused_by_loops(esamp, head, step, row) for row in (0, 2)]
     combined = decode(esamp, step)
-    torch.testing.assert_close(combined.logits, head(step.deep), atol=1e-12, rtol=1e-12)
+    torch.testing.assert_close(combined.logits, head(step.final), atol=1e-12, rtol=1e-12)
     assert combined.rescore is not None
     np.testing.assert_allclose((combined.logits + combined.rescore)[[0, 2]].numpy(), expected, atol=2e-5)
     assert not combined.rescore[1].any()
@@ -146,10 +148,10 @@ def test_capped_heads_mix_at_the_strength_of_the_signal(signal: str, beta: float
     head, esamp = Head(torch.randn(V, D), cap=True), method(signal=signal, beta=beta)
     trained(esamp, head)
     step = decode_step(head, [0, 0])
-    deep, counter = esamp.steer(step).states
+    final, counter = esamp.steer(step).states
     assert esamp._record is not None
     change = esamp._record.change(esamp.config.beta)
-    torch.testing.assert_close(deep - counter, (change / strength).to(deep.dtype), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(final - counter, (change / strength).to(final.dtype), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
@@ -162,8 +164,8 @@ def test_beta_zero_hands_back_the_very_tensors(dtype: torch.dtype, options: dict
     step = decode_step(head, [0, None, 0], dtype)
     steering = esamp.steer(step)
     assert len(steering.states) == 1
-    assert steering.states[0] is step.deep
-    logits = head(step.deep)
+    assert steering.states[0] is step.final
+    logits = head(step.final)
     combined = steering.combine(logits)
     assert combined.logits is logits
     assert combined.rescore is None
@@ -182,8 +184,8 @@ def test_rows_of_others_keep_their_bits(dtype: torch.dtype, full: bool, cap: boo
     step.live[2] = False
     steering = esamp.steer(step)
     alone = [0, 2, 3]
-    assert torch.equal(steering.states[0][alone], step.deep[alone])
-    plain = head(step.deep)
+    assert torch.equal(steering.states[0][alone], step.final[alone])
+    plain = head(step.final)
     noisy = [head(state) for state in steering.states]
     if len(noisy) == 2:  # a second projection need not round as the first did
         noisy[1] = noisy[1] + 0.25
@@ -233,7 +235,7 @@ def test_rows_fall_back_unless_both_of_their_logits_are_sound(narrow: bool) -> N
     head, esamp = Head(torch.randn(V, D)), method(gate=False)
     trained(esamp, head)
     step = decode_step(head, [0] * 4)
-    record = esamp.explorer.propose(step.hidden[1], step.deep, step.deep, step.layout, step.live)
+    record = esamp.explorer.propose(step.residuals[1], step.final, step.final, step.layout, step.live)
     assert record.rows(record.steered).all()
     reference, fused = torch.tensor([[True, True, False, False], [True, False, True, False]])
     record.fall_back(reference, fused, narrow=narrow)
@@ -253,16 +255,16 @@ def test_the_action_memory_learns_what_was_sampled(signal: str, cap: bool) -> No
     weight = head.weight.double().numpy()
     for _ in range(6):
         step, tokens = decode_step(head, [0, 0, None, 0]), torch.randint(0, V, (4,))
-        deep, rows = step.deep.numpy(), (0, 1, 3)
-        proposal = esamp.explorer.propose(step.hidden[1], step.deep, step.deep, step.layout, step.live)
+        final, rows = step.final.numpy(), (0, 1, 3)
+        proposal = esamp.explorer.propose(step.residuals[1], step.final, step.final, step.layout, step.live)
         state_part = esamp.config.beta * proposal.error.numpy() if signal == "both" else np.zeros((4, D))
         for row in rows:
-            expected = state_part[row] - 2.0 * loops.predict(deep[row])[0]
+            expected = state_part[row] - 2.0 * loops.predict(final[row])[0]
             np.testing.assert_allclose(proposal.change(esamp.config.beta)[row].numpy(), expected, atol=1e-4)
         decode(esamp, step, tokens)
         loops.learn(
-            [deep[row] for row in rows],
-            [reference.action(weight, int(tokens[row]), head.numbers(deep[row])) for row in rows],
+            [final[row] for row in rows],
+            [reference.action(weight, int(tokens[row]), head.numbers(final[row])) for row in rows],
         )
 
 
@@ -279,10 +281,10 @@ def test_the_state_signal_moves_away_from_the_prediction() -> None:
     head, esamp = Head(torch.randn(V, D)), method(beta=1.0)
     trained(esamp, head)
     step = decode_step(head, [0])
-    proposal = esamp.explorer.propose(step.hidden[1], step.deep, step.deep, step.layout, step.live)
+    proposal = esamp.explorer.propose(step.residuals[1], step.final, step.final, step.layout, step.live)
     moved = esamp.steer(step).states[0]
-    prediction = step.deep - proposal.rows(proposal.residual)
-    torch.testing.assert_close(moved - prediction, 2 * (step.deep - prediction))
+    prediction = step.final - proposal.rows(proposal.residual)
+    torch.testing.assert_close(moved - prediction, 2 * (step.final - prediction))
 
 
 def test_detail_and_telemetry() -> None:

@@ -48,7 +48,7 @@ def keys(size: int) -> str:
     return ",".join(f'"{number:06x}":0' for number in range(size // 11))
 
 
-def deep(size: int, levels: int = 900) -> str:
+def final(size: int, levels: int = 900) -> str:
     return ",".join(["[" * levels + "]" * levels] * (size // (2 * levels + 1)))
 
 
@@ -65,8 +65,8 @@ SHAPES: dict[str, Callable[[int], str]] = {
     "long text for a number": lambda size: option(f'"{"a" * size}"'),
     "list for a number": lambda size: option(f"[{entries('1', size)}]"),
     "table for a number": lambda size: option(f"{{{keys(size)}}}"),
-    "deep list for a number": lambda size: option("[" * (size // 2) + "]" * (size // 2)),
-    "many deep lists": lambda size: option(f"[{deep(size)}]"),
+    "final list for a number": lambda size: option("[" * (size // 2) + "]" * (size // 2)),
+    "many final lists": lambda size: option(f"[{final(size)}]"),
     "digits": lambda size: option("1" * size),
     "digits of a fraction": lambda size: option("0." + "1" * size),
     "digits of an exponent": lambda size: option("1e" + "1" * size),
@@ -121,7 +121,7 @@ def test_examining_a_body_takes_linear_time_and_few_calls(shape: str) -> None:
     assert_linear(examined, make, SIZE)
 
 
-@pytest.mark.parametrize("shape", ["many prompts", "many deep lists", "many fractions", "many keys"])
+@pytest.mark.parametrize("shape", ["many prompts", "many final lists", "many fractions", "many keys"])
 def test_a_body_of_too_many_parts_is_refused_before_it_is_parsed(shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(body.json, "loads", lambda text: pytest.fail("the body was read"))
     refused = examined(SHAPES[shape](FACTOR * SIZE))

@@ -181,7 +181,7 @@ class Tilt(DecodeMethod):
 
     def steer(self, step: DecodeStep) -> Steering:
         self.rows += int(step.live.sum())
-        return Steering((step.deep,), lambda logits: Combined(logits, late=self.tilted))
+        return Steering((step.final,), lambda logits: Combined(logits, late=self.tilted))
 
     def tilted(self, logits: Tensor) -> Tensor:
         new = logits.clone()
@@ -480,14 +480,14 @@ def test_esamp_in_company_that_does_nothing_is_esamp(name: str) -> None:
     hidden = torch.randn(6, 4, D)
     slots = [0, 0, None, 0]
     plain = step_at(0, model, slots, hidden[0])
-    assert torch.equal(decode(stack, plain), model(plain.deep))
+    assert torch.equal(decode(stack, plain), model(plain.final))
     for position in range(1, 6):
         step = step_at(position, model, slots, hidden[position])
         mine, theirs = decode(stack, step), decode(alone, step)
         assert torch.equal(mine, theirs)
-        assert torch.equal(mine[2], model(step.deep)[2])
+        assert torch.equal(mine[2], model(step.final)[2])
         if position > 1:
-            assert not torch.equal(mine, model(step.deep))
+            assert not torch.equal(mine, model(step.final))
     told, expected = stack.telemetry(0), alone.telemetry(0)
     assert told == pytest.approx({**expected, "rows_filtered": 0.0}, nan_ok=True)
     assert expected["rows"] == 3 * 5
@@ -498,7 +498,7 @@ def test_a_method_that_acts_on_the_first_token_does_so_in_company() -> None:
     stack = built(combine([Tilt, Double]))
     stack.admit()
     step = step_at(0, model, [0, 0], torch.randn(2, D))
-    logits = model(step.deep)
+    logits = model(step.final)
     expected = logits.clone()
     expected[:, 1] += logits[:, 2] / 2
     torch.testing.assert_close(decode(stack, step), 2 * expected)
@@ -511,7 +511,7 @@ def test_a_method_that_acts_on_the_first_token_does_so_in_company() -> None:
 def test_filters_act_in_the_order_of_their_names_around_the_sampler() -> None:
     model = head()
     step = step_at(0, model, [0, 0], torch.randn(2, D))
-    logits = model(step.deep)
+    logits = model(step.final)
     raised = logits + torch.nn.functional.one_hot(torch.tensor(0), V) * 3.0
     for parts in ((Raise, Double), (Double, Raise)):
         stack = built(combine(parts), shift_by=3.0)
@@ -539,7 +539,7 @@ def test_filters_follow_the_method_of_states() -> None:
         raised[:, 0] += 1
         torch.testing.assert_close(given_to_sampler(stack, step).logits, raised)
         stack.observe(step, fused.argmax(-1), step.live)
-    assert not torch.equal(fused, model(step.deep))
+    assert not torch.equal(fused, model(step.final))
 
 
 def test_a_draw_leaves_one_token() -> None:
@@ -547,7 +547,7 @@ def test_a_draw_leaves_one_token() -> None:
     stack = built(combine([Double, Best]))
     stack.admit()
     step = step_at(0, model, [0, 0, None], torch.randn(3, D))
-    logits = model(step.deep)
+    logits = model(step.final)
     combined = given_to_sampler(stack, step)
     assert combined.late is not None
     drawn = combined.late(combined.logits)
@@ -566,7 +566,7 @@ def test_rows_that_take_no_part_are_left_alone_and_not_counted() -> None:
     assert [stack.admit(), stack.admit()] == [0, 1]
     step = step_at(2, model, [0, 1, None, 1], torch.randn(4, D))
     step = replace(step, live=step.live & torch.tensor([True, True, True, False]))
-    logits = model(step.deep)
+    logits = model(step.final)
     combined = given_to_sampler(stack, step)
     assert combined.late is not None
     drawn = combined.late(combined.logits)
@@ -612,7 +612,7 @@ def test_details() -> None:
     assert math.isnan(detail.novelty.item())
     assert math.isnan(detail.kl.item())
     assert detail.reference is not None
-    assert torch.equal(detail.reference, model(step.deep))
+    assert torch.equal(detail.reference, model(step.final))
     inner = built(combine([Tilt, Double]))
     inner.admit()
     given_to_sampler(inner, step)
@@ -626,7 +626,7 @@ def test_re_scoring_passes_through() -> None:
         step = step_at(position, model, [0, 0], torch.randn(2, D))
         combined = given_to_sampler(stack, step)
         stack.observe(step, combined.logits.argmax(-1), step.live)
-    assert torch.equal(combined.logits, model(step.deep))
+    assert torch.equal(combined.logits, model(step.final))
     assert combined.rescore is not None
     assert combined.rescore.any()
     assert combined.late is not None

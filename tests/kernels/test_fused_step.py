@@ -78,7 +78,7 @@ class Step:
         source = torch.randn(rows, S)
         self.slots = slots
         self.source = source.to(DEVICE, dtype)
-        self.deep = (source @ mix + 0.2 * torch.randn(rows, D) + 1).to(DEVICE, dtype)
+        self.final = (source @ mix + 0.2 * torch.randn(rows, D) + 1).to(DEVICE, dtype)
         self.live = torch.ones(rows, dtype=torch.bool, device=DEVICE)
 
     def source_for(self, explored: Explorer) -> Tensor:
@@ -90,7 +90,7 @@ class Step:
         layout = RowLayout.build(self.slots, DEVICE)
         source = torch.nn.functional.pad(self.source, (0, size_of(explored.config) - S), value=0.3)
         return explored.propose(
-            source if explored.config.distiller == "mlp" else self.source, self.deep, self.deep, layout, self.live
+            source if explored.config.distiller == "mlp" else self.source, self.final, self.final, layout, self.live
         )
 
     def run(self, explored: Explorer) -> StepRecord:
@@ -128,10 +128,10 @@ def assert_same_step(mine: StepRecord, other: StepRecord, tolerance: float) -> N
         else:
             keep = other.live if where is None else other.live & where
             torch.testing.assert_close(found[keep], expected[keep], atol=tolerance, rtol=tolerance, msg=name)
-    assert mine.moved.dtype == mine.deep.dtype
-    torch.testing.assert_close(mine.moved, other.moved, atol=tolerance, rtol=tolerance, equal_nan=True)
+    assert mine.tilted.dtype == mine.final.dtype
+    torch.testing.assert_close(mine.tilted, other.tilted, atol=tolerance, rtol=tolerance, equal_nan=True)
     still = ~mine.rows(mine.steered)
-    assert_same_bits(mine.moved[still], mine.deep[still])
+    assert_same_bits(mine.tilted[still], mine.final[still])
 
 
 def assert_same_bits(one: Tensor, other: Tensor) -> None:
@@ -160,13 +160,13 @@ def test_any_mix_of_groups_gives_what_each_alone_would_give(options: dict[str, A
     groups, largest = [loops(explored) for _ in range(3)], 0.0
     for slots in MIXES:
         step = Step(slots)
-        moved = (step.run(explored).moved - step.deep).double().cpu()
+        moved = (step.run(explored).tilted - step.final).double().cpu()
         for slot, group in enumerate(groups):
             rows = [row for row, owner in enumerate(slots) if owner == slot]
             if not rows:
                 continue
-            source, deep = (part[rows].double().cpu().numpy() for part in (step.source_for(explored), step.deep))
-            expected = np.stack(group.step(list(source), list(deep)))
+            source, final = (part[rows].double().cpu().numpy() for part in (step.source_for(explored), step.final))
+            expected = np.stack(group.step(list(source), list(final)))
             largest = max(largest, float(np.abs(expected).max()))
             assert np.abs(moved[rows].numpy() - expected).max() <= 2e-5 * max(largest, 0.1), (slots, slot)
     for slot, group in enumerate(groups):
@@ -191,7 +191,7 @@ def test_every_step_is_that_of_the_plain_path(options: dict[str, Any], dtype: to
         step = Step(slots, dtype)
         if len(slots) > 4:
             step.live[1] = False
-            step.source[1], step.deep[1] = torch.nan, torch.inf
+            step.source[1], step.final[1] = torch.nan, torch.inf
         assert_same_step(step.run(explored), step.run(twin), tolerance)
         assert_same_state(explored, twin)
 
@@ -228,8 +228,8 @@ def test_any_number_of_features_within_the_limit(features: int) -> None:
         each.claim(), each.claim()
     layout, live = RowLayout.build([0, 1, 0, 0], DEVICE), torch.ones(4, dtype=torch.bool, device=DEVICE)
     for _ in range(2):
-        source, deep = torch.randn(4, 140, device=DEVICE), torch.randn(4, 40, device=DEVICE)
-        records = [each.propose(source, deep, deep, layout, live) for each in (one, other)]
+        source, final = torch.randn(4, 140, device=DEVICE), torch.randn(4, 40, device=DEVICE)
+        records = [each.propose(source, final, final, layout, live) for each in (one, other)]
         assert_same_step(records[0], records[1], 1e-4)
         for each, record in zip((one, other), records, strict=True):
             each.learn(record, None, live)
@@ -251,7 +251,7 @@ def test_fused_and_plain_steps_alternate_on_one_bank(options: dict[str, Any]) ->
         assert_same_state(explored, twin)
 
 
-@pytest.mark.parametrize("part", ["source", "deep"])
+@pytest.mark.parametrize("part", ["source", "final"])
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
 @pytest.mark.parametrize("distiller", ["rls", "mean"])
 def test_a_row_that_is_not_finite_is_left_alone_and_teaches_nothing(part: str, value: float, distiller: str) -> None:
@@ -342,7 +342,7 @@ def test_a_gradient_other_than_that_of_the_squared_error_takes_the_plain_path() 
 def test_float16_states_that_would_overflow_fall_back(distiller: str) -> None:
     explored, twin = pair(beta=16.0, gate=False, distiller=distiller)
     step = Step([0, None, 0], torch.float16)
-    step.deep[0, 90] = 6e4
+    step.final[0, 90] = 6e4
     record = step.run(explored)
     assert record.rows(record.live).tolist() == [True, False, True]  # neither slot nor row is at fault
     assert steered(record) == [False, False, True]
@@ -357,7 +357,7 @@ def test_strength_zero_learns_and_steers_nothing(options: dict[str, Any]) -> Non
         step = Step([0, 1, None, 0])
         record = step.run(explored)
         step.run(twin)
-        assert record.moved is step.deep
+        assert record.tilted is step.final
         assert not record.steered.any()
         assert record.live.sum() == 3
     assert_same_state(explored, twin)
@@ -419,7 +419,7 @@ def test_the_method_is_the_same_with_and_without_kernels(options: dict[str, Any]
         for method in both:
             source = step.source_for(method.explorer)
             layout = RowLayout.build(step.slots, DEVICE)
-            decode = DecodeStep(step.deep, {1: source}, layout, step.live, Head(weight), plain_rows(3))
+            decode = DecodeStep(step.final, {1: source}, layout, step.live, Head(weight), plain_rows(3))
             steering = method.steer(decode)
             logits = torch.cat(steering.states) @ weight.T
             combined = steering.combine(*logits.split(3))
@@ -474,7 +474,7 @@ def claim_and_grow() -> None:
 def test_states_that_the_kernels_cannot_read_take_the_plain_path() -> None:
     explored, twin = pair()
     step = Step([0, 1, 0])
-    step.deep = step.deep.double()
+    step.final = step.final.double()
     assert step.run(explored).kept is None
     step.run(twin)
     step = Step([0, 1, 0])
@@ -488,7 +488,7 @@ def test_rows_may_be_a_part_of_a_larger_tensor() -> None:
     explored, twin = pair()
     for _ in range(2):
         step = Step([0, 1, 0])
-        for name in ("source", "deep"):
+        for name in ("source", "final"):
             whole = torch.full((6, 200), torch.nan, device=DEVICE)
             whole[::2, 7 : 7 + getattr(step, name).shape[1]] = getattr(step, name)
             setattr(step, name, whole[::2, 7 : 7 + getattr(step, name).shape[1]])
@@ -552,6 +552,6 @@ def operations(explored: Explorer, slots: list[int | None]) -> list[str]:
     step, layout = Step(slots), RowLayout.build(slots, DEVICE)
     source = step.source_for(explored)
     with Counter() as counter:
-        record = explored.propose(source, step.deep, step.deep, layout, step.live)
+        record = explored.propose(source, step.final, step.final, layout, step.live)
         explored.learn(record, None, step.live)
     return counter.found

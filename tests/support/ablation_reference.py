@@ -1,7 +1,7 @@
 """The ablations once more, row by row in float64, from their formulas; shares no code with the package but its
 initial weights.
 
-hL deep state, h1 source state, y prediction of hL, c confidence, e = c (hL - y), p and q the softmax of head(hL) and
+hL final state, h1 source state, y prediction of hL, c confidence, e = c (hL - y), p and q the softmax of head(hL) and
 head(y).
 """
 
@@ -145,15 +145,15 @@ def replay(
     model: PreTrainedModel, group: Group, prompt: Sequence[int], samples: Sequence[Sequence[int]]
 ) -> list[Vector]:
     """Log-probabilities `[T, V]` that the tokens of each sample were drawn from; the samples run in lockstep."""
-    deep = []
+    final = []
     for tokens in samples:
         h1, hL = states_alone(model, torch.tensor([[*prompt, *tokens]]), 1)
         rows = slice(len(prompt) - 1, -1)
-        deep.append((h1[0, rows].double().numpy(), hL[0, rows].double().numpy()))
+        final.append((h1[0, rows].double().numpy(), hL[0, rows].double().numpy()))
     told: list[list[Vector]] = [[] for _ in samples]
     for step in range(max(map(len, samples))):
         running = [i for i, tokens in enumerate(samples) if len(tokens) > step]
-        h1, hL = ([deep[i][k][step] for i in running] for k in (0, 1))
+        h1, hL = ([final[i][k][step] for i in running] for k in (0, 1))
         for i, source, state in zip(running, h1, hL, strict=True):
             told[i].append(np.log(reference.softmax(group.logits(source, state, i, step))))
         group.learn(h1, hL, [samples[i][step] for i in running], step)

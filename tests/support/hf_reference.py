@@ -16,12 +16,12 @@ from support.hf_models import EOS
 
 def states_alone(model: PreTrainedModel, texts: Tensor, layer: int) -> tuple[Tensor, Tensor]:
     """The residual stream after `layer` layers and the LM head's input, `[B, T, .]`, from one plain forward pass."""
-    deep: list[Tensor] = []
-    handle = model.get_output_embeddings().register_forward_pre_hook(lambda module, args: deep.append(args[0]))
+    final: list[Tensor] = []
+    handle = model.get_output_embeddings().register_forward_pre_hook(lambda module, args: final.append(args[0]))
     with torch.no_grad():
         hidden = model(texts, output_hidden_states=True, use_cache=False).hidden_states
         handle.remove()
-        return after_layer(model, hidden, texts, layer), deep[0]
+        return after_layer(model, hidden, texts, layer), final[0]
 
 
 def after_layer(model: PreTrainedModel, hidden: tuple[Tensor, ...], texts: Tensor, layer: int) -> Tensor:
@@ -37,14 +37,14 @@ class Ridge:
     def __init__(self) -> None:
         self.seen, self.targets = torch.empty(0, 65, dtype=torch.float64), torch.empty(0, 64, dtype=torch.float64)
 
-    def error(self, source: Tensor, deep: Tensor) -> Tensor:
+    def error(self, source: Tensor, final: Tensor) -> Tensor:
         phi = self.features(source)
         inverse = torch.linalg.inv(torch.eye(65, dtype=torch.float64) + self.seen.T @ self.seen)
         confidence = 1 - (phi @ inverse * phi).sum(-1) / phi.square().sum(-1)
-        return confidence[:, None] * (deep - phi @ inverse @ self.seen.T @ self.targets)
+        return confidence[:, None] * (final - phi @ inverse @ self.seen.T @ self.targets)
 
-    def learn(self, source: Tensor, deep: Tensor) -> None:
-        self.seen, self.targets = torch.cat([self.seen, self.features(source)]), torch.cat([self.targets, deep])
+    def learn(self, source: Tensor, final: Tensor) -> None:
+        self.seen, self.targets = torch.cat([self.seen, self.features(source)]), torch.cat([self.targets, final])
 
     @staticmethod
     def features(source: Tensor) -> Tensor:
@@ -63,12 +63,12 @@ class Network:
             x = x + (F.silu(x @ gate) * (x @ up)) @ down
         return x
 
-    def error(self, source: Tensor, deep: Tensor) -> Tensor:
-        return deep - self.predict(source).detach()
+    def error(self, source: Tensor, final: Tensor) -> Tensor:
+        return final - self.predict(source).detach()
 
-    def learn(self, source: Tensor, deep: Tensor) -> None:
+    def learn(self, source: Tensor, final: Tensor) -> None:
         self.optimiser.zero_grad()
-        (deep - self.predict(source)).square().sum(-1).mean().backward()
+        (final - self.predict(source)).square().sum(-1).mean().backward()
         nn.utils.clip_grad_norm_(self.weights.values(), 0.5)
         self.optimiser.step()
 
@@ -86,7 +86,7 @@ def reconstruct(
 
     `texts` are blocks of `samples` samples of one prompt of `length` tokens, and what was generated.
     """
-    hidden, deep = (states.double() for states in states_alone(model, texts, 1))
+    hidden, final = (states.double() for states in states_alone(model, texts, 1))
     head = model.get_output_embeddings()
     project = lambda x: after(x @ head.weight.double().T + (0 if head.bias is None else head.bias.double()))  # noqa: E731
     groups = [(slice(start, start + samples), make()) for start in range(0, len(texts), samples)]
@@ -95,13 +95,13 @@ def reconstruct(
         running = ~(texts[:, length : length + step] == EOS).any(1)
         expected = torch.empty(len(texts), model.config.vocab_size, dtype=torch.float64)
         for rows, distiller in groups:
-            h1, hL = hidden[rows, place], deep[rows, place]
+            h1, hL = hidden[rows, place], final[rows, place]
             error = torch.where(running[rows, None], distiller.error(h1, hL), 0.0)
             expected[rows] = (1 + beta) * project(hL) - beta * project(hL - error)
             alive = running[rows]
             if alive.any():
                 distiller.learn(h1[alive], hL[alive])
-        yield expected, project(deep[:, place]), running
+        yield expected, project(final[:, place]), running
 
 
 def likelihood(model: PreTrainedModel, prompt: Sequence[int], tokens: Sequence[int]) -> tuple[float, float, float]:

@@ -1,6 +1,6 @@
 """The algorithm once more, row by row in float64, from its formulas: slow, plain, and sharing no code with the package.
 
-hL deep state, h1 source state, y prediction of hL, c confidence, e = c (hL - y), w_z LM-head row of token z.
+hL final hidden state, h1 source state, y prediction of hL, c confidence, e = c (hL - y), w_z LM-head row of token z.
 """
 
 import math
@@ -201,17 +201,17 @@ class Group:
         """Changes of hL, one per row, found before anything of this step is learned."""
         changes = []
         centre = sum(self.seen, np.zeros(len(deeps[0]))) / max(len(self.seen), 1)
-        for h, deep in zip(sources, deeps, strict=True):
+        for h, final in zip(sources, deeps, strict=True):
             y, confidence = self.distiller.predict(h)
-            e = (confidence if self.gate else 1.0) * (deep - y)
+            e = (confidence if self.gate else 1.0) * (final - y)
             change = self.beta * e
             if self.memory is not None:
-                change = change - self.gain * self.memory.predict(deep)[0]
+                change = change - self.gain * self.memory.predict(final)[0]
             changes.append(change)
             self.norms.append(float(np.linalg.norm(e)))
             if self.seen:
-                self.residual += float(((deep - y) ** 2).sum())
-                self.variance += float(((deep - centre) ** 2).sum())
+                self.residual += float(((final - y) ** 2).sum())
+                self.variance += float(((final - centre) ** 2).sum())
         self.seen.extend(deeps)
         self.distiller.learn(sources, deeps)
         if self.memory is not None and actions is not None:
@@ -241,9 +241,9 @@ def action(W: Vector, token: int, reference_logits: Vector) -> Vector:
     return W[token] - sum((p[v] * W[v] for v in range(len(W))), np.zeros(W.shape[1]))
 
 
-def fused_logits(head: Callable[[Vector], Vector], deep: Vector, y: Vector, beta: float) -> Vector:
+def fused_logits(head: Callable[[Vector], Vector], final: Vector, y: Vector, beta: float) -> Vector:
     """(1 + beta) head(hL) - beta head(y)."""
-    return (1 + beta) * head(deep) - beta * head(y)
+    return (1 + beta) * head(final) - beta * head(y)
 
 
 def survivors(logits: Vector, temperature: float, top_k: int, top_p: float, min_p: float) -> list[int]:

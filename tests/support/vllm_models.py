@@ -70,7 +70,7 @@ def replay(
     states = [_states(model, prompt, tokens, config.source_layer) for tokens in samples]
     weight = model.get_output_embeddings().weight.detach().double().numpy()
     group = _group(config, weight, states[0][0].shape[1])
-    own = [[_project(model, row, weight) for row in deep] for _, deep in states]
+    own = [[_project(model, row, weight) for row in final] for _, final in states]
     first = 0 if config.first_token else 1
     fused = [rows[:first] for rows in own]
     start = 0
@@ -87,8 +87,8 @@ def replay(
             else:
                 taken = [action(weight, samples[i][step], own[i][step]) for i in running]
                 changes = group.step(sources, deeps, taken)
-            for i, deep, change in zip(running, deeps, changes, strict=True):
-                mixed = _mix(model, deep, change, weight, config)
+            for i, final, change in zip(running, deeps, changes, strict=True):
+                mixed = _mix(model, final, change, weight, config)
                 fused[i].append(_limited(model, own[i][step], mixed, config) if change.any() else mixed)
     return [(_stack(mixed), _stack(alone)) for mixed, alone in zip(fused, own, strict=True)]
 
@@ -125,24 +125,24 @@ def _stack(rows: Sequence[Rows]) -> Tensor:
 
 def _states(model: PreTrainedModel, prompt: Sequence[int], tokens: Sequence[int], layer: int) -> tuple[Rows, Rows]:
     """h1 and hL `[T, d]` from which each of `tokens` was sampled."""
-    source, deep = states_alone(model, torch.tensor([[*prompt, *tokens]]), layer)
+    source, final = states_alone(model, torch.tensor([[*prompt, *tokens]]), layer)
     rows = slice(len(prompt) - 1, -1)
-    return source[0, rows].double().numpy(), deep[0, rows].double().numpy()
+    return source[0, rows].double().numpy(), final[0, rows].double().numpy()
 
 
-def _project(model: PreTrainedModel, deep: Rows, weight: Rows) -> Rows:
+def _project(model: PreTrainedModel, final: Rows, weight: Rows) -> Rows:
     after = AFTER_HEAD.get(model.config.model_type, lambda logits: logits)
-    return after(torch.from_numpy(weight @ deep)).numpy()
+    return after(torch.from_numpy(weight @ final)).numpy()
 
 
-def _mix(model: PreTrainedModel, deep: Rows, change: Rows, weight: Rows, config: ESampConfig) -> Rows:
+def _mix(model: PreTrainedModel, final: Rows, change: Rows, weight: Rows, config: ESampConfig) -> Rows:
     if model.config.model_type != "gemma2" or not change.any():  # a linear head
-        return _project(model, deep + change, weight)
+        return _project(model, final + change, weight)
     if config.signal in ("state", "contrast"):
         strength = config.beta
     else:
         strength = max(1.0, config.beta * (config.signal == "both"))
-    own, counter = (_project(model, x, weight) for x in (deep, deep - change / strength))
+    own, counter = (_project(model, x, weight) for x in (final, final - change / strength))
     return (1 + strength) * own - strength * counter
 
 

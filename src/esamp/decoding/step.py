@@ -75,10 +75,10 @@ class Fed:
 class DecodeStep:
     """R rows, one per sample that decodes a token now, in the engine's order."""
 
-    deep: Tensor
-    """`[R, d]`: the vectors that the LM head projects"""
-    hidden: Mapping[int, Tensor]
-    """`[R, d]` per layer the method asked for: the residual stream after that many transformer layers"""
+    final: Tensor
+    """`[R, d]`: the final hidden states, which the LM head projects"""
+    residuals: Mapping[int, Tensor]
+    """`[R, d]` for each layer that the method asked for: the residual stream after that many transformer layers"""
     layout: RowLayout
     """which of the method's slots each row belongs to"""
     live: Tensor

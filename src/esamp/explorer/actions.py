@@ -12,7 +12,7 @@ from esamp.explorer.rls import RecursiveLeastSquares
 
 
 class ActionMemory:
-    """Least squares from deep states to the directions of the tokens taken there, with a bank of its own.
+    """Least squares from final hidden states to the directions of the tokens taken there, with a bank of its own.
 
     The direction of a token z is ``w_z - sum_v p_v w_v``, w_v being the rows of the LM head and p the reference
     distribution. The gain is in nats: it is divided by the mean of ||w_v - mean w||^2.
@@ -21,18 +21,18 @@ class ActionMemory:
     def __init__(
         self,
         config: ESampConfig,
-        deep_size: int,
+        final_size: int,
         slots: int,
         *,
         dtype: torch.dtype,
         device: torch.device | str,
         head_scale: float,
     ) -> None:
-        """Allocate `slots` slots for deep states of size d; `head_scale` is the mean of ||w_v - mean w||^2."""
+        """Allocate `slots` slots for final hidden states of size d; `head_scale` is the mean of ||w_v - mean w||^2."""
         self.gain = config.gain / head_scale
         self.regression = RecursiveLeastSquares(
-            deep_size,
-            deep_size,
+            final_size,
+            final_size,
             features=config.features,
             ridge=config.action_ridge,
             forgetting=config.forgetting_factor,
@@ -46,10 +46,10 @@ class ActionMemory:
         self.bank = PackedBank(template, {}, slots)
         self._zero = torch.zeros((), dtype=self.regression.exact, device=device)
 
-    def predict(self, layout: RowLayout, deep: Tensor, past: Past) -> Prediction:
-        """The action `[G, C, d]` that the group is known to take at each of the states `deep` `[R, d]`."""
+    def predict(self, layout: RowLayout, final: Tensor, past: Past) -> Prediction:
+        """The action `[G, C, d]` that the group is known to take at each of the states `final` `[R, d]`."""
         state = self.bank.read(layout, *self.regression.predicts_from)
-        return self.regression.predict(state, layout.arrange(deep), past)
+        return self.regression.predict(state, layout.arrange(final), past)
 
     def learn(self, record: StepRecord, action: Tensor, rows: Tensor, due: Tensor) -> None:
         """Learn the directions `action` `[G, C, d]` taken in `rows` `[G, C]`, in the groups `due` `[G]` bool."""

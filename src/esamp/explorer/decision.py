@@ -18,12 +18,12 @@ TINY = 1e-20
 
 
 def decide(record: StepRecord, config: ESampConfig, direction: Direction | None, *, gain: float) -> None:
-    """Fill in the fields `live`, `steered`, `moved` and `delta` of a record; `gain` is that of the action memory.
+    """Fill in the fields `live`, `steered`, `tilted` and `delta` of a record; `gain` is that of the action memory.
 
     A row is steered if its change is a finite vector that is not zero. One length tells both, and so does the squared
     error of the prediction where the change is a multiple of it: numbers that are not finite show in either factor.
     """
-    layout, deep, found = record.layout, record.deep, record.found
+    layout, final, found = record.layout, record.final, record.found
     reach = record.missed
     if direction is not None or found.memory is not None:
         record.delta = _delta(record, config, direction, gain)
@@ -38,18 +38,18 @@ def decide(record: StepRecord, config: ESampConfig, direction: Direction | None,
     record.steered = record.live & (reach > TINY)
     if not config.steers:
         record.steered = torch.zeros_like(record.steered)
-        record.moved = deep
+        record.tilted = final
         return
     if record.delta is None:
-        tilted = fusion.tilted_states(layout.arrange(deep), found.signal, found.strength, config.beta)
-        moved = layout.to_rows(tilted)
+        tilted = fusion.tilted_states(layout.arrange(final), found.signal, found.strength, config.beta)
+        tilted = layout.to_rows(tilted)
     else:
-        moved = (deep + record.delta).to(deep.dtype)
+        tilted = (final + record.delta).to(final.dtype)
     steered = layout.to_rows(record.steered)
-    if deep.dtype == torch.float16:  # ends at 65504
-        steered = steered & moved.isfinite().all(-1)
+    if final.dtype == torch.float16:  # ends at 65504
+        steered = steered & tilted.isfinite().all(-1)
         record.steered = layout.mask(steered)
-    record.moved = torch.where(steered.unsqueeze(-1), moved, deep)
+    record.tilted = torch.where(steered.unsqueeze(-1), tilted, final)
 
 
 def _delta(record: StepRecord, config: ESampConfig, direction: Direction | None, gain: float) -> Tensor:

@@ -32,7 +32,7 @@ class Explorer:
         self,
         config: ESampConfig,
         source_size: int,
-        deep_size: int,
+        final_size: int,
         *,
         slots: int,
         device: torch.device | str,
@@ -42,7 +42,7 @@ class Explorer:
         workspace: int = WORKSPACE,
         fused: bool | None = None,
     ) -> None:
-        """Allocate `slots` slots for source states of size s and deep states of size d on `device`.
+        """Allocate `slots` slots for source states of size s and final hidden states of size d on `device`.
 
         A `frozen` network is never trained. `full` telemetry has the fields of `esamp.explorer.tally.FULL`.
         `head_scale` is the mean of ||w_v - mean w||^2 over the rows of the LM head, by which the gain is divided so
@@ -63,13 +63,13 @@ class Explorer:
         self.means: SampleMeans | None = None
         if config.signal == "contrast":
             self.means = SampleMeans(
-                deep_size, samples=config.samples, forgetting=config.forgetting_factor, exact=self.exact, device=device
+                final_size, samples=config.samples, forgetting=config.forgetting_factor, exact=self.exact, device=device
             )
         elif config.predicts:
-            self.distiller = build_distiller(config, source_size, deep_size, dtype, device, frozen=frozen)
+            self.distiller = build_distiller(config, source_size, final_size, dtype, device, frozen=frozen)
         self.memory: ActionMemory | None = None
         if config.remembers_actions:
-            self.memory = ActionMemory(config, deep_size, slots, dtype=dtype, device=device, head_scale=head_scale)
+            self.memory = ActionMemory(config, final_size, slots, dtype=dtype, device=device, head_scale=head_scale)
         learner = self.distiller or self.means
         state: State = {} if learner is None else dict(learner.template())
         self._predicts_mean = learner is None or (self.distiller is not None and self.distiller.predicts_mean)
@@ -85,7 +85,7 @@ class Explorer:
         self._learned = tuple(name for name in (*state, *moments) if name != "clock")
         self.slots = FreeSlots(slots)
         self.bank = PackedBank(state, moments, slots, workspace=workspace)
-        self.tally = Tally(slots, deep_size, self.exact, device, full=full)
+        self.tally = Tally(slots, final_size, self.exact, device, full=full)
         self._zero = torch.zeros((), dtype=self.exact, device=device)
         self.fused: FusedStep | None = None
         if wanted(fused, config, source_size, torch.device(device), full=full, frozen=frozen):
@@ -131,35 +131,35 @@ class Explorer:
         self,
         source: Tensor,
         target: Tensor,
-        deep: Tensor,
+        final: Tensor,
         layout: RowLayout,
         live: Tensor,
         direction: Direction | None = None,
         *,
         sample: Tensor | None = None,
     ) -> StepRecord:
-        """Predict every row and say how its deep state should change.
+        """Predict every row and say how its final hidden state should change.
 
         Args:
             source: h1 `[R, s]`, any float dtype.
-            target: what is predicted, `[R, d]`; usually `deep` itself.
-            deep: hL `[R, d]`.
+            target: what is predicted, `[R, d]`; usually `final` itself.
+            final: hL `[R, d]`.
             layout: the slot of each row.
             live: `[R]` bool; other rows are neither steered nor learned from.
             direction: what beta scales in place of the error.
             sample: `[R]` int64, the index of each row's sample in its group, which the contrast signal needs;
                 rows of one sample without it.
         """
-        find = partial(self._find, source, target, deep, layout, live, sample)
-        if self.fused is not None and direction is None and target is deep and self.fused.takes(source, deep, layout):
-            return self.fused.propose(source, deep, layout, live, find)
+        find = partial(self._find, source, target, final, layout, live, sample)
+        if self.fused is not None and direction is None and target is final and self.fused.takes(source, final, layout):
+            return self.fused.propose(source, final, layout, live, find)
         found = find()
         missed = squares(found.residual)
         if self._trusts_mean:
             missed = missed * found.seen
         record = StepRecord(
             layout,
-            deep=deep,
+            final=final,
             find=lambda: found,
             missed=missed,
             varied=missed if self._predicts_mean else squares(found.target - found.past.mean),
@@ -212,7 +212,7 @@ class Explorer:
 
     @torch.no_grad()
     def _find(
-        self, source: Tensor, target: Tensor, deep: Tensor, layout: RowLayout, live: Tensor, sample: Tensor | None
+        self, source: Tensor, target: Tensor, final: Tensor, layout: RowLayout, live: Tensor, sample: Tensor | None
     ) -> Findings:
         """What is predicted of each row. Arguments as of `propose`."""
         if target.dtype.itemsize > self.exact.itemsize:
@@ -226,10 +226,10 @@ class Explorer:
             past=past,
             seen=past.count > 0.5,
             prediction=prediction,
-            memory=None if self.memory is None else self.memory.predict(layout, deep, past),
+            memory=None if self.memory is None else self.memory.predict(layout, final, past),
             residual=residual,
             signal=residual if signal is None else signal,
-            strength=strength(prediction, wanted, deep, layout, inner_target=self.config.target_layer is not None),
+            strength=strength(prediction, wanted, final, layout, inner_target=self.config.target_layer is not None),
         )
 
     def _samples(self, layout: RowLayout, sample: Tensor | None) -> Tensor | None:

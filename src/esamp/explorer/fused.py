@@ -100,7 +100,7 @@ class FusedStep:
     a plain one. One launch covers all groups in any layout: a program finds its rows, its slot and its columns itself.
 
     * ``propose``: (units of 16 rows) x (blocks of columns). Each program computes the features of its rows and, tile by
-      tile, predicts, mixes and stores the moved states. Whether a row is steered depends on its whole residual, so the
+      tile, predicts, mixes and stores the tilted states. Whether a row is steered depends on its whole residual, so the
       last program of a unit adds up the parts and gives the rows back that are left alone.
     * ``learn``: groups x (blocks of columns). Each program forms ``A + F'F`` of its group and inverts it in float64,
       then changes its columns of W. The last program of a group stores A, which the others have read by then.
@@ -130,64 +130,64 @@ class FusedStep:
         self._gates = config.gate and self.network is None  # the network never doubts itself
         self._arrived = torch.zeros(0, dtype=torch.int32)
 
-    def takes(self, source: Tensor, deep: Tensor, layout: RowLayout) -> bool:
+    def takes(self, source: Tensor, final: Tensor, layout: RowLayout) -> bool:
         """Whether the kernels know the types and strides of these states."""
-        known = source.dtype in STATES and deep.dtype in STATES and layout.groups > 0
-        return known and source.stride(-1) == 1 and deep.stride(-1) == 1
+        known = source.dtype in STATES and final.dtype in STATES and layout.groups > 0
+        return known and source.stride(-1) == 1 and final.stride(-1) == 1
 
     def propose(
-        self, source: Tensor, deep: Tensor, layout: RowLayout, live: Tensor, find: Callable[[], Findings]
+        self, source: Tensor, final: Tensor, layout: RowLayout, live: Tensor, find: Callable[[], Findings]
     ) -> StepRecord:
         """As `Explorer.propose`; `find` is what computes the predictions in full, if they are asked for."""
-        groups, lanes, (rows, size) = layout.groups, layout.lanes, deep.shape
+        groups, lanes, (rows, size) = layout.groups, layout.lanes, final.shape
         units = groups * -(-lanes // ROWS)
         tiling = Tiling.of(units, size, self.features)
         steers = self.config.steers
-        moved = torch.empty(rows, size, dtype=deep.dtype, device=deep.device) if steers else deep
-        numbers = torch.empty(2, groups, lanes, device=deep.device)
-        flags = torch.empty(3, groups, lanes, dtype=torch.bool, device=deep.device)
+        tilted = torch.empty(rows, size, dtype=final.dtype, device=final.device) if steers else final
+        numbers = torch.empty(2, groups, lanes, device=final.device)
+        flags = torch.empty(3, groups, lanes, dtype=torch.bool, device=final.device)
         kept = self._kept(source, layout, live)
-        partials = torch.empty(units, tiling.blocks, 3, ROWS, device=deep.device)
+        partials = torch.empty(units, tiling.blocks, 3, ROWS, device=final.device)
         bank, weights_at, seen_at = self._located()
         outside = 0 if layout.complete or not steers else -(-rows // ROWS)
         launch(
             self._propose_kernel, (units + outside, tiling.blocks),
-            source, kept[0], deep, live, moved, kept[0], numbers, flags, partials,
-            self._counters(units, deep.device)[0],
+            source, kept[0], final, live, tilted, kept[0], numbers, flags, partials,
+            self._counters(units, final.device)[0],
             layout.slots, layout.place, layout.cells, layout.cells if layout.occupied is None else layout.occupied,
             bank, self.tally.sums, self._projection,
             rows, groups, lanes, source.shape[1], size, self.features,
-            source.stride(0), deep.stride(0), live.stride(0), bank.stride(0), self.tally.sums.stride(0),
+            source.stride(0), final.stride(0), live.stride(0), bank.stride(0), self.tally.sums.stride(0),
             weights_at, seen_at, self.config.beta, self.half, tiling.tiles, tiling.blocks,
             M=self._padded, VALUE=self.network is not None, GATE=self._gates, STEERS=steers,
-            NARROW=deep.dtype == torch.float16,
+            NARROW=final.dtype == torch.float16,
             HOLES=layout.occupied is not None, ROWS=ROWS, WIDTH=tiling.width,
             DEPTH=4096 // max(32, self._padded), CONSTANT=CONSTANT, TINY=TINY, num_warps=self._warps,
         )  # fmt: skip
-        record = StepRecord(layout, deep, find, missed=numbers[0], varied=numbers[1], active=flags[0], kept=kept)
-        record.live, record.steered, record.moved = flags[1], flags[2], moved
+        record = StepRecord(layout, final, find, missed=numbers[0], varied=numbers[1], active=flags[0], kept=kept)
+        record.live, record.steered, record.tilted = flags[1], flags[2], tilted
         return record
 
     def learn(self, record: StepRecord, live: Tensor) -> None:
         """As `Explorer.learn`, from a record of `propose`."""
-        layout, deep, kept = record.layout, record.deep, record.kept or ()
-        groups, size = layout.groups, deep.shape[1]
+        layout, final, kept = record.layout, record.final, record.kept or ()
+        groups, size = layout.groups, final.shape[1]
         tiling = Tiling.of(groups, size, self.features)
         bank, weights_at, seen_at = self._located()
         gram, gram_at = self.bank.located("gram") if self.features else (self.tally.counts, 0)
         network, slope, reports = self.network, kept[0], record.live
         if network is not None:
             slope = torch.empty_like(kept[0])
-            reports = torch.empty(2, groups, dtype=torch.bool, device=deep.device)
+            reports = torch.empty(2, groups, dtype=torch.bool, device=final.device)
         launch(
             self._learn_kernel, (groups, tiling.blocks),
-            deep, live, kept[0], kept[0], slope, reports,
+            final, live, kept[0], kept[0], slope, reports,
             record.active, record.live, record.steered, record.missed, record.varied,
-            self._counters(groups, deep.device)[1],
+            self._counters(groups, final.device)[1],
             layout.slots, layout.cells, layout.cells if layout.occupied is None else layout.occupied,
             bank, gram, self.tally.sums, self.tally.counts,
             layout.lanes, size, self.features,
-            deep.stride(0), live.stride(0), bank.stride(0), gram.stride(0), self.tally.sums.stride(0),
+            final.stride(0), live.stride(0), bank.stride(0), gram.stride(0), self.tally.sums.stride(0),
             self.tally.counts.stride(0), weights_at, seen_at, gram_at,
             0.0 if network is None else network.steepness, tiling.tiles, tiling.blocks,
             M=self._padded, VALUE=network is not None, GATE=self._gates, HOLES=layout.occupied is not None, ROWS=ROWS,

@@ -1,6 +1,6 @@
 """Fusion: the one place where a prediction becomes a change of the next-token distribution.
 
-Notation: hL the deep state, W the LM head, delta the change of hL that the signals ask for::
+Notation: hL the final hidden state, W the LM head, delta the change of hL that the signals ask for::
 
     delta = beta e - gain a        e = c (hL - y)        a the predicted action
 
@@ -22,21 +22,21 @@ NEWTON_STEPS = 10
 """Steps of Newton's method in `softened_logits`; entropies agree within a thousandth of a nat."""
 
 
-def mixed_states(deep: Tensor, delta: Tensor, steered: Tensor) -> Tensor:
-    """``hL + delta`` on the rows in `steered` `[R]` bool, in the dtype of `deep` `[R, d]`; others keep their bits."""
-    return torch.where(steered.unsqueeze(-1), (deep.to(delta.dtype) + delta).to(deep.dtype), deep)
+def mixed_states(final: Tensor, delta: Tensor, steered: Tensor) -> Tensor:
+    """``hL + delta`` on the rows in `steered` `[R]` bool, in the dtype of `final` `[R, d]`; others keep their bits."""
+    return torch.where(steered.unsqueeze(-1), (final.to(delta.dtype) + delta).to(final.dtype), final)
 
 
-def tilted_states(deep: Tensor, signal: Tensor, strength: Tensor | None, beta: float) -> Tensor:
-    """``hL + beta c s`` `[..., d]` in the dtype of `deep`, for the signal s `[..., d]` and c `[..., 1]`, or 1 for c."""
+def tilted_states(final: Tensor, signal: Tensor, strength: Tensor | None, beta: float) -> Tensor:
+    """``hL + beta c s`` `[..., d]` in the dtype of `final`, for the signal s `[..., d]` and c `[..., 1]` (None: 1)."""
     if strength is None:
-        return torch.add(deep, signal, alpha=beta).to(deep.dtype)
-    return torch.addcmul(deep, signal, strength, value=beta).to(deep.dtype)
+        return torch.add(final, signal, alpha=beta).to(final.dtype)
+    return torch.addcmul(final, signal, strength, value=beta).to(final.dtype)
 
 
-def counter_states(deep: Tensor, delta: Tensor, steered: Tensor, strength: float) -> Tensor:
+def counter_states(final: Tensor, delta: Tensor, steered: Tensor, strength: float) -> Tensor:
     """``hL - delta / s``: the states whose logits are subtracted when the head is not linear."""
-    return mixed_states(deep, -delta / strength, steered)
+    return mixed_states(final, -delta / strength, steered)
 
 
 def mixed_logits(reference: Tensor, counter: Tensor, strength: float) -> Tensor:

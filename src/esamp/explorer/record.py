@@ -36,7 +36,7 @@ class Findings:
     signal: Tensor
     """`[G, C, d]` what c beta scales: the residual, or the contrast"""
     strength: Tensor | None
-    """`[G, C, 1]` c, times the ratio of the lengths of deep state and target where the target is an inner layer; None
+    """`[G, C, 1]` c, times the ratio of the lengths of hL and target where the target is an inner layer; None
     where that is 1"""
 
 
@@ -44,12 +44,12 @@ class Findings:
 class StepRecord:
     """One step, made by `Explorer.propose` and consumed by `Explorer.learn`.
 
-    Tensors are on the grid of G groups by C lanes unless they are said to have R rows; d is the size of the deep state,
+    Tensors are on the grid of G groups by C lanes unless they are said to have R rows; d is the hidden size,
     s that of the source state. Numbers are float32 or better.
     """
 
     layout: RowLayout
-    deep: Tensor
+    final: Tensor
     """`[R, d]` hL, as the engine gave it"""
     find: Callable[[], Findings]
     """what `found` is; called at most once, and before `Explorer.learn`"""
@@ -63,7 +63,7 @@ class StepRecord:
     """`[G, C]` bool: those of them whose states and predictions are finite"""
     steered: Tensor = field(init=False)
     """`[G, C]` bool: rows whose distribution changes"""
-    moved: Tensor = field(init=False)
+    tilted: Tensor = field(init=False)
     """`[R, d]` hL and the change in the rows that are steered, hL in the others; in the type of hL"""
     delta: Tensor | None = None
     """`[R, d]` the change of hL, where it is not beta times strength times signal"""
@@ -92,7 +92,7 @@ class StepRecord:
 
     @property
     def error(self) -> Tensor:
-        """`[R, d]` e, the gated error (or contrast) in the space of the deep state."""
+        """`[R, d]` e, the gated error (or contrast) in the space of the final hidden state."""
         signal, strength = self.found.signal, self.found.strength
         scaled = signal if strength is None else strength * signal
         if self.found.prediction.confidence is not None:  # before the first row it is zero but for rounding
@@ -133,7 +133,7 @@ class StepRecord:
     def leave_alone(self, groups: Tensor) -> None:
         """Steer no row of the `groups` `[G, 1]` bool after all."""
         self.steered = self.steered & ~groups
-        self.moved = torch.where(self.rows(self.steered).unsqueeze(-1), self.moved, self.deep)
+        self.tilted = torch.where(self.rows(self.steered).unsqueeze(-1), self.tilted, self.final)
 
     def fall_back(self, reference: Tensor, fused: Tensor, *, narrow: bool) -> None:
         """Leave rows alone after all whose logits cannot be sampled from: not those in `reference`, `fused` `[R]` bool.
@@ -159,13 +159,13 @@ class StepRecord:
 
 
 def strength(
-    prediction: Prediction, target: Tensor, deep: Tensor, layout: RowLayout, *, inner_target: bool
+    prediction: Prediction, target: Tensor, final: Tensor, layout: RowLayout, *, inner_target: bool
 ) -> Tensor | None:
-    """`StepRecord.strength`: with an `inner_target`, errors are brought to the length of the deep state row by row."""
+    """`StepRecord.strength`: with an `inner_target`, errors are scaled to the length of hL row by row."""
     confidence = None if prediction.confidence is None else prediction.confidence.unsqueeze(-1)
     if not inner_target:
         return confidence
     exact = prediction.value.dtype
-    own: Tensor = torch.linalg.vector_norm(layout.arrange(deep), dim=-1, keepdim=True, dtype=exact)
+    own: Tensor = torch.linalg.vector_norm(layout.arrange(final), dim=-1, keepdim=True, dtype=exact)
     scale: Tensor = own / torch.linalg.vector_norm(target, dim=-1, keepdim=True, dtype=exact).clamp_min(1e-12)
     return scale if confidence is None else scale * confidence

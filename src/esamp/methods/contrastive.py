@@ -101,7 +101,7 @@ class Contrastive(LogitContrast):
             self._layout, theirs = step.layout, self._amateur.start(fed)
         else:
             theirs = self._amateur.follow(fed)
-        return Steering((step.deep,), lambda logits: self._mixed(step, logits, theirs))
+        return Steering((step.final,), lambda logits: self._mixed(step, logits, theirs))
 
     def _mixed(self, step: DecodeStep, reference: Tensor, theirs: Tensor) -> Combined:
         expert = reference.float()

@@ -112,8 +112,8 @@ class DoLa(LogitContrast):
 
     def steer(self, step: DecodeStep) -> Steering:
         """Project the candidates beside the last state."""
-        early = tuple(step.hidden[layer].to(step.deep.dtype) for layer in self._layers)
-        return Steering((step.deep, *early), lambda *logits: self._mixed(step, *logits))
+        early = tuple(step.residuals[layer].to(step.final.dtype) for layer in self._layers)
+        return Steering((step.final, *early), lambda *logits: self._mixed(step, *logits))
 
     def _mixed(self, step: DecodeStep, reference: Tensor, *early: Tensor) -> Combined:
         last = reference.float().log_softmax(-1)

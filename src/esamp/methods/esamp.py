@@ -27,7 +27,7 @@ Mix: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 
 class ESamp(DecodeMethod):
-    """Predicts each row's deep state and tilts its logits toward what the prediction missed.
+    """Predicts each row's final hidden state and tilts its logits toward what the prediction missed.
 
     `full` telemetry projects the reference states beside the steered ones, which gives the KL divergence; the action
     signal, a head that is not linear, states in float16 and ``candidates = "reference"`` need those logits anyway.
@@ -154,7 +154,7 @@ class ESamp(DecodeMethod):
         """States whose logits are subtracted from the reference `[R, d]`, and how: for a head that is not linear."""
         strength = self.config.mixing_strength
         steered = record.rows(record.steered)
-        states = fusion.counter_states(step.deep, record.change(self.config.beta), steered, strength)
+        states = fusion.counter_states(step.final, record.change(self.config.beta), steered, strength)
         return states, lambda reference, other: fusion.mixed_logits(reference, other, strength)
 
     def steer(self, step: DecodeStep) -> Steering:
@@ -162,19 +162,19 @@ class ESamp(DecodeMethod):
         config = self.config
         record = self._record = self._propose(step)
         if not self.steers(config):
-            return Steering((step.deep,), partial(_unchanged, record))
+            return Steering((step.final,), partial(_unchanged, record))
         if self.in_vocabulary or not step.head.is_linear:
             states, mix = self.counter(step, record)
 
             def combine(reference: Tensor, other: Tensor) -> Combined:
                 return self._combine(step, record, reference, mix(reference, other))
 
-            return Steering((step.deep, states), combine)
-        overflows = step.deep.dtype == torch.float16  # logits of steered states may leave its range: then fall back
+            return Steering((step.final, states), combine)
+        overflows = step.final.dtype == torch.float16  # logits of steered states may leave its range: then fall back
         compares = config.candidates == "reference" or config.adjusts_logits or overflows
         if not (self.full or self.explorer.memory is not None or compares):
-            return Steering((record.moved,))
-        return Steering((step.deep, record.moved), partial(self._combine, step, record))
+            return Steering((record.tilted,))
+        return Steering((step.final, record.tilted), partial(self._combine, step, record))
 
     def observe(self, step: DecodeStep, tokens: Tensor, live: Tensor) -> None:
         """One learning step on the rows that were live."""
@@ -214,9 +214,9 @@ class ESamp(DecodeMethod):
     def _propose(self, step: DecodeStep) -> StepRecord:
         config = self.config
         return self.explorer.propose(
-            step.hidden[config.source_layer],
-            step.deep if config.target_layer is None else step.hidden[config.target_layer],
-            step.deep,
+            step.residuals[config.source_layer],
+            step.final if config.target_layer is None else step.residuals[config.target_layer],
+            step.final,
             step.layout,
             step.live,
             self.direction(step),
@@ -224,7 +224,7 @@ class ESamp(DecodeMethod):
         )
 
     def _combine(self, step: DecodeStep, record: StepRecord, reference: Tensor, fused: Tensor) -> Combined:
-        narrow = step.deep.dtype == torch.float16  # logits may leave its range on either side
+        narrow = step.final.dtype == torch.float16  # logits may leave its range on either side
         sound = sound_rows(fused) & keeps_tokens(reference, fused) if narrow else sound_rows(fused)
         record.fall_back(sound_rows(reference), sound, narrow=narrow)
         fused = self._adjusted(step, reference, fused)

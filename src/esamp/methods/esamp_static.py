@@ -38,7 +38,7 @@ class ESampStatic(ESamp):
             own, layout = record.found.past, step.layout
             others = counts.sum() - own.count
             mean = (sums.sum(0) - (own.mean * own.count.unsqueeze(1)).squeeze(1)) / others.clamp_min(1)
-            away = step.deep.to(mean.dtype) - layout.spread(mean)
+            away = step.final.to(mean.dtype) - layout.spread(mean)
             return torch.where(layout.spread(others) > 0.5, away, 0.0)
 
         return away

@@ -30,5 +30,5 @@ class ESampSubtract(ESamp):
     def counter(self, step: DecodeStep, record: StepRecord) -> tuple[Tensor, Mix]:
         """``c y`` itself, whose logits are subtracted beta times."""
         beta, steered = self.config.beta, record.rows(record.steered)
-        states = fusion.counter_states(torch.zeros_like(step.deep), record.change(beta), steered, beta)
+        states = fusion.counter_states(torch.zeros_like(step.final), record.change(beta), steered, beta)
         return states, lambda reference, other: fusion.subtracted_logits(reference, other, beta)

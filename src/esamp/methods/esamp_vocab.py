@@ -30,7 +30,7 @@ class ESampVocab(ESamp):
 
     def counter(self, step: DecodeStep, record: StepRecord) -> tuple[Tensor, Mix]:
         """The predictions y; the difference of the two distributions is what the network learns from."""
-        states = fusion.mixed_states(step.deep, -record.error, record.rows(record.live))
+        states = fusion.mixed_states(step.final, -record.error, record.rows(record.live))
 
         def mix(reference: Tensor, other: Tensor) -> Tensor:
             record.slope = step.head.mean_rows(other.float().softmax(-1) - reference.float().softmax(-1))

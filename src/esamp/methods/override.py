@@ -125,7 +125,7 @@ class OverRIDE(DecodeMethod):
     def steer(self, step: DecodeStep) -> Steering:
         """The model's own states; all that changes are their logits."""
         self._turn = self.heads.begin(step.layout, step.rows, step.live & step.layout.placed)
-        return Steering((step.deep,), lambda logits: self._combine(step, logits))
+        return Steering((step.final,), lambda logits: self._combine(step, logits))
 
     def observe(self, step: DecodeStep, tokens: Tensor, live: Tensor) -> None:
         """One learning step on the rows that were live."""
@@ -136,7 +136,7 @@ class OverRIDE(DecodeMethod):
         reference = self._reference
         possible = reference.gather(1, tokens.unsqueeze(1)).squeeze(1).isfinite()
         broken = self._broken & live
-        lesson = self.heads.learn(turn, step.deep, reference, tokens, live & self._sound & ~broken & possible, broken)
+        lesson = self.heads.learn(turn, step.final, reference, tokens, live & self._sound & ~broken & possible, broken)
         self._record(step, live, lesson.loss, updates=lesson.learned, resets=lesson.reset)
 
     def detail(self) -> Detail:
@@ -175,12 +175,12 @@ class OverRIDE(DecodeMethod):
             )
         live = step.live & step.layout.placed
         self._reference = reference
-        self._sound = live & step.deep.isfinite().all(-1) & sound_rows(reference)
+        self._sound = live & step.final.isfinite().all(-1) & sound_rows(reference)
         self._steered = self._broken = torch.zeros_like(live)
-        self._kl = self._novelty = torch.full_like(step.deep[:, 0], float("nan"), dtype=torch.float32)
+        self._kl = self._novelty = torch.full_like(step.final[:, 0], float("nan"), dtype=torch.float32)
         if not self.steers(self.config):
             return Combined(reference)
-        change = -self.config.head_strength * self.heads.residual(turn, step.deep, self._sound)
+        change = -self.config.head_strength * self.heads.residual(turn, step.final, self._sound)
         wanted = self._sound & turn.guided.any(1)
         keep = ~wanted.unsqueeze(1) | reference.isneginf()
         moved = torch.where(keep, reference, (reference.to(change.dtype) + change).to(reference.dtype))

@@ -117,20 +117,20 @@ class Heads(ABC):
         """Say which heads act on which of the rows in `live` `[R]` bool, and start those that are to begin."""
 
     @torch.no_grad()
-    def residual(self, turn: Turn, deep: Tensor, live: Tensor) -> Tensor:
-        """``W_B W_A h`` `[R, V]` of each row's guide for `deep` `[R, d]`; of no use where a row has none."""
-        x = turn.layout.to_grid(deep.to(self.exact), live)
+    def residual(self, turn: Turn, final: Tensor, live: Tensor) -> Tensor:
+        """``W_B W_A h`` `[R, V]` of each row's guide for `final` `[R, d]`; of no use where a row has none."""
+        x = turn.layout.to_grid(final.to(self.exact), live)
         a, b = (self._halves(name).index_select(0, turn.guide).to(self.exact) for name in WEIGHTS)
         inner = (x @ a.mT) * self._wide(turn.layout.to_grid(turn.guided, live))
         return turn.layout.to_rows(inner @ b)
 
     @torch.no_grad()
-    def learn(self, turn: Turn, deep: Tensor, logits: Tensor, tokens: Tensor, rows: Tensor, broken: Tensor) -> Lesson:
+    def learn(self, turn: Turn, final: Tensor, logits: Tensor, tokens: Tensor, rows: Tensor, broken: Tensor) -> Lesson:
         """One learning step.
 
         Args:
             turn: of this step.
-            deep: `[R, d]` states h.
+            final: `[R, d]` states h.
             logits: `[R, V]` the model's own logits l(h).
             tokens: `[R]` int64, y.
             rows: `[R]` bool: those to learn from, as far as they have a head; all numbers of theirs are finite.
@@ -138,7 +138,7 @@ class Heads(ABC):
         """
         layout = turn.layout
         learned = rows & turn.taught.any(1)
-        x, reference = (layout.to_grid(each.to(self.exact), learned) for each in (deep, logits))
+        x, reference = (layout.to_grid(each.to(self.exact), learned) for each in (final, logits))
         taught = layout.to_grid(turn.taught, learned)  # [G, C, H]
         old = self._learners(turn)
         loss, gradients = self._gradients(old, x, reference, layout.to_grid(tokens, learned), self._wide(taught))

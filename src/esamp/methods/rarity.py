@@ -96,7 +96,7 @@ class Rarity(DecodeMethod):
 
     def steer(self, step: DecodeStep) -> Steering:
         """The logits as they are, tilted behind the head."""
-        return Steering((step.deep,), lambda logits: self._tilted(step, logits))
+        return Steering((step.final,), lambda logits: self._tilted(step, logits))
 
     def observe(self, step: DecodeStep, tokens: Tensor, live: Tensor) -> None:
         """Count the tokens of live rows; a slot whose logits were no numbers starts again from zero."""

@@ -223,7 +223,7 @@ class Stack(DecodeMethod):
 
     def steer(self, step: DecodeStep) -> Steering:
         """What the method of states asks for, with the filters behind it."""
-        steering = Steering((step.deep,)) if self.inner is None else self.inner.steer(self._for_inner(step))
+        steering = Steering((step.final,)) if self.inner is None else self.inner.steer(self._for_inner(step))
         self._reference = self._changed = None
         if not (self._early or self._late or self.draw):
             return steering

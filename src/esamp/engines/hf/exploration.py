@@ -36,8 +36,8 @@ class Driver(Protocol):
 class Exploration:
     """A method, its groups, and the batch that decodes now.
 
-    A driver calls `start` once for a generate call. At each decode step the model's hooks call `read_hidden`, `project`
-    and `combine`; the driver then calls `learn`, as soon as it knows the sampled tokens.
+    A driver calls `start` once for a generate call. At each decode step the model's hooks call
+    `read_residuals`, `project` and `combine`; the driver calls `learn` as soon as it knows the sampled tokens.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Exploration:
         """of each step of the latest generate call"""
         self.steps = 0
         """decode steps of all calls, as the drivers count them"""
-        self._hidden: dict[int, Tensor] = {}
+        self._residuals: dict[int, Tensor] = {}
         self._combine: Callable[..., Combined] | None = None
         self._states = 1
 
@@ -98,16 +98,16 @@ class Exploration:
         if self.batch is not None and Need.TOKENS in self.method.needs:
             self.batch.fed = Fed(ids, torch.ones_like(ids) if mask is None else mask)
 
-    def read_hidden(self, layer: int, states: Tensor) -> None:
+    def read_residuals(self, layer: int, states: Tensor) -> None:
         """Keep the newest token's state of the residual stream `[B, T, s]` after `layer` layers."""
-        self._hidden[layer] = states[:, -1]
+        self._residuals[layer] = states[:, -1]
 
     def project(self, states: Tensor) -> Tensor:
         """The states `[K * B, 1, d]` that the head is to project instead of `states` `[B, T, d]`."""
         batch = self.require_batch(states.shape[0])
-        deep = states[:, -1]
-        hidden = {layer: state.to(deep.device) for layer, state in self._hidden.items()}
-        batch.step = DecodeStep(deep, hidden, batch.layout, batch.live, self._head, batch.rows, batch.fed)
+        final = states[:, -1]
+        residuals = {layer: state.to(final.device) for layer, state in self._residuals.items()}
+        batch.step = DecodeStep(final, residuals, batch.layout, batch.live, self._head, batch.rows, batch.fed)
         steering = self.method.steer(batch.step)
         self._combine, self._states = steering.combine, len(steering.states)
         states = steering.states[0] if self._states == 1 else torch.cat(steering.states)

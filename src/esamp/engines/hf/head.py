@@ -50,8 +50,8 @@ class _Probe:
     """A listener that sends the states of `probe_states` through the head."""
 
     def __init__(self) -> None:
-        self.hidden: dict[int, int] = {}
-        self.deep: Tensor | None = None
+        self.layer_sizes: dict[int, int] = {}
+        self.final: Tensor | None = None
         self.linear = True
         self.vocabulary = 0
 
@@ -59,10 +59,10 @@ class _Probe:
         return True
 
     def on_hidden(self, layer: int, states: Tensor) -> None:
-        self.hidden[layer] = states.shape[-1]
+        self.layer_sizes[layer] = states.shape[-1]
 
     def on_head(self, states: Tensor) -> Tensor:
-        self.deep = states[:1, -1]
+        self.final = states[:1, -1]
         return probe_states(states.shape[-1], states.dtype, states.device).unsqueeze(1)
 
     def on_logits(self, logits: Tensor) -> Tensor:
@@ -93,14 +93,14 @@ def probe(model: PreTrainedModel, layers: tuple[int, ...]) -> tuple[ModelShape, 
             model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=place), use_cache=False, return_dict=True)
     finally:
         taps.remove()
-    if listener.deep is None or set(listener.hidden) != set(layers):
+    if listener.final is None or set(listener.layer_sizes) != set(layers):
         raise UnsupportedError(f"{type(model).__name__} does not pass its states through its layers and its LM head")
-    weight, obstacle = _readable_weight(output_head(model), listener.deep.shape[-1])
+    weight, obstacle = _readable_weight(output_head(model), listener.final.shape[-1])
     shape = ModelShape(
-        hidden_size=listener.deep.shape[-1],
-        layer_sizes=listener.hidden,
+        hidden_size=listener.final.shape[-1],
+        layer_sizes=listener.layer_sizes,
         layers=len(layer_stack(model)),
-        device=listener.deep.device,
+        device=listener.final.device,
         head_obstacle=obstacle,
         vocabulary=listener.vocabulary,
         tied=_is_tied(model.get_input_embeddings(), output_head(model)),

@@ -175,7 +175,7 @@ class Run:
 
     def on_hidden(self, layer: int, states: Tensor) -> None:
         """Keep the newest token's state."""
-        self._exploration.read_hidden(layer, states)
+        self._exploration.read_residuals(layer, states)
 
     def on_head(self, states: Tensor) -> Tensor:
         """Ask the method what to project."""

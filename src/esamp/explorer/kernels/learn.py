@@ -40,7 +40,7 @@ def count_rows(
 
 @triton.jit
 def slopes(
-    deep, value, slope, lived, live, live_stride, cell_rows, occupied, group, lanes, first_tile, tiles, size, stride,
+    final, value, slope, lived, live, live_stride, cell_rows, occupied, group, lanes, first_tile, tiles, size, stride,
     factor, HOLES: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     """``factor (y - hL)`` in some columns, for what the loss of a group becomes steeper by; zeros in other rows."""
@@ -52,7 +52,7 @@ def slopes(
             rows = rows_learned(lived, live, live_stride, cell, row, exists)
             mask = rows[:, None] & within[None, :]
             at = cell[:, None] * size + column[None, :]
-            target = states_of(deep, row, column, mask, stride).to(tl.float32)
+            target = states_of(final, row, column, mask, stride).to(tl.float32)
             steep = factor * (tl.load(value + at, mask=mask, other=0.0) - target)
             tl.store(slope + at, tl.where(mask, steep, 0.0), mask=inside[:, None] & within[None, :])
 
@@ -75,7 +75,7 @@ def add_fields(sums, counts, learned, moved, errors, distances, broken):
 
 @triton.jit
 def add_targets(
-    deep, sums, lived, live, live_stride, cell_rows, occupied, group, lanes, first_tile, tiles, size, stride,
+    final, sums, lived, live, live_stride, cell_rows, occupied, group, lanes, first_tile, tiles, size, stride,
     HOLES: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     """Add the rows learned from to the sum of the targets, in some columns."""
@@ -87,13 +87,13 @@ def add_targets(
             cell, _, row, exists = rows_of(cell_rows, occupied, group, first, lanes, HOLES, ROWS)
             rows = rows_learned(lived, live, live_stride, cell, row, exists)
             mask = rows[:, None] & within[None, :]
-            total += tl.sum(states_of(deep, row, column, mask, stride).to(tl.float32), 0)
+            total += tl.sum(states_of(final, row, column, mask, stride).to(tl.float32), 0)
         tl.store(sums + column, tl.load(sums + column, mask=within, other=0.0) + total, mask=within)
 
 
 @triton.jit
 def move_weights(
-    deep, weights, gain, gain_bias, z, row, rows, first_tile, tiles, features, size, stride,
+    final, weights, gain, gain_bias, z, row, rows, first_tile, tiles, features, size, stride,
     M: tl.constexpr, WIDTH: tl.constexpr, CONSTANT: tl.constexpr,
 ):  # fmt: skip
     """``W += A^-1 F' (Y - F W)`` in some columns, for the `ROWS` rows whose features are `z`."""
@@ -106,7 +106,7 @@ def move_weights(
         matrix = tl.load(at, mask=mask, other=0.0)
         last = tl.load(weights + features * size + column, mask=within, other=0.0)
         mask_rows = rows[:, None] & within[None, :]
-        target = states_of(deep, row, column, mask_rows, stride).to(tl.float32)
+        target = states_of(final, row, column, mask_rows, stride).to(tl.float32)
         residual = tl.where(mask_rows, target - product(z, matrix) - CONSTANT * last[None, :], 0.0)
         tl.store(at, matrix + product(gain, residual), mask=mask)
         last += tl.sum(gain_bias[:, None] * residual, 0)
@@ -128,8 +128,8 @@ def clear_weights(weights, first_tile, tiles, features, size, M: tl.constexpr, W
 
 @triton.jit
 def regress(
-    deep, live, kept, lived, state, gram, cell_rows, occupied, block, group, lanes, size, features,
-    deep_stride, live_stride, weights_at, seen_at, tiles,
+    final, live, kept, lived, state, gram, cell_rows, occupied, block, group, lanes, size, features,
+    final_stride, live_stride, weights_at, seen_at, tiles,
     M: tl.constexpr, GATE: tl.constexpr, HOLES: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
     CONSTANT: tl.constexpr, RIDGE: tl.constexpr,
 ):  # fmt: skip
@@ -147,8 +147,8 @@ def regress(
         bias = tl.where(rows, CONSTANT, 0.0).to(tl.float64)
         a, border, corner, gain, gain_bias = solved(a, border, corner, turned.to(tl.float64), bias, features, M)
         move_weights(
-            deep, state + weights_at, gain.to(tl.float32), gain_bias.to(tl.float32), z, row, rows,
-            block * tiles, tiles, features, size, deep_stride, M, WIDTH, CONSTANT,
+            final, state + weights_at, gain.to(tl.float32), gain_bias.to(tl.float32), z, row, rows,
+            block * tiles, tiles, features, size, final_stride, M, WIDTH, CONSTANT,
         )  # fmt: skip
         tl.debug_barrier()  # the next rows read the columns that these have changed
         if (block == 0) & (until == lanes):
@@ -174,10 +174,10 @@ def finish(
 
 @triton.jit(do_not_specialize=["lanes", "features", "tiles", "blocks"])
 def learn(
-    deep, live, kept, value, slope, reports,
+    final, live, kept, value, slope, reports,
     active, lived, steered, missed, varied, arrived, slots, cell_rows, occupied,
     bank, gram, tally, counts,
-    lanes, size, features, deep_stride, live_stride, bank_stride, gram_stride, tally_stride, count_stride,
+    lanes, size, features, final_stride, live_stride, bank_stride, gram_stride, tally_stride, count_stride,
     weights_at, seen_at, gram_at, steepness, tiles, blocks,
     M: tl.constexpr, VALUE: tl.constexpr, GATE: tl.constexpr, HOLES: tl.constexpr, ROWS: tl.constexpr,
     WIDTH: tl.constexpr, CONSTANT: tl.constexpr, RIDGE: tl.constexpr,
@@ -196,8 +196,8 @@ def learn(
             tl.store(reports + group, learned > 0)
             tl.store(reports + tl.num_programs(0) + group, broken)
         slopes(
-            deep, value, slope, lived, live, live_stride, cell_rows, occupied, group, lanes, block * tiles, tiles,
-            size, deep_stride, steepness / tl.maximum(learned, 1), HOLES, ROWS, WIDTH,
+            final, value, slope, lived, live, live_stride, cell_rows, occupied, group, lanes, block * tiles, tiles,
+            size, final_stride, steepness / tl.maximum(learned, 1), HOLES, ROWS, WIDTH,
         )  # fmt: skip
     elif M == 0:
         broken = broken & (active_rows < 0)  # sums of finite numbers stay finite
@@ -205,14 +205,14 @@ def learn(
         add_fields(sums + size, counts + slot * count_stride, learned, moved, errors, distances, broken)
     if learned > 0:
         add_targets(
-            deep, sums, lived, live, live_stride, cell_rows, occupied, group, lanes, block * tiles, tiles,
-            size, deep_stride, HOLES, ROWS, WIDTH,
+            final, sums, lived, live, live_stride, cell_rows, occupied, group, lanes, block * tiles, tiles,
+            size, final_stride, HOLES, ROWS, WIDTH,
         )  # fmt: skip
     if M > 0:
         if learned > 0:
             regress(
-                deep, live, kept, lived, state, matrix, cell_rows, occupied, block, group, lanes, size, features,
-                deep_stride, live_stride, weights_at, seen_at, tiles, M, GATE, HOLES, ROWS, WIDTH, CONSTANT, RIDGE,
+                final, live, kept, lived, state, matrix, cell_rows, occupied, block, group, lanes, size, features,
+                final_stride, live_stride, weights_at, seen_at, tiles, M, GATE, HOLES, ROWS, WIDTH, CONSTANT, RIDGE,
             )  # fmt: skip
         if broken:
             clear_weights(state + weights_at, block * tiles, tiles, features, size, M, WIDTH)

@@ -22,9 +22,9 @@ def rows_of(cells, occupied, group, first, lanes, HOLES: tl.constexpr, ROWS: tl.
 
 
 @triton.jit
-def states_of(deep, row, column, mask, stride):
+def states_of(final, row, column, mask, stride):
     """Deep states `[ROWS, WIDTH]`, zeros outside of `mask`."""
-    return tl.load(deep + row[:, None] * stride + column[None, :], mask=mask, other=0.0)
+    return tl.load(final + row[:, None] * stride + column[None, :], mask=mask, other=0.0)
 
 
 @triton.jit

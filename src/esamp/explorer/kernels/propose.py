@@ -1,4 +1,4 @@
-"""The kernel of `propose`: features, prediction, confidence, what was missed, the moved states and the decision."""
+"""The kernel of `propose`: features, prediction, confidence, what was missed, the tilted states and the decision."""
 
 import triton
 import triton.language as tl
@@ -89,14 +89,14 @@ def decide(
 
 @triton.jit
 def mix(
-    deep, moved, z, weights, value, cell, sums, count, confidence, row, exists, first_tile, tiles, features, size,
+    final, tilted, z, weights, value, cell, sums, count, confidence, row, exists, first_tile, tiles, features, size,
     stride, beta, M: tl.constexpr, VALUE: tl.constexpr, GATE: tl.constexpr, STEERS: tl.constexpr, NARROW: tl.constexpr,
     ROWS: tl.constexpr, WIDTH: tl.constexpr, CONSTANT: tl.constexpr,
 ):  # fmt: skip
     """Store ``hL + beta c (hL - y)`` in some columns.
 
     Returns of each row what these columns add to ``|hL - y|^2`` and ``|hL - mean|^2``, and how many numbers of its
-    moved state are not finite in the type of hL.
+    tilted state are not finite in the type of hL.
     """
     missed = tl.zeros([ROWS], dtype=tl.float32)
     varied = tl.zeros([ROWS], dtype=tl.float32)
@@ -105,7 +105,7 @@ def mix(
         column = (first_tile + tile) * WIDTH + tl.arange(0, WIDTH)
         within = column < size
         mask = exists[:, None] & within[None, :]
-        raw = states_of(deep, row, column, mask, stride)
+        raw = states_of(final, row, column, mask, stride)
         target = raw.to(tl.float32)
         mean = (tl.load(sums + column, mask=within, other=0.0) / count)[None, :]
         if M > 0:
@@ -121,7 +121,7 @@ def mix(
             if GATE:
                 change = change * confidence[:, None]
             tilted = (target + change).to(raw.dtype)
-            tl.store(moved + row[:, None] * size + column[None, :], tilted, mask=mask)
+            tl.store(tilted + row[:, None] * size + column[None, :], tilted, mask=mask)
             if NARROW:
                 beyond += tl.sum(tl.where(tl.abs(tilted.to(tl.float32)) < float("inf"), 0.0, 1.0), 1)
     return missed, varied, beyond
@@ -129,9 +129,9 @@ def mix(
 
 @triton.jit
 def propose_group(
-    unit, block, source, value, deep, live, moved, kept, numbers, flags, partials, arrived,
+    unit, block, source, value, final, live, tilted, kept, numbers, flags, partials, arrived,
     slots, cell_rows, occupied, bank, tally, projection,
-    groups, lanes, source_size, size, features, source_stride, deep_stride, live_stride, bank_stride,
+    groups, lanes, source_size, size, features, source_stride, final_stride, live_stride, bank_stride,
     tally_stride, weights_at, seen_at, beta, half, tiles, blocks,
     M: tl.constexpr, VALUE: tl.constexpr, GATE: tl.constexpr, STEERS: tl.constexpr, NARROW: tl.constexpr,
     HOLES: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr, DEPTH: tl.constexpr, CONSTANT: tl.constexpr,
@@ -155,8 +155,8 @@ def propose_group(
     else:
         z = confidence  # not read
     missed, varied, beyond = mix(
-        deep, moved, z, state + weights_at, value, cell, sums, count, confidence, row, exists, block * tiles, tiles,
-        features, size, deep_stride, beta, M, VALUE, GATE, STEERS, NARROW, ROWS, WIDTH, CONSTANT,
+        final, tilted, z, state + weights_at, value, cell, sums, count, confidence, row, exists, block * tiles, tiles,
+        features, size, final_stride, beta, M, VALUE, GATE, STEERS, NARROW, ROWS, WIDTH, CONSTANT,
     )  # fmt: skip
     own = partials + unit * blocks * 3 * ROWS
     base = own + block * 3 * ROWS + tl.arange(0, ROWS)
@@ -172,23 +172,23 @@ def propose_group(
         if STEERS:
             left = exists & (steered == 0)
             if tl.sum(left.to(tl.int32), 0) > 0:
-                copy_rows(deep, moved, row, left, 0, tl.cdiv(size, WIDTH), size, deep_stride, WIDTH)
+                copy_rows(final, tilted, row, left, 0, tl.cdiv(size, WIDTH), size, final_stride, WIDTH)
 
 
 @triton.jit
-def copy_rows(deep, moved, row, chosen, first, tiles, size, stride, WIDTH: tl.constexpr):
-    """The deep states of the rows that are `chosen` `[ROWS]`, bit by bit, in the column tiles from `first` on."""
+def copy_rows(final, tilted, row, chosen, first, tiles, size, stride, WIDTH: tl.constexpr):
+    """Final hidden states of the rows that are `chosen` `[ROWS]`, unchanged, in the column tiles from `first` on."""
     for tile in range(tiles):
         column = (first + tile) * WIDTH + tl.arange(0, WIDTH)
         mask = chosen[:, None] & (column < size)[None, :]
-        tl.store(moved + row[:, None] * size + column[None, :], states_of(deep, row, column, mask, stride), mask=mask)
+        tl.store(tilted + row[:, None] * size + column[None, :], states_of(final, row, column, mask, stride), mask=mask)
 
 
 @triton.jit(do_not_specialize=["rows", "groups", "lanes", "features", "tiles", "blocks"])
 def propose(
-    source, value, deep, live, moved, kept, numbers, flags, partials, arrived,
+    source, value, final, live, tilted, kept, numbers, flags, partials, arrived,
     slots, place, cell_rows, occupied, bank, tally, projection,
-    rows, groups, lanes, source_size, size, features, source_stride, deep_stride, live_stride, bank_stride,
+    rows, groups, lanes, source_size, size, features, source_stride, final_stride, live_stride, bank_stride,
     tally_stride, weights_at, seen_at, beta, half, tiles, blocks,
     M: tl.constexpr, VALUE: tl.constexpr, GATE: tl.constexpr, STEERS: tl.constexpr, NARROW: tl.constexpr,
     HOLES: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr, DEPTH: tl.constexpr, CONSTANT: tl.constexpr,
@@ -203,13 +203,13 @@ def propose(
     units = groups * tl.cdiv(lanes, ROWS)
     if unit < units:
         propose_group(
-            unit, block, source, value, deep, live, moved, kept, numbers, flags, partials, arrived,
+            unit, block, source, value, final, live, tilted, kept, numbers, flags, partials, arrived,
             slots, cell_rows, occupied, bank, tally, projection,
-            groups, lanes, source_size, size, features, source_stride, deep_stride, live_stride, bank_stride,
+            groups, lanes, source_size, size, features, source_stride, final_stride, live_stride, bank_stride,
             tally_stride, weights_at, seen_at, beta, half, tiles, blocks,
             M, VALUE, GATE, STEERS, NARROW, HOLES, ROWS, WIDTH, DEPTH, CONSTANT, TINY,
         )  # fmt: skip
     else:
         row = (unit - units).to(tl.int64) * ROWS + tl.arange(0, ROWS)
         nowhere = tl.load(place + row, mask=row < rows, other=0) >= groups * lanes
-        copy_rows(deep, moved, row, nowhere & (row < rows), block * tiles, tiles, size, deep_stride, WIDTH)
+        copy_rows(final, tilted, row, nowhere & (row < rows), block * tiles, tiles, size, final_stride, WIDTH)
