@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from esamp.decoding.step import Fed
+from esamp.decoding.step import InputTokens
 from esamp.errors import OptionError
 
 if TYPE_CHECKING:
@@ -56,18 +56,18 @@ class Amateur:
         """Bytes of its weights."""
         return _weights(self._model)
 
-    def start(self, fed: Fed) -> Tensor:
+    def start(self, input_tokens: InputTokens) -> Tensor:
         """Forget all and read whole prompts, padded on the left: logits `[R, V]` of their next tokens."""
-        mask = fed.mask.to(self._model.device, torch.long)
+        mask = input_tokens.mask.to(self._model.device, torch.long)
         positions = (mask.cumsum(1) - 1).clamp_min(0)
         self._cache, self._mask, self._next = None, mask, positions[:, -1:] + 1
-        return self._read(fed.ids, positions)
+        return self._read(input_tokens.ids, positions)
 
-    def follow(self, fed: Fed) -> Tensor:
+    def follow(self, input_tokens: InputTokens) -> Tensor:
         """Read one more token of each row: logits `[R, V]` of the next one."""
         self._mask = torch.cat([self._mask, torch.ones_like(self._mask[:, :1])], 1)
         positions, self._next = self._next, self._next + 1
-        return self._read(fed.ids, positions)
+        return self._read(input_tokens.ids, positions)
 
     def _read(self, ids: Tensor, positions: Tensor) -> Tensor:
         arguments = dict(attention_mask=self._mask, position_ids=positions, logits_to_keep=1)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from esamp.decoding.layout import RowLayout
-from esamp.decoding.step import Combined, DecodeStep, Fed, Steering
+from esamp.decoding.step import Combined, DecodeStep, InputTokens, Steering
 from esamp.errors import OptionError, UnsupportedError
 from esamp.methods import amateur
 from esamp.methods.base import ModelShape, Need
@@ -94,13 +94,13 @@ class Contrastive(LogitContrast):
             UnsupportedError: the engine does not tell the tokens, or the prompt is not known as tokens.
             OptionError: the amateur's context is too short.
         """
-        fed = _tokens(step)
+        input_tokens = _tokens(step)
         # A call has one layout for all its steps; a prompt that comes in several pieces is told in full with each.
-        if step.layout is not self._layout or fed.ids.shape[1] > 1:
-            self._check_room(step, fed)
-            self._layout, theirs = step.layout, self._amateur.start(fed)
+        if step.layout is not self._layout or input_tokens.ids.shape[1] > 1:
+            self._check_room(step, input_tokens)
+            self._layout, theirs = step.layout, self._amateur.start(input_tokens)
         else:
-            theirs = self._amateur.follow(fed)
+            theirs = self._amateur.follow(input_tokens)
         return Steering((step.final,), lambda logits: self._mixed(step, logits, theirs))
 
     def _mixed(self, step: DecodeStep, reference: Tensor, theirs: Tensor) -> Combined:
@@ -108,26 +108,27 @@ class Contrastive(LogitContrast):
         contrast = torch.lerp(theirs.to(expert.device), expert, 1 + self._options.contrast)
         return self._contrasted(step, reference, contrast, plausible_tokens(expert, self._options.plausibility))
 
-    def _check_room(self, step: DecodeStep, fed: Fed) -> None:
+    def _check_room(self, step: DecodeStep, input_tokens: InputTokens) -> None:
         """Once a call, so the host may wait for the rows' limits."""
         context, longest = self._amateur.context, int(step.rows.limit.max()) - 1
-        if context is not None and fed.ids.shape[1] + longest > context:
+        length = input_tokens.ids.shape[1]
+        if context is not None and length + longest > context:
             raise OptionError(
-                f"the amateur reads {context} tokens at most, but prompt and sample may have {fed.ids.shape[1]} and "
-                f"{longest + 1}: set max_tokens to at most {max(context - fed.ids.shape[1] + 1, 0)}, or choose an "
+                f"the amateur reads {context} tokens at most, but prompt and sample may have {length} and "
+                f"{longest + 1}: set max_tokens to at most {max(context - length + 1, 0)}, or choose an "
                 "amateur with a longer context"
             )
 
 
-def _tokens(step: DecodeStep) -> Fed:
-    if step.fed is None:
+def _tokens(step: DecodeStep) -> InputTokens:
+    if step.input_tokens is None:
         raise UnsupportedError("contrastive: the amateur reads every token, which only the transformers engine tells")
-    if not step.fed.ids.shape[1] or step.fed.mask.shape != step.fed.ids.shape:
+    if not step.input_tokens.ids.shape[1] or step.input_tokens.mask.shape != step.input_tokens.ids.shape:
         raise UnsupportedError(
             "contrastive: the amateur must read the whole prompt: give token ids with a mask of the same shape, not "
             "embeddings or the rest of a prompt that is in a cache already"
         )
-    return step.fed
+    return step.input_tokens
 
 
 def _same_tokens(source: str, own: Mapping[str, int]) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from esamp.decoding.layout import RowLayout, on_device
-from esamp.decoding.step import DecodeStep, Fed, Rows
+from esamp.decoding.step import DecodeStep, InputTokens, Rows
 
 UNLIMITED = 2**62
 """A limit that no sample reaches."""
@@ -26,7 +26,7 @@ class Batch:
     rows: Rows
     live: Tensor
     """`[B]` bool: rows that go on"""
-    fed: Fed | None = None
+    input_tokens: InputTokens | None = None
     """what the model reads now"""
     step: DecodeStep | None = None
     """the step whose tokens are not known yet"""

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from esamp.decoding.step import Combined, DecodeStep, Fed
+from esamp.decoding.step import Combined, DecodeStep, InputTokens
 from esamp.engines.hf import traces
 from esamp.engines.hf.batch import UNLIMITED, Batch
 from esamp.engines.hf.groups import Groups
@@ -96,7 +96,7 @@ class Exploration:
     def feed(self, ids: Tensor, mask: Tensor | None = None) -> None:
         """The model reads the tokens `ids` `[B, L]` now; `mask` `[B, L]` is 0 where there is padding."""
         if self.batch is not None and Need.TOKENS in self.method.needs:
-            self.batch.fed = Fed(ids, torch.ones_like(ids) if mask is None else mask)
+            self.batch.input_tokens = InputTokens(ids, torch.ones_like(ids) if mask is None else mask)
 
     def read_residuals(self, layer: int, states: Tensor) -> None:
         """Keep the newest token's state of the residual stream `[B, T, s]` after `layer` layers."""
@@ -107,7 +107,7 @@ class Exploration:
         batch = self.require_batch(states.shape[0])
         final = states[:, -1]
         residuals = {layer: state.to(final.device) for layer, state in self._residuals.items()}
-        batch.step = DecodeStep(final, residuals, batch.layout, batch.live, self._head, batch.rows, batch.fed)
+        batch.step = DecodeStep(final, residuals, batch.layout, batch.live, self._head, batch.rows, batch.input_tokens)
         steering = self.method.steer(batch.step)
         self._combine, self._states = steering.combine, len(steering.states)
         states = steering.states[0] if self._states == 1 else torch.cat(steering.states)
