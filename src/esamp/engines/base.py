@@ -22,7 +22,10 @@ Progress: TypeAlias = Callable[[int, int], None]
 """Called with (samples finished, tokens generated) since the last call."""
 
 Content: TypeAlias = str | tuple[Mapping[str, str], ...]
-"""Of a prompt: a text, or chat messages (mappings with ``role`` and ``content``)."""
+"""A prompt's content: a text, or chat messages (mappings with ``role`` and ``content``)."""
+
+SEED_LIMIT = 2**62
+"""Seeds of requests and groups are below this: vLLM adds a sample's index to them, and the sum must be a valid seed."""
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from esamp.engines.base import Request, refuse_search
+from esamp.engines.base import SEED_LIMIT, Request, refuse_search
 from esamp.engines.openai.server import Facts
-from esamp.engines.vllm.params import SEED_LIMIT, check_supported, flatten
+from esamp.engines.vllm.params import check_supported, flatten
 from esamp.errors import OptionError, PromptError, UnsupportedError
 from esamp.methods import registry
 from esamp.methods.base import DecodeMethod

@@ -36,8 +36,6 @@ MAX_PARAMETERS, MAX_ENTRIES, MAX_CHARACTERS = 256, 1024, 4096
 """Limits on the parameters of a request, the entries of a list and the characters of a text among them."""
 FOREIGN = frozenset({"kv_transfer_params", "ec_transfer_params", "kv_cache_report_mode", SAMPLES, SAMPLER_SET})
 """Keys in the same mapping that are no options: vLLM's own, and those that are written at admission."""
-SEED_LIMIT = 2**62
-"""Seeds of requests are below this: vLLM adds a sample's index to them, and the sum must be a valid seed."""
 
 AnyOptions = TypeVar("AnyOptions", bound=Options)
 

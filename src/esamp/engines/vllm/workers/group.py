@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from esamp.engines.vllm.params import SEED_LIMIT
+from esamp.engines.base import SEED_LIMIT
 from esamp.engines.vllm.workers.method_pool import BuiltMethod
 
 
