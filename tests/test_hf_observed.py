@@ -412,25 +412,25 @@ def test_the_last_piece_of_a_prompt_may_be_a_single_token(own_call: bool, chunk:
 
 
 def test_a_prompt_in_pieces_that_cannot_be_told_from_steps_is_refused() -> None:
-    passes, cache = PassTracker(), DynamicCache(config=small("llama").config)
+    tracker, cache = PassTracker(), DynamicCache(config=small("llama").config)
     for piece in (A[:, :2], A[:, 2:4]):
-        passes.enter({"input_ids": piece, "past_key_values": cache})
-        passes.leave()
+        tracker.enter({"input_ids": piece, "past_key_values": cache})
+        tracker.leave()
     with pytest.raises(UnsupportedError, match="prefill_chunk_size"):
-        passes.enter({"input_ids": A[:, 4:], "past_key_values": cache})
+        tracker.enter({"input_ids": A[:, 4:], "past_key_values": cache})
 
 
 def test_a_cache_of_an_unknown_kind_is_followed_and_what_it_holds_is_not_known() -> None:
     class Own:
         """A cache of somebody's own model."""
 
-    passes, cache = PassTracker(), Own()
-    passes = []
+    tracker, cache = PassTracker(), Own()
+    kinds = []
     for piece in (A, A[:, :1], A[:, :1]):
-        passes.append(passes.enter({"input_ids": piece, "past_key_values": cache}))
-        passes.leave()
-    assert passes == [Pass.PROMPT, Pass.STEP, Pass.STEP]
-    assert not passes.prompt.whole
+        kinds.append(tracker.enter({"input_ids": piece, "past_key_values": cache}))
+        tracker.leave()
+    assert kinds == [Pass.PROMPT, Pass.STEP, Pass.STEP]
+    assert not tracker.prompts.complete
 
 
 def test_a_cache_that_is_a_tuple_is_refused() -> None:

@@ -10,7 +10,7 @@ import typer
 
 from esamp.cli.flags import FlagGroup, with_flags
 from esamp.cli.messages import message
-from esamp.engines.vllm.server import launch
+from esamp.engines.vllm.server.command import serve_command, version_warning, vllm_arguments
 from esamp.engines.vllm.settings import VLLMSettings
 from esamp.errors import OptionError
 from esamp.models import NAMES
@@ -51,7 +51,7 @@ def command(
         return
     if json and not print_command:
         raise OptionError("--json goes with --print-command: a server prints no document")
-    vllm = launch.command(launch.arguments(given, settings))
+    vllm = serve_command(vllm_arguments(given, settings))
     if print_command:
         print(encoder.dumps({"command": vllm}) if json else shlex.join(vllm))
         return
@@ -59,7 +59,7 @@ def command(
         from esamp.models import hub  # imports the hub's library
 
         hub.check(given[0])
-    if warning := launch.warning():
+    if warning := version_warning():
         message(f"warning: {warning}")
     sys.stdout.flush()
     os.execv(vllm[0], vllm)

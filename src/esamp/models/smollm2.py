@@ -5,12 +5,12 @@ are converted. The folder in the cache is what transformers and vLLM load: safet
 """
 
 import hashlib
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from esamp.errors import EsampError, MissingDependencyError
+from esamp.extras import installed_version
 from esamp.models import SMOLLM2, gguf
 from esamp.models.store import CachedModel, say
 
@@ -95,7 +95,4 @@ def _origin(manifest: dict[str, Any]) -> str:
 
 
 def _version() -> str:
-    try:
-        return version(PACKAGE)
-    except PackageNotFoundError:
-        return "of an unknown version"
+    return installed_version(PACKAGE) or "of an unknown version"
