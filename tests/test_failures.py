@@ -163,7 +163,7 @@ def test_a_redirect_takes_neither_key_nor_prompt_along(script: Scripted, engine:
     other = Scripted()
     try:
         script.replies = [(status, f"{other.url}/elsewhere")]
-        with pytest.raises(InputError, match=rf"sends us on to {other.url}/elsewhere \({status}\)") as raised:
+        with pytest.raises(InputError, match=rf"redirects to {other.url}/elsewhere \({status}\)") as raised:
             list(engine.outcomes([request("a secret")]))
         assert not isinstance(raised.value, RequestError)  # every request would meet it
         assert not other.bodies

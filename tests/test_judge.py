@@ -372,7 +372,7 @@ def test_no_more_than_so_many_at_a_time(tmp_path: Path, serve: Any, capsys: Any)
         ((400, {"error": {"message": "max_tokens is not supported"}}), (), "max_tokens is not supported"),
         ((500, b"oops"), ("--retries", "0"), "failed 1 times, at last with 500: oops"),
         ((200, {"choices": []}), (), "is no chat completion"),
-        ((200, b"<html>"), (), "what is no JSON"),
+        ((200, b"<html>"), (), "is not JSON"),
     ],
     ids=["key", "model", "field", "down", "shape", "page"],
 )
