@@ -120,7 +120,7 @@ def test_what_was_asked_for_by_name_and_cannot_run_is_an_error(capsys: pytest.Ca
 
 def test_a_page_without_a_folder_is_refused_before_anything_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", PROMPT, "--page", "/nowhere/at/all/page.html"]) == 2
-    assert "is no folder" in capsys.readouterr().err
+    assert "is not a folder" in capsys.readouterr().err
 
 
 def completion(*texts: str) -> Completion:

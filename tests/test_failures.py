@@ -309,7 +309,7 @@ def test_a_few_failures_never_stop_a_run_and_earlier_ones_count() -> None:
     with pytest.raises(FailedRequestsError, match="stopped: 10 of 20 prompts failed"):
         few.add(lasting)
     with pytest.raises(FailedRequestsError, match="stopped"):
-        Failures(20, 0.1, found=[lasting] * 10).check()
+        Failures(20, 0.1, records=[lasting] * 10).check()
     Failures(20, 0.1).finish()
 
 

@@ -286,7 +286,7 @@ def test_a_model_that_the_hub_does_not_have_is_an_error_at_once_with_the_name_th
         ):
             done = online(tmp_path, endpoint_, code.format(name))
             assert done.returncode == 2
-            assert f"model {name!r} cannot be loaded: it is no folder, and {reason}" in done.stderr
+            assert f"model {name!r} cannot be loaded: it is not a folder, and {reason}" in done.stderr
             assert "did you mean 'smollm2'?" in done.stderr
             assert done.stderr.count("\n") == 1
 

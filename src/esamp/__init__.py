@@ -58,7 +58,7 @@ _HOME = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import public names when they are first used: ``import esamp`` alone does not load torch."""
+    """Import a public name on first use, so that ``import esamp`` alone does not import torch."""
     if name == "__version__":
         from importlib.metadata import version
 
@@ -69,5 +69,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """The public names, whether they are imported yet or not."""
+    """The public names, including those that have not been imported yet."""
     return sorted({*globals(), *__all__, "__version__"})

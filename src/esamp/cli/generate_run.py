@@ -29,7 +29,7 @@ def generate(job: Job, prompts: list[str], input: Path | None, output: Path | No
         if file is not None and file.torn:
             message(f"warning: the last line of {output} was cut off by an interruption, its prompt is done again")
         todo, failed = jobs.remaining(job, asked, file), jobs.failures(job, asked, file)
-        before = len(asked) - len(todo) - len(failed.found)
+        before = len(asked) - len(todo) - len(failed.records)
         try:
             _generate(job, todo, file, failed, as_json=json)
         except KeyboardInterrupt:
@@ -39,7 +39,7 @@ def generate(job: Job, prompts: list[str], input: Path | None, output: Path | No
             message(_interrupted(done, len(asked), output))
             raise typer.Exit(130) from None
     if output is not None:
-        done = len(asked) - len(failed.found)
+        done = len(asked) - len(failed.records)
         message(f"{_prompt_count(done)} done in {output}, {before} of them before this run")
     failed.finish()
 

@@ -5,14 +5,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from esamp.analysis.texts import TextMeter, TextScores
-from esamp.engines.base import Completion, Cost, Engine, Progress, Request, check_active
+from esamp.engines.base import Completion, Content, Cost, Engine, Progress, Request, check_active
 from esamp.errors import EsampError, OptionError
 from esamp.explorer.config import ESampConfig
 from esamp.methods import registry
 from esamp.metrics.lexical import ngram_embedding
 from esamp.metrics.vendi import vendi_score
 from esamp.options import Options
-from esamp.runs.prompts import Content, Prompt
+from esamp.runs.prompts import Prompt
 from esamp.sampling import Sampling
 from esamp.search.base import answer
 from esamp.tasks.base import Grade

@@ -1,4 +1,4 @@
-"""Whether a model is a chat model, as its tokenizer tells."""
+"""`has_chat_template`: whether a model is a chat model, by its tokenizer."""
 
 from functools import cache
 
@@ -6,15 +6,15 @@ from esamp.errors import InputError
 from esamp.models import AMATEUR, EMBEDDED, SMOLLM2, hub
 
 KNOWN = {EMBEDDED: False, AMATEUR: False, SMOLLM2: True}
-"""Of our own models, so that nothing is fetched to know it."""
+"""The answers for our own models, so that none of them is downloaded."""
 
 
 @cache
 def has_chat_template(model: str) -> bool:
-    """Whether the model has a chat template. One that gives a message the token ids of the plain text counts as none.
+    """Whether the model has a chat template other than one that encodes a message like plain text.
 
     Args:
-        model: a name of ours, a folder, or a hub name, whose tokenizer is downloaded.
+        model: one of `esamp.models.NAMES`, a folder, or a hub name, whose tokenizer is downloaded.
 
     Raises:
         InputError: the tokenizer cannot be loaded.
@@ -36,5 +36,5 @@ def has_chat_template(model: str) -> bool:
         turn = {"role": "user", "content": "a"}
         text = str(tokenizer.apply_chat_template([turn], add_generation_prompt=True, tokenize=False))
         return bool(tokenizer(text, add_special_tokens=False).input_ids != tokenizer("a").input_ids)
-    except TemplateError:  # it wants other messages than one user's, so it does something
+    except TemplateError:  # it refuses a single user message, so it does not encode it like plain text
         return True
