@@ -51,7 +51,7 @@ def write_figure(points: Sequence[Point], folder: Path, label: str) -> Path:
     from esamp.report.figures import canvas
 
     with canvas.style():
-        figure = canvas.sheet(f"One decode step of {canvas.shown(label)}", height=3.2)
+        figure = canvas.titled_figure(f"One decode step of {canvas.shown(label)}", height=3.2)
         groups, size, slots = figure.subplots(1, 3, sharey=True)
         for place, samples in enumerate(SAMPLES):
             name = f"{samples} sample{'s' * (samples != 1)} each"
@@ -72,7 +72,7 @@ def _of(points: Sequence[Point], series: Series) -> list[Point]:
 def _draw(axes: "Axes", points: Sequence[Point], across: str, place: int, name: str = "") -> None:
     from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
-    from esamp.report.figures.looks import COLOURS, MARKERS
+    from esamp.report.figures.styles import COLOURS, MARKERS
 
     x = [vars(point.place)[across] for point in points]
     y = [point.total for point in points]

@@ -16,7 +16,7 @@ from esamp.metrics.embedding import SentenceEmbedder
 from esamp.quoting import printable
 from esamp.report import novelty as novelty_report
 from esamp.report import primary_report, tables
-from esamp.report.figures import Figure, figures
+from esamp.report.figures import FigureFile, figures
 from esamp.report.markdown import figure
 from esamp.report.pages.study_page import study_page
 from esamp.study import config
@@ -94,7 +94,7 @@ def _novelty(study: Study, blocks: Sequence[Block], bar: MeasureBar) -> list[nov
     return found
 
 
-def _figures(drawn: Sequence[Figure], out: Path) -> dict[str, str]:
+def _figures(drawn: Sequence[FigureFile], out: Path) -> dict[str, str]:
     """Markdown of each block's figures, by its title."""
     found: dict[str, list[str]] = {}
     for each in drawn:
