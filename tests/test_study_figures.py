@@ -134,13 +134,13 @@ def test_bands_are_the_reports_intervals() -> None:
     assert (expected.low, expected.high) == pytest.approx((full.low, full.high), abs=0.03)
 
 
-def test_of_one_problem_there_is_no_band() -> None:
+def test_one_problem_gives_no_band() -> None:
     (curve,) = series.subset_curves(block({"vanilla": [1]}, seeds=(0,)))
     assert all(np.isnan([each.low, each.high]).all() for each in curve.y)
     assert [each.estimate for each in curve.y] == pytest.approx([0.25, 0.5, 0.75, 1.0])
 
 
-def test_groups_that_lack_samples_end_a_curve() -> None:
+def test_a_curve_ends_where_a_group_has_too_few_samples() -> None:
     """One group of arm b has only two samples; a search may return fewer than asked for."""
     whole = block({"a": [1, 2], "b": [1, 2]})
     short = {**whole.arms["b"][1], "p0": group("p0", 1, n=2)}
@@ -156,7 +156,7 @@ def test_large_groups_have_fewer_points() -> None:
     assert len(curve.x) < 30
 
 
-def test_a_cloud_is_two_measures() -> None:
+def test_a_scatter_point_is_two_measures() -> None:
     turned = np.array([[1, 0], [1, 0], [0, 1], [0, 1]], np.float32)  # two kinds
     own = Measured(turned, own=Scored((0.5, 0.5, 1.5, 1.5), (2.0, 2.0, 3.0, 3.0), (3, 3, 3, 3)))
     of = block({"vanilla": [1, 3]}, measured=own)
@@ -171,7 +171,7 @@ def test_a_cloud_is_two_measures() -> None:
     assert point.x.estimate == pytest.approx(2.5)
 
 
-def test_an_arm_that_lacks_a_measure_somewhere_is_no_point() -> None:
+def test_an_arm_without_a_measure_for_every_problem_has_no_point() -> None:
     of = with_measured(
         block({"vanilla": [1, 2], "esamp": [1, 2]}),
         lambda arm, seed, item: Measured(None if (arm, seed, item) == ("esamp", 1, "p1") else np.eye(4, dtype="f4")),
@@ -180,7 +180,7 @@ def test_an_arm_that_lacks_a_measure_somewhere_is_no_point() -> None:
     assert [point.arm for point in series.scatter_points(of, "pass@1", series.diversity(of)[1])] == ["vanilla"]
 
 
-def test_similarity_is_of_problems_that_all_have() -> None:
+def test_similarity_uses_the_problems_that_all_arms_have() -> None:
     """Arm a lacks the last of four problems at the second position, arm b three of them: it ends there."""
 
     def measured(arm: str, seed: int, item: str) -> Measured:
@@ -196,7 +196,7 @@ def test_similarity_is_of_problems_that_all_have() -> None:
     assert [each.estimate for each in b.y] == pytest.approx([0.155])
 
 
-def test_a_position_stands_for_the_same_problems_in_all_arms() -> None:
+def test_a_position_has_the_same_problems_in_all_arms() -> None:
     """Arm a lacks the last problem at the second position, arm b the one before: two are common."""
 
     def measured(arm: str, seed: int, item: str) -> Measured:
@@ -223,7 +223,7 @@ def test_similarity_is_paired_and_ends_where_few_problems_are_common() -> None:
     assert counts == {0: 8}
 
 
-def test_one_seed_without_a_value_is_a_problem_without() -> None:
+def test_one_seed_without_a_value_drops_the_problem() -> None:
     def measured(arm: str, seed: int, item: str) -> Measured:
         return Measured(similarity=similarities() if (seed, item) == (1, "p0") else similarities(first=0.5))
 
@@ -297,7 +297,7 @@ def test_pass_at_k_as_drawn() -> None:
     assert len(greys) == 2  # no band, no markers
 
 
-def test_a_cloud_as_drawn() -> None:
+def test_a_scatter_plot_as_drawn() -> None:
     own = drawn(study(), [full()])
     assert set(own) == {
         "pass-at-k",
@@ -319,7 +319,7 @@ def test_a_cloud_as_drawn() -> None:
     assert "%" in axes.get_xlabel()
 
 
-def test_clouds_over_non_words_and_topic_are_in_percent_and_better_to_the_right() -> None:
+def test_non_words_and_topic_are_in_percent_and_better_to_the_right() -> None:
     def measured(arm: str, seed: int, item: str) -> Measured:
         kind = ALL.index(arm)
         return Measured(np.eye(4, dtype=np.float32), nonwords=0.01 * (1 + kind), on_topic=0.9 - 0.1 * kind)
@@ -332,14 +332,14 @@ def test_clouds_over_non_words_and_topic_are_in_percent_and_better_to_the_right(
         assert xy(lines(axes, COLOURS[0])[-1])[0][0] == pytest.approx(place)
 
 
-def test_diversity_without_embeddings_is_that_of_tokens() -> None:
+def test_diversity_without_embeddings_uses_token_ngrams() -> None:
     of = with_measured(full(), lambda arm, seed, item: Measured())
     own = drawn(study(), [of])
     assert set(own) == {"pass-at-k", "diversity-over-pass-1"}
     assert own["diversity-over-pass-1"].axes[0].get_ylabel() == "Vendi Score of token n-grams"
 
 
-def test_what_is_not_there_is_not_drawn() -> None:
+def test_unmeasured_figures_are_not_drawn() -> None:
     assert drawn(study(), [block({arm: [1, 0] for arm in ALL}, n=1)]) == {}
     ungraded = replace(full(), graded=False)
     assert set(drawn(study(), [ungraded])) == {"similarity", "diversity-over-perplexity", "diversity-over-entropy"}
@@ -386,7 +386,7 @@ def test_one_arm_is_enough(seeds: tuple[int, ...], problems: int, tmp_path: Path
 # ---- files
 
 
-def test_the_same_numbers_give_the_same_bytes_whatever_a_users_settings_are(tmp_path: Path) -> None:
+def test_the_same_numbers_give_the_same_bytes_under_any_user_settings(tmp_path: Path) -> None:
     before = matplotlib.rcParams.copy()
     first = written(tmp_path / "a")
     assert sorted(first) == sorted(path.name for path in (tmp_path / "a").iterdir())
@@ -431,7 +431,7 @@ def test_long_labels_are_cut() -> None:
     assert canvas.shown("x" * 100) == "x" * 35 + "\u2026"
 
 
-def test_captions_say_how_to_read() -> None:
+def test_captions_explain_the_figures() -> None:
     whole = full()
     pairs = replace(block({arm: [1] * 6 for arm in ALL}, n=2), items=("p0", "p1"))
     lacking = with_measured(
@@ -450,7 +450,9 @@ def test_captions_say_how_to_read() -> None:
     assert "1 of the methods are not measured" in cloud.caption
 
 
-def test_without_matplotlib_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_matplotlib_the_error_names_the_install_command(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(MissingDependencyError, match=re.escape(install_command("figures"))):
         figures(study(), [full()], tmp_path)

@@ -20,7 +20,7 @@ from esamp.compare import countdown_demo as demo
 from esamp.compare.chat_demo import Outcome
 from esamp.engines.hf import HFEngine
 from esamp.models import SMOLLM2
-from esamp.report.pages import Summary, render
+from esamp.report.pages import ComparisonTable, render
 from esamp.tasks.countdown import Countdown
 
 BATCH_ROWS = 96
@@ -105,7 +105,7 @@ def countdown(
         message(f"all samples side by side, every token coloured by what exploring changed: {page}")
 
 
-def _print(summary: Summary, sentences: Sequence[str]) -> None:
+def _print(summary: ComparisonTable, sentences: Sequence[str]) -> None:
     console = console_for(sys.stdout.isatty())
     print_table(console, summary)
     print_text(console, summary.note, "dim")

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from esamp.cli.terminal import console
 from esamp.quoting import printable
-from esamp.report.pages import Summary
+from esamp.report.pages import ComparisonTable
 
 PIPE_WIDTH, WIDEST = 80, 120
 """Columns on a pipe, and the most that are used of a terminal."""
@@ -20,7 +20,7 @@ def console_for(terminal: bool) -> Console:
     return console(width=min(console().width, WIDEST) if terminal else PIPE_WIDTH)
 
 
-def print_table(console: Console, summary: Summary) -> None:
+def print_table(console: Console, summary: ComparisonTable) -> None:
     """The table; intervals go below their estimates, and the marked row is bold."""
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for place, column in enumerate(summary.columns):
