@@ -14,8 +14,7 @@ from esamp.cli.terminal import hush
 from esamp.errors import InputError
 from esamp.metrics.embedding import SentenceEmbedder
 from esamp.quoting import printable
-from esamp.report import novelty as novelty_report
-from esamp.report import primary_report, tables
+from esamp.report import novelty_report, primary_report, tables
 from esamp.report.figures import FigureFile, figures
 from esamp.report.markdown import figure
 from esamp.report.pages.study_page import study_page
