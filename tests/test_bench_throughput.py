@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
+from esamp.bench.cost import cost_breakdown
 from esamp.bench.launches import Counts
-from esamp.bench.limit import limit
-from esamp.bench.throughput import Arm, Load, Run, States, Subject, Throughput, measure
+from esamp.bench.throughput import BenchArm, Load, StateShape, Subject, Throughput, TimedRun, measure
 from esamp.bench.throughput_hf import HFSubject
 from esamp.cli import main
 from esamp.engines.hf.loading import load_model
@@ -27,23 +27,23 @@ Output = pytest.CaptureFixture[str]
 class Recorded(Subject):
     """A subject that takes the time it is told to, and remembers what was asked of it."""
 
-    def __init__(self, on: Run) -> None:
+    def __init__(self, on: TimedRun) -> None:
         self.load, self._on = Load(samples=2, tokens=10), on
         self.asked: list[tuple[str, int]] = []
 
     @property
-    def states(self) -> States:
-        return States(8, 4)
+    def states(self) -> StateShape:
+        return StateShape(8, 4)
 
-    def run(self, arm: Arm | None, seed: int, tokens: int | None = None) -> Run:
+    def run(self, arm: BenchArm | None, seed: int, tokens: int | None = None) -> TimedRun:
         self.asked.append(("off" if arm is None else arm.label, seed))
-        return Run(1.0, 10) if arm is None else self._on
+        return TimedRun(1.0, 10) if arm is None else self._on
 
     def close(self) -> None:
         pass
 
 
-ON = Run(
+ON = TimedRun(
     2.0,
     10,
     {"rows_steered": 16.0, "updates": 9.0},
@@ -53,8 +53,8 @@ ON = Run(
 )
 
 
-def arm(label: str = "on", method: str = "esamp", **options: Any) -> Arm:
-    return Arm(label, method, registry.get(method).options(**options))
+def arm(label: str = "on", method: str = "esamp", **options: Any) -> BenchArm:
+    return BenchArm(label, method, registry.get(method).options(**options))
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_a_third_arm_runs_in_the_same_rounds_and_everybody_is_first_as_often() -
 def test_a_step_is_split() -> None:
     split = measure(Recorded(ON), [arm()], rounds=2).split("on")
     assert split == pytest.approx({"predict": 50, "mix": 10, "learn": 40, "engine": 100})
-    assert Throughput(Load(), (Run(1.0, 1),), {"on": (Run(1.0, 1),)}).split("on") == {}
+    assert Throughput(Load(), (TimedRun(1.0, 1),), {"on": (TimedRun(1.0, 1),)}).split("on") == {}
 
 
 @pytest.mark.parametrize("missing", ["rows_steered", "updates"])
@@ -143,19 +143,22 @@ def test_arms_need_labels_of_their_own_and_methods_that_act() -> None:
 
 def test_the_cost_is_taken_apart() -> None:
     result = measure(Recorded(ON), [arm()], rounds=2)
-    found = limit(result, "on", Counts(launches=300, bytes=2e9), launch=2e-4, rate=1e11)
+    found = cost_breakdown(result, "on", Counts(launches=300, bytes=2e9), launch=2e-4, rate=1e11)
     assert (found.added, found.step) == (100, 200)
     assert (found.launching, found.moving, found.rest) == pytest.approx((60, 20, 20))
     assert found.largest == "launches"
     assert "on adds 100.00 ms to a step, 50 % of it: 300 more launches take about 60.00 ms" in found.sentence()
-    assert limit(result, "on", Counts(launches=1, bytes=9e9), launch=2e-4, rate=1e11).largest == "bytes"
-    assert limit(result, "on", Counts(), launch=2e-4, rate=1e11).largest == "Python and arithmetic"
-    assert limit(result, "on").sentence() == "on adds 100.00 ms to a step, 50 % of it"
+    assert cost_breakdown(result, "on", Counts(launches=1, bytes=9e9), launch=2e-4, rate=1e11).largest == "bytes"
+    assert cost_breakdown(result, "on", Counts(), launch=2e-4, rate=1e11).largest == "Python and arithmetic"
+    assert cost_breakdown(result, "on").sentence() == "on adds 100.00 ms to a step, 50 % of it"
 
 
 def test_a_cost_that_cannot_be_told_from_noise_is_called_so() -> None:
-    off, on = tuple(Run(seconds, 1) for seconds in (1.0, 2.0)), tuple(Run(seconds, 1) for seconds in (2.0, 1.0))
-    assert "within the noise" in limit(Throughput(Load(), off, {"on": on}), "on", Counts()).sentence()
+    off, on = (
+        tuple(TimedRun(seconds, 1) for seconds in (1.0, 2.0)),
+        tuple(TimedRun(seconds, 1) for seconds in (2.0, 1.0)),
+    )
+    assert "within the noise" in cost_breakdown(Throughput(Load(), off, {"on": on}), "on", Counts()).sentence()
 
 
 # ---- transformers

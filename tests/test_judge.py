@@ -15,7 +15,7 @@ from esamp.cli import main
 from esamp.errors import OptionError
 from esamp.judge.options import JudgeOptions
 from esamp.judge.prompt import CRITERIA
-from esamp.judge.verdict import read
+from esamp.judge.verdict import parse_verdict
 from support.gpqa_rows import SECRETS, written
 from support.judges import ScriptedJudge, chat, finished, first, groups, longer, longest, shorter
 
@@ -290,7 +290,7 @@ def test_a_criterion_of_one_s_own(tmp_path: Path, serve: Any, capsys: Any) -> No
     ids=range(18),
 )
 def test_verdicts_on_pairs_are_read_strictly(answer: str, ranks: tuple[float, ...] | None) -> None:
-    assert read(answer, "AB", "pairwise") == ranks
+    assert parse_verdict(answer, "AB", "pairwise") == ranks
 
 
 @pytest.mark.parametrize(
@@ -310,7 +310,7 @@ def test_verdicts_on_pairs_are_read_strictly(answer: str, ranks: tuple[float, ..
     ids=range(10),
 )
 def test_rankings_are_read_strictly(answer: str, ranks: tuple[float, ...] | None) -> None:
-    assert read(answer, "ABC", "ranked") == ranks
+    assert parse_verdict(answer, "ABC", "ranked") == ranks
 
 
 def test_unreadable_answers_are_asked_for_again_and_then_counted(tmp_path: Path, serve: Any, capsys: Any) -> None:

@@ -235,7 +235,7 @@ def test_the_page_says_that_problems_are_left_out() -> None:
         "and left out. The table counts all of them; the samples of the first 1 problems are here."
     )
     assert view["cells"][0][0][0] == pytest.approx(5 / 32, abs=1e-4)  # pass@1 of all four problems and both seeds
-    with pytest.raises(InputError, match="give at least 1"):
+    with pytest.raises(InputError, match="expected at least 1"):
         study_page(study(), [block()], problems(), problems_shown=0)
     with pytest.raises(InputError, match="esamp study run"):
         study_page(study(), [], problems())
@@ -548,7 +548,7 @@ def test_redrawing_keeps_the_focus(show: Show, page: str) -> None:
     before = tab.evaluate(text)
     tab.keyboard.press("c")
     after = tab.evaluate(text)
-    assert after[0].startswith("token h")
+    assert after[0].startswith("token colour-")
     assert after[1].replace("kl 0.", "novelty ")[:20] == before[1][:20]
     assert texts(tab, "#tip dd")[0] == "2 of 4"
     tab.keyboard.press("s")

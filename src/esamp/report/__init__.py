@@ -1,5 +1,6 @@
 """Reports: tables, figures and HTML pages.
 
+chat             prompts as text
 markdown         cells, tables and numbers as text
 tables           the Markdown report of a study, and its CSV files
 glance           the report's first table

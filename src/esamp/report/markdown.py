@@ -29,7 +29,7 @@ def cell(text: str) -> str:
     return LINK.sub(r"\g<0>\\", plain)
 
 
-def figure(path: PurePath, alt: str, caption: str) -> str:
+def figure_markdown(path: PurePath, alt: str, caption: str) -> str:
     """A picture with its alternative text, and a caption below."""
     words = cell(alt).replace("[", "(").replace("]", ")")
     return f"![{words}](<{path.as_posix()}>)\n\n*{caption}*"
