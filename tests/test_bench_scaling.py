@@ -39,7 +39,7 @@ def measured(chosen: BenchArm, case: ScalingCase = SMALL) -> ScalingPoint:
     return point
 
 
-def test_the_grids_reach_what_they_should() -> None:
+def test_the_grids_cover_the_documented_sizes() -> None:
     found = cases()
     assert {(p.groups, p.samples) for p in found if p.series == "groups"} >= {(1, 1), (1, 16), (32, 1), (32, 16)}
     assert [p.size for p in found if p.series == "size"] == [576, 896, 2048, 4096, 8192]
@@ -68,7 +68,7 @@ def test_a_step_is_timed_and_counted(few: None, method: str, options: dict[str, 
     assert point.counts.waits == 0
 
 
-def test_measured_bytes_stand_beside_the_minimum(few: None) -> None:
+def test_measured_bytes_exceed_the_minimum(few: None) -> None:
     point = measured(arm(distiller="mean"))
     assert point.minimum == 6 * 2 * 64 * 4 + 2 * 2 * (64 * 4 + 4)
     assert point.counts.bytes > point.minimum
@@ -128,7 +128,7 @@ def test_json(few: None, capsys: pytest.CaptureFixture[str]) -> None:
     assert document["left_out"] == []
 
 
-def test_what_is_left_out_is_told(
+def test_skipped_cases_are_listed(
     few: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(scaling, "LARGEST", 1000)
@@ -141,5 +141,5 @@ def test_what_is_left_out_is_told(
     assert document["left_out"]
 
 
-def test_options_of_esamp_reach_it(few: None) -> None:
+def test_options_of_esamp_reach_the_method(few: None) -> None:
     assert measured(arm(features=0)).bank_bytes > measured(arm(features=4)).bank_bytes

@@ -51,7 +51,7 @@ def command(
 
     Examples:
     esamp generate "Numbers 3 5 8 9 target 24" -n 8
-    esamp generate "Numbers 3 5 8 9 target 24" --method esamp+fire
+    esamp generate "Once upon" --method esamp+fire --fire-temperature 10
     esamp generate --input prompts.jsonl --output samples.jsonl --preset paper
     """
     from esamp.cli import generate_run  # imports rich
