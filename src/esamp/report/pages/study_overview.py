@@ -186,16 +186,18 @@ def _untraced(study: Study, *, private: bool) -> str:
     if private:
         return ""
     if study.traces:
-        return "No token was measured: only the engine hf can, and only what was sampled since the study says so."
-    return "No colours: write traces = true into the study's file, and what is sampled from then on is measured."
+        return (
+            "No token was measured: only the engine hf measures tokens, from when the study's file has traces = true."
+        )
+    return "No colours: write traces = true into the study's file; samples generated after that are measured."
 
 
 def _unmapped(study: Study, *, private: bool) -> str:
     if private:
         return ""
     if study.embedder is None:
-        return 'No map: the study says embedder = "none". Name a model in its file, and make the report again.'
-    return "No map: these texts have no embeddings. Install esamp[metrics], and make the report again."
+        return 'No map: the study has embedder = "none". Name an embedding model in its file and make the report again.'
+    return "No map: these texts have no embeddings. Install esamp[metrics] and make the report again."
 
 
 def _several(count: int, noun: str) -> str:
