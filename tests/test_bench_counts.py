@@ -197,13 +197,13 @@ def test_counts_are_printed_with_the_minimum(capsys: Output) -> None:
         (["--against", "best_of_n"], "takes no part in decode steps"),
         (["--against", "esamp"], "esamp is given twice"),
         (["--against", "xtc:foo=1"], "unknown option 'foo'"),
-        (["--against", "xtc:foo"], "an option and its value"),
-        (["--method", "override", "--beta", "1"], "option 'beta' is esamp's"),
+        (["--against", "xtc:foo"], "an option with its value"),
+        (["--method", "override", "--beta", "1"], "option 'beta' belongs to esamp"),
         (["--method", "contrastive", "--engine", "vllm"], "use the transformers engine"),
         (["--pairs", "0"], "from 1 to"),
-        (["--count", "--pairs", "2"], "does nothing with --count"),
+        (["--count", "--pairs", "2"], "has no effect with --count"),
         (["scaling", "--engine", "hf"], "it belongs to throughput"),
-        (["scaling", "--method", "contrastive"], "random states alone"),
+        (["scaling", "--method", "contrastive"], "only random states"),
         (["diversity", "--count"], "it belongs to throughput"),
         (["--out", "x"], "it belongs to scaling"),
     ],
@@ -218,4 +218,4 @@ def test_bad_flags(arguments: list[str], message: str, capsys: Output) -> None:
 def test_an_unwritable_folder_is_refused_before_measuring(tmp_path: Path, capsys: Output) -> None:
     (tmp_path / "file").write_text("")
     assert main(["bench", "scaling", "--out", str(tmp_path / "file")]) == 2
-    assert "give a folder that can be written to" in capsys.readouterr().err
+    assert "give a folder in which files can be written" in capsys.readouterr().err

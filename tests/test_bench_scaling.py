@@ -100,7 +100,7 @@ def test_a_bank_that_is_too_large_is_left_out(few: None) -> None:
 
 
 def test_a_method_that_reads_tokens_is_refused() -> None:
-    with pytest.raises(OptionError, match="random states alone"):
+    with pytest.raises(OptionError, match="only random states"):
         list(measure(arm("contrastive"), [SMALL]))
 
 

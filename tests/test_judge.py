@@ -371,7 +371,7 @@ def test_parallel_limits_the_requests_in_flight(tmp_path: Path, serve: Any, caps
         ((404, {"error": "no such model"}), (), "does not know it (404: no such model)"),
         ((400, {"error": {"message": "max_tokens is not supported"}}), (), "max_tokens is not supported"),
         ((500, b"oops"), ("--retries", "0"), "failed 1 times, at last with 500: oops"),
-        ((200, {"choices": []}), (), "is no chat completion"),
+        ((200, {"choices": []}), (), "is not a chat completion"),
         ((200, b"<html>"), (), "what is no JSON"),
     ],
     ids=["key", "model", "field", "down", "shape", "page"],
@@ -502,12 +502,12 @@ def test_arms_tasks_sizes_and_problems_can_be_chosen(tmp_path: Path, serve: Any,
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [
-        (("--arms", "zq-plain"), "two arms or more"),
-        (("--arms", "zq-plain,nobody"), "--arms nobody: there are zq-plain, zq-ours"),
-        (("--task", "gsm8k"), "--task gsm8k: there are countdown"),
-        (("--groups", "16"), "--groups 16: there are 3"),
-        (("--criterion", "divresity"), "give one of diversity, quality, novelty, or a sentence"),
-        (("--extra", '{"messages": []}'), "messages is decided here"),
+        (("--arms", "zq-plain"), "at least two arms"),
+        (("--arms", "zq-plain,nobody"), "--arms nobody: choose from zq-plain, zq-ours"),
+        (("--task", "gsm8k"), "--task gsm8k: choose from countdown"),
+        (("--groups", "16"), "--groups 16: choose from 3"),
+        (("--criterion", "divresity"), "expected one of diversity, quality, novelty, or a sentence"),
+        (("--extra", '{"messages": []}'), "messages cannot be set"),
         (("--extra", "[]"), "option 'extra'"),
         (("--rounds", "0"), "option 'rounds' = 0"),
         (("--judge", "nobody"), "does not serve 'nobody': it serves 'j'"),
@@ -595,7 +595,7 @@ def test_files_of_samples_are_arms(tmp_path: Path, serve: Any, capsys: Any) -> N
     assert {each for each in "abcde" if any(f"Say {each}" in question for question in server.questions)} == set("bcd")
     assert "zq-" not in json.dumps(server.bodies)
     for files, sentence in (
-        ((plain, plain), "the names tell them apart"),
+        ((plain, plain), "the names must differ"),
         ((plain, write("empty.jsonl", "x", "z")), "no prompt in common"),
         ((plain, str(out)), "is not a line of esamp generate"),
         ((plain, str(tmp_path / "none.jsonl")), "cannot read"),

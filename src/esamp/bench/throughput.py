@@ -221,7 +221,7 @@ def measure(
         raise InputError(f"throughput needs at least one method and one round, not {len(arms)} and {rounds}")
     labels = [arm.label for arm in arms]
     if len(set(labels)) < len(labels):
-        raise OptionError(f"two methods have the same label in {', '.join(labels)}: give one of them other options")
+        raise OptionError(f"methods need different labels, not {', '.join(labels)}: give one of them other options")
     lineup = [arms[0], None, *arms[1:]]
     off: list[TimedRun] = []
     on: dict[str, list[TimedRun]] = {label: [] for label in labels}
