@@ -18,7 +18,7 @@ export TORCH_SPEC PYTHON
 export TORCHINDUCTOR_CACHE_DIR := $(CURDIR)/.cache/inductor
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test model format format-check lint types tests setup setup-demo setup-test browser clean
+.PHONY: help demo docs test model format format-check lint types tests setup setup-demo setup-test browser clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -26,6 +26,9 @@ help: ## show this list
 demo: setup-demo ## compare plain sampling and ESamp on a small chat model; writes demo.html
 	@$(BIN)/esamp demo $(ARGS)
 	@echo 'The command lives in the environment: $(BIN)/esamp --help, or activate it: . $(BIN)/activate' >&2
+
+docs: setup-test ## build the documentation site into build/site
+	@$(BIN)/zensical build --strict
 
 test: format-check lint types browser tests ## everything that the CI checks, in the order of what fails fastest
 
