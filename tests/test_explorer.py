@@ -16,9 +16,9 @@ from esamp.explorer.explorer import Explorer
 from esamp.explorer.mlp import ResidualNetwork
 from esamp.explorer.record import StepRecord
 from esamp.explorer.rls import RecursiveLeastSquares
-from support import reference
-from support.applicable import applicable
-from support.distilling import MIXES, named_matrices
+from support import esamp_reference as reference
+from support.distiller_steps import MIXES, named_matrices
+from support.esamp_options import applicable
 
 S, D, V = 9, 6, 10
 NOTHING = 1e-25

@@ -19,7 +19,7 @@ from esamp.study.grid import cells
 from esamp.study.measured import Measured, Scored
 from esamp.study.run import load_tasks, run
 from esamp.study.store import Store
-from support.judges import finished
+from support.scripted_judges import finished
 
 Output = pytest.CaptureFixture[str]
 Edit = Callable[[dict[str, Any]], object]

@@ -16,8 +16,8 @@ from esamp.errors import OptionError
 from esamp.judge.options import JudgeOptions
 from esamp.judge.prompt import CRITERIA
 from esamp.judge.verdict import read
-from support.gpqa_rows import SECRETS, written
-from support.judges import ScriptedJudge, chat, finished, first, groups, longer, longest, shorter
+from support.gpqa_questions import SECRETS, written
+from support.scripted_judges import ScriptedJudge, chat, finished, first, groups, longer, longest, shorter
 
 KEY = "sk-a-secret-of-ours"
 Arms = dict[str, Callable[[int, int], str]]

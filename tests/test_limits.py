@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from esamp.explorer import fusion
-from support import contrast_reference, reference
+from support import contrast_reference
+from support import esamp_reference as reference
 
 INF = float("inf")
 

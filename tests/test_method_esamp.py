@@ -16,9 +16,9 @@ from esamp.explorer.config import PRESET_SAMPLING, ESampConfig
 from esamp.methods.base import ModelShape
 from esamp.methods.esamp import ESamp
 from esamp.sampling import Sampling
-from support import reference
-from support.applicable import applicable
-from support.rows import plain_rows
+from support import esamp_reference as reference
+from support.esamp_options import applicable
+from support.step_rows import plain_rows
 
 S, D, V, R = 8, 8, 13, 5
 SHAPE = ModelShape(hidden_size=D, layer_sizes={1: S, 2: S, 3: D}, layers=4, device=torch.device("cpu"))

@@ -18,7 +18,7 @@ from esamp.methods import registry
 from esamp.methods.base import DecodeMethod
 from esamp.models import embedded_path
 from esamp.sampling import Sampling
-from support.rivals_scenes import SCENES, Scene, wanted
+from support.rivals_cases import SCENES, Scene, wanted
 
 CLOSE: dict[str, Any] = dict(atol=3e-5, rtol=0)
 PROMPTS = {"embedded": "Numbers 3 5 8 9 target 24", "stories260K": "Once upon a time there was a"}

@@ -19,7 +19,7 @@ from esamp.engines.text import line_breaks
 from esamp.methods import registry
 from esamp.methods.base import DecodeMethod
 from esamp.models import embedded_path
-from support.rivals_scenes import SCENES, Scene, wanted
+from support.rivals_cases import SCENES, Scene, wanted
 from support.vllm_engine import LLM, Request, Sample, generate, running
 
 CLOSE: dict[str, Any] = dict(atol=1e-5, rtol=3e-4)

@@ -17,7 +17,7 @@ from esamp.sampling import Sampling
 from esamp.search.base import answer
 from esamp.search.reward import load
 from support import hf_models, hf_reference
-from support.scripted import ScriptedEngine
+from support.scripted_engine import ScriptedEngine
 from support.search_helpers import CHAT, chat_model, tagged, texts
 
 PROMPT = "Numbers 3 5 8 9 target 24"

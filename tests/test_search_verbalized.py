@@ -12,7 +12,7 @@ from esamp.errors import InputError, OptionError
 from esamp.methods import registry
 from esamp.sampling import Sampling
 from esamp.search.base import answer
-from support.scripted import ScriptedEngine
+from support.scripted_engine import ScriptedEngine
 from support.search_helpers import CHAT, chat_model, tagged, texts
 
 

@@ -7,7 +7,7 @@ import torch
 
 from esamp.explorer.config import ESampConfig
 from esamp.explorer.explorer import Explorer
-from support.applicable import applicable
+from support.esamp_options import applicable
 
 CASES = [
     {"signal": signal, "distiller": distiller, "dtype": dtype, **more}

@@ -19,7 +19,7 @@ from esamp.study.records import record
 from esamp.tasks.base import Item
 from esamp.tasks.gpqa import COLUMNS, GPQA, last_letter
 from esamp.tasks.sources import SourceOptions
-from support.gpqa_rows import ROWS, SECRETS, written
+from support.gpqa_questions import ROWS, SECRETS, written
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ from esamp.engines.vllm.workers.groups import Groups
 from esamp.models import embedded_path
 from support.vllm_engine import LLM, Request, Sample, counters, generate, running
 from support.vllm_models import replay
-from support.vllm_scenes import (
+from support.vllm_requests import (
     CRAMPED,
     EXPLORING,
     FILTERED,
@@ -271,7 +271,7 @@ def test_exploring_in_bfloat16_stays_finite() -> None:
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
 def test_two_tensor_parallel_devices_learn_the_same(tmp_path: Path) -> None:
-    script = Path(__file__).parent / "support" / "vllm_parallel.py"
+    script = Path(__file__).parent / "support" / "run_tensor_parallel.py"
     command = [sys.executable, str(script), "2"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=1500)
     assert done.returncode == 0, done.stderr[-6000:]

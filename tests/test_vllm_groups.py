@@ -11,7 +11,7 @@ from esamp.engines.vllm.settings import VLLMSettings
 from esamp.engines.vllm.workers.groups import Groups
 from esamp.errors import OptionError
 from esamp.methods.base import ModelShape
-from support.applicable import applicable
+from support.esamp_options import applicable
 
 SHAPE = ModelShape(hidden_size=8, layer_sizes={1: 8}, layers=4, device=torch.device("cpu"))
 ESAMP = {"method": "esamp", "features": 4}

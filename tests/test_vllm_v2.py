@@ -1,4 +1,4 @@
-"""Our extension of vLLM's Model Runner V2, interpreted on a CPU in a process of its own (`vllm_v2`)."""
+"""Our extension of vLLM's Model Runner V2, interpreted on a CPU in a process of its own (`support.run_vllm_v2`)."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ from esamp import ESampConfig
 from esamp.models import embedded_path
 from support.vllm_engine import Request, Sample, generate, running
 from support.vllm_models import filtered, own_logits, replay
-from support.vllm_scenes import CHOICES, EXPLORING, FILTERED, GREEDY, LOGITS, PIECES, RIVALS
+from support.vllm_requests import CHOICES, EXPLORING, FILTERED, GREEDY, LOGITS, PIECES, RIVALS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 CLOSE: dict[str, Any] = dict(atol=1e-4, rtol=1e-4)
@@ -29,7 +29,7 @@ CLOSE: dict[str, Any] = dict(atol=1e-4, rtol=1e-4)
 def done(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """All results that the process has written."""
     result = tmp_path_factory.mktemp("v2") / "done.pt"
-    command = [sys.executable, "-m", "support.vllm_v2", str(result)]
+    command = [sys.executable, "-m", "support.run_vllm_v2", str(result)]
     process = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=1100)
     assert process.returncode == 0, process.stderr[-6000:]
     found: dict[str, Any] = torch.load(result, weights_only=False)

@@ -24,10 +24,10 @@ from esamp.explorer.mlp import ResidualNetwork
 from esamp.explorer.record import StepRecord
 from esamp.explorer.rls import RecursiveLeastSquares
 from esamp.methods.esamp import ESamp
-from support import reference
-from support.applicable import applicable
-from support.distilling import MIXES, named_matrices
-from support.rows import plain_rows
+from support import esamp_reference as reference
+from support.distiller_steps import MIXES, named_matrices
+from support.esamp_options import applicable
+from support.step_rows import plain_rows
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"

@@ -16,11 +16,11 @@ import torch
 from transformers import PreTrainedModel
 
 from esamp.explorer.mlp import ResidualNetwork
-from support import reference
-from support.distilling import named_matrices
+from support import esamp_reference as reference
+from support.distiller_steps import named_matrices
+from support.esamp_reference import Vector
 from support.hf_models import AFTER_HEAD
 from support.hf_reference import states_alone
-from support.reference import Vector
 
 WORD = 2**64
 

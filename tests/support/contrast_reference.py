@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.optimize import brentq
 
-from support.reference import Vector, kl, softmax
+from support.esamp_reference import Vector, kl, softmax
 
 
 class Loops:

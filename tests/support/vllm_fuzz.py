@@ -19,7 +19,7 @@ from vllm import LLM, SamplingParams
 from vllm.exceptions import VLLMValidationError
 from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
-from support.applicable import applicable
+from support.esamp_options import applicable
 
 EOS, OPERATORS, NUMBERS = 2, range(16, 22), range(22, 123)
 """Tokens of the embedded model."""

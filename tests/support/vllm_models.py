@@ -18,10 +18,10 @@ from esamp import ESampConfig
 from esamp.explorer.build import build_distiller
 from esamp.explorer.mlp import ResidualNetwork
 from support import contrast_reference
-from support.distilling import named_matrices
+from support.distiller_steps import named_matrices
+from support.esamp_reference import RLS, Group, Mean, Network, action
 from support.hf_models import AFTER_HEAD, small, small_tokenizer
 from support.hf_reference import states_alone
-from support.reference import RLS, Group, Mean, Network, action
 
 SHAPE: dict[str, Any] = dict(num_attention_heads=2, num_key_value_heads=1, head_dim=32)
 """vLLM's attention on a CPU needs a head size that is a multiple of 32."""

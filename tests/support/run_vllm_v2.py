@@ -1,4 +1,4 @@
-"""Runs vLLM's Model Runner V2 without a GPU and saves the results: ``python tests/vllm_v2.py RESULT``.
+"""Runs vLLM's Model Runner V2 without a GPU and saves the results: ``python -m support.run_vllm_v2 RESULT``.
 
 V2 needs Triton, which compiles for GPUs only. Triton can also interpret its kernels on tensors of the CPU, and vLLM has
 a V2 runner for CPUs, which it uses if it finds a Triton backend for them. So vLLM's own runner and kernels and our
@@ -39,7 +39,7 @@ from vllm.v1.worker.gpu.warmup import warmup_kernels  # noqa: E402
 
 from esamp.models import embedded_path  # noqa: E402
 from support.vllm_engine import Request, Sample, counters, generate, running  # noqa: E402
-from support.vllm_scenes import (  # noqa: E402
+from support.vllm_requests import (  # noqa: E402
     CRAMPED,
     EXPLORING,
     FILTERED,

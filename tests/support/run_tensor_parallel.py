@@ -1,6 +1,6 @@
 """Run by tests: prints the results of one engine with several ranks as JSON on the last line.
 
-python vllm_parallel.py RANKS
+python run_tensor_parallel.py RANKS
 """
 
 import json
