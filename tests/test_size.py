@@ -7,7 +7,7 @@ import torch
 
 from esamp.explorer.config import ESampConfig
 from esamp.explorer.explorer import Explorer
-from support.esamp_options import applicable
+from support.esamp_options import without_unused
 
 CASES = [
     {"signal": signal, "distiller": distiller, "dtype": dtype, **more}
@@ -19,7 +19,7 @@ CASES = [
 
 
 def explorer(options: dict[str, object], device: str, slots: int = 3) -> Explorer:
-    config = ESampConfig(**applicable(options | {"width": 7}))
+    config = ESampConfig(**without_unused(options | {"width": 7}))
     size = 12 if config.distiller == "mlp" else 9
     return Explorer(config, size, 12, slots=slots, device=torch.device(device))
 

@@ -29,8 +29,8 @@ from esamp import ESampConfig
 from esamp.engines.vllm.workers.exploration import Exploration
 from esamp.engines.vllm.workers.groups import Groups
 from esamp.models import embedded_path
+from support.request_reference import replay
 from support.vllm_engine import LLM, Request, Sample, counters, generate, running
-from support.vllm_models import replay
 from support.vllm_requests import (
     CRAMPED,
     EXPLORING,

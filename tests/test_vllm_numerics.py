@@ -24,6 +24,7 @@ import esamp
 from esamp import ESampConfig
 from esamp.models import embedded_path
 from support.hf_models import EOS, VOCAB
+from support.request_reference import filtered, replay
 from support.vllm_engine import (
     LLM,
     WORKER,
@@ -38,7 +39,7 @@ from support.vllm_engine import (
     running,
     table,
 )
-from support.vllm_models import build, filtered, own_logits, replay, save
+from support.vllm_models import build, own_logits, save
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma2", "qwen3_moe", "granite", "cohere", "embedded")
 LOGITS: dict[str, Any] = dict(logprobs_mode="processed_logits")

@@ -17,8 +17,9 @@ pytest.importorskip("triton", reason="Triton is not installed")
 
 from esamp import ESampConfig
 from esamp.models import embedded_path
+from support.request_reference import filtered, replay
 from support.vllm_engine import Request, Sample, generate, running
-from support.vllm_models import filtered, own_logits, replay
+from support.vllm_models import own_logits
 from support.vllm_requests import CHOICES, EXPLORING, FILTERED, GREEDY, LOGITS, PIECES, RIVALS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]

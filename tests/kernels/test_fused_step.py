@@ -26,7 +26,7 @@ from esamp.explorer.rls import RecursiveLeastSquares
 from esamp.methods.esamp import ESamp
 from support import esamp_reference as reference
 from support.distiller_steps import MIXES, named_matrices
-from support.esamp_options import applicable
+from support.esamp_options import without_unused
 from support.step_rows import plain_rows
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -58,7 +58,7 @@ def _no_grad() -> Iterator[None]:
 
 
 def explorer(slots: int = 4, kernels: bool | None = True, workspace: int = 2**26, **options: Any) -> Explorer:
-    config = ESampConfig.parse(applicable({"features": 5, "width": 7} | options))
+    config = ESampConfig.parse(without_unused({"features": 5, "width": 7} | options))
     explored = Explorer(config, size_of(config), D, slots=slots, device=DEVICE, fused=kernels, workspace=workspace)
     assert (explored.fused is not None) == (kernels is not False)
     return explored

@@ -1,4 +1,6 @@
-"""Runs vLLM's Model Runner V2 without a GPU and saves the results: ``python -m support.run_vllm_v2 RESULT``.
+"""A script that tests start: runs vLLM's Model Runner V2 without a GPU and saves the results.
+
+    python -m support.run_vllm_v2 RESULT
 
 V2 needs Triton, which compiles for GPUs only. Triton can also interpret its kernels on tensors of the CPU, and vLLM has
 a V2 runner for CPUs, which it uses if it finds a Triton backend for them. So vLLM's own runner and kernels and our
