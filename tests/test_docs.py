@@ -58,7 +58,7 @@ def readme(root: Path) -> str:
     return (root / "README.md").read_text()
 
 
-def test_the_two_commands_come_first(readme: str) -> None:
+def test_the_readme_shows_make_demo_and_make_test(readme: str) -> None:
     shown = "\n".join(block.code for block in blocks(readme) if block.language in SHELL)
     assert "make demo" in shown
     assert "make test" in shown
@@ -82,12 +82,12 @@ def test_every_block_runs(page: Path, root: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=str)
-def test_links_between_the_pages_lead_somewhere(page: Path, root: Path) -> None:
+def test_every_link_between_pages_has_a_target(page: Path, root: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", (root / page).read_text()):
         assert target.startswith("https://") or (root / page.parent / target).exists(), target
 
 
-def test_the_option_reference_is_the_declarations(root: Path) -> None:
+def test_the_option_reference_matches_the_declarations(root: Path) -> None:
     check = [sys.executable, str(root / "scripts" / "write_options_doc.py"), "--check"]
     result = subprocess.run(check, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout

@@ -38,7 +38,7 @@ def answers() -> tuple[str, list[str]]:
     return item.id, [f"Answer: {right}", f"so\nAnswer: ({right})", f"Answer: {right} + 1", "no"]
 
 
-def test_the_page_names_files_that_are_there() -> None:
+def test_the_page_links_every_harness_file() -> None:
     page = (DOCS / "harnesses.md").read_text()
     files = {path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*.*") if "__pycache__" not in path.parts}
     assert files == {
@@ -52,7 +52,7 @@ def test_the_page_names_files_that_are_there() -> None:
     assert "--tasks esamp_countdown" in page
 
 
-def test_the_lm_eval_task_is_whole() -> None:
+def test_the_lm_eval_task_names_existing_functions_and_settings() -> None:
     text = (FOLDER / "lm_eval_tasks" / "countdown.yaml").read_text()
     task = yaml.safe_load(re.sub(r"!function (\S+)", r"'\1'", text))
     functions = {
@@ -66,7 +66,7 @@ def test_the_lm_eval_task_is_whole() -> None:
     assert registry.get("countdown").name in task["task"]
 
 
-def test_grades_for_lm_eval() -> None:
+def test_lm_eval_grades_count_solved_problems_and_distinct_right_answers() -> None:
     pytest.importorskip("datasets", reason="pip install 'esamp[tasks]'")
     module = loaded("lm_eval_tasks/countdown.py")
     name, texts = answers()
@@ -77,7 +77,7 @@ def test_grades_for_lm_eval() -> None:
     assert (rows[0]["id"], rows[0]["prompt"][:8]) == (name, "Numbers ")
 
 
-def test_lm_eval_asks_for_the_repeats_of_a_prompt_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lm_eval_requests_the_repeats_of_a_prompt_together(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("lm_eval", reason="lm-eval pins other versions: test it in an environment of its own")
     from lm_eval.api.instance import Instance
 

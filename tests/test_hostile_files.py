@@ -153,7 +153,7 @@ def test_measurements_of_other_shapes_are_refused() -> None:
 
 
 @pytest.mark.parametrize("line", [b"[" * 100_000 + b"\n", b'{"key": 1' + b"0" * 5000 + b"}\n", b"null\n", b"\xff\n"])
-def test_a_line_that_is_none_is_named(line: bytes, tmp_path: Path, capsys: Output) -> None:
+def test_an_unreadable_line_is_named(line: bytes, tmp_path: Path, capsys: Output) -> None:
     flags = studied(tmp_path)
     path = records(flags)
     path.write_bytes(line)
@@ -161,7 +161,7 @@ def test_a_line_that_is_none_is_named(line: bytes, tmp_path: Path, capsys: Outpu
     assert f"{path}:1 is" in capsys.readouterr().err
 
 
-def test_a_folder_in_the_place_of_a_file(tmp_path: Path, capsys: Output) -> None:
+def test_a_folder_in_place_of_a_file_is_one_error(tmp_path: Path, capsys: Output) -> None:
     flags = studied(tmp_path)
     path = records(flags)
     path.unlink()
@@ -178,7 +178,7 @@ def test_a_folder_in_the_place_of_a_file(tmp_path: Path, capsys: Output) -> None
     assert f"cannot create {path.parent}: File exists" in capsys.readouterr().err
 
 
-def test_a_cut_last_line_is_warned_of_and_done_again(tmp_path: Path, capsys: Output) -> None:
+def test_a_cut_off_last_line_warns_and_its_group_is_sampled_again(tmp_path: Path, capsys: Output) -> None:
     flags = studied(tmp_path)
     path = records(flags)
     whole = path.read_bytes()
@@ -230,7 +230,7 @@ def written(folder: Path, **changes: str) -> str:
     ],
     ids=["digits", "hexadecimal", "groups", "limit", "deep", "grid", "device", "folder", "long name", "text"],
 )
-def test_a_strangers_study_is_refused_in_a_sentence(
+def test_an_unusable_study_file_is_refused_in_one_sentence(
     changes: dict[str, str], sentence: str, tmp_path: Path, capsys: Output
 ) -> None:
     file = written(tmp_path, **changes)
@@ -241,7 +241,7 @@ def test_a_strangers_study_is_refused_in_a_sentence(
     assert len(told) < 700
 
 
-def test_a_study_of_no_end_is_not_read(capsys: Output) -> None:
+def test_an_endless_study_file_is_refused(capsys: Output) -> None:
     assert main(["study", "run", "/dev/zero", "--dry-run"]) == 2
     assert "cannot read /dev/zero: it is longer than 16 MiB" in capsys.readouterr().err
 
@@ -303,12 +303,12 @@ def test_labels_are_inert_in_reports_and_on_terminals(tmp_path: Path, capsys: Ou
         ("0.50 [0.40, 0.60]", "0.50 [0.40, 0.60]"),
     ],
 )
-def test_cells(label: str, shown: str) -> None:
+def test_table_cells_escape_markdown(label: str, shown: str) -> None:
     assert cell(label) == shown
     assert markdown_table(["head"], [[label]]).splitlines()[-1] == f"| {shown} |"
 
 
-def test_stop_texts_that_look_like_markup(tmp_path: Path, capsys: Output) -> None:
+def test_stop_texts_that_look_like_markup_are_printed_literally(tmp_path: Path, capsys: Output) -> None:
     file = written(tmp_path, grid='sampling = { stop = ["[/INST]", "[bold]"] }')
     assert main(["study", "run", file, "--store", str(tmp_path / "store"), "--dry-run"]) == 0
     assert "stop=['[/INST]', '[bold]']" in " ".join(capsys.readouterr().out.split())
@@ -347,7 +347,7 @@ def test_an_address_for_the_key_must_be_one_of_the_study(address: str, tmp_path:
         ({}, "https://stranger.example/v1", [], True),
     ],
 )
-def test_the_key_goes_only_where_the_environment_or_the_user_says(
+def test_the_key_is_sent_only_to_servers_that_the_environment_or_a_flag_names(
     environment: dict[str, str],
     url: str,
     flags: list[str],

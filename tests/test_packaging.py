@@ -31,7 +31,7 @@ def pins(root: Path) -> dict[str, str]:
     return {canonicalize_name(name): pinned for name, pinned in pairs}
 
 
-def test_one_version_everywhere(root: Path, project: dict[str, Any]) -> None:
+def test_package_citation_and_changelog_have_one_version(root: Path, project: dict[str, Any]) -> None:
     citation = re.search(r"^version: (\S+)$", (root / "CITATION.cff").read_text(), re.MULTILINE)
     change = re.search(r"^## \[(\d\S*)\]", (root / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert citation is not None

@@ -43,7 +43,7 @@ def verifier() -> Iterator[MathVerifier]:
 
 
 @both_files
-def test_answers_are_graded_rightly(shared: Path, verifier: MathVerifier, outcome: str) -> None:
+def test_answers_get_their_right_grades(shared: Path, verifier: MathVerifier, outcome: str) -> None:
     def given(answer: object) -> Item:
         return Item("x", "", {"answer": answer})
 
@@ -63,7 +63,7 @@ def test_answers_are_graded_rightly(shared: Path, verifier: MathVerifier, outcom
 
 @needs_isolation
 @both_files
-def test_programs_are_graded_rightly(shared: Path, outcome: str) -> None:
+def test_programs_get_their_right_grades(shared: Path, outcome: str) -> None:
     data, rows = shared / "data" / "code", shared / "cases" / "livecodebench-rows.jsonl"
     tasks: dict[str, Task] = {
         "humaneval": HumanEval.build(CodeOptions(data=str(data / "HumanEval.jsonl.gz"), run_code=True)),
@@ -102,7 +102,7 @@ def texts(found: Outcome) -> list[str]:
     return [sample.text for sample in found.samples]
 
 
-def test_answers_of_servers_are_read_or_are_one_failed_request(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_response_is_read_or_fails_only_its_request(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("openai", reason="the official client is not installed: pip install 'esamp[openai]'")
     from esamp.engines.openai import OpenAIEngine
 
@@ -175,7 +175,9 @@ def test_settings_of_a_model_s_folder_change_no_sample(shared: Path, stories: Ca
     assert differ == []
 
 
-def test_samples_begin_and_end_behind_the_prompt(shared: Path, stories: Callable[[Case], HFEngine]) -> None:
+def test_sample_texts_continue_the_prompt_and_end_before_stop_texts(
+    shared: Path, stories: Callable[[Case], HFEngine]
+) -> None:
     cases = {case["id"]: case for case in lines(shared, "engine-failing")}
     engine = stories({})
     spaced = sampled(engine, cases["hf-02"], "vanilla")

