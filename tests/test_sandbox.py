@@ -53,7 +53,7 @@ def test_code_is_refused_if_an_essential_isolation_is_missing(monkeypatch: pytes
     )
     with pytest.raises(UnsupportedError, match=r"missing: network \(no network\).*no namespaces"):
         check("", "")
-    assert isolation_module.settle("allow") == ("user", "files", "processes")
+    assert isolation_module.choose_isolation("allow") == ("user", "files", "processes")
 
 
 @needs_isolation
