@@ -1,8 +1,8 @@
-"""Everything that the README and the guides tell a reader to type works as it stands there.
+"""All commands and programs in the README and the guides run as printed.
 
-Shell and Python blocks run from top to bottom in one empty folder, so that a later block may use an earlier one's
-files. What would set up the clone that the tests run in is checked but not carried out (`PRELUDE`). A block that cannot
-run here is preceded by a line ``<!-- not run: REASON -->``.
+Shell and Python blocks of a page run from top to bottom in one empty folder, so that a later block may use files of an
+earlier one. Commands that set up a clone are replaced by dry runs (`PRELUDE`). A line ``<!-- not run: REASON -->``
+precedes a block that cannot run here.
 """
 
 import os
@@ -34,11 +34,11 @@ class Block:
     language: str
     code: str
     reason: str | None
-    """why it is not run"""
+    """why the block is not run; None if it is"""
 
     @property
     def command(self) -> list[str]:
-        """The process that runs the block."""
+        """The command line that runs the block."""
         if self.language == "python":
             return [sys.executable, "-c", self.code]
         return ["bash", "-c", PRELUDE + re.sub(r"^\$ ", "", self.code, flags=re.MULTILINE)]
