@@ -22,7 +22,7 @@ from esamp.compare.chat_demo import ARMS, DEFAULT, Outcome
 from esamp.engines.base import Completion, Request, Sample, TokenTrace
 from esamp.engines.hf import HFEngine
 from esamp.models import SMOLLM2
-from support.chat_models import save_chat_model
+from support.chat_model import save_chat_model
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page as Tab
