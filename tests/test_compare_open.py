@@ -13,10 +13,10 @@ from esamp.cli import main
 from esamp.compare import view as compare_view
 from esamp.compare.compare import Arm, Comparison, Result
 from esamp.engines.base import Completion, Request, Sample
-from esamp.report.pages import Summary
+from esamp.report.pages import ComparisonTable
 from esamp.sampling import Sampling
 from esamp.tasks.base import Grade
-from support.chat_models import save_chat_model
+from support.chat_model import save_chat_model
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page as Tab
@@ -51,7 +51,7 @@ def survey(*arms: tuple[Result, ...], graded: bool = False) -> Comparison:
     return Comparison(PROMPTS[: len(arms[0])], 4, Sampling(), arms, graded=graded)
 
 
-def cells(summary: Summary, row: int) -> dict[str, str]:
+def cells(summary: ComparisonTable, row: int) -> dict[str, str]:
     return dict(zip(summary.columns, summary.rows[row], strict=True))
 
 

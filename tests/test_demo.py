@@ -22,7 +22,7 @@ from esamp.compare.chat_demo import ARMS, DEFAULT, Outcome
 from esamp.engines.base import Completion, Request, Sample, TokenTrace
 from esamp.engines.hf import HFEngine
 from esamp.models import SMOLLM2
-from support.chat_models import save_chat_model
+from support.chat_model import save_chat_model
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page as Tab
@@ -209,7 +209,7 @@ def test_a_page_that_cannot_be_written_is_refused_before_a_model_is_loaded(
     assert main([*arguments, str(tmp_path)]) == 2
     assert "cannot write the page" in capsys.readouterr().err
     assert main([*arguments, str(tmp_path / "missing" / "demo.html")]) == 2
-    assert "is not a folder" in capsys.readouterr().err
+    assert "there is no folder" in capsys.readouterr().err
 
 
 def test_looking_whether_a_page_can_be_written_leaves_no_file(tmp_path: Path, capsys: Output) -> None:

@@ -16,7 +16,8 @@ from transformers import LogitsProcessor, PreTrainedModel
 import esamp
 from esamp.decoding.layout import RowLayout
 from esamp.decoding.step import DecodeStep
-from esamp.engines.base import Completion, Request, check_active
+from esamp.engines.base import Completion, Request
+from esamp.engines.checks import check_active
 from esamp.engines.hf import HFEngine
 from esamp.errors import EsampError, OptionError
 from esamp.methods import registry
@@ -24,7 +25,7 @@ from esamp.methods.base import ModelShape
 from esamp.methods.dola import DoLa, DoLaOptions, candidates
 from esamp.sampling import Sampling
 from support.hf_models import AFTER_HEAD, EOS, PAD, small
-from support.rows import plain_rows
+from support.step_rows import plain_rows
 
 PROMPT = "Numbers 3 5 8 9 target 24"
 V = 4

@@ -8,14 +8,15 @@ from torch import Tensor
 
 from esamp.decoding.layout import RowLayout
 from esamp.decoding.step import DecodeStep
-from esamp.engines.base import Request, check_active
+from esamp.engines.base import Request
+from esamp.engines.checks import check_active
 from esamp.engines.hf import HFEngine
 from esamp.errors import OptionError
 from esamp.methods import registry
 from esamp.methods.base import DecodeMethod, ModelShape
 from esamp.methods.esamp_roll import next_row
 from esamp.sampling import Sampling
-from support.rows import plain_rows
+from support.step_rows import plain_rows
 
 D = 4
 SHAPE = ModelShape(D, {1: D}, 4, torch.device("cpu"))

@@ -244,7 +244,10 @@ HUGE = 10**400
             {**completion(), "usage": {"completion_tokens": "5"}},
             "usage.completion_tokens is not a number of tokens: '5'",
         ),
-        ({**completion(), "usage": {"completion_tokens": 5, "prompt_tokens": [1]}}, "usage.prompt_tokens is not a number"),
+        (
+            {**completion(), "usage": {"completion_tokens": 5, "prompt_tokens": [1]}},
+            "usage.prompt_tokens is not a number",
+        ),
         ({**completion(), "usage": {"completion_tokens": float("nan")}}, "is not a number of tokens: nan"),
         (completion(token_ids=[1, HUGE]), "token_ids are not a list of token ids"),
         (completion(token_ids=[1.5]), "token_ids are not a list of token ids"),

@@ -7,12 +7,12 @@ from dataclasses import asdict
 from esamp.analysis.texts import TextMeter
 from esamp.compare.chat_demo import Outcome, comparable, default_of, gain, most_telling
 from esamp.engines.base import Completion, Sample
-from esamp.report.pages import Page, ProblemView, SampleView, Summary
+from esamp.report.pages import ComparisonTable, ProblemView, SamplesPage, SampleView
 
 NAME, UNIT, SHARES = "Vendi", "perplexity", (("nonwords", "non-words"), ("loops", "loops"), ("on_topic", "on topic"))
 
 
-def table(outcomes: Sequence[Outcome], meter: TextMeter) -> Summary:
+def table(outcomes: Sequence[Outcome], meter: TextMeter) -> ComparisonTable:
     """Means over the prompts as formatted cells; columns that cannot be measured here are left out."""
     shares = [(name, head) for name, head in SHARES if any(math.isfinite(each.mean(name)) for each in outcomes)]
     rows = [
@@ -26,7 +26,7 @@ def table(outcomes: Sequence[Outcome], meter: TextMeter) -> Summary:
         for each in outcomes
     ]
     columns = ("decoding", NAME, UNIT, *(head for _, head in shares), "tokens")
-    return Summary(columns, rows, _note(outcomes, meter), marked=default_of(outcomes).arm.name)
+    return ComparisonTable(columns, rows, _note(outcomes, meter), marked=default_of(outcomes).arm.name)
 
 
 def _note(outcomes: Sequence[Outcome], meter: TextMeter) -> str:
@@ -59,7 +59,7 @@ def verdict(outcomes: Sequence[Outcome]) -> list[str]:
     return [first, second]
 
 
-def page(outcomes: Sequence[Outcome], meter: TextMeter, prompts: Sequence[str], *, footer: str) -> Page:
+def page(outcomes: Sequence[Outcome], meter: TextMeter, prompts: Sequence[str], *, footer: str) -> SamplesPage:
     """All samples, every token coloured by how much exploring changed it; opens on the most telling prompt."""
     beside = [comparable(outcomes), default_of(outcomes)]
     ordered = [*beside, *(each for each in outcomes if each not in beside)]
@@ -68,7 +68,7 @@ def page(outcomes: Sequence[Outcome], meter: TextMeter, prompts: Sequence[str], 
         arms = {each.arm.name: [_view(s, each) for s in each.completions[place].samples] for each in ordered}
         remarks = {each.arm.name: _remark(each, place) for each in ordered}
         problems.append(ProblemView(str(place + 1), prompt, "", arms, remarks))
-    return Page(
+    return SamplesPage(
         "Exploratory Sampling on a chat model",
         verdict(outcomes),
         table(outcomes, meter),

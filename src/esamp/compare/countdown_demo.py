@@ -7,12 +7,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from esamp.engines.base import Completion, Engine, Progress, Request, Sample, check_active
+from esamp.engines.base import Completion, Engine, Progress, Request, Sample
+from esamp.engines.checks import check_active
 from esamp.explorer.config import ESampConfig
 from esamp.metrics.intervals import Interval, bootstrap_mean, holm, paired_permutation
 from esamp.metrics.lexical import ngram_embedding
 from esamp.metrics.vendi import vendi_score
-from esamp.report.pages import Page, ProblemView, SampleView, Summary
+from esamp.report.pages import ComparisonTable, ProblemView, SamplesPage, SampleView
 from esamp.sampling import Sampling
 from esamp.tasks.base import Grade, Item, Task
 
@@ -135,7 +136,7 @@ def compare(results: Sequence[ArmResult]) -> list[Comparison]:
     ]
 
 
-def table(results: Sequence[ArmResult]) -> Summary:
+def table(results: Sequence[ArmResult]) -> ComparisonTable:
     """The comparison as formatted cells, 95 % bootstrap intervals over problems in brackets."""
     samples, problems = len(results[0].grades[0]), len(results[0].grades)
     rows = []
@@ -159,7 +160,7 @@ def table(results: Sequence[ArmResult]) -> Summary:
         "solutions of a problem. Vendi: effective number of different texts, by n-grams of tokens. EV: share of the "
         "variance of the hidden states that the prediction explains."
     )
-    return Summary(columns, rows, note, marked=DEFAULT)
+    return ComparisonTable(columns, rows, note, marked=DEFAULT)
 
 
 def verdict(results: Sequence[ArmResult]) -> list[str]:
@@ -191,7 +192,7 @@ def verdict(results: Sequence[ArmResult]) -> list[str]:
     return [first, second, third]
 
 
-def page(results: Sequence[ArmResult], items: Sequence[Item], *, shown: int, footer: str) -> Page:
+def page(results: Sequence[ArmResult], items: Sequence[Item], *, shown: int, footer: str) -> SamplesPage:
     """The HTML page: the table, and all samples of the first `shown` problems, every token with its measurements.
 
     It opens on the problem with the most different solutions found by any arm.
@@ -211,7 +212,9 @@ def page(results: Sequence[ArmResult], items: Sequence[Item], *, shown: int, foo
         known = f"different solutions that exist: {solutions}" if solutions else ""
         problems.append(ProblemView(item.id, item.prompt, known, arms))
     opens = int(found.argmax())
-    return Page("Exploratory Sampling on Countdown", verdict(results), table(results), problems, footer, opens=opens)
+    return SamplesPage(
+        "Exploratory Sampling on Countdown", verdict(results), table(results), problems, footer, opens=opens
+    )
 
 
 def as_json(results: Sequence[ArmResult]) -> dict[str, object]:

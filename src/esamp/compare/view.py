@@ -11,7 +11,7 @@ from esamp.analysis.texts import TextMeter
 from esamp.compare.compare import Comparison, Result
 from esamp.engines.base import Sample
 from esamp.metrics.intervals import Interval, bootstrap_mean
-from esamp.report.pages import Page, ProblemView, SampleView, Summary
+from esamp.report.pages import ComparisonTable, ProblemView, SamplesPage, SampleView
 
 INTERVALS_FROM = 3
 """Prompts from which on there are intervals."""
@@ -59,7 +59,7 @@ GRADED = (
 )
 
 
-def table(found: Comparison, meter: TextMeter | None = None) -> Summary:
+def table(found: Comparison, meter: TextMeter | None = None) -> ComparisonTable:
     """The comparison as formatted cells. Columns that cannot be measured for any arm are left out."""
     single = len(found.prompts) == 1
     columns = [
@@ -72,7 +72,7 @@ def table(found: Comparison, meter: TextMeter | None = None) -> Summary:
     heads += ["calls"] if found.graded and single else []
     heads += ["s", *(["/kt"] if found.graded and single else [])]
     rows = [_row(found, arm, columns, single=single) for arm in found.ran]
-    return Summary(heads, rows, _note(found, heads, meter))
+    return ComparisonTable(heads, rows, _note(found, heads, meter))
 
 
 def _row(found: Comparison, arm: Sequence[Result], columns: Sequence[Column], *, single: bool) -> list[str]:
@@ -135,7 +135,7 @@ def differences(found: Comparison) -> list[tuple[str, Interval]]:
     ]
 
 
-def page(found: Comparison, meter: TextMeter | None = None, *, footer: str = "") -> Page:
+def page(found: Comparison, meter: TextMeter | None = None, *, footer: str = "") -> SamplesPage:
     """The HTML page: the table, all samples side by side, and the trees of searches."""
     trees: dict[str, Mapping[str, object]] = {}
     for arm in found.ran:
@@ -157,7 +157,7 @@ def page(found: Comparison, meter: TextMeter | None = None, *, footer: str = "")
         for place, prompt in enumerate(found.prompts)
     ]
     summary = table(found, meter)
-    return Page("Decoding methods side by side", intro, summary, problems, footer, trees, noun="Prompt")
+    return SamplesPage("Decoding methods side by side", intro, summary, problems, footer, trees, noun="Prompt")
 
 
 def _remark(result: Result) -> str:

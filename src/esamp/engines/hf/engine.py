@@ -12,7 +12,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from typing_extensions import override
 
 from esamp.engines import text
-from esamp.engines.base import Engine, Failure, Outcome, Progress, Request, Sample, TokenTrace, refuse_search
+from esamp.engines.base import Engine, Failure, Outcome, Progress, Request, Sample, TokenTrace
+from esamp.engines.checks import refuse_search
 from esamp.engines.hf.arguments import generate_arguments
 from esamp.engines.hf.batched_request import BatchedRequest, TokenCounter
 from esamp.engines.hf.beam_search import BeamResult, beam_search
@@ -31,6 +32,7 @@ from esamp.methods.base import DecodeMethod
 from esamp.methods.beams import BeamMethod
 from esamp.models import EMBEDDED, resolve
 from esamp.models.cache import growing_cache
+from esamp.models.templates import applies_template
 
 
 class HFEngine(Engine):
@@ -108,6 +110,11 @@ class HFEngine(Engine):
             seconds = time.perf_counter() - started
             for batched, numbers in zip(batch, telemetry, strict=True):
                 yield batched.completion(seconds, numbers)
+
+    @property
+    @override
+    def chats(self) -> bool:
+        return applies_template(self.tokenizer)
 
     @override
     def score(self, request: Request, samples: Sequence[Sample], *, distribution: bool = False) -> list[Likelihood]:

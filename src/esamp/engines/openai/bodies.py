@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from esamp.engines.base import SEED_LIMIT, Request, refuse_search
+from esamp.engines.base import SEED_LIMIT, Request
+from esamp.engines.checks import refuse_search
 from esamp.engines.openai.server import ServerInfo
 from esamp.engines.vllm.params import check_supported, flatten
 from esamp.errors import OptionError, PromptError, UnsupportedError

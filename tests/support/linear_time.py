@@ -1,0 +1,38 @@
+"""A check that a function's run time is linear in its input, independent of the machine's speed and load."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+FACTOR = 4
+BOUND = 9.0
+"""The largest accepted ratio of run times: 4 times the input takes linear work 4 times as long, quadratic work 16."""
+SMALL = 0.02
+"""Shorter measurements, in seconds, count as this long, because they are mostly noise."""
+
+
+def _processor_time(work: Callable[[str], Any], text: str) -> float:
+    """Processor seconds of this thread alone, so that other threads and processes do not count."""
+    started = time.thread_time()
+    work(text)
+    return time.thread_time() - started
+
+
+def assert_linear(work: Callable[[str], Any], make: Callable[[int], str], size: int) -> None:
+    """Check that `work` on `make(4 * size)` takes about four times as long as on `make(size)`, not sixteen times.
+
+    Both are measured up to four times, and the minima are compared, because interruptions only add time.
+    """
+    small, large = make(size), make(FACTOR * size)
+    least = {small: float("inf"), large: float("inf")}
+    for _ in range(4):
+        for text in (small, large):
+            least[text] = min(least[text], _processor_time(work, text))
+        if least[large] <= BOUND * max(least[small], SMALL):
+            return
+    raise AssertionError(
+        f"{FACTOR} times the input took {least[large] / least[small]:.1f} times as long "
+        f"({least[small]:.3f} s, then {least[large]:.3f} s); linear work takes about {FACTOR} times as long"
+    )
