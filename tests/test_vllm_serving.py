@@ -153,7 +153,7 @@ def test_print_command_prints_the_command_as_text_or_json(capsys: pytest.Capture
         (["--slots", "0"], "option 'slots' = 0: expected a whole number from 1 to 65536"),
         (["--defaults", "esamp"], "option 'defaults' = 'esamp': expected"),
         (["--when-full", "drop"], "option 'when_full' = 'drop': expected one of 'plain', 'wait'"),
-        (["--json"], "--json goes with --print-command"),
+        (["--json"], "--json works only together with --print-command"),
     ],
 )
 def test_a_wrong_flag_is_one_line_on_stderr(
