@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esamp.analysis.texts import TextMeter, TextScores
-from esamp.engines.base import Completion, Engine, Progress, Request, Sample, check_active
+from esamp.engines.base import Completion, Engine, Progress, Request, Sample
+from esamp.engines.checks import check_active
 from esamp.explorer.config import ESampConfig
 from esamp.metrics.intervals import Interval, bootstrap_mean
 from esamp.sampling import Sampling

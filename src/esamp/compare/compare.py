@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from esamp.analysis.texts import TextMeter, TextScores
-from esamp.engines.base import Completion, Cost, Engine, Progress, Request, check_active
+from esamp.engines.base import Completion, Cost, Engine, Progress, Request
+from esamp.engines.checks import check_active
 from esamp.errors import EsampError, OptionError
 from esamp.explorer.config import ESampConfig
 from esamp.methods import registry

@@ -10,7 +10,8 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from esamp.engines import registry as engines
-from esamp.engines.base import Completion, Engine, Failure, Outcome, Progress, Request, Sample, check_active
+from esamp.engines.base import Completion, Engine, Failure, Outcome, Progress, Request, Sample
+from esamp.engines.checks import check_active
 from esamp.methods import registry
 from esamp.models import EMBEDDED
 from esamp.options import Options

@@ -8,7 +8,8 @@ from itertools import groupby
 from pathlib import Path
 
 from esamp.engines import registry as engines
-from esamp.engines.base import Completion, Engine, Progress, check_active
+from esamp.engines.base import Completion, Engine, Progress
+from esamp.engines.checks import check_active
 from esamp.errors import OptionError
 from esamp.methods import registry as methods
 from esamp.runs.failures import FailureRecord, Failures
