@@ -12,23 +12,24 @@ import numpy as np
 import pytest
 import torch
 
-from esamp.analysis.texts import TextMeter, TextScores
-from esamp.analysis.topics import DEMO_PROMPTS, OTHER_PROMPTS
+from esamp.analysis.open_prompts import DEMO_PROMPTS, OTHER_PROMPTS
+from esamp.analysis.text_scores import TextScorer, TextScores
 from esamp.cli import main
 from esamp.cli.samples import clipped, console_for
 from esamp.compare import chat_demo as showcase
 from esamp.compare import chat_demo_view as showcase_view
-from esamp.compare.chat_demo import ARMS, DEFAULT, Outcome
+from esamp.compare.chat_demo import ARMS, DEFAULT, ChatResult
 from esamp.engines.base import Completion, Request, Sample, TokenTrace
 from esamp.engines.hf import HFEngine
 from esamp.models import SMOLLM2
+from esamp.study.arm import Arm
 from support.chat_models import save_chat_model
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page as Tab
 
 Output = pytest.CaptureFixture[str]
-COOL, HOT = (arm for arm in ARMS if arm.plain)
+COOL, HOT = (arm for arm in ARMS if showcase.is_unfiltered(arm))
 SIZE = ("-n", "4", "--max-tokens", "16")
 
 
@@ -43,7 +44,7 @@ def without_extras(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, module, None)
 
 
-def outcome(arm: showcase.OpenArm, vendi: list[float], nll: float) -> Outcome:
+def outcome(arm: Arm, vendi: list[float], nll: float) -> ChatResult:
     """An arm with these Vendi Scores, each token of which costs `nll` nats."""
     completions = []
     for _ in vendi:
@@ -51,7 +52,7 @@ def outcome(arm: showcase.OpenArm, vendi: list[float], nll: float) -> Outcome:
         trace = TokenTrace(values, values, values, ("a", "b", "c"))
         samples = tuple(Sample(index, f"text {index}", (1, 2, 3), "stop", trace) for index in range(5))
         completions.append(Completion(Request("x", "x", n=5), samples, 1, 1.0))
-    return Outcome(arm, tuple(completions), tuple(TextScores(vendi=value) for value in vendi))
+    return ChatResult(arm, tuple(completions), tuple(TextScores(vendi=value) for value in vendi))
 
 
 # ---- what is compared
@@ -59,14 +60,14 @@ def outcome(arm: showcase.OpenArm, vendi: list[float], nll: float) -> Outcome:
 
 def test_perplexity_is_the_undisturbed_models_for_every_arm(chat_model: Path) -> None:
     engine = HFEngine.load(chat_model, trace=True)
-    meter = TextMeter(None, words=False)
+    meter = TextScorer(None, words=False)
     for found in showcase.run(engine, ["A b c"], meter, chat=True, samples=3, max_tokens=8):
         completion = found.completions[0]
         exact = [each.total for each in engine.score(completion.request, completion.samples)]
         firsts = [replace(sample, token_ids=sample.token_ids[:1]) for sample in completion.samples]
         first = [each.total for each in engine.score(completion.request, firsts)]
         tokens = sum(len(sample.token_ids) - 1 for sample in completion.samples)
-        assert found.nll[0] == pytest.approx((sum(first) - sum(exact)) / tokens, rel=1e-3), found.arm.name
+        assert found.nll[0] == pytest.approx((sum(first) - sum(exact)) / tokens, rel=1e-3), found.arm.label
 
 
 def test_gain_is_over_plain_sampling_interpolated_in_log_perplexity() -> None:
@@ -97,7 +98,7 @@ def test_samples_are_shown_beside_plain_sampling_of_the_nearest_perplexity() -> 
     assert left == right == [f"text {index}" for index in range(4)]
 
 
-def test_verdict_claims_a_gain_only_where_the_interval_excludes_none() -> None:
+def test_verdict_claims_a_gain_only_if_the_interval_is_above_zero() -> None:
     plain = [outcome(COOL, [4, 4, 4], 1.0), outcome(HOT, [8, 8, 8], 3.0)]
     better = showcase_view.verdict([*plain, outcome(DEFAULT, [9, 9.5, 10], 2.0)])[0]
     assert better.startswith("9.5 effectively different texts of 5 by ESamp and 6.0 by plain sampling")
@@ -110,18 +111,18 @@ def test_prompts_for_the_topic_measure_are_sixty_different_ones() -> None:
     assert len({*DEMO_PROMPTS, *OTHER_PROMPTS}) == 60
 
 
-def test_the_prompts_of_the_demo_are_drawn_by_chance() -> None:
+def test_the_prompts_of_the_demo_are_a_random_sample() -> None:
     kinds = {"Describe", "Imagine", "Invent", "Suggest", "Tell", "Write"}
     pool = sorted(prompt for prompt in (*DEMO_PROMPTS, *OTHER_PROMPTS) if prompt.split()[0] in kinds)
     assert set(random.Random(0).sample(pool, 3)) == set(DEMO_PROMPTS)
 
 
 def test_a_text_is_on_topic_when_few_prompts_are_nearer_and_an_empty_one_never_is() -> None:
-    meter = TextMeter.start()
+    meter = TextScorer.start()
     assert meter.missing == ()
-    meter.about(DEMO_PROMPTS)
+    meter.set_prompts(DEMO_PROMPTS)
     own = "Players roll dice to move around the board. Collect a card on each square. Most cards win the game."
-    scores = meter.measure(DEMO_PROMPTS[0], [own, "Boil the potatoes, then fry the eggs.", own, " "])
+    scores = meter.score(DEMO_PROMPTS[0], [own, "Boil the potatoes, then fry the eggs.", own, " "])
     assert scores.on_topic == 0.5
     assert scores.empty == 0.25
     assert 2 < scores.vendi < 4
@@ -147,7 +148,7 @@ def test_output_has_table_sentence_and_samples_on_80_columns(chat_model: Path, t
     out, err = capsys.readouterr()
     assert max(map(len, out.splitlines())) <= 80
     for arm in ARMS:
-        assert arm.name in out
+        assert arm.label in out
     for head in ("Vendi", "perplexity", "non-words", "loops", "on topic", "tokens"):
         assert head in out.splitlines()[0]
     assert "effectively different texts of 4" in " ".join(out.split())
@@ -166,7 +167,7 @@ def test_json_has_every_number_by_prompt(chat_model: Path, tmp_path: Path, capsy
     assert {"task", "model", "n", "max_tokens", "seed", "prompts", "shown", "arms", "gain", "verdict", "page"} == set(
         found
     )
-    assert [arm["arm"] for arm in found["arms"]] == [arm.name for arm in ARMS]
+    assert [arm["arm"] for arm in found["arms"]] == [arm.label for arm in ARMS]
     assert [arm["default"] for arm in found["arms"]] == [False] * 4 + [True]
     assert sum(arm["comparable"] for arm in found["arms"]) == 1
     for arm in found["arms"]:
@@ -212,7 +213,7 @@ def test_a_page_that_cannot_be_written_is_refused_before_a_model_is_loaded(
     assert "is no folder" in capsys.readouterr().err
 
 
-def test_looking_whether_a_page_can_be_written_leaves_no_file(tmp_path: Path, capsys: Output) -> None:
+def test_checking_the_page_leaves_no_file(tmp_path: Path, capsys: Output) -> None:
     page = tmp_path / "demo.html"
     assert main(["demo", "--model", str(tmp_path / "no_model"), "--page", str(page)]) == 2
     assert not page.exists()
@@ -236,7 +237,7 @@ def test_page_opens_on_samples_coloured_by_change_without_dead_controls(
     tab.set_viewport_size({"width": 1280, "height": 800})
     assert tab.get_by_role("radio", name="Change by exploring (KL)").is_checked()
     right = tab.locator(".arm:nth-child(2)")
-    assert right.locator("select option:checked").text_content() == DEFAULT.name
+    assert right.locator("select option:checked").text_content() == DEFAULT.label
     assert right.locator(".token.h1, .token.h2, .token.h3, .token.h4, .token.h5, .token.h6").count() > 0
     left = tab.locator(".arm:nth-child(1)")
     assert "plain sampling" in (left.locator("select option:checked").text_content() or "")

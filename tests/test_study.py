@@ -10,13 +10,15 @@ import pytest
 import torch
 
 from esamp.cli import main
-from esamp.compare import countdown_demo as demo
-from esamp.compare import diversity
+from esamp.compare import countdown_demo, countdown_demo_view, diversity
+from esamp.compare.arms import esamp_arm, vanilla_arm
+from esamp.compare.countdown_demo import CountdownResult
 from esamp.engines.base import Completion, Request, Sample
 from esamp.engines.hf import HFEngine
 from esamp.errors import InactiveMethodError, InputError
 from esamp.explorer.config import ESampConfig
 from esamp.report.pages import render
+from esamp.sampling import Sampling
 from esamp.tasks.base import Grade
 from esamp.tasks.countdown import Countdown
 
@@ -27,11 +29,11 @@ def engine() -> HFEngine:
 
 
 @pytest.fixture(scope="module")
-def results(engine: HFEngine) -> list[demo.ArmResult]:
-    return demo.run_demo(engine, Countdown(), Countdown().items(limit=2), samples=3, max_tokens=24)
+def results(engine: HFEngine) -> list[CountdownResult]:
+    return countdown_demo.run(engine, Countdown(), Countdown().items(limit=2), samples=3, max_tokens=24)
 
 
-def graded(name: str, distinct: list[int], samples: int = 4) -> demo.ArmResult:
+def graded(name: str, distinct: list[int], samples: int = 4) -> CountdownResult:
     """An arm whose problems have the given numbers of distinct correct solutions."""
     grades, completions = [], []
     for found in distinct:
@@ -39,11 +41,11 @@ def graded(name: str, distinct: list[int], samples: int = 4) -> demo.ArmResult:
         grades.append(tuple(right + [Grade(False, None, None, "no answer")] * (samples - found)))
         texts = tuple(Sample(n, "x", (n,), "stop") for n in range(samples))
         completions.append(Completion(Request("p", "p", n=samples), texts, 1, 1.0, {"explained_variance": 0.0}))
-    return demo.ArmResult(replace(demo.ARMS[0], name=name), tuple(completions), tuple(grades))
+    return CountdownResult(replace(countdown_demo.ARMS[0], label=name), tuple(completions), tuple(grades))
 
 
-def test_demo_runs_every_arm_on_the_same_budget(results: list[demo.ArmResult]) -> None:
-    assert [result.arm for result in results] == list(demo.ARMS)
+def test_demo_runs_every_arm_on_the_same_budget(results: list[CountdownResult]) -> None:
+    assert [result.arm for result in results] == list(countdown_demo.ARMS)
     for result in results:
         assert result.correct.shape == (2, 3)
         assert all(len(completion.samples) == 3 for completion in result.completions)
@@ -51,7 +53,7 @@ def test_demo_runs_every_arm_on_the_same_budget(results: list[demo.ArmResult]) -
         assert (steered > 0) == result.arm.options.steers
 
 
-def test_the_observed_vanilla_arm_is_plain_sampling(engine: HFEngine, results: list[demo.ArmResult]) -> None:
+def test_the_observed_baseline_equals_plain_sampling(engine: HFEngine, results: list[CountdownResult]) -> None:
     observed = results[0].completions[0]
     plain = next(engine.generate([replace(observed.request, method="vanilla", options=None)]))
     assert [s.token_ids for s in plain.samples] == [s.token_ids for s in observed.samples]
@@ -60,11 +62,11 @@ def test_the_observed_vanilla_arm_is_plain_sampling(engine: HFEngine, results: l
     assert trace.novelty[1:].isfinite().all()
 
 
-def test_demo_page_holds_every_sample_and_its_novelty(results: list[demo.ArmResult]) -> None:
-    page = demo.page(results, Countdown().items(limit=2), shown=1, footer="made here")
+def test_demo_page_holds_every_sample_and_its_novelty(results: list[CountdownResult]) -> None:
+    page = countdown_demo_view.page(results, Countdown().items(limit=2), shown=1, footer="made here")
     assert [problem.id for problem in page.problems] == ["countdown/test/000"]
     for result in results:
-        views = page.problems[0].arms[result.arm.name]
+        views = page.problems[0].arms[result.arm.label]
         assert ["".join(view.tokens) for view in views] == [s.text for s in result.completions[0].samples]
         assert all(len(view.novelty) == len(view.tokens) for view in views)
     assert "made here" in render(page)
@@ -78,19 +80,19 @@ def test_distinct_counts_a_solution_once() -> None:
 
 def test_verdict_claims_only_what_differs() -> None:
     rng = np.random.default_rng(0)
-    base = graded(demo.BASELINE, list(rng.integers(0, 2, 30)))
+    base = graded(countdown_demo.BASELINE.label, list(rng.integers(0, 2, 30)))
     better = graded("better", [int(n) for n in base.distinct + 2])
     even = graded("even", [int(n) for n in rng.permutation(base.distinct)])
-    both = demo.verdict([base, better, even])[0]
+    both = countdown_demo_view.verdict([base, better, even])[0]
     assert "better +2.00 [+2.00, +2.00]" in both
     assert "even" not in both
-    assert demo.verdict([base, even])[0].startswith("No arm differs")
+    assert countdown_demo_view.verdict([base, even])[0].startswith("No arm differs")
 
 
-def test_demo_json_is_complete(results: list[demo.ArmResult]) -> None:
-    document = json.loads(json.dumps(demo.as_json(results)))
-    assert [arm["arm"] for arm in document["arms"]] == [arm.name for arm in demo.ARMS]
-    assert len(document["comparisons"]) == len(demo.ARMS) - 1
+def test_demo_json_is_complete(results: list[CountdownResult]) -> None:
+    document = json.loads(json.dumps(countdown_demo_view.as_json(results)))
+    assert [arm["arm"] for arm in document["arms"]] == [arm.label for arm in countdown_demo.ARMS]
+    assert len(document["comparisons"]) == len(countdown_demo.ARMS) - 1
 
 
 def test_demo_command_writes_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -118,8 +120,12 @@ def test_score_is_the_models_own_likelihood(engine: HFEngine) -> None:
 
 
 def test_diversity_measures_every_arm(engine: HFEngine) -> None:
-    arms = [diversity.Arm("cold", 0.1), diversity.Arm("hot", 5.0), diversity.Arm("rls", options=ESampConfig())]
-    setting = diversity.Setting(("Numbers 3 5 8 9 target 24",), samples=4, tokens=12, seeds=(0,))
+    arms = [
+        vanilla_arm("cold", Sampling(temperature=0.1)),
+        vanilla_arm("hot", Sampling(temperature=5.0)),
+        esamp_arm("rls", ESampConfig()),
+    ]
+    setting = diversity.DiversitySettings(("Numbers 3 5 8 9 target 24",), samples=4, tokens=12, seeds=(0,))
     cold, hot, rls = diversity.measure(engine.model, engine.tokenizer, arms, setting)
     assert cold.vendi.estimate < hot.vendi.estimate <= 4
     assert cold.perplexity < hot.perplexity
@@ -130,8 +136,8 @@ def test_diversity_measures_every_arm(engine: HFEngine) -> None:
 
 
 def test_diversity_refuses_an_arm_that_never_acted(engine: HFEngine) -> None:
-    idle = diversity.Arm("idle", options=ESampConfig(warmup=1000))
-    setting = diversity.Setting(("Numbers 3 5 8 9 target 24",), samples=2, tokens=4, seeds=(0,))
+    idle = esamp_arm("idle", ESampConfig(warmup=1000))
+    setting = diversity.DiversitySettings(("Numbers 3 5 8 9 target 24",), samples=2, tokens=4, seeds=(0,))
     with pytest.raises(InactiveMethodError, match="idle"):
         diversity.measure(engine.model, engine.tokenizer, [idle], setting)
     with pytest.raises(InputError):

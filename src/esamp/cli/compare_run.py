@@ -8,7 +8,7 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-from esamp.analysis.texts import TextMeter
+from esamp.analysis.text_scores import TextScorer
 from esamp.cli import method_text
 from esamp.cli.chat import applies_template
 from esamp.cli.compare import CompareOptions
@@ -16,9 +16,8 @@ from esamp.cli.messages import message
 from esamp.cli.pages import check_page, write_page
 from esamp.cli.samples import console_for, print_samples, print_table, print_text
 from esamp.cli.terminal import Bar, hush
-from esamp.compare import compare as study
-from esamp.compare import view
-from esamp.compare.compare import Arm, Comparison, Question, Result
+from esamp.compare import comparison, comparison_view
+from esamp.compare.comparison import ComparedArm, ComparedPrompt, Comparison, PromptResult
 from esamp.engines import registry as engines
 from esamp.engines.base import Engine
 from esamp.errors import OptionError
@@ -53,37 +52,37 @@ def compare(
     questions = _questions(prompt, input, run)
     graded = all(question.grade is not None for question in questions)
     if not graded:
-        questions = [Question(question.prompt) for question in questions]
-    meter = None if graded else TextMeter.start()
-    for sentence in meter.missing if meter is not None else ():
+        questions = [ComparedPrompt(question.prompt) for question in questions]
+    scorer = None if graded else TextScorer.start()
+    for sentence in scorer.missing if scorer is not None else ():
         message(f"note: {sentence}")
     hush(run.engine)
     with Bar(run.n * len(arms) * len(questions)) as bar, _start(run, arms, page) as engine:
         bar.generating()
-        results = study.compare(
+        results = comparison.compare(
             engine,
             questions,
             arms,
             n=run.n,
             sampling=sampling,
             seed=run.seed,
-            meter=meter,
+            scorer=scorer,
             strict=methods != ["all"],
             progress=bar.advance,
         )
         texts = tuple(question.text for question in questions)
         found = Comparison(texts, run.n, sampling, tuple(results), graded=graded)
     if json:
-        print(encoder.dumps(view.as_json(found), allow_nan=False))
+        print(encoder.dumps(comparison_view.as_json(found), allow_nan=False))
     else:
-        _print(found, meter)
+        _print(found, scorer)
     if page is not None:
         footer = f"esamp {version('esamp')}: esamp compare -n {run.n} --seed {run.seed} --methods {shlex.join(methods)}"
-        write_page(page, render(view.page(found, meter, footer=footer)))
+        write_page(page, render(comparison_view.page(found, scorer, footer=footer)))
         message(f"all samples side by side: {page}")
 
 
-def _questions(prompt: str | None, input: Path | None, run: CompareOptions) -> list[Question]:
+def _questions(prompt: str | None, input: Path | None, run: CompareOptions) -> list[ComparedPrompt]:
     if (prompt is None) == (input is None):
         raise OptionError("give one prompt as an argument, or a file of prompts with --input FILE.jsonl")
     if prompt is not None:
@@ -98,13 +97,13 @@ def _questions(prompt: str | None, input: Path | None, run: CompareOptions) -> l
     return [_question(each) for each in prompts]
 
 
-def _question(prompt: Prompt) -> Question:
+def _question(prompt: Prompt) -> ComparedPrompt:
     task = Countdown()
-    item = task.item(study.text_of(prompt.content))
-    return Question(prompt, None if item is None else partial(task.grade, item))
+    item = task.item(comparison.text_of(prompt.content))
+    return ComparedPrompt(prompt, None if item is None else partial(task.grade, item))
 
 
-def _start(run: CompareOptions, arms: Sequence[Arm], page: Path | None) -> Engine:
+def _start(run: CompareOptions, arms: Sequence[ComparedArm], page: Path | None) -> Engine:
     """The engine. It measures every token if there is a page to show it on.
 
     One that keeps layers is told of all that the methods name without knowing the model's depth.
@@ -114,7 +113,7 @@ def _start(run: CompareOptions, arms: Sequence[Arm], page: Path | None) -> Engin
     return run.start(sorted(set().union(*map(_layers, arms))) if keeps else (), trace=page is not None and traces)
 
 
-def _layers(arm: Arm) -> set[int]:
+def _layers(arm: ComparedArm) -> set[int]:
     method = registry.get(arm.method)
     try:
         return set(layers(method, method.options() if arm.options is None else arm.options))
@@ -122,23 +121,23 @@ def _layers(arm: Arm) -> set[int]:
         return set()
 
 
-def _arms(given: Sequence[str]) -> list[Arm]:
+def _arms(given: Sequence[str]) -> list[ComparedArm]:
     names = [name for text in given for name in text.split()]
     if "all" in names:
         if names != ["all"]:
             raise OptionError("--methods all is all there are: leave the other names out")
-        return study.every_arm()
+        return comparison.all_arms()
     if not names:
         raise OptionError("--methods names no method: give all, or names as esamp methods lists them")
     return [_arm(name) for name in names]
 
 
-def _arm(text: str) -> Arm:
+def _arm(text: str) -> ComparedArm:
     """``esamp:beta=1,signal=action``."""
-    return study.arm_of(text, *method_text.read(text, "--methods"))
+    return comparison.named_arm(text, *method_text.read(text, "--methods"))
 
 
-def _samples(result: Result) -> tuple[str, list[str]]:
+def _samples(result: PromptResult) -> tuple[str, list[str]]:
     """What is printed of an arm: its name and some samples; of graded ones the ends, right ones first."""
     texts = [] if result.completion is None else [sample.text for sample in result.completion.samples]
     if not result.grades:
@@ -149,7 +148,7 @@ def _samples(result: Result) -> tuple[str, list[str]]:
     return f"{result.arm.label}: {right} of {len(texts)} right", ends
 
 
-def _print(found: Comparison, meter: TextMeter | None) -> None:
+def _print(found: Comparison, scorer: TextScorer | None) -> None:
     """Samples of the first prompt, then the table, which a terminal shows."""
     console = console_for(sys.stdout.isatty())
     print_text(console, f"> {found.prompts[0]}", "bold")
@@ -157,10 +156,10 @@ def _print(found: Comparison, meter: TextMeter | None) -> None:
         console.print()
         print_samples(console, *_samples(results[0]))
     console.print()
-    summary = view.table(found, meter)
+    summary = comparison_view.table(found, scorer)
     print_table(console, summary)
     print_text(console, summary.note, "dim")
-    if changes := view.differences(found):
+    if changes := comparison_view.differences(found):
         told = "; ".join(f"{label} {x.estimate:+.2f} [{x.low:+.2f}, {x.high:+.2f}]" for label, x in changes)
         console.print()
         print_text(console, f"Vendi against {found.ran[0][0].arm.label}, paired by prompt: {told}.")

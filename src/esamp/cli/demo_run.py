@@ -8,16 +8,16 @@ from pathlib import Path
 
 import torch
 
-from esamp.analysis.texts import TextMeter
-from esamp.analysis.topics import DEMO_PROMPTS
+from esamp.analysis.open_prompts import DEMO_PROMPTS
+from esamp.analysis.text_scores import TextScorer
 from esamp.cli.messages import message
 from esamp.cli.pages import write_page
 from esamp.cli.samples import console_for, print_table, print_text, side_by_side
 from esamp.cli.terminal import Bar
 from esamp.compare import chat_demo as showcase
 from esamp.compare import chat_demo_view as showcase_view
-from esamp.compare import countdown_demo as demo
-from esamp.compare.chat_demo import Outcome
+from esamp.compare import countdown_demo, countdown_demo_view
+from esamp.compare.chat_demo import ChatResult
 from esamp.engines.hf import HFEngine
 from esamp.models import SMOLLM2
 from esamp.report.pages import Summary, render
@@ -40,8 +40,8 @@ def demo_dtype(model: str) -> str:
 def open_ended(samples: int, max_tokens: int, seed: int, *, model: str, page: Path, json: bool) -> None:
     """Open-ended prompts on a chat model."""
     message(f"{len(DEMO_PROMPTS)} prompts x {samples} samples x {len(showcase.ARMS)} ways to decode, on {model}")
-    meter = TextMeter.start()
-    for sentence in meter.missing:
+    scorer = TextScorer.start()
+    for sentence in scorer.missing:
         message(f"note: {sentence}")
     prompts = DEMO_PROMPTS
     with Bar(len(prompts) * samples * len(showcase.ARMS)) as bar:
@@ -50,7 +50,7 @@ def open_ended(samples: int, max_tokens: int, seed: int, *, model: str, page: Pa
         outcomes = showcase.run(
             engine,
             prompts,
-            meter,
+            scorer,
             chat=engine.tokenizer.chat_template is not None,
             samples=samples,
             max_tokens=max_tokens,
@@ -62,20 +62,20 @@ def open_ended(samples: int, max_tokens: int, seed: int, *, model: str, page: Pa
         found = showcase_view.as_json(outcomes, prompts)
         print(encoder.dumps({**told, **found, "page": str(page)}, allow_nan=False))
     else:
-        _print_open(outcomes, meter, prompts)
+        _print_open(outcomes, scorer, prompts)
     settings = f"--model {model} -n {samples} --max-tokens {max_tokens} --seed {seed}"
     footer = f"esamp {version('esamp')}: esamp demo {settings}"
-    write_page(page, render(showcase_view.page(outcomes, meter, prompts, footer=footer)))
+    write_page(page, render(showcase_view.page(outcomes, scorer, prompts, footer=footer)))
     if not json:
         message(f"all samples, coloured by what exploring changed: {page}")
 
 
-def _print_open(outcomes: Sequence[Outcome], meter: TextMeter, prompts: Sequence[str]) -> None:
+def _print_open(outcomes: Sequence[ChatResult], scorer: TextScorer, prompts: Sequence[str]) -> None:
     """The samples come last, where a terminal shows them."""
-    _print(showcase_view.table(outcomes, meter), showcase_view.verdict(outcomes))
+    _print(showcase_view.table(outcomes, scorer), showcase_view.verdict(outcomes))
     console, place = console_for(sys.stdout.isatty()), showcase.most_telling(outcomes)
     left, right = showcase_view.beside(outcomes, place)
-    heads = (showcase.comparable(outcomes).arm.name, showcase.default_of(outcomes).arm.name)
+    heads = (showcase.comparable(outcomes).arm.label, showcase.default_of(outcomes).arm.label)
     console.print()
     print_text(console, RULE, "dim")
     print_text(console, f"> {prompts[place]}", "bold")
@@ -88,19 +88,19 @@ def countdown(
     """Held-out problems of the numbers game, graded."""
     task = Countdown()
     items = task.items(limit=problems)
-    with Bar(problems * samples * len(demo.ARMS)) as bar:
+    with Bar(problems * samples * len(countdown_demo.ARMS)) as bar:
         engine = HFEngine.load(model, batch_rows=BATCH_ROWS, trace=True)
         bar.generating()
-        results = demo.run_demo(
+        results = countdown_demo.run(
             engine, task, items, samples=samples, max_tokens=max_tokens, seed=seed, progress=bar.advance
         )
     if json:
-        print(encoder.dumps({"task": "countdown", **demo.as_json(results), "page": str(page)}))
+        print(encoder.dumps({"task": "countdown", **countdown_demo_view.as_json(results), "page": str(page)}))
     else:
-        _print(demo.table(results), demo.verdict(results))
+        _print(countdown_demo_view.table(results), countdown_demo_view.verdict(results))
     settings = f"--task countdown --problems {problems} -n {samples} --max-tokens {max_tokens} --seed {seed}"
     footer = f"esamp {version('esamp')}: esamp demo {settings}"
-    write_page(page, render(demo.page(results, items, shown=shown, footer=footer)))
+    write_page(page, render(countdown_demo_view.page(results, items, shown=shown, footer=footer)))
     if not json:
         message(f"all samples side by side, every token coloured by what exploring changed: {page}")
 

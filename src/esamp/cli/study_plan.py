@@ -12,7 +12,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from esamp.analysis.measures import MEASURES
-from esamp.analysis.plan import MOST, Plan, plans
+from esamp.analysis.plan import MOST, StudyPlan, plans
 from esamp.analysis.plan_options import PlanOptions
 from esamp.cli.study_run import loaded
 from esamp.cli.terminal import console
@@ -56,7 +56,7 @@ def plan(file: Path, options: PlanOptions, store: Path, data: list[str] | None, 
     show_plans(found, options, study, json=json)
 
 
-def show_plans(found: Sequence[Plan], options: PlanOptions, study: Study, *, json: bool) -> None:
+def show_plans(found: Sequence[StudyPlan], options: PlanOptions, study: Study, *, json: bool) -> None:
     """A table and a few sentences for each model, task and group size, or one JSON document."""
     if json:
         records = [_finite(asdict(plan)) for plan in found]
@@ -74,7 +74,7 @@ def show_plans(found: Sequence[Plan], options: PlanOptions, study: Study, *, jso
         out.print(f"\n{_verdict(plan, options)}\n")
 
 
-def _about(plan: Plan, options: PlanOptions) -> str:
+def _about(plan: StudyPlan, options: PlanOptions) -> str:
     within = "unknown, as one seed cannot tell" if math.isnan(plan.var_within) else f"{math.sqrt(plan.var_within):.3g}"
     return (
         f"To see {amount(options.measure, plan.difference)} in {options.measure} at level {options.alpha:g} with "
@@ -84,7 +84,7 @@ def _about(plan: Plan, options: PlanOptions) -> str:
     )
 
 
-def _verdict(plan: Plan, options: PlanOptions) -> str:
+def _verdict(plan: StudyPlan, options: PlanOptions) -> str:
     wished = f"{options.power:.0%}"
     least = [point for point in plan.smallest if point is not None]
     sizes = " or ".join(f"{point.problems:,} problems x {point.seeds}" for point in least)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from esamp.analysis import novelty
 from esamp.analysis.load import Block, load
-from esamp.analysis.measuring import measure
+from esamp.analysis.measurement_run import measure
 from esamp.cli.bars import MeasureBar
 from esamp.cli.messages import message
 from esamp.cli.study_flags import torn
@@ -21,7 +21,7 @@ from esamp.report.markdown import figure
 from esamp.report.pages.study_page import study_page
 from esamp.study import config
 from esamp.study.config import Study
-from esamp.study.places import at
+from esamp.study.locations import ErrorLocation
 from esamp.study.run import load_tasks
 from esamp.study.store import Store
 
@@ -38,13 +38,13 @@ def report(
 ) -> None:
     """Measure what is not measured yet, and write all files of the report."""
     study = config.read(file, data or ())
-    with at(str(file)):
+    with ErrorLocation(str(file)):
         problems = load_tasks(study)
     place = Store(store)
     hush("sentence_transformers")
     load(study, place, problems)  # measuring takes minutes, so an error comes before it
     with MeasureBar() as bar:
-        measure(study, place, problems, on_part=bar.part, on_torn=torn)
+        measure(study, place, problems, on_measurement=bar.part, on_torn=torn)
         blocks = load(study, place, problems)
         signal = _novelty(study, blocks, bar)
         try:

@@ -14,8 +14,8 @@ from esamp.quoting import one_line, printable
 from esamp.study import config
 from esamp.study.check import check
 from esamp.study.config import Study
-from esamp.study.places import at
-from esamp.study.run import CellState, Problems, failures, load_tasks, run, states
+from esamp.study.locations import ErrorLocation
+from esamp.study.run import CellState, TaskProblems, failures, load_tasks, run, states
 from esamp.study.store import Store
 
 SHOWN = 20
@@ -34,7 +34,7 @@ def run_study(
 ) -> None:
     """Do what is missing of a study."""
     study, problems = loaded(file, data)
-    with at(str(file)):
+    with ErrorLocation(str(file)):
         check(study, problems, report=report_check, send_key_to=send_key_to)
     place = Store(store)
     found = list(states(study, place, problems))
@@ -58,10 +58,10 @@ def status(file: Path, store: Path, data: list[str] | None, *, json: bool) -> No
     _show(list(states(study, Store(store), problems)), json=json)
 
 
-def loaded(file: Path, data: list[str] | None) -> tuple[Study, dict[str, Problems]]:
+def loaded(file: Path, data: list[str] | None) -> tuple[Study, dict[str, TaskProblems]]:
     """The study and the problems of its tasks."""
     study = config.read(file, data or ())
-    with at(str(file)):
+    with ErrorLocation(str(file)):
         return study, load_tasks(study)
 
 

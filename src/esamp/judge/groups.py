@@ -11,7 +11,7 @@ from esamp.errors import InputError, OptionError
 from esamp.files import read_bytes
 from esamp.judge.options import JudgeOptions
 from esamp.study import config
-from esamp.study.run import Problems, load_tasks
+from esamp.study.run import TaskProblems, load_tasks
 from esamp.study.store import Store
 
 
@@ -107,7 +107,7 @@ def of_files(paths: Sequence[Path], options: JudgeOptions) -> list[Contest]:
     return [Contest(Place("files", "prompts", most), each.item, 0, each.problem, each.texts) for each in contests]
 
 
-def _of_block(block: Block, problems: Problems, arms: Sequence[str], limit: int | None) -> Iterable[Contest]:
+def _of_block(block: Block, problems: TaskProblems, arms: Sequence[str], limit: int | None) -> Iterable[Contest]:
     prompts = {item.id: item.prompt for item in problems.items}
     place = Place(block.model, block.task, block.n)
     for item in block.items[:limit]:

@@ -3,12 +3,12 @@
 import math
 from collections.abc import Mapping
 
-from esamp.analysis.controls import matched
+from esamp.analysis.controls import matched_differences
 from esamp.analysis.load import Block
-from esamp.analysis.statistics import NOTHING, differences, estimates
+from esamp.analysis.statistics import NOT_MEASURED, differences, estimates
 from esamp.metrics.intervals import Interval
 from esamp.report.markdown import change, head_of, markdown_table, shown
-from esamp.study.claim import LEVELS
+from esamp.study.claim import LEVEL_MEASURES
 from esamp.study.config import Study
 
 COLUMNS = (
@@ -44,13 +44,15 @@ def _subjects(study: Study) -> tuple[str, ...]:
 
 def _gains(study: Study, block: Block, subject: str) -> Mapping[str, Mapping[str, str]]:
     """By column and method: differences in `subject` with intervals and corrected p-values."""
-    own = [each for each in matched(study, block) if each.knob == "temperature" and each.measure == subject]
+    own = [
+        each for each in matched_differences(study, block) if each.setting == "temperature" and each.measure == subject
+    ]
     columns: dict[str, dict[str, str]] = {}
-    for by in LEVELS:
+    for by in LEVEL_MEASURES:
         reached = {
             each.arm: change(subject, each.interval, each.adjusted)
             for each in own
-            if each.by == by and each.value is not None
+            if each.held_equal == by and each.value is not None
         }
         if reached:
             columns[f"{subject} at equal {by}"] = reached
@@ -70,4 +72,4 @@ def _caption(subject: str | None, gains: Mapping[str, Mapping[str, str]]) -> str
 
 
 def _mean(name: str, interval: Interval) -> str:
-    return shown(name, Interval(interval.estimate, NOTHING.low, NOTHING.high))
+    return shown(name, Interval(interval.estimate, NOT_MEASURED.low, NOT_MEASURED.high))

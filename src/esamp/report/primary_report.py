@@ -4,9 +4,9 @@ import math
 from collections.abc import Sequence
 
 from esamp.analysis.load import Block
-from esamp.analysis.matching import Place
-from esamp.analysis.plain import KNOBS, all_curves, setting_words
-from esamp.analysis.primary import Bound, Outcome, primary
+from esamp.analysis.matching import PlainPoint
+from esamp.analysis.plain_curves import SWEPT_SETTINGS, all_curves, setting_words
+from esamp.analysis.primary import PrimaryTest, UpperBound, primary_tests
 from esamp.metrics.intervals import Interval
 from esamp.report.markdown import cell, change, csv_table, equal, head_of, markdown_table, numbers, shown
 from esamp.study.claim import Claim
@@ -18,7 +18,7 @@ def markdown(study: Study, blocks: Sequence[Block]) -> str:
     claim = study.primary
     if claim is None:
         return ""
-    found = primary(study, blocks)
+    found = primary_tests(study, blocks)
     parts = ["## Primary comparison", f"*{cell(claim.question)}*", _method(study, claim, len(found))]
     for block in blocks:
         own = [each for each in found if each.block is block]
@@ -27,12 +27,12 @@ def markdown(study: Study, blocks: Sequence[Block]) -> str:
     return "\n\n".join(parts)
 
 
-def sentence(claim: Claim, found: Sequence[Outcome]) -> str:
+def sentence(claim: Claim, found: Sequence[PrimaryTest]) -> str:
     """What the numbers of one block say about the claim."""
     better = [each for each in found if each.better]
-    worse = [each for each in found if each.sure and not each.better]
-    undecided = [each for each in found if each.place is not None and not each.sure]
-    lost = [each for each in found if each.place is None]
+    worse = [each for each in found if each.significant and not each.better]
+    undecided = [each for each in found if each.point is not None and not each.significant]
+    lost = [each for each in found if each.point is None]
     bounds = [(each, bound) for each in found for bound in each.bounds]
     above = [(each, bound) for each, bound in bounds if bound.above]
     unknown = dict.fromkeys(bound.measure for _, bound in bounds if not bound.measured)
@@ -45,7 +45,7 @@ def sentence(claim: Claim, found: Sequence[Outcome]) -> str:
     if undecided:
         said.append(f"no difference in {claim.measure} is shown at {_each(claim, undecided)}")
     if lost:
-        names = " or ".join(equal(each.by) for each in lost)
+        names = " or ".join(equal(each.held_equal) for each in lost)
         said.append(
             f"nothing can be said at {names}, which no curve of plain sampling reaches or which is not measured"
         )
@@ -65,11 +65,11 @@ def csv(study: Study, blocks: Sequence[Block]) -> str:
     """One line for each test, and one for each measure that is bounded at the same point of plain sampling."""
     claim = study.primary
     rows: list[tuple[object, ...]] = []
-    for each in primary(study, blocks) if claim else ():
-        where = each.place
+    for each in primary_tests(study, blocks) if claim else ():
+        where = each.point
         block = each.block
         at = (where.curve.name, repr(where.value), where.near) if where else ("", "", "")
-        start = (block.model, block.task, block.n, len(block.items), claim.arm if claim else "", each.by)
+        start = (block.model, block.task, block.n, len(block.items), claim.arm if claim else "", each.held_equal)
         start = (*start, repr(each.level), *at)
         tests = (repr(each.own), repr(each.plain), *numbers(each.interval), repr(each.p), repr(each.adjusted))
         rows.append((*start, "compared", claim.measure if claim else "", *tests))
@@ -92,16 +92,16 @@ def _method(study: Study, claim: Claim, tests: int) -> str:
     )
 
 
-def _table(claim: Claim, found: Sequence[Outcome]) -> str:
+def _table(claim: Claim, found: Sequence[PrimaryTest]) -> str:
     head = ["equal in", "level", "best plain sampling", f"{claim.measure}: method", "plain", "difference"]
     for name in claim.not_above:
         head += [f"{head_of(name)}: method", "plain", "difference"]
     return markdown_table(head, [_row(claim, each) for each in found])
 
 
-def _row(claim: Claim, each: Outcome) -> list[str]:
-    start = [head_of(each.by), _number(each.by, each.level), _where(each.place)]
-    if each.place is None:
+def _row(claim: Claim, each: PrimaryTest) -> list[str]:
+    start = [head_of(each.held_equal), _number(each.held_equal, each.level), _where(each.point)]
+    if each.point is None:
         return [*start, _number(claim.measure, each.own), *["-"] * (2 + 3 * len(claim.not_above))]
     own = (_number(claim.measure, each.own), _number(claim.measure, each.plain))
     row = [*start, *own, change(claim.measure, each.interval, each.adjusted)]
@@ -110,28 +110,32 @@ def _row(claim: Claim, each: Outcome) -> list[str]:
     return row
 
 
-def _where(place: Place | None) -> str:
+def _where(place: PlainPoint | None) -> str:
     if place is None:
         return "none at this level"
     curve = place.curve
-    words = f"{setting_words(curve.knob, place.value)}{f' at {curve.at}' if curve.at else ''}"
-    return f"{words} (nearest, not told apart)" if place.near else f"{words}, on the curve over {KNOBS[curve.knob]}"
+    words = f"{setting_words(curve.setting, place.value)}{f' at {curve.fixed}' if curve.fixed else ''}"
+    return (
+        f"{words} (nearest, not told apart)"
+        if place.near
+        else f"{words}, on the curve over {SWEPT_SETTINGS[curve.setting]}"
+    )
 
 
-def _each(claim: Claim, found: Sequence[Outcome]) -> str:
-    told = [f"{equal(each.by)} ({change(claim.measure, each.interval, each.adjusted)})" for each in found]
+def _each(claim: Claim, found: Sequence[PrimaryTest]) -> str:
+    told = [f"{equal(each.held_equal)} ({change(claim.measure, each.interval, each.adjusted)})" for each in found]
     return told[0] if len(told) == 1 else f"{', '.join(told[:-1])} and {told[-1]}"
 
 
-def _bounds(found: Sequence[tuple[Outcome, Bound]]) -> str:
-    return ", ".join(f"{bound.measure} at {equal(each.by)} ({_difference(bound)})" for each, bound in found)
+def _bounds(found: Sequence[tuple[PrimaryTest, UpperBound]]) -> str:
+    return ", ".join(f"{bound.measure} at {equal(each.held_equal)} ({_difference(bound)})" for each, bound in found)
 
 
-def _largest(found: Sequence[tuple[Outcome, Bound]]) -> str:
+def _largest(found: Sequence[tuple[PrimaryTest, UpperBound]]) -> str:
     return _difference(max((bound for _, bound in found), key=lambda bound: bound.interval.estimate))
 
 
-def _difference(bound: Bound) -> str:
+def _difference(bound: UpperBound) -> str:
     return change(bound.measure, bound.interval, None) if bound.measured else "-"
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from esamp.analysis import plain
-from esamp.analysis.load import Block, Groups
+from esamp.analysis import plain_curves
+from esamp.analysis.load import Block, GroupRecords
 from esamp.analysis.measures import MEASURES, Values, subset_pass, table
 from esamp.analysis.positions import POSITIONS
 from esamp.analysis.statistics import SEED
@@ -54,9 +54,13 @@ def grids(study: Study) -> list[Grid]:
     """What plain sampling can be turned to."""
     signs = {"temperature": "T", "top_p": "p", "min_p": "min-p"}
     found = []
-    for curve in plain.curves(study):
-        marks = tuple(f"{signs[curve.knob]} {plain.setting(arm, curve.knob):g}" for arm in curve.arms)
-        what = {"temperature": "vanilla over temperatures"}.get(curve.knob, f"vanilla over {plain.KNOBS[curve.knob]}")
+    for curve in plain_curves.curves(study):
+        marks = tuple(
+            f"{signs[curve.setting]} {plain_curves.setting_value(arm, curve.setting):g}" for arm in curve.arms
+        )
+        what = {"temperature": "vanilla over temperatures"}.get(
+            curve.setting, f"vanilla over {plain_curves.SWEPT_SETTINGS[curve.setting]}"
+        )
         found.append(Grid(what, tuple(arm.label for arm in curve.arms), marks))
     return found
 
@@ -145,7 +149,7 @@ def interval(values: Values) -> Interval:
     return bootstrap_mean(values, np.random.default_rng(SEED))
 
 
-def _similarities(groups: Groups, items: Sequence[str]) -> NDArray[np.float64]:
+def _similarities(groups: GroupRecords, items: Sequence[str]) -> NDArray[np.float64]:
     """`[problems, seeds, positions]`."""
     nothing = (math.nan,) * len(POSITIONS)
     return np.array([[groups[seed][item].measured.similarity or nothing for seed in groups] for item in items])

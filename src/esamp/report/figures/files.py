@@ -36,7 +36,7 @@ def figures(study: Study, blocks: Sequence[Block], folder: Path, formats: Sequen
 
     Args:
         study: what was run.
-        blocks: what is finished of it, with what was measured (`esamp.analysis.measuring`).
+        blocks: what is finished of it, with what was measured (`esamp.analysis.measurement_run`).
         folder: where the files go; created if it is not there.
         formats: "svg", "png" or both.
 

@@ -9,7 +9,7 @@ from esamp.report.pages.html import asset, escape, filled, inert_json, policy
 from esamp.report.pages.study_samples import packed
 from esamp.report.pages.study_view import overview, part
 from esamp.study.config import Study
-from esamp.study.run import Problems
+from esamp.study.run import TaskProblems
 
 SCRIPTS = (
     "heat.js",
@@ -24,7 +24,7 @@ SCRIPTS = (
 
 
 def study_page(
-    study: Study, blocks: Sequence[Block], problems: Mapping[str, Problems], *, problems_shown: int | None = None
+    study: Study, blocks: Sequence[Block], problems: Mapping[str, TaskProblems], *, problems_shown: int | None = None
 ) -> str:
     """The page as HTML. Write it with ``encoding="utf-8"`` and open the file: nothing else is needed.
 

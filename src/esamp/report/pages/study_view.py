@@ -11,7 +11,7 @@ from esamp.analysis.statistics import Difference, differences, estimates
 from esamp.report.pages.html import Json
 from esamp.report.pages.study_samples import counts, traced
 from esamp.study.config import Study
-from esamp.study.run import Problems
+from esamp.study.run import TaskProblems
 
 MAIN = (
     *("pass@1", "solved", "majority", "distinct", "Vendi", "n-gram Vendi"),
@@ -37,14 +37,14 @@ class Part:
     private: bool
 
 
-def part(block: Block, problems: Problems, shown: int | None) -> Part:
+def part(block: Block, problems: TaskProblems, shown: int | None) -> Part:
     """The block, and at most `shown` of its problems."""
     items = block.items[:shown]
     private = problems.task.private
     return Part(block, items, {} if private else traced(block, items), private)
 
 
-def overview(study: Study, part: Part, problems: Problems) -> Json:
+def overview(study: Study, part: Part, problems: TaskProblems) -> Json:
     """All but the samples."""
     block = part.block
     arms = list(block.arms)
@@ -138,7 +138,7 @@ def _table(block: Block, found: Sequence[Difference]) -> dict[str, Json]:
     return {"measures": columns, "cells": cells}
 
 
-def _items(part: Part, problems: Problems) -> Json:
+def _items(part: Part, problems: TaskProblems) -> Json:
     known = {item.id: item for item in problems.items}
     if part.private:
         return [[item, "", ""] for item in part.items]
