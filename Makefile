@@ -12,7 +12,7 @@ ARGS ?=
 WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 1); [ $$n -gt 8 ] && n=8; echo $$n)
 
 BIN := .venv/bin
-SOURCES := $(wildcard src tests benchmarks)
+SOURCES := $(wildcard src tests scripts hub)
 
 export TORCH_SPEC PYTHON
 export TORCHINDUCTOR_CACHE_DIR := $(CURDIR)/.cache/inductor

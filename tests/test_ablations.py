@@ -15,7 +15,8 @@ from transformers import AutoModelForCausalLM, LogitsProcessor, PreTrainedModel
 import esamp
 from esamp.decoding.layout import RowLayout
 from esamp.decoding.step import Combined, DecodeStep, Rows
-from esamp.engines.base import Request, check_active
+from esamp.engines.base import Request
+from esamp.engines.checks import check_active
 from esamp.engines.hf import HFEngine
 from esamp.errors import OptionError
 from esamp.explorer.config import ESampConfig

@@ -26,7 +26,8 @@ import esamp
 from esamp import Run
 from esamp.decoding.layout import RowLayout
 from esamp.decoding.step import DecodeStep, Fed, Rows
-from esamp.engines.base import Completion, Request, check_active
+from esamp.engines.base import Completion, Request
+from esamp.engines.checks import check_active
 from esamp.engines.hf import HFEngine
 from esamp.errors import EsampError, OptionError, UnsupportedError
 from esamp.methods import amateur, registry

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from esamp.decoding.layout import RowLayout
 from esamp.decoding.step import DecodeStep
-from esamp.engines.base import Request, check_active
+from esamp.engines.base import Request
+from esamp.engines.checks import check_active
 from esamp.engines.hf import HFEngine
 from esamp.errors import OptionError
 from esamp.methods import registry

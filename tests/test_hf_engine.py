@@ -9,7 +9,7 @@ from scipy.stats import chisquare
 
 import esamp
 from esamp import Completion, ESampConfig, HFEngine, Request, Sampling
-from esamp.engines.base import check_active
+from esamp.engines.checks import check_active
 from esamp.engines.hf.processors import RepetitionPenalty, SeededSampler
 from esamp.errors import EsampError, InputError, OptionError, UnsupportedError
 from support.hf_models import EOS, PAD, small, small_tokenizer

@@ -18,7 +18,8 @@ pytest.importorskip("openai", reason="the official client is not installed: pip 
 
 from esamp.cli import main
 from esamp.engines import registry
-from esamp.engines.base import Completion, Request, check_active
+from esamp.engines.base import Completion, Request
+from esamp.engines.checks import check_active
 from esamp.engines.openai import OpenAIEngine
 from esamp.engines.openai.endpoint import Endpoint, check
 from esamp.errors import (

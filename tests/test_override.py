@@ -16,7 +16,8 @@ from transformers import AutoModelForCausalLM, LogitsProcessor, PreTrainedModel
 import esamp
 from esamp.decoding.layout import RowLayout
 from esamp.decoding.step import DecodeStep
-from esamp.engines.base import Completion, Request, check_active
+from esamp.engines.base import Completion, Request
+from esamp.engines.checks import check_active
 from esamp.engines.hf import HFEngine
 from esamp.errors import InactiveMethodError, OptionError
 from esamp.methods import registry

@@ -76,7 +76,7 @@ def test_the_package_itself_imports_little() -> None:
 
 
 def test_the_public_names_are_listed_and_there() -> None:
-    assert {*esamp.__all__, "__version__"} <= set(dir(esamp))
+    assert {*esamp.__all__, "__version__"} == set(dir(esamp))
     for name in ("ESampConfig", "Sampling", "Request", "HFEngine", "explore", "answer"):
         assert getattr(esamp, name).__module__.startswith("esamp.")
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):

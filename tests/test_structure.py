@@ -1,6 +1,7 @@
 """The shape of the house: imports go one way, and files and functions stay small enough to be read."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -89,3 +90,23 @@ def test_no_test_module_is_imported(file: Path) -> None:
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
         module = node.module or "" if isinstance(node, ast.ImportFrom) else ""
         assert not any(part.startswith("test_") for name in (*names, module) for part in name.split(".")), file
+
+
+ARCHITECTURE = PACKAGE.parents[1] / "docs" / "architecture.md"
+REFERENCES = sorted(set(re.findall(r"`((?:\w+/)*\w+\.py)(?::([\w.]+))?`", ARCHITECTURE.read_text())))
+
+
+def test_the_architecture_names_many_places() -> None:
+    assert len(REFERENCES) > 30
+
+
+@pytest.mark.parametrize(("path", "name"), REFERENCES, ids=lambda value: value or "file")
+def test_a_place_that_the_architecture_names_exists(path: str, name: str) -> None:
+    """A file of the package or the tests, and in it a class, a function or a class's method."""
+    found = [folder / path for folder in (PACKAGE, PACKAGE.parents[1]) if (folder / path).is_file()]
+    assert found or any(file.name == path for file in FILES) or "NAME" in path, path
+    body: list[ast.stmt] = ast.parse(found[0].read_text()).body if found else []
+    for part in name.split(".") if name else []:
+        definitions = [node for node in body if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == part]
+        assert definitions, f"{path} has no {name}"
+        body = definitions[0].body

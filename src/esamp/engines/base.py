@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 from esamp.engines.likelihood import Likelihood
-from esamp.errors import InactiveMethodError, OptionError, RequestError, UnsupportedError
+from esamp.errors import OptionError, PromptError, RequestError, UnsupportedError
 from esamp.methods import registry
-from esamp.methods.base import DecodeMethod
 from esamp.options import Options
 from esamp.sampling import Sampling
 
@@ -200,7 +199,55 @@ class Engine(ABC):
             RequestError: a request failed.
             UnsupportedError: a request names a method or an option that this engine cannot carry out.
         """
-        return completions(self.outcomes(requests, progress=progress))
+        return completions(self.outcomes(map(_checked, requests), progress=progress))
+
+    def sample(self, prompt: Content, n: int = 4, **settings: Any) -> list[str]:
+        """The texts of `complete`, which has the arguments."""
+        return [sample.text for sample in self.complete(prompt, n, **settings).samples]
+
+    def complete(
+        self,
+        prompt: Content,
+        n: int = 4,
+        *,
+        method: str = "esamp",
+        seed: int = 0,
+        chat: bool | None = None,
+        **settings: Any,
+    ) -> Completion:
+        """Draw `n` samples of one prompt.
+
+        Args:
+            prompt: a text, or chat messages (mappings with ``role`` and ``content``).
+            n: number of samples; they form one group.
+            method: how to decode; "vanilla" is plain sampling, and ``esamp methods`` lists all.
+            seed: of the sampling.
+            chat: whether a text goes through the model's chat template; by default where the model has one.
+            **settings: options of the method, such as ``beta``, and of `Sampling`, such as ``temperature``.
+
+        Raises:
+            OptionError: a setting does not exist or is out of range.
+            RequestError: the prompt cannot be answered.
+        """
+        if not prompt:
+            raise PromptError("the prompt is empty: give a text or chat messages")
+        if isinstance(prompt, str) and (self.chats if chat is None else chat):
+            prompt = ({"role": "user", "content": prompt},)
+        options = registry.get(method).options
+        sampling = {name: settings.pop(name) for name in Sampling.model_fields if name in settings}
+        unknown = set(settings) - set(options.model_fields)
+        if unknown:
+            known = ", ".join(sorted({*options.model_fields, *Sampling.model_fields}))
+            raise OptionError(f"unknown setting {min(unknown)!r} of method {method!r}: choose from {known}")
+        request = Request(
+            "prompt", prompt, n, Sampling.parse(sampling), method, options=options.parse(settings), seed=seed
+        )
+        return next(self.generate([request]))
+
+    @property
+    def chats(self) -> bool:
+        """Whether the model has a chat template, through which `complete` passes a text."""
+        return False
 
     def score(self, request: Request, samples: Sequence[Sample], *, distribution: bool = False) -> list[Likelihood]:
         """How probable each of `samples` is under the model at temperature 1, given the request's prompt.
@@ -224,6 +271,15 @@ class Engine(ABC):
         self.close()
 
 
+def _checked(request: object) -> Request:
+    if not isinstance(request, Request):
+        raise OptionError(
+            f"generate() takes esamp.Request objects, not {type(request).__name__}: "
+            "engine.sample(prompt, n=4) takes a text and returns texts"
+        )
+    return request
+
+
 def completions(outcomes: Iterable[Outcome]) -> Iterator[Completion]:
     """The completions among `outcomes`, up to the first failure.
 
@@ -234,39 +290,3 @@ def completions(outcomes: Iterable[Outcome]) -> Iterator[Completion]:
         if isinstance(outcome, Failure):
             raise outcome.error
         yield outcome
-
-
-def refuse_search(request: Request) -> None:
-    """Refuse a request that no engine can answer by itself.
-
-    Raises:
-        UnsupportedError: its method makes requests of its own.
-    """
-    if registry.get(request.method).above_engines:
-        raise UnsupportedError(
-            f"method {request.method!r} makes many requests of its own: call esamp.answer(engine, requests) "
-            "instead of engine.generate(requests)"
-        )
-
-
-def check_active(completion: Completion) -> None:
-    """Refuse a completion whose method was asked to act and never did.
-
-    Needs a sample of three tokens or more, as the first comes from prefill and nothing was learnt before the second, or
-    telemetry that says that the engine had no place for the group.
-
-    Raises:
-        InactiveMethodError: the options ask for steering, there was room for it, and no row was steered.
-    """
-    request = completion.request
-    method = registry.get(request.method)
-    if not issubclass(method, DecodeMethod) or not method.steers(request.options or method.options()):
-        return
-    longest = max((len(sample.token_ids) for sample in completion.samples), default=0)
-    refused = completion.telemetry.get("groups_refused", 0) > 0
-    if (longest >= 3 or refused) and not completion.telemetry.get("rows_steered", 0):
-        told = ", ".join(f"{name} = {value:g}" for name, value in completion.telemetry.items()) or "nothing"
-        raise InactiveMethodError(
-            f"method {request.method!r} should have acted on request {request.id!r} and never did, so its samples are "
-            f"those of plain sampling. Is warm-up longer than the samples? Its telemetry says: {told}"
-        )

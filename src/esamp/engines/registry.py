@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from esamp.engines.base import Engine
@@ -96,6 +97,35 @@ ENTRIES: Mapping[str, EngineEntry] = {
     )
 }
 """A new engine is one entry here and one module."""
+
+
+def load(
+    model: str | Path | None = None,
+    *,
+    engine: str = "hf",
+    device: str = "auto",
+    dtype: str = "auto",
+    batch_rows: int = 64,
+    base_url: str = "",
+) -> Engine:
+    """Load a model into an engine: ``esamp.load("smollm2").sample("A title for a novel about a lighthouse", n=16)``.
+
+    Args:
+        model: 'smollm2' (a small chat model), 'countdown' (the embedded model, also None), a Hugging Face name or a
+            folder; with the engine 'openai' a name that its server knows.
+        engine: 'hf' (transformers), 'vllm' or 'openai' (any OpenAI-compatible server).
+        device: "auto", "cpu", "cuda", ...
+        dtype: "auto", "float32", "bfloat16" or "float16".
+        batch_rows: most samples decoded side by side.
+        base_url: engine 'openai': the server's address.
+
+    Raises:
+        InputError: the model cannot be found or loaded.
+        OptionError: no such engine, device or dtype.
+        MissingDependencyError: the engine's packages are not installed.
+    """
+    name = None if model is None else str(model)
+    return start(engine, name, device=device, dtype=dtype, batch_rows=batch_rows, base_url=base_url)
 
 
 def start(

@@ -1,9 +1,15 @@
 """Whether a model is a chat model, as its tokenizer tells."""
 
+from __future__ import annotations
+
 from functools import cache
+from typing import TYPE_CHECKING
 
 from esamp.errors import InputError
 from esamp.models import AMATEUR, EMBEDDED, SMOLLM2, hub
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 KNOWN = {EMBEDDED: False, AMATEUR: False, SMOLLM2: True}
 """Of our own models, so that nothing is fetched to know it."""
@@ -11,7 +17,7 @@ KNOWN = {EMBEDDED: False, AMATEUR: False, SMOLLM2: True}
 
 @cache
 def has_chat_template(model: str) -> bool:
-    """Whether the model has a chat template. One that gives a message the token ids of the plain text counts as none.
+    """`applies_template` for a model by its name.
 
     Args:
         model: a name of ours, a folder, or a hub name, whose tokenizer is downloaded.
@@ -22,7 +28,6 @@ def has_chat_template(model: str) -> bool:
     if model in KNOWN:
         return KNOWN[model]
     hub.check(model)  # before the imports, so that a wrong name is refused at once
-    from jinja2 import TemplateError
     from transformers import AutoTokenizer
 
     try:
@@ -30,8 +35,15 @@ def has_chat_template(model: str) -> bool:
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         raise InputError(f"model {model!r} cannot be loaded: {first} -- {hub.remedy(model)}") from error
+    return applies_template(tokenizer)
+
+
+def applies_template(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether there is a chat template. One that gives a message the token ids of the plain text counts as none."""
     if tokenizer.chat_template is None:
         return False
+    from jinja2 import TemplateError
+
     try:
         turn = {"role": "user", "content": "a"}
         text = str(tokenizer.apply_chat_template([turn], add_generation_prompt=True, tokenize=False))

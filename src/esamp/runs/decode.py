@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Iterator
 
-from esamp.engines.base import Completion, Engine, Outcome, Progress, Request, check_active
+from esamp.engines.base import Completion, Engine, Outcome, Progress, Request
+from esamp.engines.checks import check_active
 from esamp.search.base import outcomes
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from typing_extensions import override
 
-from esamp.engines.base import Completion, Content, Engine, Progress, Request, Sample, check_active
+from esamp.engines.base import Completion, Content, Engine, Progress, Request, Sample
+from esamp.engines.checks import check_active
 from esamp.search.base import SearchMethod
 from esamp.search.calls import Meter, derived_seed, instruct, tokens_only
 from esamp.search.options import GuidedOptions

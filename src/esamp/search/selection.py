@@ -5,7 +5,8 @@ from abc import ABC
 from dataclasses import dataclass, replace
 from typing import Any
 
-from esamp.engines.base import Completion, Engine, Progress, Request, check_active
+from esamp.engines.base import Completion, Engine, Progress, Request
+from esamp.engines.checks import check_active
 from esamp.errors import OptionError
 from esamp.search.base import SearchMethod, answer
 from esamp.search.calls import Meter

@@ -7,7 +7,8 @@ from typing import Any
 
 from typing_extensions import override
 
-from esamp.engines.base import Completion, Engine, Progress, Request, Sample, check_active
+from esamp.engines.base import Completion, Engine, Progress, Request, Sample
+from esamp.engines.checks import check_active
 from esamp.search import stated_answers
 from esamp.search.base import SearchMethod
 from esamp.search.calls import Meter, instruct, tokens_only

@@ -12,7 +12,8 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from typing_extensions import override
 
 from esamp.engines import text
-from esamp.engines.base import Engine, Failure, Outcome, Progress, Request, Sample, TokenTrace, refuse_search
+from esamp.engines.base import Engine, Failure, Outcome, Progress, Request, Sample, TokenTrace
+from esamp.engines.checks import refuse_search
 from esamp.engines.hf import beams, decoding
 from esamp.engines.hf.explore import explore
 from esamp.engines.hf.job import Job, completion, kind
@@ -30,6 +31,7 @@ from esamp.methods.base import DecodeMethod
 from esamp.methods.beams import BeamMethod
 from esamp.models import EMBEDDED, resolve
 from esamp.models.cache import growing_cache
+from esamp.models.templates import applies_template
 from esamp.sampling import Sampling
 
 
@@ -107,6 +109,11 @@ class HFEngine(Engine):
             seconds = time.perf_counter() - started
             for job, numbers in zip(jobs, telemetry, strict=True):
                 yield completion(job, seconds, numbers)
+
+    @property
+    @override
+    def chats(self) -> bool:
+        return applies_template(self.tokenizer)
 
     @override
     def score(self, request: Request, samples: Sequence[Sample], *, distribution: bool = False) -> list[Likelihood]:

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from esamp.engines.base import Request, refuse_search
+from esamp.engines.base import Request
+from esamp.engines.checks import refuse_search
 from esamp.engines.openai.server import Facts
 from esamp.engines.vllm.params import SEED_LIMIT, check_supported, flatten
 from esamp.errors import OptionError, PromptError, UnsupportedError

@@ -12,7 +12,8 @@ from transformers import PreTrainedTokenizerBase
 from typing_extensions import override
 
 from esamp.engines import text
-from esamp.engines.base import Completion, Engine, Failure, Outcome, Progress, Request, Sample, refuse_search
+from esamp.engines.base import Completion, Engine, Failure, Outcome, Progress, Request, Sample
+from esamp.engines.checks import refuse_search
 from esamp.engines.likelihood import Likelihood
 from esamp.engines.vllm import llm_engine
 from esamp.engines.vllm.params import RequestOptions, check_supported
@@ -23,6 +24,7 @@ from esamp.errors import EsampError, OptionError, PromptError, UnsupportedError
 from esamp.methods import registry
 from esamp.methods.base import DecodeMethod
 from esamp.models import EMBEDDED, resolve
+from esamp.models.templates import applies_template
 
 if TYPE_CHECKING:
     from vllm import LLMEngine
@@ -158,6 +160,11 @@ class VLLMEngine(Engine):
                     yield self._outcome(pending)
         finally:
             self._abort(submitted)
+
+    @property
+    @override
+    def chats(self) -> bool:
+        return applies_template(self.tokenizer)
 
     @override
     def score(self, request: Request, samples: Sequence[Sample], *, distribution: bool = False) -> list[Likelihood]:

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from esamp.engines.base import Completion, Engine, Progress, Request, Sample, check_active
+from esamp.engines.base import Completion, Engine, Progress, Request, Sample
+from esamp.engines.checks import check_active
 from esamp.errors import OptionError
 from esamp.sampling import DEFAULT_TOKENS, Sampling
 from esamp.search.calls import Meter, derived_seed, tokens_only

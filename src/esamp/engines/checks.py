@@ -1,0 +1,42 @@
+"""What is refused before a request runs, and what must hold of its answer."""
+
+from esamp.engines.base import Completion, Request
+from esamp.errors import InactiveMethodError, UnsupportedError
+from esamp.methods import registry
+from esamp.methods.base import DecodeMethod
+
+
+def refuse_search(request: Request) -> None:
+    """Refuse a request that no engine can answer by itself.
+
+    Raises:
+        UnsupportedError: its method makes requests of its own.
+    """
+    if registry.get(request.method).above_engines:
+        raise UnsupportedError(
+            f"method {request.method!r} makes many requests of its own: call esamp.answer(engine, requests) "
+            "instead of engine.generate(requests)"
+        )
+
+
+def check_active(completion: Completion) -> None:
+    """Refuse a completion whose method was asked to act and never did.
+
+    Needs a sample of three tokens or more, as the first comes from prefill and nothing was learnt before the second, or
+    telemetry that says that the engine had no place for the group.
+
+    Raises:
+        InactiveMethodError: the options ask for steering, there was room for it, and no row was steered.
+    """
+    request = completion.request
+    method = registry.get(request.method)
+    if not issubclass(method, DecodeMethod) or not method.steers(request.options or method.options()):
+        return
+    longest = max((len(sample.token_ids) for sample in completion.samples), default=0)
+    refused = completion.telemetry.get("groups_refused", 0) > 0
+    if (longest >= 3 or refused) and not completion.telemetry.get("rows_steered", 0):
+        told = ", ".join(f"{name} = {value:g}" for name, value in completion.telemetry.items()) or "nothing"
+        raise InactiveMethodError(
+            f"method {request.method!r} should have acted on request {request.id!r} and never did, so its samples are "
+            f"those of plain sampling. Is warm-up longer than the samples? Its telemetry says: {told}"
+        )
