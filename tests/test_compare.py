@@ -1,4 +1,4 @@
-"""`esamp compare` and `esamp methods`: every installed method, really run on the embedded model, in one table."""
+"""`esamp compare` and `esamp methods`, with every installed method on the embedded model."""
 
 import json
 import math
@@ -141,7 +141,7 @@ def test_the_numbers_of_a_row_match_hand_computed_values() -> None:
         ComparedArm("x", "vanilla"), completion("a b c d", "a b c d", "e f g h", "e f g h"), grades=grades
     )
     assert (result.distinct, result.correct, result.solutions, result.cut) == (2, 0.75, 2, 0)
-    assert result.vendi == pytest.approx(2.0)  # two pairs of equal texts that share nothing
+    assert result.vendi == pytest.approx(2.0)  # two pairs of equal texts without common n-grams
     assert (result.cost.tokens, result.cost.calls, result.cost.seconds) == (20, 4, 2.0)
     assert result.per_thousand(2) == pytest.approx(100.0)
     refused = PromptResult(ComparedArm("y", "vanilla"), refused="no")
@@ -151,7 +151,7 @@ def test_the_numbers_of_a_row_match_hand_computed_values() -> None:
 
 
 def test_likelihood_is_that_of_the_undisturbed_model(capsys: pytest.CaptureFixture[str]) -> None:
-    """A cooler sampler's texts are likelier to the model, whatever it was sampled with."""
+    """Texts drawn at a lower temperature are more likely under the model at temperature 1."""
     arguments = ["-n", "16", "--max-tokens", "40", "--json", "--methods", "vanilla"]
     found = []
     for temperature in ("1.0", "0.5"):

@@ -40,7 +40,7 @@ def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def result(label: str, vendi: float, *, nll: float = 1.0, correct: bool | None = None) -> PromptResult:
-    """Four samples of five tokens each."""
+    """A result with four samples of five tokens each."""
     samples = tuple(Sample(index, f"{label} {index}", tuple(range(5)), "stop") for index in range(4))
     grades = () if correct is None else (Grade(correct, "a", "a", ""),) * 4
     completion = Completion(Request("x", "x", n=4), samples, 10, 2.0)

@@ -1,4 +1,4 @@
-"""`esamp demo`: the chat model's table, samples, JSON and page, and what it does where something is missing."""
+"""`esamp demo` on a chat model: table, samples, JSON and page, and missing packages."""
 
 import json
 import random
@@ -45,7 +45,7 @@ def without_extras(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def outcome(arm: Arm, vendi: list[float], nll: float) -> ChatResult:
-    """An arm with these Vendi Scores, each token of which costs `nll` nats."""
+    """A result with these Vendi Scores and `nll` nats per token."""
     completions = []
     for _ in vendi:
         values = torch.tensor([9.0, nll, nll])  # the first token does not count
@@ -90,7 +90,7 @@ def test_outside_of_plain_samplings_range_the_nearer_temperature_is_named(nll: f
 def test_samples_are_shown_beside_plain_sampling_of_the_nearest_perplexity() -> None:
     arms = [outcome(COOL, [4, 6, 5], 1.0), outcome(HOT, [8, 10, 9], 3.0), outcome(DEFAULT, [5, 9, 6], 2.5)]
     assert showcase.comparable(arms).arm == HOT
-    assert showcase.most_telling(arms) == 1  # -1 is more than -3
+    assert showcase.most_telling(arms) == 1  # the difference is -1 there, and -3 elsewhere
     cooler = [*arms[:2], outcome(DEFAULT, [5, 6, 9], 1.5)]
     assert showcase.comparable(cooler).arm == COOL
     assert showcase.most_telling(cooler) == 2

@@ -1,4 +1,4 @@
-"""The demonstration and the benchmarks, on the embedded model."""
+"""The Countdown demo and the diversity benchmark, on the embedded model."""
 
 import json
 import math

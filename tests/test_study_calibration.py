@@ -1,4 +1,4 @@
-"""The statistics of studies do what they say, on simulated studies whose truth is known.
+"""Coverage, error rates and power of the statistics, on simulated studies with known truth.
 
 The bounds allow two standard errors of the simulation. Generators are fixed, so the tests are repeatable.
 """
@@ -28,7 +28,7 @@ def exponential(rng: np.random.Generator, problems: int) -> Values:
 
 
 def share(rng: np.random.Generator, problems: int) -> Values:
-    """pass@1 of groups of 16 on problems of which most are out of reach."""
+    """pass@1 of groups of 16 on problems most of which are never solved."""
     return rng.binomial(16, rng.beta(0.3, 1.5, size=problems)) / 16 - 0.3 / 1.8
 
 
@@ -37,7 +37,7 @@ def solved(rng: np.random.Generator, problems: int) -> Values:
 
 
 def seeds_only(rng: np.random.Generator, problems: int) -> Values:
-    """All that differs is the seed."""
+    """Values that vary between seeds only."""
     return rng.normal(size=(problems, 4))
 
 
@@ -54,7 +54,7 @@ def difference(rng: np.random.Generator, problems: int) -> Values:
 
 
 def coverage(draw: Callable[[np.random.Generator, int], Values], problems: int) -> float:
-    """How often a 95 % interval holds the truth, which is 0."""
+    """The share of 95 % intervals that contain the true value, 0."""
     rng = np.random.default_rng(0)
     found = [bootstrap_mean(draw(rng, problems), rng, resamples=999) for _ in range(STUDIES)]
     return float(np.mean([each.low <= 1e-9 and each.high >= -1e-9 for each in found]))
@@ -86,12 +86,12 @@ def test_intervals_have_their_nominal_coverage(
 
 @pytest.mark.parametrize("problems", [15, 30, 100])
 def test_intervals_of_solved_shares_cover_at_least_their_level(problems: int) -> None:
-    # A share of 30 problems takes 31 values, so that coverage moves in steps.
+    # A share of 30 problems has 31 possible values, so coverage moves in steps.
     assert 0.94 - ERROR <= coverage(solved, problems) <= 0.995
 
 
 def test_intervals_undercover_when_almost_nothing_is_solved() -> None:
-    # One problem of ten is solved and there are eight: in 43 % of the studies nothing is, and the interval is a point.
+    # Eight problems, each solved with probability 0.1: in 43 % of the studies none is, and the interval is a point.
     def rarely(rng: np.random.Generator, problems: int) -> Values:
         return (rng.random(problems) < 0.1) - 0.1
 
@@ -99,7 +99,7 @@ def test_intervals_undercover_when_almost_nothing_is_solved() -> None:
 
 
 def null(rng: np.random.Generator, problems: int, seeds: int) -> tuple[Values, Values]:
-    """Two arms that are alike: samples of the same chance, problem by problem."""
+    """Two equal arms: for each problem, samples are right with the same probability."""
     chance = rng.beta(0.5, 1.0, size=(problems, 1))
     first, second = rng.binomial(4, np.broadcast_to(chance, (2, problems, seeds))) / 4
     return first, second
@@ -117,7 +117,7 @@ def test_the_permutation_test_keeps_its_level(problems: int, seeds: int) -> None
     )
     for alpha in (0.05, 0.2):
         assert np.mean(found <= alpha) <= alpha + 2 * np.sqrt(alpha * (1 - alpha) / count)
-    assert np.mean(found <= 0.2) >= 0.05  # and is no test that never rejects
+    assert np.mean(found <= 0.2) >= 0.05  # the test does reject sometimes
 
 
 def test_holm_keeps_the_familywise_error_rate() -> None:
@@ -132,7 +132,7 @@ def test_holm_keeps_the_familywise_error_rate() -> None:
         any_holm += bool((holm(found) <= 0.05).any())
     error = 2 * np.sqrt(0.05 * 0.95 / count)
     assert any_holm / count <= 0.05 + error
-    assert any_plain / count > 0.05 + error  # without the correction it would not be kept
+    assert any_plain / count > 0.05 + error  # without the correction the rate would be too high
 
 
 def test_batched_permutation_tests_equal_single_tests() -> None:
@@ -141,7 +141,7 @@ def test_batched_permutation_tests_equal_single_tests() -> None:
     values[:, :10] = 0
     single = [paired_permutation(own, np.zeros(40), rng, resamples=4000) for own in values]
     np.testing.assert_allclose(p_values(values, rng), single, atol=0.04)
-    few = values[:, :16]  # six that are not zero: exact
+    few = values[:, :16]  # six are not zero, so the test is exact
     np.testing.assert_array_equal(p_values(few, rng), [paired_permutation(own, np.zeros(16), rng) for own in few])
 
 
@@ -158,7 +158,7 @@ def test_variance_components_are_recovered() -> None:
 
 @pytest.mark.parametrize(("problems", "seeds"), [(12, 2), (40, 1), (40, 3)], ids=str)
 def test_estimated_power_matches_simulated_power(problems: int, seeds: int) -> None:
-    """The promise rests on a large pilot without any difference; the check draws fresh studies from the truth."""
+    """The estimate uses a large pilot without a difference; the check simulates studies from the true distribution."""
     shift = 0.45 if problems < 20 else 0.25
     rng = np.random.default_rng(5)
 

@@ -1,4 +1,4 @@
-"""Arms against plain sampling that is as hot: by hand, against a bootstrap of the whole, and by simulation."""
+"""Arms against plain sampling at equal entropy: hand-computed, against a bootstrap of the procedure, and simulated."""
 
 import csv
 import io
@@ -50,7 +50,7 @@ def study(**changes: Any) -> Study:
 
 
 def group(item: str, right: int, entropy: float, nll: float) -> Record:
-    """Two samples of ten tokens, `right` of them right."""
+    """A group of two samples of ten tokens, `right` of them right."""
     samples = tuple(
         SampleRecord(index, "x", (index,) * 10, 10, "stop", index < right, "a", "a", "") for index in range(2)
     )
@@ -60,7 +60,7 @@ def group(item: str, right: int, entropy: float, nll: float) -> Record:
 
 
 def block(**arms: list[tuple[int, float, float]]) -> Block:
-    """An arm is a list of (right, entropy, nll), one for each problem."""
+    """A block whose arms are lists of (right, entropy, nll), one per problem."""
     items = tuple(str(place) for place in range(len(next(iter(arms.values())))))
     names = {"cold": VANILLA[0.5], "usual": VANILLA[1.0], "hot": VANILLA[2.0], "top_p": "vanilla top_p=0.9"}
     names |= {"esamp": "esamp beta=1", "xtc": "xtc"}
@@ -72,7 +72,7 @@ def block(**arms: list[tuple[int, float, float]]) -> Block:
 
 
 def by_hand(esamp: list[tuple[int, float, float]]) -> Block:
-    """Vanilla solves everything cold (entropy .2, nll .1), half at T = 1 (.4, .3), nothing hot (.8, .9)."""
+    """Vanilla solves everything at T = 0.5 (entropy .2, nll .1), half at T = 1 (.4, .3), nothing at T = 2 (.8, .9)."""
     return block(
         cold=[(2, 0.2, 0.1)] * 4,
         usual=[(1, 0.4, 0.3)] * 4,
@@ -109,7 +109,7 @@ def test_matched_differences_match_hand_computed_values() -> None:
     # nll .25 lies three quarters of the way from T = .5 (.1, pass@1 1) to T = 1 (.3, pass@1 .5): vanilla has .625
     assert perplexity.value == pytest.approx(0.875)
     assert perplexity.interval.estimate == pytest.approx(1 - 0.625)
-    assert entropy.p == 2 / 2**4  # all four problems one way, or all the other
+    assert entropy.p == 2 / 2**4  # all four signs positive, or all negative
 
 
 def test_an_arm_beyond_the_grid_has_no_match() -> None:
@@ -123,7 +123,7 @@ def test_an_arm_beyond_the_grid_has_no_match() -> None:
 
 
 def test_indistinguishable_points_do_not_form_a_curve() -> None:
-    """T = 1 is as likely hotter as colder than T = .5: the curve goes from T = .5 to T = 2 without it."""
+    """The entropies of T = 1 and T = .5 are indistinguishable, so the curve goes from T = .5 to T = 2."""
     middle = [(1, entropy, 0.3) for entropy in (0.1, 0.3, 0.1, 0.34)]
     whole = by_hand([(2, 0.5, 0.25)] * 4)
     rows = {"usual": middle, "cold": [(2, 0.2, 0.1)] * 4, "hot": [(0, 0.8, 0.9)] * 4, "top_p": [(1, 0.3, 0.2)] * 4}
@@ -135,15 +135,15 @@ def test_indistinguishable_points_do_not_form_a_curve() -> None:
 
 
 def test_without_a_curve_the_nearest_indistinguishable_point_is_matched() -> None:
-    """Entropy does not depend on temperature here: .21 on average, whatever the setting."""
+    """Entropy does not depend on temperature here: its mean is .21 at every setting."""
     flat = [(1, entropy, 0.3) for entropy in (0.1, 0.3, 0.1, 0.34)]
     other = [(0, entropy, 0.9) for entropy in (0.3, 0.1, 0.34, 0.18)]
     rows = {"cold": [(2, 0.2, 0.1)] * 4, "usual": flat, "hot": other, "top_p": [(1, 0.3, 0.2)] * 4}
     whole = block(**rows, esamp=[(2, entropy, 0.25) for entropy in (0.12, 0.28, 0.12, 0.34)], xtc=[(0, 0.9, 0.9)] * 4)
     got = found(matched_differences(study(), whole), "esamp beta=1", "entropy")
-    assert got.value == 1.0  # .215 beside .2, .21 and .23
+    assert got.value == 1.0  # .215 is nearest to .21
     assert got.interval.estimate == 0.5
-    assert found(matched_differences(study(), whole), "xtc", "entropy").value is None  # clearly hotter than all of them
+    assert found(matched_differences(study(), whole), "xtc", "entropy").value is None  # entropy too high
 
 
 @pytest.mark.parametrize("entropy", [0.41, 0.43, 0.47, 0.53, 0.59, 0.61, 0.67, 0.71, 0.73])
@@ -160,8 +160,8 @@ def test_rounding_errors_are_not_differences(entropy: float) -> None:
 
 def test_holm_corrects_over_the_arms_of_one_comparison() -> None:
     got = matched_differences(study(), by_hand([(2, 0.5, 0.9)] * 4))
-    assert found(got, "esamp beta=1", "perplexity").adjusted == pytest.approx(2 * 2 / 2**4)  # xtc has a match as well
-    assert found(got, "esamp beta=1", "entropy").adjusted == pytest.approx(2 / 2**4)  # xtc is too hot
+    assert found(got, "esamp beta=1", "perplexity").adjusted == pytest.approx(2 * 2 / 2**4)  # xtc has a match too
+    assert found(got, "esamp beta=1", "entropy").adjusted == pytest.approx(2 / 2**4)  # the entropy of xtc is too high
 
 
 def test_controls_name_the_missing_comparisons() -> None:
@@ -215,13 +215,13 @@ def test_the_first_table_of_a_study_without_levels_compares_with_the_baseline() 
 
 
 def by_hand_without(arm: str, whole: Block) -> Block:
-    """The same block, in which an arm was not scored."""
+    """The same block without the likelihoods of one arm."""
     bare = {item: Record(item, each.samples, each.cost, {}) for item, each in whole.arms[arm][0].items()}
     return Block(whole.model, whole.task, whole.n, whole.items, 0, {**whole.arms, arm: {0: bare}})
 
 
 def noisy(rng: np.random.Generator, problems: int, entropy: float, chance: float) -> list[tuple[int, float, float]]:
-    """Problems differ, and the hotter a problem's samples happen to be, the rarer they are right."""
+    """Problems differ, and samples with higher entropy are less often right."""
     heat = rng.normal(0, 0.05, problems)
     rights = rng.binomial(2, np.clip(chance - 2 * heat, 0, 1))
     return [(int(right), entropy + float(own), 0.3) for right, own in zip(rights, heat, strict=True)]
@@ -294,6 +294,6 @@ def test_report_and_csv_have_the_matched_differences() -> None:
 
 
 def test_the_permutation_test_flips_signs_of_differences() -> None:
-    """The test of a matched difference is the report's own paired test against zero."""
+    """A matched difference is tested by the report's paired test against zero."""
     got = found(matched_differences(study(), by_hand([(2, 0.5, 0.25)] * 4)), "esamp beta=1", "entropy")
     assert got.p == paired_permutation([0.625] * 4, [0.0] * 4, np.random.default_rng(0))

@@ -1,4 +1,4 @@
-"""Equal quality: curves of plain sampling, levels of non-words and topic, and their noise by simulation."""
+"""Equal quality: curves of plain sampling, levels of non-words and topic, and simulated noise."""
 
 import math
 import tomllib
@@ -72,14 +72,14 @@ def study(**changes: Any) -> Study:
 
 
 def record(item: str, vendi: float, nonwords: float, topic: float) -> Record:
-    """The first column is the opening's Vendi Score, which needs no embeddings here."""
+    """A group with these measurements: opening Vendi, non-words, on topic."""
     samples = tuple(SampleRecord(n, "x", (n,), 1, "stop", False, None, None, "") for n in range(2))
     measured = GroupMeasurements(opening_vendi=vendi, nonwords=nonwords, on_topic=topic)
     return Record(item, samples, dict(tokens=2, seconds=1.0), {}, measured=measured)
 
 
 def block(**arms: Rows) -> Block:
-    """An arm is a list of (Vendi30, non-words, on topic), one for each problem."""
+    """A block whose arms are lists of (Vendi30, non-words, on topic), one per problem."""
     items = tuple(str(number) for number in range(len(next(iter(arms.values())))))
     groups = {
         arm.replace("_", " "): {0: {item: record(item, *row) for item, row in zip(items, rows, strict=True)}}
@@ -110,7 +110,7 @@ def test_curves_are_plain_sampling_over_one_setting() -> None:
 
 
 def test_min_p_is_compared_with_curves_that_do_not_contain_it() -> None:
-    """It stands beside other methods, but not beside itself."""
+    """Min-p is compared with the temperature curve but not with the min-p curve."""
     rows = [(1.0, 0.04, 0.9)] * 4
     arms = {arm.label: rows for arm in study().arms}
     items = tuple("0123")
@@ -144,7 +144,7 @@ def test_non_words_are_held_equal_on_the_scale_of_their_square_root() -> None:
 
 
 def test_shares_of_zero_can_be_held_equal() -> None:
-    """No arm has a non-word but the hottest: the match is the more diverse of the two that are equally near."""
+    """Only the hottest arm has non-words: of the two equally near arms the more diverse one is matched."""
     whole = over_temperature(([(1.0, 0, 1)] * 4, [(2.0, 0, 1)] * 4, [(9.0, 0.16, 1)] * 4), [(5, 0, 1)] * 4)
     got = at_equal_nonwords(whole)
     assert got.value == 1.0
@@ -193,14 +193,14 @@ def test_the_level_of_non_words_is_linearised_around_the_root_mean_share() -> No
 
 
 def noisy(rng: np.random.Generator, problems: int, mean: float, vendi: float) -> Rows:
-    """Problems with more non-words than usual are more diverse as well: they move along the curve."""
+    """Problems with more non-words are also more diverse: they move along the curve."""
     shares: NDArray[np.float64] = mean * rng.gamma(4, 0.25, problems)
     values = vendi + 20 * (np.sqrt(shares) - np.sqrt(mean)) + rng.normal(0, 0.3, problems)
     return [(float(value), float(share), 1.0) for value, share in zip(values, shares, strict=True)]
 
 
 def drawn(rng: np.random.Generator, problems: int) -> Block:
-    """Ours lies on the curve: halfway between T = 1 and T = 2 in the root of the share."""
+    """Ours is on the curve: halfway between T = 1 and T = 2 in the root of the share."""
     rows = (noisy(rng, problems, 0.0025, 4), noisy(rng, problems, 0.04, 6), noisy(rng, problems, 0.16, 10))
     return over_temperature(rows, noisy(rng, problems, 0.09, 8))
 

@@ -1,4 +1,4 @@
-"""What a report measures with other models: real ones, once, and only of texts that are kept."""
+"""Measurements with real embedding and language models: their values, files, and which groups are measured."""
 
 import json
 import math
@@ -59,7 +59,7 @@ Parts = list[tuple[str, int]]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study that has been run and measured."""
+    """The folder of a study that has been run and measured."""
     folder = tmp_path_factory.mktemp("measured")
     (folder / "study.toml").write_text(TOML)
     given = [str(folder / "study.toml"), "--store", str(folder / "store")]
@@ -120,7 +120,7 @@ def test_stored_likelihoods_equal_those_of_the_models(folder: Path) -> None:
 
 
 def test_likelihoods_kept_while_drawing_are_not_measured_again(folder: Path) -> None:
-    """A study without entropy takes those of the record if every sample has one, and reads the texts otherwise."""
+    """Without entropy the log-probabilities of the record are used if all samples have one; else texts are scored."""
     study, store, problems = opened(folder, entropy=False)
     [part] = [
         part for part in measurement_run.measurements(study, problems) if part.title == "likelihoods under countdown"
@@ -142,7 +142,7 @@ def test_likelihoods_kept_while_drawing_are_not_measured_again(folder: Path) -> 
     assert math.isnan(own.nll[0])
 
     parts: Parts = []
-    measurement_run.measure(study, store, problems, on_measurement=noted(parts))  # the engine hf has kept none
+    measurement_run.measure(study, store, problems, on_measurement=noted(parts))  # engine hf keeps no log-probabilities
     assert parts == [("likelihoods under countdown", 6)]
     with_entropy = measurement_run.attach(*opened(folder), cell, {key: record})[key].measured.own
     without = measurement_run.attach(study, store, problems, cell, {key: record})[key].measured.own
@@ -213,7 +213,7 @@ def test_nothing_is_measured_twice(folder: Path) -> None:
 
 
 def test_report_fails_before_measuring_if_an_arm_is_missing(folder: Path, tmp_path: Path) -> None:
-    """One method of the study has not been run: the report says so at once, and not after minutes of measuring."""
+    """If an arm has not been run, the report fails before it measures anything."""
     for cell in (folder / "store" / "cells").iterdir():
         (tmp_path / "store" / "cells" / cell.name).mkdir(parents=True)
         for name in ("cell.json", "records.jsonl"):
@@ -226,7 +226,7 @@ def test_report_fails_before_measuring_if_an_arm_is_missing(folder: Path, tmp_pa
 
 
 def test_only_missing_measurements_are_run(folder: Path) -> None:
-    """The process was killed within its last line, or the line was deleted."""
+    """A process was killed while writing its last line, or a line was deleted."""
     study, store, problems = opened(folder)
     [part] = [
         part for part in measurement_run.measurements(study, problems) if part.title == "likelihoods under countdown"
@@ -266,7 +266,7 @@ def test_every_measurement_setting_has_its_own_files(folder: Path) -> None:
 
 
 def test_stores_measured_by_earlier_versions_are_still_read(folder: Path) -> None:
-    """The names of the files that they have; a new name measures everything again."""
+    """File names of existing stores must not change, or everything would be measured again."""
     study, _, problems = opened(folder)
     names = {part.name for part in measurement_run.measurements(study, problems)}
     assert names >= {"embedding-b02da82229e0", "own-596a2b34e7f7", "second-8ec1e32b59c9"}

@@ -1,4 +1,4 @@
-"""Traces in studies, and what they say of novelty: by hand, by brute force, and where the truth is known."""
+"""Traces in studies and the novelty analysis: hand-computed, by brute force, and with constructed correlations."""
 
 import csv
 import io
@@ -160,7 +160,7 @@ def sample_of(
 
 
 def counts(texts: Sequence[str]) -> NDArray[np.float32]:
-    """Unit vectors of how often each letter comes."""
+    """Unit vectors of letter counts."""
     table = np.array([[text.count(chr(97 + letter)) for letter in range(26)] for text in texts], dtype=np.float32)
     return np.asarray(table / np.linalg.norm(table, axis=1, keepdims=True), dtype=np.float32)
 
@@ -174,7 +174,7 @@ def tabulated(samples: Sequence[SampleRecord], starts: Sequence[int], stride: in
 def test_distances_match_hand_computed_values() -> None:
     first, second = (sample_of(list(text), index, {}) for index, text in enumerate(("aab", "bba")))
     together = tabulated([first, second], [2]).columns
-    # passages a, aa of the first and b, bb of the second: nothing in common
+    # passages a, aa of the first and b, bb of the second: no common letters
     assert together["distance"].tolist() == pytest.approx([1, 1, 1, 1])
     assert together["position"].tolist() == [1, 2, 1, 2]
     assert together["rarity"].tolist() == [97, 98, 98, 97]
@@ -239,7 +239,7 @@ def test_each_passage_is_embedded_once() -> None:
 
 
 def simulated(problems: int = 10, n: int = 6, tokens: int = 40, stride: int = 2) -> Block:
-    """Traces whose makers are known.
+    """Traces with known correlations.
 
     novelty: the distance and noise. cosine: entropy and noise, where entropy follows the distance. explained: noise.
     residual: position and noise. So all but novelty and noise go with the distance only through the covariates.
@@ -275,7 +275,7 @@ def simulated(problems: int = 10, n: int = 6, tokens: int = 40, stride: int = 2)
 def known() -> ArmNovelty:
     ticks: list[tuple[int, int]] = []
     found = analyse(simulated(), counts, lambda done, total: ticks.append((done, total)), resamples=300)
-    assert ticks == [(done, 10) for done in range(1, 11)]  # of the arm that has a signal
+    assert ticks == [(done, 10) for done in range(1, 11)]  # groups of the arm with a signal
     assert [each.arm for each in found] == ["esamp"]
     return found[0]
 
@@ -303,7 +303,7 @@ def test_constructed_correlations_are_recovered(known: ArmNovelty) -> None:
     assert abs(relation(known, "explained").raw.estimate) < 0.1
     placed = relation(known, "residual")
     assert placed.covariates["position"].low > 0.5
-    assert placed.raw.high < -0.1  # passages grow alike with their length
+    assert placed.raw.high < -0.1  # passages grow more similar with their length
     assert abs(placed.partial.estimate) < 0.1
     assert abs(placed.within.estimate) < 0.1
     assert true.raw.low < true.raw.estimate < true.raw.high
@@ -330,8 +330,8 @@ def test_arms_without_signal_or_traces_are_left_out() -> None:
     one = {item: Record(item, group.samples[:1], {}, {}) for item, group in esamp.items()}
     assert analyse(Block("m", "t", 1, block.items, 0, {"esamp": {0: one}}), counts) == []
     lonely = analyse(block, counts, waves={"esamp": (1, 1, 1, 1, 1, 1)}, resamples=10)[0]
-    assert lonely.tokens == 2 * 5 * 19  # the first of each group has nobody to be compared with
-    assert all(math.isnan(each.within.estimate) for each in lonely.relations)  # nobody at the same step
+    assert lonely.tokens == 2 * 5 * 19  # the first sample of each group has no other to compare with
+    assert all(math.isnan(each.within.estimate) for each in lonely.relations)  # no other sample at the same step
 
 
 # ---- the report

@@ -1,4 +1,4 @@
-"""`esamp study plan`: numbers by hand, what it says, and what it refuses."""
+"""`esamp study plan`: hand-computed numbers, its output, and its errors."""
 
 import json
 from pathlib import Path
@@ -45,7 +45,7 @@ def group(item: str, right: int) -> Record:
 
 
 def fill(path: Path, store: Store, *, vary: bool = True) -> None:
-    """The pilot: every group took 40 tokens; how many samples are right is chance, or one everywhere."""
+    """A pilot whose groups took 40 tokens; the number of right samples is random, or one everywhere."""
     study, rng = config.read(path), np.random.default_rng(0)
     items = load_tasks(study)["countdown"].items
     for cell in cells(study):
@@ -68,7 +68,9 @@ def test_the_spread_of_a_pilot_matches_hand_computed_values() -> None:
     found = pilot_spread([np.array([[-1.0, 1.0], [1.0, 3.0]])], "by hand")
     assert (found.between.var(), found.within.var()) == (pytest.approx(1), pytest.approx(2))
     assert found.between.mean() == found.within.mean() == 0
-    assert pilot_spread([np.array([[1.0], [3.0]])], "").variance(7) == pytest.approx(2)  # one seed cannot tell
+    assert pilot_spread([np.array([[1.0], [3.0]])], "").variance(7) == pytest.approx(
+        2
+    )  # one seed has no variance within problems
 
 
 def test_the_spread_is_that_of_the_most_variable_arm() -> None:
@@ -120,7 +122,7 @@ def test_assumed_spreads_match_their_definition() -> None:
     ("options", "words"),
     [
         ({"measure": "speed"}, "no measure 'speed': choose from pass@1"),
-        ({"measure": "distinct"}, "no usual difference"),
+        ({"measure": "distinct"}, "no default difference"),
         ({"difference": 5.0}, "five points are 0.05"),
     ],
     ids=["measure", "unit", "percent"],

@@ -1,4 +1,4 @@
-"""Similarity over positions: by hand with vectors that are chosen, by an independent reading."""
+"""Similarity over positions: hand-computed with chosen vectors, and against the definition."""
 
 import math
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from esamp.analysis.positions import POSITIONS, WINDOW, similarity
 
 
 class Angles:
-    """The unit vector of the angle, in degrees, that a text's first word names; keeps what it was asked."""
+    """An embedder that maps a text to the unit vector at the angle in its first word, in degrees, and records calls."""
 
     def __init__(self) -> None:
         self.asked: list[list[str]] = []
@@ -87,7 +87,7 @@ def test_ideographs_are_words() -> None:
 
 
 def test_similarities_fall_where_texts_diverge() -> None:
-    """Samples that begin alike: similarity falls, and is what the definition says. Vectors count letters."""
+    """Samples with the same beginning: similarity falls and equals the definition. Vectors count letters."""
 
     def letters(texts: Sequence[str]) -> NDArray[np.float32]:
         return np.array([[text.count(letter) for letter in "abcdefghijklmnopqrstuvwxyz"] for text in texts], np.float32)

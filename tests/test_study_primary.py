@@ -1,4 +1,4 @@
-"""The primary comparison: declared in the file, computed by hand, and what its sentence says of the numbers."""
+"""The primary comparison: its declaration, hand-computed tests, and the sentence about them."""
 
 import csv
 import io
@@ -49,7 +49,7 @@ not_above = ["loops"]
 """
 LOOP = "no no no no"
 Row = tuple[float, float, float, int]
-"""Vendi30, non-words, on topic, and how many of two samples loop."""
+"""Vendi30, non-words, on topic, and the number of looping samples of two."""
 
 
 def study(**changes: Any) -> Study:
@@ -98,7 +98,7 @@ def test_the_arm_is_compared_with_the_best_curve_at_each_level() -> None:
 
 
 def test_the_best_of_two_curves_with_the_level_is_chosen() -> None:
-    """At the level of T = 1 both curves end there; below it only top-p has points, and is chosen."""
+    """Both curves end at the level of T = 1; below it only top-p has points, so top-p is chosen."""
     whole = by_hand((7, 0.0225, 0.95, 0))
     for outcome in primary_tests(study(), [whole]):
         assert outcome.point is not None
@@ -137,7 +137,7 @@ def test_the_sentence_begins_with_a_significant_excess_of_loops() -> None:
 
 
 def test_an_insignificant_excess_of_loops_does_not_count() -> None:
-    """Two of eight problems have a looping sample, of plain sampling none: +12.5 points, but 0 is in the interval."""
+    """Two of eight problems have a looping sample, none with plain sampling: +12.5 points with 0 in the interval."""
     rows: list[Row] = [(7, 0.04, 0.9, int(place < 2)) for place in range(8)]
     whole = by_hand(rows)
     loops = primary_tests(study(), [whole])[0].bounds[0]
@@ -263,7 +263,7 @@ def test_a_study_without_the_claimed_measure_is_refused(changes: dict[str, Any],
 
 
 def noisy(rng: np.random.Generator, vendi: float, nonwords: float, topic: float) -> list[Row]:
-    """Problems whose samples drift off are more diverse and have more non-words."""
+    """Problems with off-topic samples are more diverse and have more non-words."""
     heat = rng.normal(0, 1, 20)
     return [(vendi + h + float(rng.normal(0, 0.5)), nonwords * (1 + h / 5), topic - h / 40, 0) for h in heat.tolist()]
 

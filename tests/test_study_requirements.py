@@ -1,4 +1,4 @@
-"""A study is refused before it runs where its report would fail for want of packages."""
+"""A study is refused before it runs if packages for its report are missing."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Studies as a user runs them: files, cells, a store that survives kills and is shared by processes."""
+"""Running studies: files, cells, and a store that survives kills and is shared by processes."""
 
 import json
 import random
@@ -87,7 +87,7 @@ def test_a_killed_run_loses_and_repeats_no_group(study: Path, tmp_path: Path) ->
         process = started(study, store)
         known = len(lines(store)) if store.exists() else 0
         while process.poll() is None and not (store.exists() and _whole(store) > known):
-            time.sleep(0.02)  # until something new is there: a kill before that shows nothing
+            time.sleep(0.02)  # until there is a new line, so that the kill interrupts a write
         time.sleep(chance.random() * 0.3)
         process.kill()
         process.communicate()
@@ -104,7 +104,7 @@ def test_a_killed_run_loses_and_repeats_no_group(study: Path, tmp_path: Path) ->
     assert not seen - done
     alone = tmp_path / "alone"
     assert main(["study", "run", str(study), "--store", str(alone)]) == 0
-    assert _texts(alone) == _texts(store)  # as if nothing had happened
+    assert _texts(alone) == _texts(store)  # the same as without kills
 
 
 @pytest.mark.slow
@@ -125,7 +125,7 @@ def _whole(store: Path) -> int:
 
 
 def _readable(store: Path) -> list[dict[str, Any]]:
-    """Lines that were finished; the last of a file may be torn."""
+    """The complete lines; the last line of a file may be torn."""
     found = []
     for file in store.glob("cells/*/records.jsonl"):
         whole = file.read_bytes().rpartition(b"\n")[0]
@@ -149,7 +149,7 @@ def test_a_dry_run_draws_nothing(study: Path, tmp_path: Path, capsys: pytest.Cap
 def test_a_run_continues_after_a_full_disk(
     study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A limit on the size of files is what a full disk looks like to a process."""
+    """To a process, a limit on the size of files looks like a full disk."""
     script = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000));"
@@ -179,7 +179,7 @@ def test_the_error_of_a_damaged_line_has_its_location(
     path.write_text('{"esamp": "0", "key": "a", nonsense\n{"esamp": ')
     assert main(["study", "status", str(study), "--store", str(tmp_path / "store")]) == 2
     assert "records.jsonl:1 is damaged" in capsys.readouterr().err
-    path.write_text('{"esamp": ')  # only the end is missing: that group is done again
+    path.write_text('{"esamp": ')  # a torn last line: its group is drawn again
     assert store.read(first) == {}
 
 

@@ -58,7 +58,7 @@ def requested_difference(options: PlanOptions) -> float:
         names = ", ".join(known.name for known in MEASURES)
         raise OptionError(f"no measure {options.measure!r}: choose from {names}")
     if options.difference is None and not measure.percent:
-        raise OptionError(f"{options.measure} has no usual difference: give one (--difference X)")
+        raise OptionError(f"{options.measure} has no default difference: give one (--difference X)")
     if measure.percent and options.difference is not None and options.difference >= 1:
         raise OptionError(f"difference = {options.difference:g} of a share: five points are 0.05")
     return 0.05 if options.difference is None else options.difference

@@ -120,10 +120,10 @@ def _with_data(specs: tuple[TaskSpec, ...], data: Sequence[str]) -> tuple[TaskSp
         elif len(specs) == 1:
             files[specs[0].name] = argument
         else:
-            raise OptionError(f"--data {argument}: say whose it is, as in --data {specs[0].name}=FILE")
+            raise OptionError(f"--data {argument}: name its task, as in --data {specs[0].name}=FILE")
     for spec in specs:
         if spec.name in files and "data" not in tasks.get(spec.task).options.model_fields:
-            raise OptionError(f"--data {files[spec.name]}: task {spec.task!r} makes its problems and reads no file")
+            raise OptionError(f"--data {files[spec.name]}: task {spec.task!r} generates its problems and reads no file")
     return tuple(
         spec.replace(options=spec.options | {"data": files[spec.name]}) if spec.name in files else spec
         for spec in specs
