@@ -223,6 +223,13 @@ def test_cell_keys_depend_on_exactly_the_settings_of_the_samples() -> None:
         assert not keys(**changes) & usual, changes
 
 
+def test_keys_of_existing_stores_do_not_change() -> None:
+    vanilla = next(cells(config.parse(SMALL)))
+    assert (vanilla.arm.label, vanilla.key) == ("vanilla", "2c6362fd27ec569cdb5d3a3e")
+    item = Item("a/1", "Numbers 3 5 target 8", {"numbers": [3, 5], "target": 8})
+    assert item_key(item) == "8cbe7f344aa6572c37b63cdc"
+
+
 def test_problem_keys_depend_on_their_content() -> None:
     one, other = Item("a", "x", {"answer": 1}), Item("a", "x", {"answer": 2})
     assert item_key(one) == item_key(Item("a", "x", {"answer": 1}))

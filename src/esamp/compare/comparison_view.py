@@ -17,6 +17,8 @@ from esamp.report.pages import Page, ProblemView, SampleView, Summary
 INTERVALS_FROM = 3
 """Fewest prompts for which intervals are shown."""
 ResultNumber: TypeAlias = Callable[[PromptResult], float]
+Cell: TypeAlias = Callable[[Sequence[PromptResult]], str]
+"""The text of a cell, from the results of one arm."""
 
 
 @dataclass(frozen=True)
@@ -62,36 +64,40 @@ GRADED = (
 
 def table(found: Comparison, scorer: TextScorer | None = None) -> Summary:
     """The comparison as formatted cells, without the columns that were not measured for any arm."""
+    columns = _columns(found)
+    heads = list(columns)
+    return Summary(heads, [[cell(arm) for cell in columns.values()] for arm in found.ran], _note(found, heads, scorer))
+
+
+def _columns(found: Comparison) -> dict[str, Cell]:
+    """The columns of the table by heading. Some make sense only for graded answers or for a single prompt."""
     single = len(found.prompts) == 1
-    columns = [
-        column
-        for column in (GRADED if found.graded else OPEN)
-        if column in (VENDI, NLL) or any(math.isfinite(column.of(result)) for arm in found.ran for result in arm)
-    ]
-    heads = ["method", *(["n"] if found.graded and single else []), *(["texts"] if single else [])]
-    heads += [*(column.head for column in columns), *(["solutions"] if found.graded else []), "tokens"]
-    heads += ["calls"] if found.graded and single else []
-    heads += ["s", *(["/kt"] if found.graded and single else [])]
-    rows = [_row(found, arm, columns, single=single) for arm in found.ran]
-    return Summary(heads, rows, _note(found, heads, scorer))
+    columns: dict[str, Cell] = {"method": lambda arm: arm[0].arm.label}
+    if found.graded and single:
+        columns["n"] = lambda arm: str(_samples(arm[0]))
+    if single:
+        columns["texts"] = lambda arm: str(arm[0].distinct)
+    for column in GRADED if found.graded else OPEN:
+        if column in (VENDI, NLL) or any(math.isfinite(column.of(result)) for arm in found.ran for result in arm):
+            columns[column.head] = column.cell
+    if found.graded:
+        columns["solutions"] = lambda arm: _solutions(arm, single=single)
+    columns["tokens"] = lambda arm: f"{sum(result.cost.tokens for result in arm):,}"
+    if found.graded and single:
+        columns["calls"] = lambda arm: str(arm[0].cost.calls)
+    columns["s"] = lambda arm: f"{_seconds(arm):.1f}"
+    if found.graded and single:
+        columns["/kt"] = lambda arm: number_text(arm[0].per_thousand(arm[0].solutions), 2)
+    return columns
 
 
-def _row(found: Comparison, arm: Sequence[PromptResult], columns: Sequence[Column], *, single: bool) -> list[str]:
-    first, graded = arm[0], found.graded
-    samples = 0 if first.completion is None else len(first.completion.samples)
+def _samples(result: PromptResult) -> int:
+    return 0 if result.completion is None else len(result.completion.samples)
+
+
+def _solutions(arm: Sequence[PromptResult], *, single: bool) -> str:
     solutions = [result.solutions for result in arm]
-    calls = [str(sum(result.cost.calls for result in arm))]
-    return [
-        first.arm.label,
-        *([str(samples)] if graded and single else []),
-        *([str(first.distinct)] if single else []),
-        *(column.cell(arm) for column in columns),
-        *([str(solutions[0]) if single else f"{sum(solutions) / len(solutions):.1f}"] if graded else []),
-        f"{sum(result.cost.tokens for result in arm):,}",
-        *(calls if graded and single else []),
-        f"{_seconds(arm):.1f}",
-        *([number_text(first.per_thousand(first.solutions), 2)] if graded and single else []),
-    ]
+    return str(solutions[0]) if single else f"{sum(solutions) / len(solutions):.1f}"
 
 
 def _seconds(arm: Sequence[PromptResult]) -> float:
@@ -162,7 +168,7 @@ def page(found: Comparison, scorer: TextScorer | None = None, *, footer: str = "
 
 
 def _remark(result: PromptResult) -> str:
-    count = 0 if result.completion is None else len(result.completion.samples)
+    count = _samples(result)
     if count < 2:
         return "1 sample" if count else "no samples"
     perplexity = f" at perplexity {math.exp(result.nll):.1f}" if math.isfinite(result.nll) else ""
