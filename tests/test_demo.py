@@ -16,8 +16,7 @@ from esamp.analysis.open_prompts import DEMO_PROMPTS, OTHER_PROMPTS
 from esamp.analysis.text_scores import TextScorer, TextScores
 from esamp.cli import main
 from esamp.cli.samples import clipped, console_for
-from esamp.compare import chat_demo as showcase
-from esamp.compare import chat_demo_view as showcase_view
+from esamp.compare import chat_demo, chat_demo_view
 from esamp.compare.chat_demo import ARMS, DEFAULT, ChatResult
 from esamp.engines.base import Completion, Request, Sample, TokenTrace
 from esamp.engines.hf import HFEngine
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page as Tab
 
 Output = pytest.CaptureFixture[str]
-COOL, HOT = (arm for arm in ARMS if showcase.is_unfiltered(arm))
+COOL, HOT = (arm for arm in ARMS if chat_demo.is_unfiltered(arm))
 SIZE = ("-n", "4", "--max-tokens", "16")
 
 
@@ -61,7 +60,7 @@ def outcome(arm: Arm, vendi: list[float], nll: float) -> ChatResult:
 def test_perplexity_is_the_undisturbed_models_for_every_arm(chat_model: Path) -> None:
     engine = HFEngine.load(chat_model, trace=True)
     meter = TextScorer(None, words=False)
-    for found in showcase.run(engine, ["A b c"], meter, chat=True, samples=3, max_tokens=8):
+    for found in chat_demo.run(engine, ["A b c"], meter, chat=True, samples=3, max_tokens=8):
         completion = found.completions[0]
         exact = [each.total for each in engine.score(completion.request, completion.samples)]
         firsts = [replace(sample, token_ids=sample.token_ids[:1]) for sample in completion.samples]
@@ -72,7 +71,7 @@ def test_perplexity_is_the_undisturbed_models_for_every_arm(chat_model: Path) ->
 
 def test_gain_is_over_plain_sampling_interpolated_in_log_perplexity() -> None:
     arms = [outcome(COOL, [4, 6], 1.0), outcome(HOT, [8, 10], 3.0), outcome(DEFAULT, [8, 9], 1.5)]
-    found = showcase.gain(arms)
+    found = chat_demo.gain(arms)
     assert found.plain == pytest.approx(6.0)  # a quarter of the way: 5 and 7
     assert found.difference.estimate == pytest.approx(2.5)
     assert found.where == "at the same perplexity"
@@ -82,28 +81,28 @@ def test_gain_is_over_plain_sampling_interpolated_in_log_perplexity() -> None:
     ("nll", "plain", "words"), [(0.5, 5, "temperature 0.7, which has a higher"), (4.0, 9, "temperature 1, which has a")]
 )
 def test_outside_of_plain_samplings_range_the_nearer_temperature_is_named(nll: float, plain: float, words: str) -> None:
-    found = showcase.gain([outcome(COOL, [4, 6], 1.0), outcome(HOT, [8, 10], 3.0), outcome(DEFAULT, [8, 9], nll)])
+    found = chat_demo.gain([outcome(COOL, [4, 6], 1.0), outcome(HOT, [8, 10], 3.0), outcome(DEFAULT, [8, 9], nll)])
     assert found.plain == pytest.approx(plain)
     assert words in found.where
 
 
 def test_samples_are_shown_beside_plain_sampling_of_the_nearest_perplexity() -> None:
     arms = [outcome(COOL, [4, 6, 5], 1.0), outcome(HOT, [8, 10, 9], 3.0), outcome(DEFAULT, [5, 9, 6], 2.5)]
-    assert showcase.comparable(arms).arm == HOT
-    assert showcase.most_telling(arms) == 1  # the difference is -1 there, and -3 elsewhere
+    assert chat_demo.comparable(arms).arm == HOT
+    assert chat_demo.most_telling(arms) == 1  # the difference is -1 there, and -3 elsewhere
     cooler = [*arms[:2], outcome(DEFAULT, [5, 6, 9], 1.5)]
-    assert showcase.comparable(cooler).arm == COOL
-    assert showcase.most_telling(cooler) == 2
-    left, right = showcase_view.beside(arms, 1)
+    assert chat_demo.comparable(cooler).arm == COOL
+    assert chat_demo.most_telling(cooler) == 2
+    left, right = chat_demo_view.beside(arms, 1)
     assert left == right == [f"text {index}" for index in range(4)]
 
 
 def test_verdict_claims_a_gain_only_if_the_interval_is_above_zero() -> None:
     plain = [outcome(COOL, [4, 4, 4], 1.0), outcome(HOT, [8, 8, 8], 3.0)]
-    better = showcase_view.verdict([*plain, outcome(DEFAULT, [9, 9.5, 10], 2.0)])[0]
+    better = chat_demo_view.verdict([*plain, outcome(DEFAULT, [9, 9.5, 10], 2.0)])[0]
     assert better.startswith("9.5 effectively different texts of 5 by ESamp and 6.0 by plain sampling")
     assert "+3.5 [+3.0, +4.0]" in better
-    mixed = showcase_view.verdict([*plain, outcome(DEFAULT, [3, 6, 11], 2.0)])[0]
+    mixed = chat_demo_view.verdict([*plain, outcome(DEFAULT, [3, 6, 11], 2.0)])[0]
     assert mixed.startswith("No gain that can be told from chance")
 
 

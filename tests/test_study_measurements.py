@@ -54,7 +54,7 @@ question = "Does it write more different texts at equal perplexity?"
 arm = "esamp"
 at_equal = ["perplexity"]
 """
-Parts = list[tuple[str, int]]
+Started = list[tuple[str, int]]
 
 
 @pytest.fixture(scope="module")
@@ -73,12 +73,12 @@ def opened(folder: Path, **changes: Any) -> tuple[Study, Store, dict[str, TaskPr
     return study, Store(folder / "store"), load_tasks(study)
 
 
-def noted(parts: Parts) -> measurement_run.OnMeasurement:
-    def on_part(title: str, groups: int) -> Callable[[], None]:
-        parts.append((title, groups))
+def noted(started: Started) -> measurement_run.OnMeasurement:
+    def on_measurement(title: str, groups: int) -> Callable[[], None]:
+        started.append((title, groups))
         return lambda: None
 
-    return on_part
+    return on_measurement
 
 
 def records(folder: Path) -> list[Record]:
@@ -122,8 +122,10 @@ def test_stored_likelihoods_equal_those_of_the_models(folder: Path) -> None:
 def test_likelihoods_kept_while_drawing_are_not_measured_again(folder: Path) -> None:
     """Without entropy the log-probabilities of the record are used if all samples have one; else texts are scored."""
     study, store, problems = opened(folder, entropy=False)
-    [part] = [
-        part for part in measurement_run.measurements(study, problems) if part.title == "likelihoods under countdown"
+    [measurement] = [
+        measurement
+        for measurement in measurement_run.measurements(study, problems)
+        if measurement.title == "likelihoods under countdown"
     ]
     cell = next(cells(study))
     key, line = next(iter(store.read(cell).items()))
@@ -141,16 +143,18 @@ def test_likelihoods_kept_while_drawing_are_not_measured_again(folder: Path) -> 
     assert own is not None
     assert math.isnan(own.nll[0])
 
-    parts: Parts = []
-    measurement_run.measure(study, store, problems, on_measurement=noted(parts))  # engine hf keeps no log-probabilities
-    assert parts == [("likelihoods under countdown", 6)]
+    started: Started = []
+    measurement_run.measure(
+        study, store, problems, on_measurement=noted(started)
+    )  # engine hf keeps no log-probabilities
+    assert started == [("likelihoods under countdown", 6)]
     with_entropy = measurement_run.attach(*opened(folder), cell, {key: record})[key].measured.own
     without = measurement_run.attach(study, store, problems, cell, {key: record})[key].measured.own
     assert with_entropy is not None
     assert without is not None
     assert without.nll == pytest.approx(with_entropy.nll, abs=1e-5)
     assert all(map(math.isnan, without.entropy))
-    assert part.name != "own-596a2b34e7f7"
+    assert measurement.name != "own-596a2b34e7f7"
 
 
 def test_stored_embeddings_equal_those_of_the_texts(folder: Path) -> None:
@@ -190,9 +194,9 @@ def test_measures_of_quality_match_hand_computed_values(folder: Path) -> None:
     found = GroupMeasurements()
     request = next(cells(opened(folder)[0])).request(Item("0", "Count."))
     with ExitStack() as stack:
-        for part in (opening(DEFAULT_MODEL), topic(DEFAULT_MODEL, "t", prompts), nonwords()):
-            line = json.loads(json.dumps({"n": 4, **part.start(stack)(request, record)}))
-            found = part.add(found, line)
+        for measurement in (opening(DEFAULT_MODEL), topic(DEFAULT_MODEL, "t", prompts), nonwords()):
+            line = json.loads(json.dumps({"n": 4, **measurement.start(stack)(request, record)}))
+            found = measurement.add(found, line)
     encode = SentenceEmbedder().encode
     assert found.nonwords == pytest.approx(2 / (30 + 4 + 30 + 4 + 3), abs=1e-6)
     embedded = encode([long, long, "", "flurbled the snorvelt"])
@@ -207,9 +211,9 @@ def test_measures_of_quality_match_hand_computed_values(folder: Path) -> None:
 
 
 def test_nothing_is_measured_twice(folder: Path) -> None:
-    parts: Parts = []
-    measurement_run.measure(*opened(folder), on_measurement=noted(parts))
-    assert parts == []
+    started: Started = []
+    measurement_run.measure(*opened(folder), on_measurement=noted(started))
+    assert started == []
 
 
 def test_report_fails_before_measuring_if_an_arm_is_missing(folder: Path, tmp_path: Path) -> None:
@@ -228,16 +232,18 @@ def test_report_fails_before_measuring_if_an_arm_is_missing(folder: Path, tmp_pa
 def test_only_missing_measurements_are_run(folder: Path) -> None:
     """A process was killed while writing its last line, or a line was deleted."""
     study, store, problems = opened(folder)
-    [part] = [
-        part for part in measurement_run.measurements(study, problems) if part.title == "likelihoods under countdown"
+    [measurement] = [
+        measurement
+        for measurement in measurement_run.measurements(study, problems)
+        if measurement.title == "likelihoods under countdown"
     ]
     cell = next(cells(study))
-    path = store.root / "cells" / cell.key / f"{part.name}.jsonl"
+    path = store.root / "cells" / cell.key / f"{measurement.name}.jsonl"
     whole = path.read_bytes()
     path.write_bytes(whole[:-20])
-    parts: Parts = []
-    measurement_run.measure(study, store, problems, on_measurement=noted(parts))
-    assert parts == [("likelihoods under countdown", 1)]
+    started: Started = []
+    measurement_run.measure(study, store, problems, on_measurement=noted(started))
+    assert started == [("likelihoods under countdown", 1)]
     assert sorted(map(json.loads, path.read_bytes().splitlines()), key=str) == sorted(
         map(json.loads, whole.splitlines()), key=str
     )
@@ -255,9 +261,9 @@ def test_a_group_that_was_drawn_again_is_measured_again(folder: Path) -> None:
 
 def test_every_measurement_setting_has_its_own_files(folder: Path) -> None:
     study, _, problems = opened(folder)
-    names = {part.name for part in measurement_run.measurements(study, problems)}
+    names = {measurement.name for measurement in measurement_run.measurements(study, problems)}
     other = replace(study, embedder="x", second_model="countdown")
-    others = {part.name for part in measurement_run.measurements(other, problems)}
+    others = {measurement.name for measurement in measurement_run.measurements(other, problems)}
     assert len(names) == 6
     assert len(names & others) == 2  # non-words and likelihoods under the model itself
     nothing = replace(study, embedder=None, second_model=None, likelihood=False, words=False)
@@ -268,7 +274,7 @@ def test_every_measurement_setting_has_its_own_files(folder: Path) -> None:
 def test_stores_measured_by_earlier_versions_are_still_read(folder: Path) -> None:
     """File names of existing stores must not change, or everything would be measured again."""
     study, _, problems = opened(folder)
-    names = {part.name for part in measurement_run.measurements(study, problems)}
+    names = {measurement.name for measurement in measurement_run.measurements(study, problems)}
     assert names >= {"embedding-b02da82229e0", "own-596a2b34e7f7", "second-8ec1e32b59c9"}
 
 
@@ -277,7 +283,9 @@ def test_topic_files_depend_on_the_prompts_of_the_task(folder: Path) -> None:
     [own] = problems.values()
     fewer = type("Fewer", (type(own.task),), {"items": lambda self, split=None, limit=None: list(own.items)})
     changed = {study.tasks[0].name: TaskProblems(fewer(own.task.options()), own.items)}
-    names, others = ({part.name for part in measurement_run.measurements(study, each)} for each in (problems, changed))
+    names, others = (
+        {measurement.name for measurement in measurement_run.measurements(study, each)} for each in (problems, changed)
+    )
     assert {name.partition("-")[0] for name in names - others} == {"topic"}
 
 
@@ -289,11 +297,11 @@ def test_private_tasks_are_not_measured(folder: Path) -> None:
     study, store, problems = opened(folder, embedder="another")
     [own] = problems.values()
     hidden = type("Hidden", (type(own.task),), {"private": True})(own.task.options())
-    parts: Parts = []
+    started: Started = []
     measurement_run.measure(
-        study, store, {study.tasks[0].name: TaskProblems(hidden, own.items)}, on_measurement=noted(parts)
+        study, store, {study.tasks[0].name: TaskProblems(hidden, own.items)}, on_measurement=noted(started)
     )
-    assert parts == []
+    assert started == []
 
 
 def test_perplexity_and_entropy_are_means_over_tokens() -> None:
