@@ -3,24 +3,18 @@
 import json
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from esamp.cli import main
-from esamp.compare import countdown_demo, countdown_demo_view, diversity
+from esamp.compare import diversity
 from esamp.compare.arms import esamp_arm, vanilla_arm
-from esamp.compare.countdown_demo import CountdownResult
-from esamp.engines.base import Completion, Request, Sample
 from esamp.engines.hf import HFEngine
 from esamp.errors import InactiveMethodError, InputError
 from esamp.explorer.config import ESampConfig
-from esamp.report.pages import render
 from esamp.sampling import Sampling
-from esamp.tasks.base import Grade
-from esamp.tasks.countdown import Countdown
 
 
 @pytest.fixture(scope="module")
