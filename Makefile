@@ -11,14 +11,18 @@ ARGS ?=
 # Processes that run the tests: one per core, at most 8.
 WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 1); [ $$n -gt 8 ] && n=8; echo $$n)
 
+# Set it to measure which lines the tests of `make test-all` run; they take about a fifth longer then.
+COVERAGE ?=
+
 BIN := .venv/bin
+PYTEST = $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder
 SOURCES := $(wildcard src tests scripts hub)
 
 export TORCH_SPEC PYTHON
 export TORCHINDUCTOR_CACHE_DIR := $(CURDIR)/.cache/inductor
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test model format format-check lint types tests setup setup-demo setup-test browser clean
+.PHONY: help demo docs test test-all model format format-check lint types tests tests-slow setup setup-demo setup-test browser clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -27,7 +31,11 @@ demo: setup-demo ## compare plain sampling and ESamp on a small chat model; writ
 	@$(BIN)/esamp demo $(ARGS)
 	@echo 'The command lives in the environment: $(BIN)/esamp --help, or activate it: . $(BIN)/activate' >&2
 
-test: format-check lint types browser tests ## everything that the CI checks, in the order of what fails fastest
+docs: setup-test ## build the documentation site into build/site
+	@$(BIN)/zensical build --strict
+
+test: format-check lint types browser tests ## format, linter, types and all tests but the slow ones
+test-all: test tests-slow ## the slow tests as well: every server, long runs, whole commands; with COVERAGE=1 what they cover
 
 model: setup ## train the embedded model again, into build/model
 	@$(BIN)/python -m esamp.models.train --out build/model $(ARGS)
@@ -62,7 +70,11 @@ browser:
 
 tests: setup-test ## run the tests alone, or some of them: make tests ARGS="-k bank"
 	@echo "== tests"
-	@$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder $(or $(ARGS),--cov --cov-report=term)
+	@$(PYTEST) $(or $(ARGS),-m "not slow" $(if $(COVERAGE),--cov --cov-report= --cov-fail-under=0))
+
+tests-slow: setup-test
+	@echo "== slow tests"
+	@$(PYTEST) -m slow $(if $(COVERAGE),--cov --cov-append --cov-report=term)
 
 clean: ## remove everything that was built here
 	rm -rf .venv .cache .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist demo.html

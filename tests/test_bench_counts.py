@@ -77,7 +77,7 @@ def test_allocations_are_new_tensors() -> None:
     assert counted(lambda: X.max(dim=1)).allocations == 2
 
 
-def test_bytes_of_a_view_are_those_that_it_shows() -> None:
+def test_bytes_of_a_view_are_those_of_its_elements() -> None:
     assert touched(X[:2]) == X.nbytes // 2
     assert touched(WIDE) == ROW
     assert touched(torch.ones(3, 1).expand(3, 5)) == 3 * 4
@@ -103,7 +103,7 @@ def test_bytes_of_a_view_are_those_that_it_shows() -> None:
         lambda: torch.linalg.cholesky(torch.eye(3)),
     ],
 )
-def test_the_host_waits(work: Callable[[], object]) -> None:
+def test_operators_that_make_the_host_wait(work: Callable[[], object]) -> None:
     assert counted(work).waits == 1
 
 
@@ -116,7 +116,7 @@ def test_the_host_waits(work: Callable[[], object]) -> None:
         lambda: X.double(),
     ],
 )
-def test_the_host_does_not_wait(work: Callable[[], object]) -> None:
+def test_operators_that_do_not_make_the_host_wait(work: Callable[[], object]) -> None:
     assert counted(work).waits == 0
 
 
@@ -173,7 +173,7 @@ def test_other_signals_have_no_formula(signal: str) -> None:
 # ---- the command
 
 
-def test_counts_stand_beside_the_minimum(capsys: Output) -> None:
+def test_counts_are_printed_with_the_minimum(capsys: Output) -> None:
     arguments = ["bench", "--count", "-n", "2", "--distiller", "mean", "--against", "rarity"]
     assert main(arguments) == 0
     out = capsys.readouterr().out
@@ -197,13 +197,13 @@ def test_counts_stand_beside_the_minimum(capsys: Output) -> None:
         (["--against", "best_of_n"], "takes no part in decode steps"),
         (["--against", "esamp"], "esamp is given twice"),
         (["--against", "xtc:foo=1"], "unknown option 'foo'"),
-        (["--against", "xtc:foo"], "an option and its value"),
-        (["--method", "override", "--beta", "1"], "option 'beta' is esamp's"),
+        (["--against", "xtc:foo"], "an option with its value"),
+        (["--method", "override", "--beta", "1"], "option 'beta' belongs to esamp"),
         (["--method", "contrastive", "--engine", "vllm"], "use the transformers engine"),
         (["--pairs", "0"], "from 1 to"),
-        (["--count", "--pairs", "2"], "does nothing with --count"),
+        (["--count", "--pairs", "2"], "has no effect with --count"),
         (["scaling", "--engine", "hf"], "it belongs to throughput"),
-        (["scaling", "--method", "contrastive"], "random states alone"),
+        (["scaling", "--method", "contrastive"], "only random states"),
         (["diversity", "--count"], "it belongs to throughput"),
         (["--out", "x"], "it belongs to scaling"),
     ],
@@ -215,7 +215,7 @@ def test_bad_flags(arguments: list[str], message: str, capsys: Output) -> None:
     assert message in capsys.readouterr().err
 
 
-def test_a_folder_that_cannot_be_written_is_refused_first(tmp_path: Path, capsys: Output) -> None:
+def test_an_unwritable_folder_is_refused_before_measuring(tmp_path: Path, capsys: Output) -> None:
     (tmp_path / "file").write_text("")
     assert main(["bench", "scaling", "--out", str(tmp_path / "file")]) == 2
-    assert "give a folder that can be written to" in capsys.readouterr().err
+    assert "give a folder in which files can be written" in capsys.readouterr().err

@@ -11,36 +11,36 @@ from typing import Any
 import pytest
 
 from esamp.bench import scaling
-from esamp.bench.scaling import LeftOut, Place, Point, measure, places
-from esamp.bench.throughput import Arm
+from esamp.bench.scaling import ScalingCase, ScalingPoint, SkippedCase, cases, measure
+from esamp.bench.throughput import BenchArm
 from esamp.cli import main
 from esamp.errors import OptionError
 from esamp.methods import registry
 from esamp.methods.esamp import ESamp
 
-SMALL = Place("groups", groups=2, samples=3, size=64, slots=4)
+SMALL = ScalingCase("groups", groups=2, samples=3, size=64, slots=4)
 
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """A grid that takes no time."""
-    grid = [SMALL, replace(SMALL, groups=1), Place("size", 1, 2, 32, 1), Place("slots", 1, 2, 32, 2)]
-    monkeypatch.setattr(scaling, "places", lambda: grid)
+    grid = [SMALL, replace(SMALL, groups=1), ScalingCase("size", 1, 2, 32, 1), ScalingCase("slots", 1, 2, 32, 2)]
+    monkeypatch.setattr(scaling, "cases", lambda: grid)
     monkeypatch.setattr(scaling, "SECONDS", 0.0)
 
 
-def arm(method: str = "esamp", **options: Any) -> Arm:
-    return Arm(method, method, registry.get(method).options(**options))
+def arm(method: str = "esamp", **options: Any) -> BenchArm:
+    return BenchArm(method, method, registry.get(method).options(**options))
 
 
-def measured(chosen: Arm, place: Place = SMALL) -> Point:
-    (point,) = measure(chosen, [place])
-    assert isinstance(point, Point)
+def measured(chosen: BenchArm, case: ScalingCase = SMALL) -> ScalingPoint:
+    (point,) = measure(chosen, [case])
+    assert isinstance(point, ScalingPoint)
     return point
 
 
-def test_the_grids_reach_what_they_should() -> None:
-    found = places()
+def test_the_grids_cover_the_documented_sizes() -> None:
+    found = cases()
     assert {(p.groups, p.samples) for p in found if p.series == "groups"} >= {(1, 1), (1, 16), (32, 1), (32, 16)}
     assert [p.size for p in found if p.series == "size"] == [576, 896, 2048, 4096, 8192]
     assert [p.slots for p in found if p.series == "slots"] == [1, 4, 16, 64, 256]
@@ -68,7 +68,7 @@ def test_a_step_is_timed_and_counted(few: None, method: str, options: dict[str, 
     assert point.counts.waits == 0
 
 
-def test_measured_bytes_stand_beside_the_minimum(few: None) -> None:
+def test_measured_bytes_exceed_the_minimum(few: None) -> None:
     point = measured(arm(distiller="mean"))
     assert point.minimum == 6 * 2 * 64 * 4 + 2 * 2 * (64 * 4 + 4)
     assert point.counts.bytes > point.minimum
@@ -95,12 +95,12 @@ def test_every_step_learns(few: None, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_bank_that_is_too_large_is_left_out(few: None) -> None:
     (found,) = measure(arm(preset="paper"), [replace(SMALL, size=8192, slots=64)])
-    assert isinstance(found, LeftOut)
+    assert isinstance(found, SkippedCase)
     assert found.bank_bytes > scaling.LARGEST
 
 
 def test_a_method_that_reads_tokens_is_refused() -> None:
-    with pytest.raises(OptionError, match="random states alone"):
+    with pytest.raises(OptionError, match="only random states"):
         list(measure(arm("contrastive"), [SMALL]))
 
 
@@ -128,7 +128,7 @@ def test_json(few: None, capsys: pytest.CaptureFixture[str]) -> None:
     assert document["left_out"] == []
 
 
-def test_what_is_left_out_is_told(
+def test_skipped_cases_are_listed(
     few: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(scaling, "LARGEST", 1000)
@@ -141,5 +141,5 @@ def test_what_is_left_out_is_told(
     assert document["left_out"]
 
 
-def test_options_of_esamp_reach_it(few: None) -> None:
+def test_options_of_esamp_reach_the_method(few: None) -> None:
     assert measured(arm(features=0)).bank_bytes > measured(arm(features=4)).bank_bytes

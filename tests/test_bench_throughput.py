@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
+from esamp.bench.cost import cost_breakdown
 from esamp.bench.launches import Counts
-from esamp.bench.limit import limit
-from esamp.bench.throughput import Arm, Load, Run, States, Subject, Throughput, measure
+from esamp.bench.throughput import BenchArm, Load, StateShape, Subject, Throughput, TimedRun, measure
 from esamp.bench.throughput_hf import HFSubject
 from esamp.cli import main
 from esamp.engines.hf.loading import load_model
@@ -27,23 +27,23 @@ Output = pytest.CaptureFixture[str]
 class Recorded(Subject):
     """A subject that takes the time it is told to, and remembers what was asked of it."""
 
-    def __init__(self, on: Run) -> None:
+    def __init__(self, on: TimedRun) -> None:
         self.load, self._on = Load(samples=2, tokens=10), on
         self.asked: list[tuple[str, int]] = []
 
     @property
-    def states(self) -> States:
-        return States(8, 4)
+    def states(self) -> StateShape:
+        return StateShape(8, 4)
 
-    def run(self, arm: Arm | None, seed: int, tokens: int | None = None) -> Run:
+    def run(self, arm: BenchArm | None, seed: int, tokens: int | None = None) -> TimedRun:
         self.asked.append(("off" if arm is None else arm.label, seed))
-        return Run(1.0, 10) if arm is None else self._on
+        return TimedRun(1.0, 10) if arm is None else self._on
 
     def close(self) -> None:
         pass
 
 
-ON = Run(
+ON = TimedRun(
     2.0,
     10,
     {"rows_steered": 16.0, "updates": 9.0},
@@ -53,8 +53,8 @@ ON = Run(
 )
 
 
-def arm(label: str = "on", method: str = "esamp", **options: Any) -> Arm:
-    return Arm(label, method, registry.get(method).options(**options))
+def arm(label: str = "on", method: str = "esamp", **options: Any) -> BenchArm:
+    return BenchArm(label, method, registry.get(method).options(**options))
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_on_and_off_take_turns_with_the_same_seeds() -> None:
     assert (ratio.estimate, ratio.low, ratio.high) == (0.5, 0.5, 0.5)
 
 
-def test_a_third_arm_runs_in_the_same_rounds_and_everybody_is_first_as_often() -> None:
+def test_arms_run_in_the_same_rounds_and_take_turns_in_being_first() -> None:
     subject = Recorded(ON)
     result = measure(subject, [arm("a"), arm("b")], rounds=5)
     labels = [label for label, _ in subject.asked]
@@ -88,16 +88,16 @@ def test_a_third_arm_runs_in_the_same_rounds_and_everybody_is_first_as_often() -
     assert result.added("a") == 100.0
 
 
-def test_a_step_is_split() -> None:
+def test_a_step_is_split_into_phases() -> None:
     split = measure(Recorded(ON), [arm()], rounds=2).split("on")
     assert split == pytest.approx({"predict": 50, "mix": 10, "learn": 40, "engine": 100})
-    assert Throughput(Load(), (Run(1.0, 1),), {"on": (Run(1.0, 1),)}).split("on") == {}
+    assert Throughput(Load(), (TimedRun(1.0, 1),), {"on": (TimedRun(1.0, 1),)}).split("on") == {}
 
 
 @pytest.mark.parametrize("missing", ["rows_steered", "updates"])
 def test_a_run_that_explored_nothing_fails(missing: str) -> None:
     idle = replace(ON, telemetry={**ON.telemetry, missing: 0.0})
-    with pytest.raises(InactiveMethodError, match="would time plain sampling twice"):
+    with pytest.raises(InactiveMethodError, match="would be one of plain sampling with itself"):
         measure(Recorded(idle), [arm()], rounds=1)
 
 
@@ -122,7 +122,7 @@ def test_one_pair_has_no_interval_and_its_json_is_json() -> None:
 
 
 @pytest.mark.parametrize("values", [dict(prompts=0), dict(samples=0), dict(prompt_tokens=0), dict(tokens=1)])
-def test_nothing_to_time(values: dict[str, int]) -> None:
+def test_empty_loads_are_refused(values: dict[str, int]) -> None:
     with pytest.raises(InputError, match="at least one prompt"):
         Load(**values)
     with pytest.raises(InputError):
@@ -131,8 +131,8 @@ def test_nothing_to_time(values: dict[str, int]) -> None:
         measure(Recorded(ON), [])
 
 
-def test_arms_need_labels_of_their_own_and_methods_that_act() -> None:
-    with pytest.raises(OptionError, match="the same method twice"):
+def test_arms_need_different_labels_and_methods_that_act() -> None:
+    with pytest.raises(OptionError, match="methods need different labels"):
         measure(Recorded(ON), [arm(), arm()])
     with pytest.raises(OptionError, match="takes no part in decode steps"):
         arm(method="vanilla")
@@ -141,21 +141,24 @@ def test_arms_need_labels_of_their_own_and_methods_that_act() -> None:
 # ---- what limits it
 
 
-def test_the_cost_is_taken_apart() -> None:
+def test_the_cost_is_split_into_launches_bytes_and_the_rest() -> None:
     result = measure(Recorded(ON), [arm()], rounds=2)
-    found = limit(result, "on", Counts(launches=300, bytes=2e9), launch=2e-4, rate=1e11)
+    found = cost_breakdown(result, "on", Counts(launches=300, bytes=2e9), launch=2e-4, rate=1e11)
     assert (found.added, found.step) == (100, 200)
     assert (found.launching, found.moving, found.rest) == pytest.approx((60, 20, 20))
     assert found.largest == "launches"
     assert "on adds 100.00 ms to a step, 50 % of it: 300 more launches take about 60.00 ms" in found.sentence()
-    assert limit(result, "on", Counts(launches=1, bytes=9e9), launch=2e-4, rate=1e11).largest == "bytes"
-    assert limit(result, "on", Counts(), launch=2e-4, rate=1e11).largest == "Python and arithmetic"
-    assert limit(result, "on").sentence() == "on adds 100.00 ms to a step, 50 % of it"
+    assert cost_breakdown(result, "on", Counts(launches=1, bytes=9e9), launch=2e-4, rate=1e11).largest == "bytes"
+    assert cost_breakdown(result, "on", Counts(), launch=2e-4, rate=1e11).largest == "Python and arithmetic"
+    assert cost_breakdown(result, "on").sentence() == "on adds 100.00 ms to a step, 50 % of it"
 
 
-def test_a_cost_that_cannot_be_told_from_noise_is_called_so() -> None:
-    off, on = tuple(Run(seconds, 1) for seconds in (1.0, 2.0)), tuple(Run(seconds, 1) for seconds in (2.0, 1.0))
-    assert "within the noise" in limit(Throughput(Load(), off, {"on": on}), "on", Counts()).sentence()
+def test_a_cost_within_the_noise_is_called_noise() -> None:
+    off, on = (
+        tuple(TimedRun(seconds, 1) for seconds in (1.0, 2.0)),
+        tuple(TimedRun(seconds, 1) for seconds in (2.0, 1.0)),
+    )
+    assert "within the noise" in cost_breakdown(Throughput(Load(), off, {"on": on}), "on", Counts()).sentence()
 
 
 # ---- transformers
@@ -183,7 +186,7 @@ def test_waves_take_steps_of_their_own(model: PreTrainedModel) -> None:
     assert run.telemetry["rows"] == 4 * (4 - 1)
 
 
-def test_transformers_refuse_to_time_nothing(model: PreTrainedModel) -> None:
+def test_a_method_that_does_not_act_is_not_timed_on_transformers(model: PreTrainedModel) -> None:
     with pytest.raises(InactiveMethodError):
         measure(HFSubject(model, Load(samples=2, tokens=4)), [arm(warmup=1000)], rounds=1)
 
@@ -191,7 +194,7 @@ def test_transformers_refuse_to_time_nothing(model: PreTrainedModel) -> None:
 # ---- the command
 
 
-def test_the_command_times_and_says_what_limits(capsys: Output) -> None:
+def test_the_command_prints_times_and_the_cost_breakdown(capsys: Output) -> None:
     arguments = ["bench", "-n", "2", "--tokens", "6", "--pairs", "2", "--beta", "0.7", "--against", "rarity"]
     assert main(arguments) == 0
     out = " ".join(capsys.readouterr().out.split())
@@ -205,7 +208,7 @@ def test_the_command_times_and_says_what_limits(capsys: Output) -> None:
     assert set(document["limits"]) == {"esamp", "rarity"}
 
 
-def test_waves_are_told(capsys: Output) -> None:
+def test_waves_are_printed(capsys: Output) -> None:
     assert main(["bench", "-n", "4", "--tokens", "6", "--pairs", "1", "--method", "override:rounds=2"]) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "in 2 waves, which take 2 times the steps" in out
@@ -237,8 +240,8 @@ def test_an_unknown_shape_is_named(tmp_path: Path, capsys: Output) -> None:
     ("arguments", "message"),
     [
         (["--shape", "llama-125m", "--model", "x"], "give --model or --shape, not both"),
-        (["diversity", "--engine", "vllm"], "option 'engine' does nothing for diversity"),
-        (["diversity", "--shape", "llama-125m"], "option 'shape' does nothing for diversity"),
+        (["diversity", "--engine", "vllm"], "option 'engine' has no effect on diversity"),
+        (["diversity", "--shape", "llama-125m"], "option 'shape' has no effect on diversity"),
         (["--engine", "tpu"], "expected one of 'hf', 'vllm'"),
         (["--tokens", "1"], "option 'tokens' = 1"),
     ],

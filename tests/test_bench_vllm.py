@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from esamp.bench.launches import count
-from esamp.bench.throughput import Arm, Load, Subject, measure
+from esamp.bench.throughput import BenchArm, Load, Subject, measure
 from esamp.cli import main
 from esamp.errors import EsampError, InactiveMethodError, UnsupportedError
 from esamp.explorer.config import ESampConfig
@@ -17,8 +17,8 @@ from esamp.models import embedded_path, shapes
 from support.tiny_shape import TINY_SHAPE
 
 Output = pytest.CaptureFixture[str]
-OURS = Arm("esamp", "esamp", ESampConfig(features=16))
-RARITY = Arm("rarity", "rarity", registry.get("rarity").options())
+OURS = BenchArm("esamp", "esamp", ESampConfig(features=16))
+RARITY = BenchArm("rarity", "rarity", registry.get("rarity").options())
 
 
 @pytest.fixture(scope="module")
@@ -53,13 +53,13 @@ def test_vllm_steps_are_counted(subject: Subject) -> None:
 
 
 def test_vllm_runs_that_explored_nothing_fail(subject: Subject) -> None:
-    idle = Arm("idle", "esamp", ESampConfig(features=16, warmup=1000))
+    idle = BenchArm("idle", "esamp", ESampConfig(features=16, warmup=1000))
     with pytest.raises(InactiveMethodError, match="steered 0 rows and made 14 updates"):
         measure(subject, [idle], rounds=1)
 
 
 def test_a_method_that_vllm_refuses_is_no_plain_sampling(subject: Subject) -> None:
-    refused = Arm("deeper", "esamp", ESampConfig(source_layer=3))
+    refused = BenchArm("deeper", "esamp", ESampConfig(source_layer=3))
     with pytest.raises(UnsupportedError, match=r"deeper did not run: .*layer"):
         measure(subject, [refused], rounds=1)
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -65,7 +66,16 @@ def test_help_fits_a_narrow_terminal(capsys: Output, monkeypatch: pytest.MonkeyP
     assert max(map(len, out.splitlines())) <= 80
 
 
-def test_version(capsys: Output) -> None:
+@pytest.mark.parametrize("name", COMMANDS)
+def test_examples_in_help_use_flags_that_exist(capsys: Output, name: str) -> None:
+    page = esamp(capsys, name, "--help")[1]
+    for example in re.findall(r"^ {4}esamp (.*)$", page, re.MULTILINE):
+        code, out, err = esamp(capsys, *shlex.split(example), "--help")
+        assert (code, err) == (0, ""), example
+        assert out == page
+
+
+def test_version_is_one_line(capsys: Output) -> None:
     code, out, _ = esamp(capsys, "--version")
     assert code == 0
     assert out.startswith("esamp ")
@@ -125,10 +135,10 @@ def test_every_option_has_a_flag_with_its_help(capsys: Output, cls: type[Options
 
 
 class First(Options):
-    """Options of one method."""
+    """Options of a method."""
 
     shared: int = Field(1, ge=0)
-    """both have it [really]"""
+    """an option of both methods [with brackets]"""
     switch: bool = True
     level: Literal[1, 2] = 1
     maybe: float | None = None
@@ -137,20 +147,20 @@ class First(Options):
 
 
 class Second(Options):
-    """Options of another one, of which one is called as the command's own."""
+    """Options of another method; one has the name of a parameter of the command."""
 
     shared: int = 5
     extra: str = "x"
 
 
 class Choice(Options):
-    """Which of the two."""
+    """The choice between the two."""
 
     method: str = "first"
 
 
 def parse(**given: Any) -> Options:
-    """What a command gets for these flags."""
+    """The options that a command is called with, for these flags."""
     got: list[Options] = []
 
     @with_flags(
@@ -176,7 +186,7 @@ def test_a_flag_that_was_not_given_leaves_the_default() -> None:
     assert parse(method="second") == Second()
 
 
-def test_texts_become_what_the_field_wants() -> None:
+def test_texts_are_converted_to_the_type_of_the_field() -> None:
     given = parse(shared="3", switch=False, level="2", maybe="0.5", parts=["1", "2"], method_name="b")
     assert given == First(shared=3, switch=False, level=2, maybe=0.5, parts=(1, 2), name="b")
 
@@ -209,7 +219,7 @@ def test_the_error_names_the_method() -> None:
         (bool, True, True),
     ],
 )
-def test_value_of(annotation: Any, text: Any, value: Any) -> None:
+def test_value_of_converts_by_annotation(annotation: Any, text: Any, value: Any) -> None:
     assert value_of(annotation, text) == value
     assert type(value_of(annotation, text)) is type(value)
 
@@ -227,25 +237,25 @@ def test_value_of(annotation: Any, text: Any, value: Any) -> None:
         ("\ud800", "\\ud800"),
     ],
 )
-def test_printable(text: str, shown: str) -> None:
+def test_printable_spells_out_control_characters(text: str, shown: str) -> None:
     assert printable(text) == shown
 
 
-def test_one_line() -> None:
+def test_one_line_has_no_line_break() -> None:
     assert one_line("a\nb\x1b") == "a b\\x1b"
 
 
 # ---- doctor
 
 
-def test_doctor_for_people(capsys: Output) -> None:
+def test_doctor_prints_what_is_installed(capsys: Output) -> None:
     _, out, err = esamp(capsys, "doctor")
     assert err == ""
     for word in ("torch", "transformers", "cpu", "hf", "countdown", "metrics"):
         assert word in out
 
 
-def test_doctor_for_programs(capsys: Output) -> None:
+def test_doctor_prints_json(capsys: Output) -> None:
     code, out, _ = esamp(capsys, "doctor", "--json")
     found = json.loads(out)
     assert code == (0 if found["healthy"] else 1)
@@ -256,7 +266,7 @@ def test_doctor_for_programs(capsys: Output) -> None:
     assert {extra["name"] for extra in found["extras"]} >= {"metrics"}
 
 
-def test_doctor_says_what_to_install(capsys: Output, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_doctor_names_the_install_command(capsys: Output, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from esamp import doctor
     from esamp.engines.registry import EngineEntry
 
@@ -269,7 +279,7 @@ def test_doctor_says_what_to_install(capsys: Output, monkeypatch: pytest.MonkeyP
     assert "no weights in" in flat(out)
 
 
-def test_an_engine_that_is_not_installed_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_engine_error_names_the_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
     from esamp.engines import registry
     from esamp.errors import MissingDependencyError
 

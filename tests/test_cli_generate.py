@@ -15,7 +15,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from esamp.cli import main, show
+from esamp.cli import completions, main
 from esamp.engines.base import Completion, Request, Sample
 from esamp.models.tokenizer import build_tokenizer
 
@@ -69,7 +69,7 @@ def write_prompts(path: Path, count: int) -> Path:
 # ---- what is printed
 
 
-def test_prompts_as_arguments(model: str) -> None:
+def test_prompts_can_be_arguments(model: str) -> None:
     result = esamp(PROMPT, "Numbers 1 2 target 3", "--model", model, "-n", "3", "--max-tokens", "12")
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
@@ -146,21 +146,21 @@ def test_chat_makes_a_message_of_the_prompt(capsys: Output, model: str) -> None:
     assert lines(out)[0]["prompt"] == [{"role": "user", "content": "target 4"}]
 
 
-def test_a_model_that_is_not_there(capsys: Output, tmp_path: Path) -> None:
+def test_a_missing_model_is_an_error(capsys: Output, tmp_path: Path) -> None:
     code, out, err = here(capsys, PROMPT, "--model", str(tmp_path / "none"))
     assert (code, out) == (2, "")
     assert err.startswith("esamp: error: model ")
     assert err.count("\n") == 1
 
 
-def test_a_method_that_cannot_act_fails_and_says_so(capsys: Output, model: str) -> None:
+def test_a_method_that_cannot_act_is_an_error(capsys: Output, model: str) -> None:
     code, out, err = here(capsys, PROMPT, "--model", model, "-n", "2", "--max-tokens", "8", "--warmup", "1000")
     assert (code, out) == (1, "")
     assert "method 'esamp' should have acted" in err
     assert err.count("esamp: error:") == 1
 
 
-def test_what_the_model_writes_cannot_act_on_the_terminal(capsys: Output, model: str) -> None:
+def test_samples_cannot_control_the_terminal(capsys: Output, model: str) -> None:
     code, out, _ = here(capsys, "\x1b]0;[red]title\x07", "--model", model, "-n", "1", "--max-tokens", "3")
     assert code == 0
     assert out.startswith("> \\x1b]0;[red]title\\x07\n")
@@ -183,7 +183,9 @@ def test_on_a_terminal_samples_are_wrapped_and_not_padded(capsys: Output, monkey
     monkeypatch.setenv("COLUMNS", "40")
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     sample = Sample(0, "\n" + "word " * 20 + "\n\x1b[2Jnext [bold]\n", (1, 2, 3), "length")
-    show.as_text(Completion(Request("id", "a prompt"), (sample,), 2, 1.0, {"updates": 2.0, "kl": float("nan")}))
+    completions.print_text(
+        Completion(Request("id", "a prompt"), (sample,), 2, 1.0, {"updates": 2.0, "kl": float("nan")})
+    )
     shown = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
     assert shown[:3] == ["> a prompt", "[1] " + "word " * 6 + "word", "    " + "word " * 6 + "word"]
     assert shown[4:6] == ["    \\x1b[2Jnext [bold]", "1 sample, 3 tokens in 1.0 s, 1 cut off,"]
@@ -198,7 +200,7 @@ def test_the_embedded_model_is_the_default(capsys: Output) -> None:
     assert line["telemetry"]["explained_variance"] > 0
 
 
-def test_a_bar_on_a_terminal_only(model: str) -> None:
+def test_the_progress_bar_needs_a_terminal(model: str) -> None:
     leader, follower = pty.openpty()
     command = [*COMMAND, PROMPT, "--model", model, "-n", "2", "--max-tokens", "200", "--json"]
     with subprocess.Popen(
@@ -253,7 +255,7 @@ def without_times(path: Path) -> list[dict[str, Any]]:
     return found
 
 
-def test_kill_and_continue(capsys: Output, model: str, tmp_path: Path) -> None:
+def test_a_killed_run_can_be_continued(capsys: Output, model: str, tmp_path: Path) -> None:
     source, output, whole = write_prompts(tmp_path / "in.jsonl", 10), tmp_path / "out.jsonl", tmp_path / "whole.jsonl"
     process = started(model, source, output)
     process.kill()
@@ -270,7 +272,7 @@ def test_kill_and_continue(capsys: Output, model: str, tmp_path: Path) -> None:
     assert without_times(output) == without_times(whole)
 
 
-def test_ctrl_c_and_continue(capsys: Output, model: str, tmp_path: Path) -> None:
+def test_an_interrupted_run_can_be_continued(capsys: Output, model: str, tmp_path: Path) -> None:
     source, output = write_prompts(tmp_path / "in.jsonl", 10), tmp_path / "out.jsonl"
     process = started(model, source, output)
     process.send_signal(signal.SIGINT)
@@ -285,7 +287,7 @@ def test_ctrl_c_and_continue(capsys: Output, model: str, tmp_path: Path) -> None
     assert f"10 prompts done in {output}, {done} of them before this run\n" in err
 
 
-def test_two_processes_on_one_file(capsys: Output, model: str, tmp_path: Path) -> None:
+def test_a_second_process_on_the_file_is_refused(capsys: Output, model: str, tmp_path: Path) -> None:
     source, output = write_prompts(tmp_path / "in.jsonl", 100), tmp_path / "out.jsonl"
     process = started(model, source, output)
     code, _, err = here(capsys, PROMPT, "--model", model, "--output", str(output))
@@ -295,7 +297,7 @@ def test_two_processes_on_one_file(capsys: Output, model: str, tmp_path: Path) -
     assert f"{output} is being written by another process" in err
 
 
-def test_other_settings_on_one_file(capsys: Output, model: str, tmp_path: Path) -> None:
+def test_other_settings_on_the_file_are_refused(capsys: Output, model: str, tmp_path: Path) -> None:
     output = tmp_path / "out.jsonl"
     flags = [PROMPT, "--model", model, "-n", "1", "--max-tokens", "4", "--output", str(output)]
     assert here(capsys, *flags)[0] == 0

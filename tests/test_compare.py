@@ -99,11 +99,11 @@ def test_options_of_an_arm_are_read_from_its_name(capsys: pytest.CaptureFixture[
     ("methods", "sentence"),
     [
         ("nonsense", "unknown method 'nonsense'"),
-        ("esamp:beta", "'beta' should be an option and its value"),
+        ("esamp:beta", "expected an option with its value, as in beta=0.5, not 'beta'"),
         ("esamp:beta=99", "a number from 0 to 16"),
         ("esamp:nothing=1", "unknown option 'nothing'"),
         ("all vanilla", "leave the other names out"),
-        (" ", "names no method"),
+        (" ", "--methods is empty"),
         ("esamp+esamp", "names one method twice"),
         ("fire --temperature 0", "unknown method '--temperature'"),
     ],
@@ -122,7 +122,7 @@ def test_a_named_method_that_cannot_run_is_an_error(capsys: pytest.CaptureFixtur
 
 def test_a_page_without_a_folder_is_refused_before_anything_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", PROMPT, "--page", "/nowhere/at/all/page.html"]) == 2
-    assert "is no folder" in capsys.readouterr().err
+    assert "there is no folder" in capsys.readouterr().err
 
 
 def completion(*texts: str) -> Completion:

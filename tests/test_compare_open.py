@@ -13,7 +13,7 @@ from esamp.cli import main
 from esamp.compare import comparison_view as compare_view
 from esamp.compare.comparison import ComparedArm, Comparison, PromptResult
 from esamp.engines.base import Completion, Request, Sample
-from esamp.report.pages import Summary
+from esamp.report.pages import ComparisonTable
 from esamp.sampling import Sampling
 from esamp.tasks.base import Grade
 from support.chat_models import save_chat_model
@@ -53,7 +53,7 @@ def survey(*arms: tuple[PromptResult, ...], graded: bool = False) -> Comparison:
     return Comparison(PROMPTS[: len(arms[0])], 4, Sampling(), arms, graded=graded)
 
 
-def cells(summary: Summary, row: int) -> dict[str, str]:
+def cells(summary: ComparisonTable, row: int) -> dict[str, str]:
     return dict(zip(summary.columns, summary.rows[row], strict=True))
 
 

@@ -209,7 +209,7 @@ def test_a_page_that_cannot_be_written_is_refused_before_a_model_is_loaded(
     assert main([*arguments, str(tmp_path)]) == 2
     assert "cannot write the page" in capsys.readouterr().err
     assert main([*arguments, str(tmp_path / "missing" / "demo.html")]) == 2
-    assert "is no folder" in capsys.readouterr().err
+    assert "there is no folder" in capsys.readouterr().err
 
 
 def test_checking_the_page_leaves_no_file(tmp_path: Path, capsys: Output) -> None:

@@ -99,4 +99,4 @@ def test_demo_command_writes_the_page(tmp_path: Path, capsys: pytest.CaptureFixt
 
 def test_demo_refuses_a_page_in_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["demo", "--page", str(tmp_path / "missing" / "out.html")]) == 2
-    assert "is no folder" in capsys.readouterr().err
+    assert "there is no folder" in capsys.readouterr().err

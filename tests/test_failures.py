@@ -16,7 +16,7 @@ from rich.console import Console
 from esamp import cli
 from esamp.analysis.load import load
 from esamp.cli import main
-from esamp.cli.bars import MeasureBar, StudyBars
+from esamp.cli.progress import MeasureBar, StudyBars
 from esamp.engines.base import Completion, Failure, Outcome, Request
 from esamp.engines.hf import HFEngine
 from esamp.engines.openai import OpenAIEngine

@@ -1,5 +1,7 @@
 """The first lines that somebody writes: load a model, draw samples of a prompt, read what there is."""
 
+import pydoc
+
 import pytest
 
 import esamp
@@ -75,3 +77,11 @@ def test_an_unknown_engine_is_refused_with_those_that_exist() -> None:
 def test_dir_lists_the_public_names_and_nothing_else() -> None:
     assert dir(esamp) == sorted([*esamp.__all__, "__version__"])
     assert "load" in dir(esamp)
+
+
+def test_help_lists_each_option_with_its_default_and_meaning() -> None:
+    text = pydoc.plain(pydoc.render_doc(esamp.ESampConfig))
+    for name, field in esamp.ESampConfig.model_fields.items():
+        assert f"{name} = {field.default!r}: {' '.join((field.description or '').split()[:3])}" in " ".join(
+            text.split()
+        ).replace(" | ", " ")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from esamp.bench.launches import Counts, count
-from esamp.bench.throughput import Arm, Load
+from esamp.bench.throughput import BenchArm, Load
 from esamp.bench.throughput_hf import HFSubject
 from esamp.engines.hf.loading import load_model
 from esamp.explorer.config import ESampConfig
@@ -34,7 +34,7 @@ def subject(groups: int) -> HFSubject:
 @cache
 def added(name: str, groups: int) -> Counts:
     """What a step with this method launches beyond one without."""
-    arm = Arm(name, "esamp", ESampConfig(**CEILINGS[name][1]))
+    arm = BenchArm(name, "esamp", ESampConfig(**CEILINGS[name][1]))
     return count(subject(groups), arm).minus(count(subject(groups), None))
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from esamp.errors import InputError
-from esamp.report.pages import Page, ProblemView, SampleView, Summary, render
+from esamp.report.pages import ComparisonTable, ProblemView, SamplesPage, SampleView, render
 from support.pages import CLEANED, HOSTILE, contrast, luminance, texts
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def sample(text: str, correct: bool | None = None, answer: str = "", traced: boo
     return SampleView(tokens, rising, tenth, rising, correct, answer, "" if correct else "no")
 
 
-def page(problems: Sequence[ProblemView] | None = None, title: str = "A comparison") -> Page:
+def page(problems: Sequence[ProblemView] | None = None, title: str = "A comparison") -> SamplesPage:
     if problems is None:
         problems = [
             ProblemView(
@@ -47,15 +47,15 @@ def page(problems: Sequence[ProblemView] | None = None, title: str = "A comparis
             )
             for number in range(3)
         ]
-    summary = Summary(["Arm", "pass@2"], [["plain", "50.0 %"], ["esamp", "60.0 % [55, 65]"]], "Two arms.")
-    return Page(title, ["It is better.", "A little."], summary, problems, "made by a test")
+    summary = ComparisonTable(["Arm", "pass@2"], [["plain", "50.0 %"], ["esamp", "60.0 % [55, 65]"]], "Two arms.")
+    return SamplesPage(title, ["It is better.", "A little."], summary, problems, "made by a test")
 
 
 @pytest.fixture
-def show(open_page: Open, tmp_path: Path) -> Callable[[Page], "Tab"]:
+def show(open_page: Open, tmp_path: Path) -> Callable[[SamplesPage], "Tab"]:
     """Renders a page, writes it, opens it from disk."""
 
-    def write_and_open(content: Page) -> "Tab":
+    def write_and_open(content: SamplesPage) -> "Tab":
         path = tmp_path / "page.html"
         path.write_text(render(content), encoding="utf-8")
         return open_page(path)
@@ -77,11 +77,11 @@ def embedded(document: str) -> Any:
 # Without a browser
 
 
-def test_contract_refuses_what_cannot_be_shown() -> None:
+def test_inconsistent_views_are_refused() -> None:
     with pytest.raises(InputError, match="kl has 1 values for 2 tokens"):
         SampleView(["a", "b"], kl=[1.0])
     with pytest.raises(InputError, match="1 cells for 2 columns"):
-        Summary(["Arm", "n"], [["plain"]])
+        ComparisonTable(["Arm", "n"], [["plain"]])
     problem = ProblemView("p", "", "", {"plain": []})
     with pytest.raises(InputError, match="two problems have the id 'p'"):
         page([problem, problem])
@@ -89,7 +89,7 @@ def test_contract_refuses_what_cannot_be_shown() -> None:
         page([problem, ProblemView("q", "", "", {"other": []})])
 
 
-def test_numbers_are_short_and_unmeasured_ones_null() -> None:
+def test_numbers_have_four_digits_and_unmeasured_ones_are_null() -> None:
     view = SampleView(["a", "b", "c", "d"], [NAN, None, math.inf, 1 / 3])
     data = embedded(render(page([ProblemView("p", "", "", {"plain": [view]})])))
     assert data["problems"][0]["arms"][0][0]["novelty"] == [None, None, None, 0.3333]
@@ -106,7 +106,7 @@ def test_any_text_stays_inside_its_block(tokens: list[str]) -> None:
     assert [len(token) for token in shown] == [len(token) for token in tokens]
 
 
-def test_page_carries_no_address_and_a_strict_policy() -> None:
+def test_the_page_has_no_address_and_a_strict_policy() -> None:
     document = render(page())
     assert not re.search(r"https?://|@import|url\(|<link|<iframe|\ssrc=", document)
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', document)
@@ -119,7 +119,7 @@ def test_page_carries_no_address_and_a_strict_policy() -> None:
 
 
 @pytest.mark.browser
-def test_opens_from_disk_with_the_honest_sentence_and_the_table(show: Callable[[Page], "Tab"]) -> None:
+def test_opens_from_disk_with_its_first_sentence_and_the_table(show: Callable[[SamplesPage], "Tab"]) -> None:
     tab = show(page())
     assert tab.title() == "A comparison"
     assert texts(tab, ".lead") == ["It is better."]
@@ -134,7 +134,7 @@ def test_opens_from_disk_with_the_honest_sentence_and_the_table(show: Callable[[
 
 
 @pytest.mark.browser
-def test_chooses_problem_arms_and_grades(show: Callable[[Page], "Tab"]) -> None:
+def test_problem_arms_and_grades_can_be_chosen(show: Callable[[SamplesPage], "Tab"]) -> None:
     tab = show(page())
     tab.select_option("#problem", "2")
     assert texts(tab, "#prompt") == ["Make 2"]
@@ -154,7 +154,7 @@ def test_chooses_problem_arms_and_grades(show: Callable[[Page], "Tab"]) -> None:
 
 
 @pytest.mark.browser
-def test_colours_follow_the_chosen_number_and_spare_what_was_not_measured(show: Callable[[Page], "Tab"]) -> None:
+def test_colours_follow_the_chosen_metric_and_unmeasured_tokens_have_none(show: Callable[[SamplesPage], "Tab"]) -> None:
     tab = show(page())
 
     def steps(arm: int, row: int) -> list[str]:
@@ -164,14 +164,14 @@ def test_colours_follow_the_chosen_number_and_spare_what_was_not_measured(show: 
 
     assert tab.get_by_role("radio", name="KL").is_checked()  # what exploring changed comes first
     tab.get_by_role("radio", name="Novelty").check()
-    assert steps(2, 1) == ["token", *(f"token h{step}" for step in range(1, 7)), "token h6"]
+    assert steps(2, 1) == ["token", *(f"token colour-{step}" for step in range(1, 7)), "token colour-6"]
     assert steps(1, 2) == ["token", "token"]
     assert texts(tab, "#scale span") == ["0", "1", "2", "3", "4", "5", "6 +"]
     tab.get_by_role("radio", name="KL").check()
-    assert steps(2, 1)[3] == "token h3"
+    assert steps(2, 1)[3] == "token colour-3"
     assert texts(tab, "#scale-name") == ["Change (KL), nats"]
     tab.get_by_label("Surprisal").check()
-    assert steps(1, 2) == ["token", "token h1"]
+    assert steps(1, 2) == ["token", "token colour-1"]
     tab.locator(".arm:nth-child(2) .token").nth(2).hover()
     assert texts(tab, "#tip p, #tip dd") == ["\u2423three", "3 of 8", "2.000", "0.2000 nats", "2.000 nats"]
     tab.locator(".arm:nth-child(2) .token").nth(0).hover()
@@ -181,7 +181,7 @@ def test_colours_follow_the_chosen_number_and_spare_what_was_not_measured(show: 
 
 
 @pytest.mark.browser
-def test_works_by_keyboard_alone(show: Callable[[Page], "Tab"]) -> None:
+def test_works_by_keyboard_alone(show: Callable[[SamplesPage], "Tab"]) -> None:
     tab = show(page())
 
     def focused() -> str:
@@ -220,7 +220,7 @@ def test_works_by_keyboard_alone(show: Callable[[Page], "Tab"]) -> None:
 
 
 @pytest.mark.browser
-def test_every_control_has_a_name_and_every_id_is_unique(show: Callable[[Page], "Tab"]) -> None:
+def test_every_control_has_a_name_and_every_id_is_unique(show: Callable[[SamplesPage], "Tab"]) -> None:
     tab = show(page())
     assert (
         tab.evaluate(
@@ -236,12 +236,12 @@ def test_every_control_has_a_name_and_every_id_is_unique(show: Callable[[Page], 
 
 
 @pytest.mark.browser
-def test_hostile_text_is_inert_everywhere(show: Callable[[Page], "Tab"]) -> None:
+def test_hostile_text_is_inert_everywhere(show: Callable[[SamplesPage], "Tab"]) -> None:
     text = " ".join(HOSTILE)
     view = SampleView(HOSTILE, [NAN, *range(1, len(HOSTILE))], correct=True, answer=text, reason=text)
     problem = ProblemView(text, text, text, {text: [view], "plain": [sample("a b")]})
-    summary = Summary([text, text], [[text, text]], text)
-    tab = show(Page(text, [text, text], summary, [problem], text))
+    summary = ComparisonTable([text, text], [[text, text]], text)
+    tab = show(SamplesPage(text, [text, text], summary, [problem], text))
     dialogs: list[str] = []
 
     def dismiss(dialog: "Dialog") -> None:
@@ -276,7 +276,7 @@ def test_hostile_text_is_inert_everywhere(show: Callable[[Page], "Tab"]) -> None
 
 
 @pytest.mark.browser
-def test_the_policy_stops_what_would_get_through(browser: "Browser", tmp_path: Path) -> None:
+def test_the_policy_blocks_injected_scripts_and_requests(browser: "Browser", tmp_path: Path) -> None:
     path = tmp_path / "page.html"
     path.write_text(render(page()), encoding="utf-8")
     context = browser.new_context(offline=True)
@@ -301,7 +301,7 @@ def test_the_policy_stops_what_would_get_through(browser: "Browser", tmp_path: P
 
 @pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_is_readable_in_either_scheme(show: Callable[[Page], "Tab"], scheme: Any) -> None:
+def test_is_readable_in_either_scheme(show: Callable[[SamplesPage], "Tab"], scheme: Any) -> None:
     every_step = SampleView(list("abcdefghi"), [NAN, *map(float, range(8))], correct=False, answer="x", reason="no")
     arms = {"plain": [sample("a b", True, "y"), sample("c")], "esamp": [every_step]}
     tab = show(page([ProblemView("p", "Make 1", "1", arms)]))
@@ -322,7 +322,7 @@ def test_is_readable_in_either_scheme(show: Callable[[Page], "Tab"], scheme: Any
         })""",
         checks,
     )
-    assert {f"token h{step}" for step in range(7)} <= {name for name, _, _ in pairs}
+    assert {f"token colour-{step}" for step in range(7)} <= {name for name, _, _ in pairs}
     for name, ink, ground in pairs:
         assert contrast(ink, ground) >= 4.5, (name, ink, ground)
     heats = tab.locator("#scale i").evaluate_all("all => all.map(one => getComputedStyle(one).backgroundColor)")
@@ -332,7 +332,7 @@ def test_is_readable_in_either_scheme(show: Callable[[Page], "Tab"], scheme: Any
 
 
 @pytest.mark.browser
-def test_fits_a_narrow_screen(show: Callable[[Page], "Tab"]) -> None:
+def test_fits_a_narrow_screen(show: Callable[[SamplesPage], "Tab"]) -> None:
     word = "w" * 300
     wide = ProblemView("p" * 90, word, word, {word: [sample(word, True, word)], "plain": [sample("a b", False)]})
     tab = show(page([wide]))
@@ -346,7 +346,7 @@ def test_fits_a_narrow_screen(show: Callable[[Page], "Tab"]) -> None:
 
 
 @pytest.mark.browser
-def test_long_samples_open_on_demand(show: Callable[[Page], "Tab"]) -> None:
+def test_long_samples_open_on_demand(show: Callable[[SamplesPage], "Tab"]) -> None:
     long = sample(" ".join(str(number) for number in range(1600)))
     tab = show(page([ProblemView("p", "", "", {"only": [long]})]))
     assert tab.locator(".token").count() == 1500
@@ -358,7 +358,7 @@ def test_long_samples_open_on_demand(show: Callable[[Page], "Tab"]) -> None:
 
 
 @pytest.mark.browser
-def test_ungraded_untraced_and_empty_pages(show: Callable[[Page], "Tab"]) -> None:
+def test_ungraded_untraced_and_empty_pages(show: Callable[[SamplesPage], "Tab"]) -> None:
     tab = show(page([ProblemView("p", "", "", {"only": [SampleView(["a", ""])]})]))
     assert texts(tab, ".tally") == ["1 sample."]
     assert texts(tab, ".grade") == []
@@ -371,15 +371,17 @@ def test_ungraded_untraced_and_empty_pages(show: Callable[[Page], "Tab"]) -> Non
 
 
 @pytest.mark.browser
-def test_prose_opens_on_the_chosen_prompt_with_samples_on_the_first_screen(show: Callable[[Page], "Tab"]) -> None:
+def test_prose_opens_on_the_chosen_prompt_with_samples_on_screen(
+    show: Callable[[SamplesPage], "Tab"],
+) -> None:
     words = "Once upon a time there was a lighthouse keeper who had never seen the sea. " * 4
     views = [sample(words) for _ in range(4)]
     arms = {f"way {number}": views for number in range(5)}
     remarks = dict.fromkeys(arms, "4 samples, worth 1.0 different ones")
     problems = [ProblemView(str(number), f"Prompt {number}", "", arms, remarks) for number in (1, 2, 3)]
     columns = ["decoding", "Vendi", "perplexity", "non-words", "loops", "on topic", "tokens"]
-    summary = Summary(columns, [[name, *["9.9"] * 6] for name in arms], "What they are.", marked="way 1")
-    content = Page("A demo", [words[:150], words[:200]], summary, problems, opens=1, noun="Prompt")
+    summary = ComparisonTable(columns, [[name, *["9.9"] * 6] for name in arms], "What they are.", marked="way 1")
+    content = SamplesPage("A demo", [words[:150], words[:200]], summary, problems, opens=1, noun="Prompt")
     tab = show(content)
     tab.set_viewport_size({"width": 1280, "height": 800})
     assert texts(tab, "#problem-head") == ["Prompt 2 of 3"]

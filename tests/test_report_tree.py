@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from esamp.errors import InputError
-from esamp.report.pages.tree import render_tree, tree_section, tree_style
+from esamp.report.pages.tree_page import render_tree, tree_section, tree_style
 from support.pages import CLEANED, HOSTILE, contrast
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def test_any_thought_stays_text(thought: str) -> None:
     assert re.findall(r"<[^>]*", re.sub(r"\s+", " ", document)) == re.findall(r"<[^>]*", re.sub(r"\s+", " ", plain))
 
 
-def test_page_asks_for_nothing_and_runs_nothing() -> None:
+def test_the_page_has_no_script_and_makes_no_request() -> None:
     document = render_tree(details())
     assert not re.search(r"https?://|@import|url\(|<link|<iframe|<script|\ssrc=|\sstyle=|\son\w+=", document)
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', document)
@@ -85,7 +85,7 @@ def test_page_asks_for_nothing_and_runs_nothing() -> None:
     assert "unsafe" not in policy[1]
 
 
-def test_sections_can_stand_together() -> None:
+def test_two_sections_on_a_page_share_no_id() -> None:
     ids = re.findall(r'id="([^"]+)"', tree_section(details(), "left") + tree_section(details(), "right"))
     assert len(ids) == len(set(ids)) == 2 * 10
     assert ".tree" in tree_style()
@@ -121,7 +121,7 @@ def test_details_without_a_tree_are_refused(content: dict[str, Any]) -> None:
         render_tree(content)
 
 
-def test_the_first_sentence_is_the_result() -> None:
+def test_the_first_sentence_states_the_result() -> None:
     def lead(content: dict[str, Any]) -> str:
         found = re.search(r'<p class="lead">([^<]*)', render_tree(content))
         assert found is not None
@@ -141,7 +141,7 @@ def test_the_first_sentence_is_the_result() -> None:
 
 
 @pytest.mark.browser
-def test_shows_every_state_and_its_fate(show: Callable[[dict[str, Any]], "Tab"]) -> None:
+def test_every_node_is_shown_with_its_kind(show: Callable[[dict[str, Any]], "Tab"]) -> None:
     tab = show(details())
     assert tab.locator("circle").count() == tab.locator("[id^=node-]").count() == 10
     assert tab.locator("line").count() == 9
@@ -163,7 +163,7 @@ def test_shows_every_state_and_its_fate(show: Callable[[dict[str, Any]], "Tab"])
 
 
 @pytest.mark.browser
-def test_works_by_keyboard_and_leads_from_the_map(show: Callable[[dict[str, Any]], "Tab"]) -> None:
+def test_works_by_keyboard_and_the_map_links_to_the_list(show: Callable[[dict[str, Any]], "Tab"]) -> None:
     tab = show(details())
     stops = []
     for _ in range(6):

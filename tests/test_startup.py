@@ -83,7 +83,7 @@ def test_the_public_names_are_listed_and_there() -> None:
         getattr(esamp, "nothing")  # noqa: B009
 
 
-def test_declared_options_are_those_of_the_methods() -> None:
+def test_declared_option_classes_are_those_of_the_methods() -> None:
     declared = registry.option_classes()
     assert declared == {name: method.options for name, method in registry.available().items()}
 
@@ -145,7 +145,7 @@ def test_a_declared_options_class_spares_the_import_of_the_method(install: Calla
 
 
 @pytest.mark.parametrize("name", ["theirs", "esamp"])
-def test_no_package_declares_the_options_of_another_ones_method(install: Callable[..., None], name: str) -> None:
+def test_a_package_cannot_declare_options_of_another_packages_method(install: Callable[..., None], name: str) -> None:
     install(METHOD, EntryPoint(name, "other_package.options:TheirOptions", registry.OPTIONS))
     assert registry.option_classes()[name] is registry.get(name).options
 

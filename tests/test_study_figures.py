@@ -21,9 +21,9 @@ from esamp.errors import MissingDependencyError
 from esamp.extras import install_command
 from esamp.metrics.intervals import Interval, bootstrap_mean
 from esamp.metrics.vendi import vendi_score
-from esamp.report.figures import canvas, curves, drawing, figures
-from esamp.report.figures.contents import contents
-from esamp.report.figures.looks import COLOURS, looks
+from esamp.report.figures import canvas, figures, plots, series
+from esamp.report.figures.contents import block_figures
+from esamp.report.figures.styles import COLOURS, arm_styles
 from esamp.study import config
 from esamp.study.config import Study
 from esamp.study.group_measurements import GroupLikelihoods, GroupMeasurements
@@ -111,11 +111,11 @@ def xy(line: Line2D) -> list[tuple[float, float]]:
 def test_both_kinds_of_pass_at_k_by_hand() -> None:
     """One of 4 and 2 of 4 right: C(3, 2) / C(4, 2) = 1/2 and C(2, 2) / C(4, 2) = 1/6 miss at k = 2."""
     whole = block({"vanilla": [1, 2]})
-    (curve,) = curves.subset_curves(whole)
+    (curve,) = series.subset_curves(whole)
     assert curve.x == (1, 2, 3, 4)
     assert [each.estimate for each in curve.y] == pytest.approx([3 / 8, (1 / 2 + 5 / 6) / 2, 7 / 8, 1])
     pairs = block({"vanilla": [0, 1]}, n=2)
-    points = curves.group_points(whole, [whole, pairs])
+    points = series.group_points(whole, [whole, pairs])
     assert [(point.x.estimate, point.y.estimate, point.problems) for point in points] == [(2, 0.5, 2), (4, 1.0, 2)]
 
 
@@ -123,69 +123,69 @@ def test_group_points_count_only_the_curves_own_problems_model_and_task() -> Non
     whole = replace(block({"vanilla": [1, 2]}), items=("p1",))
     pairs = block({"vanilla": [0, 1]}, n=2)
     others = [replace(pairs, model="other"), replace(pairs, task="other"), block({"vanilla": [1, 1]}, n=8)]
-    (small, own) = curves.group_points(whole, [whole, pairs, *others])
+    (small, own) = series.group_points(whole, [whole, pairs, *others])
     assert (small.x.estimate, small.y.estimate, small.problems) == (2, 1.0, 1)
     assert own.x.estimate == 4
 
 
 def test_bands_are_the_reports_intervals() -> None:
-    (curve,) = curves.subset_curves(block({"vanilla": [0, 1, 1, 2, 3, 4]}))
+    (curve,) = series.subset_curves(block({"vanilla": [0, 1, 1, 2, 3, 4]}))
     values = np.array([0, 0.25, 0.25, 0.5, 0.75, 1.0])
-    expected = bootstrap_mean(values, np.random.default_rng(0), resamples=curves.BAND_RESAMPLES)
+    expected = bootstrap_mean(values, np.random.default_rng(0), resamples=series.BAND_RESAMPLES)
     assert curve.y[0] == expected
     full = bootstrap_mean(values, np.random.default_rng(0))
     assert (expected.low, expected.high) == pytest.approx((full.low, full.high), abs=0.03)
 
 
-def test_of_one_problem_there_is_no_band() -> None:
-    (curve,) = curves.subset_curves(block({"vanilla": [1]}, seeds=(0,)))
+def test_one_problem_gives_no_band() -> None:
+    (curve,) = series.subset_curves(block({"vanilla": [1]}, seeds=(0,)))
     assert all(np.isnan([each.low, each.high]).all() for each in curve.y)
     assert [each.estimate for each in curve.y] == pytest.approx([0.25, 0.5, 0.75, 1.0])
 
 
-def test_groups_that_lack_samples_end_a_curve() -> None:
+def test_a_curve_ends_where_a_group_has_too_few_samples() -> None:
     """One group of arm b has only two samples; a search may return fewer than asked for."""
     whole = block({"a": [1, 2], "b": [1, 2]})
     short = {**whole.arms["b"][1], "p0": group("p0", 1, n=2)}
-    a, b = curves.subset_curves(replace(whole, arms={**whole.arms, "b": {0: whole.arms["b"][0], 1: short}}))
+    a, b = series.subset_curves(replace(whole, arms={**whole.arms, "b": {0: whole.arms["b"][0], 1: short}}))
     assert (a.x, b.x) == ((1, 2, 3, 4), (1, 2))
     assert [each.estimate for each in b.y] == pytest.approx([(0.25 + 0.5 + 0.5 + 0.5) / 4, (0.5 + 1 + 5 / 6 * 2) / 4])
 
 
 def test_large_groups_have_fewer_points() -> None:
-    (curve,) = curves.subset_curves(block({"vanilla": [1, 5]}, n=100, seeds=(0,)))
+    (curve,) = series.subset_curves(block({"vanilla": [1, 5]}, n=100, seeds=(0,)))
     assert curve.x[:16] == tuple(range(1, 17))
     assert curve.x[-1] == 100
     assert len(curve.x) < 30
 
 
-def test_a_cloud_is_two_measures() -> None:
+def test_a_scatter_point_is_two_measures() -> None:
     turned = np.array([[1, 0], [1, 0], [0, 1], [0, 1]], np.float32)  # two kinds
     own = GroupMeasurements(turned, own=GroupLikelihoods((0.5, 0.5, 1.5, 1.5), (2.0, 2.0, 3.0, 3.0), (3, 3, 3, 3)))
     of = block({"vanilla": [1, 3]}, measured=own)
-    name, up = curves.diversity(of)
+    name, up = series.diversity(of)
     assert name == "Vendi"
-    (point,) = curves.cloud(of, "pass@1", up)
+    (point,) = series.scatter_points(of, "pass@1", up)
     assert (point.x.estimate, point.y.estimate) == pytest.approx((0.5, vendi_score(turned)))
     assert point.y.estimate == pytest.approx(2)
-    (point,) = curves.cloud(of, "perplexity", up)
+    (point,) = series.scatter_points(of, "perplexity", up)
     assert point.x.estimate == pytest.approx(np.e)
-    (point,) = curves.cloud(of, "entropy", up)
+    (point,) = series.scatter_points(of, "entropy", up)
     assert point.x.estimate == pytest.approx(2.5)
 
 
-def test_an_arm_that_lacks_a_measure_somewhere_is_no_point() -> None:
+def test_an_arm_without_a_measure_for_every_problem_has_no_point() -> None:
     of = with_measured(
         block({"vanilla": [1, 2], "esamp": [1, 2]}),
         lambda arm, seed, item: GroupMeasurements(
             None if (arm, seed, item) == ("esamp", 1, "p1") else np.eye(4, dtype="f4")
         ),
     )
-    assert curves.cloud(of, "perplexity", curves.diversity(of)[1]) == []
-    assert [point.arm for point in curves.cloud(of, "pass@1", curves.diversity(of)[1])] == ["vanilla"]
+    assert series.scatter_points(of, "perplexity", series.diversity(of)[1]) == []
+    assert [point.arm for point in series.scatter_points(of, "pass@1", series.diversity(of)[1])] == ["vanilla"]
 
 
-def test_similarity_is_of_problems_that_all_have() -> None:
+def test_similarity_uses_the_problems_that_all_arms_have() -> None:
     """Arm a lacks the last of four problems at the second position, arm b three of them: it ends there."""
 
     def measured(arm: str, seed: int, item: str) -> GroupMeasurements:
@@ -194,14 +194,14 @@ def test_similarity_is_of_problems_that_all_have() -> None:
         return GroupMeasurements(similarity=similarities(first=value, **({"second": value + 0.5} if long else {})))
 
     of = with_measured(block({"a": [1] * 4, "b": [1] * 4}), measured)
-    (a, b), counts = curves.similarity_curves(of)
+    (a, b), counts = series.similarity_curves(of)
     assert counts == {POSITIONS[0]: 4, POSITIONS[1]: 3}
     assert (a.x, b.x) == (POSITIONS[:2], POSITIONS[:1])
     assert [each.estimate for each in a.y] == pytest.approx([0.155, 0.605])
     assert [each.estimate for each in b.y] == pytest.approx([0.155])
 
 
-def test_a_position_stands_for_the_same_problems_in_all_arms() -> None:
+def test_a_position_has_the_same_problems_in_all_arms() -> None:
     """Arm a lacks the last problem at the second position, arm b the one before: two are common."""
 
     def measured(arm: str, seed: int, item: str) -> GroupMeasurements:
@@ -209,7 +209,7 @@ def test_a_position_stands_for_the_same_problems_in_all_arms() -> None:
         long = item != {"a": "p3", "b": "p2"}[arm]
         return GroupMeasurements(similarity=similarities(first=value, **({"second": value} if long else {})))
 
-    (a, b), counts = curves.similarity_curves(with_measured(block({"a": [1] * 4, "b": [1] * 4}), measured))
+    (a, b), counts = series.similarity_curves(with_measured(block({"a": [1] * 4, "b": [1] * 4}), measured))
     assert counts == {POSITIONS[0]: 4, POSITIONS[1]: 2}
     assert [each.estimate for each in a.y] == pytest.approx([0.15, 0.05])
     assert [each.estimate for each in b.y] == pytest.approx([0.45, 0.35])
@@ -223,45 +223,45 @@ def test_similarity_is_paired_and_ends_where_few_problems_are_common() -> None:
         long = place < 4 if arm == "a" else place in (3, 5, 6, 7)
         return GroupMeasurements(similarity=similarities(first=0.5, **({"second": 0.4} if long else {})))
 
-    lines_, counts = curves.similarity_curves(with_measured(block({"a": [1] * 8, "b": [1] * 8}), measured))
+    lines_, counts = series.similarity_curves(with_measured(block({"a": [1] * 8, "b": [1] * 8}), measured))
     assert [curve.x for curve in lines_] == [POSITIONS[:1]] * 2
     assert counts == {0: 8}
 
 
-def test_one_seed_without_a_value_is_a_problem_without() -> None:
+def test_one_seed_without_a_value_drops_the_problem() -> None:
     def measured(arm: str, seed: int, item: str) -> GroupMeasurements:
         return GroupMeasurements(similarity=similarities() if (seed, item) == (1, "p0") else similarities(first=0.5))
 
-    _, counts = curves.similarity_curves(with_measured(block({"a": [1] * 4}), measured))
+    _, counts = series.similarity_curves(with_measured(block({"a": [1] * 4}), measured))
     assert counts == {0: 3}
-    assert curves.similarity_curves(block({"a": [1]})) == ([], {})
+    assert series.similarity_curves(block({"a": [1]})) == ([], {})
 
 
-# ---- looks
+# ---- styles
 
 
 def test_no_two_coloured_arms_look_the_same() -> None:
     many = study("".join(f'[[methods]]\nmethod = "esamp"\nlabel = "e{i}"\n' for i in range(9)))
     more = study("".join(f'[[methods]]\nmethod = "{name}"\n' for name in ("xtc", "min_p", "fire", "rarity", "dola")))
     for of in (study(), many, more):
-        own = looks(of, [arm.label for arm in of.arms])
+        own = arm_styles(of, [arm.label for arm in of.arms])
         loud = [(look.colour, look.marker) for look in own.values() if look.role == "other"]
         assert len(set(loud)) == len(loud)
         assert [own[arm].role for arm in ALL] == ["baseline", "vanilla", "vanilla", "other"]
-    many_looks = looks(many, [arm.label for arm in many.arms])
-    assert {many_looks[arm.label].colour for arm in many.arms if arm.method == "esamp"} == {COLOURS[0]}
+    many_styles = arm_styles(many, [arm.label for arm in many.arms])
+    assert {many_styles[arm.label].colour for arm in many.arms if arm.method == "esamp"} == {COLOURS[0]}
 
 
 def test_vanilla_against_itself_is_coloured() -> None:
-    assert [look.role for look in looks(study(), ALL[:3]).values()] == ["baseline", "other", "other"]
+    assert [style.role for style in arm_styles(study(), ALL[:3]).values()] == ["baseline", "other", "other"]
 
 
-# ---- drawing
+# ---- plots
 
 
 def drawn(of: Study, blocks: Sequence[Block]) -> dict[str, Canvas]:
     with canvas.style():
-        return {each.kind: each.canvas for each in contents(of, blocks[-1], blocks)}
+        return {each.kind: each.canvas for each in block_figures(of, blocks[-1], blocks)}
 
 
 def full(arms: Sequence[str] = ALL, problems: int = 6, n: int = 4, graded: bool = True) -> Block:
@@ -286,7 +286,7 @@ def test_pass_at_k_as_drawn() -> None:
     (axes,) = figure.axes
     ours = lines(axes, COLOURS[0])
     curve = next(line for line in ours if line.get_alpha() is None and len(xy(line)) == 4)
-    means = [each.estimate for each in curves.subset_curves(whole)[3].y]
+    means = [each.estimate for each in series.subset_curves(whole)[3].y]
     assert xy(curve) == [pytest.approx((k, 100 * mean)) for k, mean in zip(range(1, 5), means, strict=True)]
     markers = [xy(line)[0] for line in ours if len(xy(line)) == 1]
     assert [(round(x), y) for x, y in markers] == [(2, 100), (4, pytest.approx(100 * means[-1]))]
@@ -300,11 +300,11 @@ def test_pass_at_k_as_drawn() -> None:
         "line: pass@k (subset of 4)",
         "marker: pass@k (group of k)",
     ]
-    greys = lines(axes, looks(study(), ALL)[ALL[1]].colour)
+    greys = lines(axes, arm_styles(study(), ALL)[ALL[1]].colour)
     assert len(greys) == 2  # no band, no markers
 
 
-def test_a_cloud_as_drawn() -> None:
+def test_a_scatter_plot_as_drawn() -> None:
     own = drawn(study(), [full()])
     assert set(own) == {
         "pass-at-k",
@@ -326,7 +326,7 @@ def test_a_cloud_as_drawn() -> None:
     assert "%" in axes.get_xlabel()
 
 
-def test_clouds_over_non_words_and_topic_are_in_percent_and_better_to_the_right() -> None:
+def test_non_words_and_topic_are_in_percent_and_better_to_the_right() -> None:
     def measured(arm: str, seed: int, item: str) -> GroupMeasurements:
         kind = ALL.index(arm)
         return GroupMeasurements(np.eye(4, dtype=np.float32), nonwords=0.01 * (1 + kind), on_topic=0.9 - 0.1 * kind)
@@ -339,14 +339,14 @@ def test_clouds_over_non_words_and_topic_are_in_percent_and_better_to_the_right(
         assert xy(lines(axes, COLOURS[0])[-1])[0][0] == pytest.approx(place)
 
 
-def test_diversity_without_embeddings_is_that_of_tokens() -> None:
+def test_diversity_without_embeddings_uses_token_ngrams() -> None:
     of = with_measured(full(), lambda arm, seed, item: GroupMeasurements())
     own = drawn(study(), [of])
     assert set(own) == {"pass-at-k", "diversity-over-pass-1"}
     assert own["diversity-over-pass-1"].axes[0].get_ylabel() == "Vendi Score of token n-grams"
 
 
-def test_what_is_not_there_is_not_drawn() -> None:
+def test_unmeasured_figures_are_not_drawn() -> None:
     assert drawn(study(), [block({arm: [1, 0] for arm in ALL}, n=1)]) == {}
     ungraded = replace(full(), graded=False)
     assert set(drawn(study(), [ungraded])) == {"similarity", "diversity-over-perplexity", "diversity-over-entropy"}
@@ -367,7 +367,7 @@ def test_what_is_not_there_is_not_drawn() -> None:
     assert set(drawn(study(), [private])) == {"pass-at-k"}
     small, large = full(n=2), full(n=4)
     with canvas.style():
-        assert "pass-at-k" not in {each.kind for each in contents(study(), small, [small, large])}
+        assert "pass-at-k" not in {each.kind for each in block_figures(study(), small, [small, large])}
 
 
 def test_many_arms_have_a_panel_each() -> None:
@@ -393,7 +393,7 @@ def test_one_arm_is_enough(seeds: tuple[int, ...], problems: int, tmp_path: Path
 # ---- files
 
 
-def test_the_same_numbers_give_the_same_bytes_whatever_a_users_settings_are(tmp_path: Path) -> None:
+def test_the_same_numbers_give_the_same_bytes_under_any_user_settings(tmp_path: Path) -> None:
     before = matplotlib.rcParams.copy()
     first = written(tmp_path / "a")
     assert sorted(first) == sorted(path.name for path in (tmp_path / "a").iterdir())
@@ -438,15 +438,15 @@ def test_long_labels_are_cut() -> None:
     assert canvas.shown("x" * 100) == "x" * 35 + "\u2026"
 
 
-def test_captions_say_how_to_read() -> None:
+def test_captions_explain_the_figures() -> None:
     whole = full()
     pairs = replace(block({arm: [1] * 6 for arm in ALL}, n=2), items=("p0", "p1"))
     lacking = with_measured(
         full(), lambda arm, seed, item: GroupMeasurements(None if arm == "esamp" else np.eye(4, dtype=np.float32))
     )
     with canvas.style():
-        found = {each.kind: each for each in contents(study(), whole, [pairs, whole])}
-        (_, cloud) = contents(study(), lacking, [lacking])
+        found = {each.kind: each for each in block_figures(study(), whole, [pairs, whole])}
+        (_, cloud) = block_figures(study(), lacking, [lacking])
     told = found["pass-at-k"]
     assert "pass@k (subset of 4)" in told.caption
     assert "pass@k (group of k)" in told.caption
@@ -457,7 +457,9 @@ def test_captions_say_how_to_read() -> None:
     assert "1 of the methods are not measured" in cloud.caption
 
 
-def test_without_matplotlib_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_matplotlib_the_error_names_the_install_command(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(MissingDependencyError, match=re.escape(install_command("figures"))):
         figures(study(), [full()], tmp_path)
@@ -465,8 +467,8 @@ def test_without_matplotlib_it_says_what_to_install(monkeypatch: pytest.MonkeyPa
 
 def test_an_interval_that_excludes_its_estimate_has_no_negative_bar() -> None:
     with canvas.style():
-        figure = canvas.sheet("x")
+        figure = canvas.titled_figure("x")
         axes = figure.add_subplot()
-        drawing.bars(axes, 1, 2, "red", up=Interval(2, 2.5, 3), zorder=1)
+        plots.bars(axes, 1, 2, "red", up=Interval(2, 2.5, 3), zorder=1)
         (segment,) = axes.collections[0].get_segments()
     assert segment.tolist() == [[1, 2], [1, 3]]

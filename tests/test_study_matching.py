@@ -13,7 +13,7 @@ from esamp.analysis.controls import MatchedDifference, controls, matched_differe
 from esamp.analysis.load import Block
 from esamp.analysis.matching import levels, plain_point
 from esamp.analysis.plain_curves import all_curves, curves
-from esamp.report.figures import curves as figure_curves
+from esamp.report.figures import series
 from esamp.study import config
 from esamp.study.config import Study
 from esamp.study.group_measurements import GroupMeasurements
@@ -105,7 +105,7 @@ def test_curves_are_plain_sampling_over_one_setting() -> None:
         "min-p, at temperature 1.5": ["hot min-p", "hot min-p .2"],
     }
     assert [curve.name for curve in curves(study())] == ["temperature", "top-p", "min-p"]
-    grids = {grid.name: grid.marks for grid in figure_curves.grids(study())}
+    grids = {line.name: line.marks for line in series.vanilla_lines(study())}
     assert grids["vanilla over min-p"] == ("min-p 0", "min-p 0.05", "min-p 0.1")
 
 

@@ -20,7 +20,7 @@ from esamp.cli import main
 from esamp.engines.base import Completion, Request, Sample, TokenTrace
 from esamp.errors import UnsupportedError
 from esamp.metrics.lexical import ngram_embedding
-from esamp.report import novelty as novelty_report
+from esamp.report import novelty_report
 from esamp.study import config
 from esamp.study.grid import cells
 from esamp.study.records import Record, SampleRecord, graded_record

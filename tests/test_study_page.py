@@ -146,14 +146,14 @@ def test_a_plane_keeps_the_two_widest_directions() -> None:
         assert np.abs(found.points[:, place]) == pytest.approx(np.abs(expected))
 
 
-def test_a_plane_points_the_same_way_whatever_the_order_of_its_vectors() -> None:
+def test_the_order_of_the_vectors_does_not_turn_a_plane() -> None:
     vectors = np.random.default_rng(1).normal(size=(9, 5))
     found, turned = plane(vectors), plane(vectors[::-1])
     assert turned.points == pytest.approx(found.points[::-1])
     assert plane(np.array([[0.0, 0.0], [-3.0, 0.1], [-6.0, 0.2]])).points[0, 0] > 0  # the larger component is positive
 
 
-def test_a_plane_of_vectors_that_do_not_vary() -> None:
+def test_equal_vectors_lie_on_one_point() -> None:
     for vectors in (np.ones((1, 4)), np.ones((5, 4)), np.zeros((2, 1))):
         found = plane(vectors)
         assert not found.points.any()
@@ -163,7 +163,7 @@ def test_a_plane_of_vectors_that_do_not_vary() -> None:
     assert not line.points[:, 1].any()
 
 
-def test_numbers_are_short() -> None:
+def test_short_numbers_have_four_digits_and_four_decimals_at_most() -> None:
     values = [None, float("nan"), float("inf"), 0.0, 1 / 3, -12.3456, 123456.7, 0.00004, 0.00123456]
     found = short(np.array(values, dtype=float))
     assert found == [None, None, None, 0.0, 0.3333, -12.35, 123457.0, 0.0, 0.0012]
@@ -181,7 +181,7 @@ def test_a_chunk_has_the_samples_of_all_arms() -> None:
     assert [each["at"] for each in found["arms"][0]] == [each["at"] for each in found["arms"][1]]
 
 
-def test_traces_that_do_not_fit_are_left_out() -> None:
+def test_traces_of_the_wrong_length_or_name_are_left_out() -> None:
     base = sample(0, "right", "a b")
     traces = {"novelty": [1.0], "__proto__": [1.0] * 3, "tokens": [1.0] * 3, "a b": [1.0] * 3, "mine": [1.0, 3.0, 2.0]}
     record = replace(group("p1", 4), samples=(replace(base, trace=traces), replace(base, trace=traces, pieces=None)))
@@ -199,7 +199,7 @@ def test_counts_of_a_group() -> None:
     assert set(counts(record, graded=False)) == {"tokens", "cut"}
 
 
-def test_private_tasks_have_grades_and_lengths_alone() -> None:
+def test_a_private_task_shows_grades_and_lengths_only() -> None:
     own = block(("SECRET-free id",))
     page = study_page(study(), [own], problems(("SECRET-free id",), Private()))
     assert chunk(own, "SECRET-free id", 0, private=True) == {
@@ -225,7 +225,7 @@ def test_private_tasks_have_grades_and_lengths_alone() -> None:
     assert "Prompt of" not in page
 
 
-def test_problems_that_are_left_out_are_said_to_be() -> None:
+def test_the_page_says_that_problems_are_left_out() -> None:
     page = study_page(study(), [replace(block(), missing=3)], problems(), problems_shown=1)
     (view,) = overviews(page)
     assert [item[0] for item in view["items"]] == ["p1"]
@@ -235,13 +235,13 @@ def test_problems_that_are_left_out_are_said_to_be() -> None:
         "and left out. The table counts all of them; the samples of the first 1 problems are here."
     )
     assert view["cells"][0][0][0] == pytest.approx(5 / 32, abs=1e-4)  # pass@1 of all four problems and both seeds
-    with pytest.raises(InputError, match="give at least 1"):
+    with pytest.raises(InputError, match="expected at least 1"):
         study_page(study(), [block()], problems(), problems_shown=0)
     with pytest.raises(InputError, match="esamp study run"):
         study_page(study(), [], problems())
 
 
-def test_the_verdict_is_what_the_tests_say() -> None:
+def test_the_verdict_lists_the_significant_differences() -> None:
     ids = tuple(f"p{place}" for place in range(12))
     own = block(ids)
     better = {seed: {item: group(item, 4) for item in ids} for seed in (0, 1)}
@@ -254,7 +254,7 @@ def test_the_verdict_is_what_the_tests_say() -> None:
     assert view["beside"] == 2  # the first of another method than the baseline's
 
 
-def test_says_how_to_get_what_is_missing(page: str) -> None:
+def test_missing_colours_and_maps_are_explained(page: str) -> None:
     (view,) = overviews(page)
     assert (view["untraced"], view["unmapped"]) == ("", "")
     bare = block(("p1",), traced=False, embedded=False)
@@ -266,7 +266,7 @@ def test_says_how_to_get_what_is_missing(page: str) -> None:
     assert "esamp[metrics]" in view["unmapped"]
 
 
-def test_page_carries_no_address_and_a_strict_policy(page: str) -> None:
+def test_the_page_has_no_address_and_a_strict_policy(page: str) -> None:
     assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)|@import|url\(|<link|<iframe|\ssrc=", page)
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page)
     assert policy is not None
@@ -419,7 +419,7 @@ def test_chooses_methods_seeds_grades_and_order(show: Show, page: str) -> None:
 
 
 @pytest.mark.browser
-def test_colours_tokens_by_what_is_asked_for(show: Show, page: str) -> None:
+def test_tokens_are_coloured_by_the_chosen_metric(show: Show, page: str) -> None:
     tab = show(page)
     last = tab.locator(".arm:nth-child(2) .sample:nth-child(4) .token")
 
@@ -427,7 +427,14 @@ def test_colours_tokens_by_what_is_asked_for(show: Show, page: str) -> None:
         found: list[str] = last.evaluate_all("all => all.map(one => one.className)")
         return found
 
-    assert steps() == ["token", "token h1", "token h2", "token h4", "token h5", "token h6"]
+    assert steps() == [
+        "token",
+        "token colour-1",
+        "token colour-2",
+        "token colour-4",
+        "token colour-5",
+        "token colour-6",
+    ]
     assert texts(tab, "#scale span") == ["0", "0.71", "1.4", "2.1", "2.9", "3.6", "4.3 +"]
     assert texts(tab, "#metrics label") == ["Novelty \u2016e\u2016", "KL", "Nothing"]
     tab.get_by_label("KL").check()
@@ -446,7 +453,7 @@ def test_colours_tokens_by_what_is_asked_for(show: Show, page: str) -> None:
 
 
 @pytest.mark.browser
-def test_maps_the_samples(show: Show, page: str) -> None:
+def test_the_map_shows_the_samples(show: Show, page: str) -> None:
     tab = show(page)
     assert tab.locator(".point.one circle.filled").count() == 1
     assert tab.locator(".point.one circle.hollow").count() == 3
@@ -534,14 +541,14 @@ def test_works_by_keyboard_alone(show: Show, page: str) -> None:
 
 
 @pytest.mark.browser
-def test_keeps_the_focus_where_it_is(show: Show, page: str) -> None:
+def test_redrawing_keeps_the_focus(show: Show, page: str) -> None:
     tab = show(page)
     tab.locator(".arm:nth-child(2) .token").nth(4).focus()
     text = "[document.activeElement.className, document.activeElement.closest('.sample').textContent]"
     before = tab.evaluate(text)
     tab.keyboard.press("c")
     after = tab.evaluate(text)
-    assert after[0].startswith("token h")
+    assert after[0].startswith("token colour-")
     assert after[1].replace("kl 0.", "novelty ")[:20] == before[1][:20]
     assert texts(tab, "#tip dd")[0] == "2 of 4"
     tab.keyboard.press("s")
@@ -617,7 +624,7 @@ def test_hostile_text_is_inert_everywhere(show: Show) -> None:
 
 
 @pytest.mark.browser
-def test_shows_no_text_of_a_private_task(show: Show) -> None:
+def test_no_text_of_a_private_task_is_shown(show: Show) -> None:
     tab = show(study_page(study(), [block(("p1", "p2"))], problems(("p1", "p2"), Private())))
     assert "no question and no sample is on this page" in texts(tab, "#facts")[0]
     for hidden in ("#prompt", "#known", ".map", "#legend", "#whole-field"):

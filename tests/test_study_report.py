@@ -20,7 +20,7 @@ from esamp.report import tables
 from esamp.study import config
 from esamp.study.config import Study
 from esamp.study.grid import cells, item_key
-from esamp.study.records import Record, SampleRecord, graded_record
+from esamp.study.records import Record, SampleRecord, record
 from esamp.study.run import load_tasks
 from esamp.study.store import Store
 from esamp.tasks.base import Grade, Item
@@ -72,7 +72,7 @@ WRONG = group("a", "u", "v", "v", "+x")
         ("seconds", 2.0, 2.0),
     ],
 )
-def test_measures_by_hand(name: str, mixed: float, wrong: float) -> None:
+def test_measures_agree_with_hand_computed_values(name: str, mixed: float, wrong: float) -> None:
     measure = next(each for each in MEASURES if each.name == name)
     assert measure.of(MIXED) == mixed
     assert measure.of(WRONG) == wrong
@@ -84,7 +84,7 @@ def test_a_tie_of_votes_goes_to_the_first_drawn() -> None:
     assert majority(group("a", None, None)) == 0.0
 
 
-def test_subsets_are_the_estimator() -> None:
+def test_pass_at_k_of_subsets_is_the_estimator() -> None:
     groups = {0: {"a": MIXED, "b": WRONG}}
     found = subset_pass(groups, ["a", "b"], 2)
     assert found[:, 0] == pytest.approx(pass_at_k([4, 4], [3, 1], 2))
@@ -129,7 +129,7 @@ def study() -> Study:
     return config.parse(tomllib.loads(TOML))
 
 
-def test_the_report_says_what_is_beyond_chance_and_labels_cannot_break_it() -> None:
+def test_the_report_lists_significant_differences_and_labels_cannot_break_it() -> None:
     text = tables.markdown(study(), [block()])
     assert "Beyond chance after correction: " in text
     assert "distinct (+1.00 [+1.00, +1.00]" in text
@@ -153,7 +153,7 @@ def test_csv_files_have_every_number() -> None:
     assert all(float(row["p_holm"]) >= float(row["p"]) for row in changes)
 
 
-def test_problems_that_one_arm_lacks_are_left_out_of_all(tmp_path: Path) -> None:
+def test_a_problem_that_one_arm_lacks_is_left_out_of_all_arms(tmp_path: Path) -> None:
     found, store = study(), Store(tmp_path / "store")
     problems = load_tasks(found)
     items = problems["countdown"].items
@@ -171,7 +171,7 @@ def test_problems_that_one_arm_lacks_are_left_out_of_all(tmp_path: Path) -> None
     assert table(only.arms["vanilla"], only.items, MEASURES[0]).tolist() == [[0.25, 0.25]] * 2
 
 
-def test_records_come_back_as_they_were() -> None:
+def test_records_survive_a_round_trip() -> None:
     values = json.loads(json.dumps(MIXED.as_json()))
     assert Record.of_json(values) == MIXED
 
@@ -185,11 +185,11 @@ class Secret(Countdown):
         return Grade("right" in text, text, "B", f"said {text}")
 
 
-def test_of_a_private_task_no_text_is_kept() -> None:
+def test_no_text_of_a_private_task_is_kept() -> None:
     question = "THE SECRET QUESTION"
     sample = Sample(0, f"{question}: right", (1, 2, 3), "stop")
     completion = Completion(Request("q/1", question, method="vanilla"), (sample,), 5, 1.0, details={"x": question})
-    kept = graded_record(Secret(), Item("q/1", question), completion)
+    kept = record(Secret(), Item("q/1", question), completion)
     assert "SECRET" not in json.dumps(kept.as_json())
     assert (kept.samples[0].correct, kept.samples[0].canonical, kept.samples[0].tokens) == (True, "B", 3)
 

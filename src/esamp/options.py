@@ -6,6 +6,8 @@ and infinity are never numbers.
 """
 
 from collections.abc import Mapping
+from inspect import cleandoc
+from textwrap import fill
 from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -21,6 +23,13 @@ class Options(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """List the options with their defaults in the class's docstring, where ``help()`` shows them."""
+        super().__pydantic_init_subclass__(**kwargs)
+        listed = [_documented(name, field) for name, field in cls.model_fields.items()]
+        cls.__doc__ = "\n".join([cleandoc(cls.__doc__ or ""), "", "Options:", *listed])
 
     def __init__(self, /, **values: Any) -> None:
         """Check `values` as the fields declare them; pydantic calls this however the options are built.
@@ -51,6 +60,12 @@ class Options(BaseModel):
         """A validated copy with `changes` applied on top of the values that were set explicitly."""
         explicit = {name: value for name, value in self if name in self.model_fields_set}
         return self.parse(explicit | changes)
+
+
+def _documented(name: str, field: FieldInfo) -> str:
+    default = "" if field.is_required() else f" = {field.get_default(call_default_factory=True)!r}"
+    text = f"{name}{default}: {' '.join((field.description or '').split())}"
+    return fill(text, 96, initial_indent=" " * 4, subsequent_indent=" " * 8)
 
 
 Kind = TypeVar("Kind", bound=Options)

@@ -1,9 +1,9 @@
-"""What a decode step launches and moves: counts that do not depend on the machine.
+"""Counts of the launches and bytes of a decode step; they do not depend on the machine.
 
-A launch is a call of an ATen operator that is neither a view nor an allocation; composite operators count as their
-parts. Its bytes are those of the tensors that it reads and writes, each once: of an expanded tensor what is stored, of
-a gathered or scattered one the elements that are touched. Kernels that do not go through ATen's dispatcher, such as
-those of Triton and of CUDA graphs, are not seen.
+A launch is a call of an ATen operator that is neither a view nor an allocation; a composite operator counts as its
+parts. Its bytes are those of the tensors that it reads and writes, each counted once: for an expanded tensor the stored
+elements, for a gathered or scattered tensor the elements touched. Kernels that bypass ATen's dispatcher, such as those
+of Triton and of CUDA graphs, are not counted.
 """
 
 from collections import Counter
@@ -17,22 +17,22 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from esamp.bench.throughput import Arm, Subject, check_active
+from esamp.bench.throughput import BenchArm, Subject, check_active
 
 TOKENS = (8, 16)
-"""Lengths of the two runs whose difference is counted: what happens once a run cancels."""
+"""Tokens of the two runs whose difference is taken, so that work done once per run cancels."""
 
 ALLOCATIONS = frozenset({"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "empty_permuted"})
 OVERWRITES = frozenset(
     {"copy_", "fill_", "zero_", "bernoulli_", "exponential_", "normal_", "uniform_", "random_", "geometric_"}
 )
-"""They do not read what they write to."""
+"""Operators that do not read the tensor they write to."""
 GATHERS = frozenset({"index_select", "embedding", "gather", "index", "take", "_unsafe_index"})
-"""They read as many elements of their first tensor as they return."""
+"""Operators that read as many elements of their first tensor as they return."""
 SCATTERS = frozenset({"index_copy_", "scatter_", "index_put_", "_index_put_impl_", "masked_scatter_"})
-"""They write as many elements of their first tensor as their last one has."""
+"""Operators that write as many elements of their first tensor as their last tensor has."""
 ADDITIONS = frozenset({"index_add_", "scatter_add_", "index_reduce_", "scatter_reduce_"})
-"""The same, and read them as well."""
+"""Operators that read and write as many elements of their first tensor as their last tensor has."""
 WAITS = frozenset(
     {
         "_local_scalar_dense",
@@ -48,45 +48,47 @@ WAITS = frozenset(
         "repeat_interleave",
     }
 )
-"""The host waits for their result, or for its size."""
+"""Operators for whose result, or its size, the host waits."""
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Of one decode step, or of a whole run."""
+    """Counts of one decode step, or of a run."""
 
     launches: float = 0.0
     bytes: float = 0.0
-    """read and written"""
+    """bytes read and written"""
     waits: float = 0.0
-    """times that the host waits for the device: values read, copies to the host, results of unknown size"""
+    """how often the host waits for the device: values read, copies to the host, results of unknown size"""
     allocations: float = 0.0
-    """new tensors, results included"""
+    """new tensors, including results"""
     operators: Mapping[str, float] = field(default_factory=dict)
     """launches by operator"""
 
     def minus(self, other: "Counts", steps: float = 1) -> "Counts":
-        """The difference from `other`, divided by so many steps."""
+        """The difference from `other`, divided by `steps`."""
         names = self.operators.keys() | other.operators.keys()
-        each = {name: (self.operators.get(name, 0) - other.operators.get(name, 0)) / steps for name in sorted(names)}
+        difference = {
+            name: (self.operators.get(name, 0) - other.operators.get(name, 0)) / steps for name in sorted(names)
+        }
         return Counts(
             (self.launches - other.launches) / steps,
             (self.bytes - other.bytes) / steps,
             (self.waits - other.waits) / steps,
             (self.allocations - other.allocations) / steps,
-            {name: number for name, number in each.items() if number},
+            {name: number for name, number in difference.items() if number},
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """All counts, for JSON."""
         return dict(vars(self))
 
 
 class Recorder:
-    """Counts every operator that runs within ``with``, in this thread.
+    """Counts every operator that this thread runs within ``with``.
 
-    With `host_reads`, also what Python reads from tensors on the CPU; where a model is compiled, watching that would
-    compile it anew.
+    With `host_reads`, it also counts values that Python reads from tensors on the CPU. A compiled model would be
+    compiled again for that.
     """
 
     def __init__(self, *, host_reads: bool = True) -> None:
@@ -97,7 +99,7 @@ class Recorder:
 
     @property
     def counts(self) -> Counts:
-        """So far."""
+        """The counts so far."""
         seen = self._operators
         waits = seen.waits + self._reads.count
         return Counts(seen.launches.total(), seen.bytes, waits, seen.allocations, dict(seen.launches))
@@ -120,7 +122,7 @@ class _Operators(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Run one operator and count it; a composite one, which inference mode leaves whole, by its parts."""
+        """Run and count one operator; a composite one, which inference mode does not decompose, by its parts."""
         named = kwargs or {}
         if func.namespace == "prim":
             return func(*args, **named)
@@ -136,7 +138,7 @@ class _Operators(TorchDispatchMode):
         if func.is_view or name == "_unsafe_view":
             return
         call = _Call.read(func, args, kwargs, result)
-        self.allocations += len(call.fresh)
+        self.allocations += len(call.results)
         if name in ALLOCATIONS:
             return
         self.launches[name] += 1
@@ -145,7 +147,7 @@ class _Operators(TorchDispatchMode):
 
 
 class _HostReads(TorchFunctionMode):
-    """Counts values that Python reads from a tensor on the CPU without an operator: on a GPU each would be a wait."""
+    """Counts reads from tensors on the CPU that need no operator; on a GPU the host would wait for each."""
 
     count = 0
 
@@ -161,61 +163,61 @@ class _HostReads(TorchFunctionMode):
 class _Call:
     """The tensors of one call of an operator."""
 
-    taken: list[Tensor]
-    """arguments in order, those that are written to as well"""
-    changed: list[Tensor]
+    inputs: list[Tensor]
+    """arguments in their order, including those that are written to"""
+    mutated: list[Tensor]
     """arguments that are written to"""
-    given: list[Tensor]
+    outputs: list[Tensor]
     """``out`` arguments, which are only written to"""
-    fresh: list[Tensor]
+    results: list[Tensor]
     """results with memory of their own"""
 
     @classmethod
     def read(cls, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> "_Call":
         """Sort the tensors of a call."""
         call = cls([], [], [], [])
-        for place, argument in enumerate(func._schema.arguments):
-            found = list(_tensors(args[place] if place < len(args) else kwargs.get(argument.name)))
+        for index, argument in enumerate(func._schema.arguments):
+            found = list(_tensors(args[index] if index < len(args) else kwargs.get(argument.name)))
             writes = argument.alias_info is not None and argument.alias_info.is_write
             if writes and argument.is_out:
-                call.given.extend(found)
+                call.outputs.extend(found)
                 continue
-            call.taken.extend(found)
+            call.inputs.extend(found)
             if writes:
-                call.changed.extend(found)
-        known = {id(tensor) for tensor in (*call.taken, *call.given)}
-        call.fresh.extend(tensor for tensor in _tensors(result) if id(tensor) not in known)
+                call.mutated.extend(found)
+        known = {id(tensor) for tensor in (*call.inputs, *call.outputs)}
+        call.results.extend(tensor for tensor in _tensors(result) if id(tensor) not in known)
         return call
 
     def moved(self, name: str) -> int:
         """Bytes read and written."""
-        if name in SCATTERS | ADDITIONS and len(self.taken) > 1:
-            first, *rest = self.taken
-            into = touched(rest[-1]) // rest[-1].element_size() * first.element_size()
-            return _sum(rest) + into * (2 if name in ADDITIONS else 1)
-        taken = self.taken
-        if name in GATHERS and taken:
-            taken = [*self.fresh, *taken[1:]]
+        if name in SCATTERS | ADDITIONS and len(self.inputs) > 1:
+            first, *rest = self.inputs
+            written = touched(rest[-1]) // rest[-1].element_size() * first.element_size()
+            return _sum(rest) + written * (2 if name in ADDITIONS else 1)
+        read = self.inputs
+        if name in GATHERS and read:
+            read = [*self.results, *read[1:]]
         elif name in OVERWRITES:
-            taken = taken[1:]
-        return _sum(taken) + _sum([*self.changed, *self.given, *self.fresh])
+            read = read[1:]
+        return _sum(read) + _sum([*self.mutated, *self.outputs, *self.results])
 
     def waits(self, name: str, *, non_blocking: bool) -> bool:
-        """Whether the host waits for the device, or would if it were a GPU."""
+        """Whether the host waits for the device, or would wait if the device were a GPU."""
         masked = name in ("index", "index_put_") and any(
-            each.dtype in (torch.bool, torch.uint8) for each in self.taken[1:]
+            each.dtype in (torch.bool, torch.uint8) for each in self.inputs[1:]
         )
         to_host = name in ("_to_copy", "copy_") and not non_blocking and self._leaves_device()
         return name in WAITS or masked or to_host
 
     def _leaves_device(self) -> bool:
-        source = self.taken[-1]
-        target = self.fresh[0] if self.fresh else self.taken[0]
+        source = self.inputs[-1]
+        target = self.results[0] if self.results else self.inputs[0]
         return source.device.type != "cpu" and target.device.type == "cpu"
 
 
 def touched(tensor: Tensor) -> int:
-    """Bytes of the elements that a tensor stands for, counted once along dimensions that it is expanded over."""
+    """Bytes of a tensor's stored elements: dimensions over which it is expanded count once."""
     if tensor.layout != torch.strided:
         return int(tensor.numel()) * tensor.element_size()
     count = 1
@@ -225,7 +227,7 @@ def touched(tensor: Tensor) -> int:
 
 
 def _sum(tensors: list[Tensor]) -> int:
-    """Bytes of all, of a tensor that comes twice once."""
+    """Bytes of all tensors; a tensor that occurs twice counts once."""
     unique = {(each.data_ptr(), each.shape, each.stride(), each.dtype): each for each in tensors}
     return sum(map(touched, unique.values()))
 
@@ -238,21 +240,26 @@ def _tensors(value: Any) -> Iterator[Tensor]:
             yield from _tensors(each)
 
 
-def count(subject: Subject, arm: Arm | None, *, on_run: Callable[[], None] | None = None) -> Counts:
-    """What one decode step launches and moves, with a method or plainly (None): the difference of two runs, by step.
+def count(subject: Subject, arm: BenchArm | None, *, on_run: Callable[[], None] | None = None) -> Counts:
+    """Counts per decode step, with a method or plainly (None), from the difference of a long and a short run.
+
+    Args:
+        subject: the model.
+        arm: the method; None for plain sampling.
+        on_run: called after each of the three runs.
 
     Raises:
         InactiveMethodError: the method did not act.
     """
     few, many = TOKENS
-    found: list[tuple[Counts, int]] = []
-    for tokens in (few, few, many):  # the first run is for what is set up once
+    runs: list[tuple[Counts, int]] = []
+    for tokens in (few, few, many):  # the first run includes work that is done only once
         with Recorder(host_reads=subject.states.device == "cpu") as recorder:
             run = subject.run(arm, 0, tokens)
-        found.append((recorder.counts, run.steps))
+        runs.append((recorder.counts, run.steps))
         if arm is not None:
             check_active(run, arm)
         if on_run is not None:
             on_run()
-    (short, fewer), (long, more) = found[1:]
-    return long.minus(short, more - fewer)
+    (short, short_steps), (long, long_steps) = runs[1:]
+    return long.minus(short, long_steps - short_steps)

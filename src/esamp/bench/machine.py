@@ -1,4 +1,4 @@
-"""What one launch and one byte cost on a device, to say what a measured step consists of."""
+"""The cost of one launch and one byte on a device."""
 
 import time
 from collections.abc import Callable
@@ -6,8 +6,9 @@ from collections.abc import Callable
 import torch
 
 LAUNCHES, PASSES = 2000, 5
+"""Launches that are timed together, and repetitions, of which the fastest counts."""
 COPIED = 64 << 20
-"""Bytes that are copied: more than a CPU's cache holds."""
+"""Bytes copied: more than fit into a CPU's cache."""
 
 
 def launch_seconds(device: str) -> float:
@@ -22,24 +23,24 @@ def launch_seconds(device: str) -> float:
 
 
 def bytes_per_second(device: str) -> float:
-    """Bytes that a copy reads and writes in a second."""
+    """Bytes per second that a copy reads and writes."""
     source = torch.zeros(COPIED // 4, device=device)
     target = torch.empty_like(source)
     return 2 * COPIED / _fastest(lambda: target.copy_(source), device)
 
 
 def _fastest(work: Callable[[], object], device: str) -> float:
-    found = []
+    seconds = []
     for _ in range(PASSES):
         wait(device)
         started = time.perf_counter()
         work()
         wait(device)
-        found.append(time.perf_counter() - started)
-    return min(found)
+        seconds.append(time.perf_counter() - started)
+    return min(seconds)
 
 
 def wait(device: str) -> None:
-    """Until the device has nothing more to do."""
+    """Wait until the device has finished all work."""
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)

@@ -1,12 +1,13 @@
-"""The least that one decode step of ESamp must read and write, from the shapes alone.
+"""The least bytes that one decode step of ESamp must read and write, from its shapes.
 
-For R rows in G groups, states of size d read from a source of size s, b bytes a number of the states, and n bytes a
-number of the bank (`ESampConfig.dtype`), a step that reads every input once and writes every result once moves::
+Take R rows in G groups, states of size d predicted from a source of size s, b bytes per number of the states, and n
+bytes per number of the bank (`ESampConfig.dtype`). A step that reads every input once and writes every result once
+moves these bytes::
 
-    rows     R (2 d + s) b     hL and h1 read, h' written; h1 is not needed by the running mean
+    rows     R (2 d + s) b     hL and h1 read, h' written; the running mean does not need h1
     shared   s m w             the random projection of `rls`, read once for all groups (w: 4, or 8 with float64)
-    read     G S               every state tensor that predicting or learning needs
-    written  G T / k           every state tensor that learning changes, in one of k steps (`update_every`)
+    read     G S               every state tensor that prediction or learning needs
+    written  G T / k           every state tensor that learning changes, in every k-th step (`update_every`)
 
 with, for each group::
 
@@ -16,7 +17,7 @@ with, for each group::
     mlp      S = T = 3 N n + w                   N weights and Adam's two moments; N = depth x d x width x 3
                                                  (2 for `block = "mlp"`)
 
-Telemetry, the published network's activations and gradients, and what the engine does count for nothing here.
+Telemetry, the activations and gradients of the published network, and the engine's own work are not included.
 """
 
 from dataclasses import dataclass
@@ -25,13 +26,14 @@ from esamp.explorer.config import ESampConfig
 
 BYTES = {"float32": 4, "float64": 8, "bfloat16": 2}
 SUMS = 8
-"""bytes of a number of A"""
+"""Bytes of a number of A."""
 MATRICES = {"swiglu": 3, "mlp": 2}
+"""Weight matrices of a residual block of the published network."""
 
 
 @dataclass(frozen=True)
 class Minimum:
-    """Bytes of one decode step of all rows."""
+    """Bytes of one decode step with all rows."""
 
     rows: float
     shared: float
@@ -40,22 +42,22 @@ class Minimum:
 
     @property
     def total(self) -> float:
-        """All of them."""
+        """Sum of all parts."""
         return self.rows + self.shared + self.read + self.written
 
 
 def minimum(
     config: ESampConfig, *, rows: float, groups: int, size: int, source: int | None = None, number: int = 4
 ) -> Minimum | None:
-    """The least bytes of one decode step; None for signals other than the state, which have no formula here.
+    """The least bytes of one decode step; None for signals other than the state, for which there is no formula.
 
     Args:
-        config: the options.
-        rows: R, in all groups together; the mean over steps, where samples start in waves.
+        config: the options of ESamp.
+        rows: R, of all groups together; if samples start in waves, the mean over steps.
         groups: G, the slots that take part in the step.
-        size: d, of the states that the LM head projects.
-        source: s, of the states that the prediction starts from; by default d.
-        number: b, bytes of one number of the model's states.
+        size: d, size of the final hidden states.
+        source: s, size of the states that the prediction starts from; by default d.
+        number: b, bytes per number of the model's states.
     """
     if config.signal != "state":
         return None

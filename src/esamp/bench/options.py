@@ -1,4 +1,4 @@
-"""`BenchOptions`: what `esamp bench` measures, declared once."""
+"""`BenchOptions`: the options of ``esamp bench``, declared once."""
 
 from collections.abc import Mapping
 from typing import Literal, TypeAlias
@@ -10,13 +10,13 @@ from esamp.models import EMBEDDED
 from esamp.models.shapes import SHAPES
 from esamp.options import Options
 
-What: TypeAlias = Literal["throughput", "diversity", "scaling"]
+Measurement: TypeAlias = Literal["throughput", "diversity", "scaling"]
 TOKENS, SHAPE_TOKENS, DIVERSITY_TOKENS = 64, 32, 128
-"""Tokens of each sample by default: of a model that is timed, of a shape, whose steps may take a second on a CPU, and
-of texts whose diversity is measured."""
+"""Default tokens of each sample: of a timed model, of a shape (a step may take a second on a CPU), and of texts whose
+diversity is measured."""
 
 _MODEL = frozenset({"model", "n", "tokens", "device", "dtype"})
-USED: Mapping[What, frozenset[str]] = {
+USED: Mapping[Measurement, frozenset[str]] = {
     "throughput": _MODEL | {"engine", "shape", "prompts", "pairs", "method", "against", "count", "full"},
     "diversity": _MODEL | {"seeds", "embedder", "prompt"},
     "scaling": frozenset({"device", "dtype", "method", "out"}),
@@ -25,64 +25,65 @@ USED: Mapping[What, frozenset[str]] = {
 
 
 class BenchOptions(Options):
-    """What is measured, and where."""
+    """What ``esamp bench`` measures, on which model and device."""
 
     engine: Literal["hf", "vllm"] = "hf"
-    """throughput: what runs the model"""
+    """throughput: the library that runs the model"""
     model: str = EMBEDDED
     """throughput, diversity: hub name, folder, countdown or smollm2"""
     shape: str | None = Field(
-        None, description=f"throughput: made-up weights of this shape instead of a model: {', '.join(SHAPES)}"
+        None,
+        description=f"throughput: a model of this shape with random weights, instead of --model: {', '.join(SHAPES)}",
     )
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ..."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """number format of the model's weights; scaling: of the random states"""
+    """number format of the model's weights; for scaling, of the random states"""
     prompts: int = Field(1, ge=1, le=65536)
-    """throughput: prompts side by side"""
+    """throughput: prompts decoded at the same time"""
     n: int = Field(16, ge=2, le=65536)
     """throughput, diversity: samples of each prompt"""
     tokens: int | None = Field(
         None,
         ge=2,
-        description=f"throughput, diversity: tokens of each sample, by default {TOKENS}, of a shape {SHAPE_TOKENS}, "
+        description=f"throughput, diversity: tokens of each sample; by default {TOKENS}, with --shape {SHAPE_TOKENS}, "
         f"for diversity {DIVERSITY_TOKENS}",
     )
     pairs: int = Field(5, ge=1, le=100_000)
-    """throughput: interleaved pairs of runs; with --against, rounds of three runs and more"""
+    """throughput: interleaved pairs of runs; with --against, rounds of three or more runs"""
     method: str = "esamp"
-    """throughput, scaling: what is measured, a method with options as in override:heads=published; esamp itself takes
-    its options from the flags below"""
+    """throughput, scaling: the method, which may have options as in override:heads=published; the options of esamp
+    have flags of their own below"""
     against: tuple[str, ...] = ()
-    """throughput: a method that runs in the same rounds, written in the same way"""
+    """throughput: another method to measure in the same rounds, written as for --method"""
     count: bool = False
-    """throughput: count what a decode step launches and moves, instead of timing it"""
+    """throughput: count the launches and bytes of a decode step instead of timing it"""
     full: bool = False
-    """throughput: with the telemetry that costs a second projection"""
+    """throughput: with full telemetry, which needs a second projection by the LM head"""
     seeds: int = Field(2, ge=1, le=1000)
-    """diversity: seeds"""
+    """diversity: number of seeds"""
     embedder: Literal["auto", "ngram", "minilm"] = "auto"
-    """diversity: what texts are compared by"""
+    """diversity: what the similarity of texts is computed from"""
     prompt: tuple[str, ...] = ()
-    """diversity: a text to continue; by default stories, or Countdown for the embedded model"""
+    """diversity: a text to continue; by default beginnings of stories, or Countdown for the embedded model"""
     out: str | None = None
-    """scaling: a folder for scaling.csv and scaling.svg"""
+    """scaling: folder in which scaling.csv and scaling.svg are written"""
 
-    def check(self, what: What) -> None:
-        """Refuse options that `what` does not read, and those that exclude each other.
+    def check(self, what: Measurement) -> None:
+        """Check that `what` uses all options that are set, and that they do not contradict each other.
 
         Raises:
-            OptionError: naming the option.
+            OptionError: an option has no effect; the message names it.
         """
         for name in sorted(self.model_fields_set - USED[what]):
             users = " and ".join(other for other, used in USED.items() if name in used)
-            raise OptionError(f"option {name!r} does nothing for {what}, it belongs to {users}: leave it out")
+            raise OptionError(f"option {name!r} has no effect on {what}: it belongs to {users}, so leave it out")
         if self.shape is not None and "model" in self.model_fields_set:
             raise OptionError("give --model or --shape, not both")
         if self.count and "pairs" in self.model_fields_set:
-            raise OptionError("option 'pairs' does nothing with --count, which times nothing: leave it out")
+            raise OptionError("option 'pairs' has no effect with --count, which times nothing: leave it out")
 
     @property
     def timed_tokens(self) -> int:
-        """`tokens`, or their default for this model or shape."""
+        """`tokens`, or the default for this model or shape."""
         return self.tokens or (SHAPE_TOKENS if self.shape else TOKENS)

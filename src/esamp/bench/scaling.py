@@ -1,7 +1,7 @@
-"""How the cost of one decode step of a method grows: with groups and samples, with the states' size, with slots.
+"""The cost of one decode step of a method over groups and samples, over the size of the states, and over slots.
 
-No model runs: a method is built for random states and a small random LM head, and takes part in decode steps as it
-would in an engine. What is measured is therefore the method alone.
+No model runs. The method is built for random states and a small random LM head, and takes part in decode steps as in an
+engine. The measured cost is therefore that of the method alone.
 """
 
 import time
@@ -16,7 +16,7 @@ from torch import Tensor
 from esamp.bench.launches import Counts, Recorder
 from esamp.bench.machine import wait
 from esamp.bench.minimum import minimum
-from esamp.bench.throughput import Arm
+from esamp.bench.throughput import BenchArm
 from esamp.decoding.layout import RowLayout
 from esamp.decoding.step import DecodeStep, Rows
 from esamp.errors import OptionError
@@ -28,62 +28,62 @@ GROUPS, SAMPLES = (1, 8, 32), (1, 4, 16)
 SIZES = (576, 896, 2048, 4096, 8192)
 SLOTS = (1, 4, 16, 64, 256)
 SIZE, ROWS = 1024, 16
-"""d, and samples of the one group, where they are not what varies."""
+"""d, and samples of the single group, in series that do not vary them."""
 DEPTH, VOCABULARY = 32, 1024
-"""Layers that the method is told of, and rows of the random LM head."""
+"""Number of layers of the pretended model, and rows of its random LM head."""
 LARGEST = 512 << 20
-"""Bytes of a bank up to which a point is measured: a step may need several times as much."""
+"""Most bytes of a bank that is measured: a step may need several times as much memory."""
 WARM, LEAST, MOST, SECONDS = 2, 5, 200, 0.3
-"""Uncounted steps of a point, counted ones at least and at most, and the time after which they end."""
+"""Warm-up steps of a case, least and most counted steps, and the seconds after which counting ends."""
 
 
 @dataclass(frozen=True)
-class Place:
-    """What is measured at one point."""
+class ScalingCase:
+    """The sizes of one measurement."""
 
     series: Series
-    """which of the three grids it belongs to"""
+    """the grid that it belongs to"""
     groups: int
     samples: int
-    """of each group"""
+    """samples of each group"""
     size: int
-    """d of source and deep states"""
+    """d, of the source states and the final hidden states"""
     slots: int
-    """of the bank; only those of the groups take part"""
+    """slots of the bank; only those of the groups take part in the step"""
 
     @property
     def rows(self) -> int:
-        """All groups' samples."""
+        """Samples of all groups."""
         return self.groups * self.samples
 
 
 @dataclass(frozen=True)
-class Point:
-    """What one step costs at a place."""
+class ScalingPoint:
+    """The cost of one step in a case."""
 
-    place: Place
+    case: ScalingCase
     predict: float
-    """median milliseconds before and behind the LM head, without its projections"""
+    """median milliseconds before and after the LM head, without its projections"""
     learn: float
     """median milliseconds after sampling"""
     low: float
-    """milliseconds of both together, first quartile over steps"""
+    """first quartile over steps of the sum of both, in milliseconds"""
     high: float
-    """third quartile"""
+    """third quartile of the same"""
     counts: Counts
     minimum: float | None
-    """least bytes (`esamp.bench.minimum`), where there is a formula"""
+    """least bytes (`esamp.bench.minimum`); None if there is no formula"""
     bank_bytes: int
 
     @property
     def total(self) -> float:
-        """Milliseconds of both."""
+        """Median milliseconds of both parts."""
         return self.predict + self.learn
 
     def as_dict(self) -> dict[str, Any]:
         """One flat record, for JSON and CSV."""
         return {
-            **vars(self.place),
+            **vars(self.case),
             "ms_predict": self.predict,
             "ms_learn": self.learn,
             "ms_low": self.low,
@@ -98,67 +98,67 @@ class Point:
 
 
 @dataclass(frozen=True)
-class LeftOut:
-    """A point that would take too much memory."""
+class SkippedCase:
+    """A case that was not measured because it would take too much memory."""
 
-    place: Place
+    case: ScalingCase
     bank_bytes: int
 
 
-def places() -> list[Place]:
-    """The three grids."""
-    found = [Place("groups", groups, samples, SIZE, groups) for groups in GROUPS for samples in SAMPLES]
-    found += [Place("size", 1, ROWS, size, 1) for size in SIZES]
-    return found + [Place("slots", 1, ROWS, SIZE, slots) for slots in SLOTS]
+def cases() -> list[ScalingCase]:
+    """The cases of all three grids."""
+    found = [ScalingCase("groups", groups, samples, SIZE, groups) for groups in GROUPS for samples in SAMPLES]
+    found += [ScalingCase("size", 1, ROWS, size, 1) for size in SIZES]
+    return found + [ScalingCase("slots", 1, ROWS, SIZE, slots) for slots in SLOTS]
 
 
 def measure(
-    arm: Arm, wanted: Sequence[Place], *, device: str = "cpu", dtype: torch.dtype = torch.float32
-) -> Iterator[Point | LeftOut]:
-    """Measure the method at each place.
+    arm: BenchArm, cases: Sequence[ScalingCase], *, device: str = "cpu", dtype: torch.dtype = torch.float32
+) -> Iterator[ScalingPoint | SkippedCase]:
+    """Measure the method in each case.
 
     Args:
-        arm: the method; it may read states, logits and the rows of the LM head, but no tokens of a prompt.
-        wanted: where.
-        device: where states and bank live.
-        dtype: of the states.
+        arm: the method; it may read states, logits and rows of the LM head, but no tokens of a prompt.
+        cases: the cases.
+        device: device of the states and of the bank.
+        dtype: number format of the states.
 
     Raises:
-        OptionError: the method needs more than random states.
+        OptionError: the method needs something else.
     """
     method = arm.decoding
     if method.needs:
-        raise OptionError(f"method {arm.method!r} needs {min(method.needs)}, and scaling has random states alone")
-    for place in wanted:
+        raise OptionError(f"method {arm.method!r} needs {min(method.needs)}, but scaling has only random states")
+    for case in cases:
         layers = method.layers(arm.options, DEPTH)
         shape = ModelShape(
-            place.size,
-            dict.fromkeys(layers, place.size),
+            case.size,
+            dict.fromkeys(layers, case.size),
             DEPTH,
             torch.device(device),
             vocabulary=VOCABULARY,
             line_breaks=tuple,
         )
-        size = method.size(arm.options, shape, slots=place.slots)
+        size = method.size(arm.options, shape, slots=case.slots)
         if size > LARGEST:
-            yield LeftOut(place, size)
+            yield SkippedCase(case, size)
             continue
-        built = method.build(arm.options, shape, slots=place.slots, full=False)
-        steps = _Steps(built, place, layers, device, dtype)
+        built = method.build(arm.options, shape, slots=case.slots, full=False)
+        steps = _Steps(built, case, layers, device, dtype)
         timed = steps.timed()
         with Recorder(host_reads=device == "cpu") as recorder:
             steps.take(lambda: None)
         least = None
         if arm.method == "esamp" and isinstance(arm.options, ESampConfig):
-            least = minimum(arm.options, rows=place.rows, groups=place.groups, size=place.size, number=dtype.itemsize)
+            least = minimum(arm.options, rows=case.rows, groups=case.groups, size=case.size, number=dtype.itemsize)
         predict, learn = np.median(timed, 0).tolist()
         low, high = np.quantile(timed.sum(1), (0.25, 0.75)).tolist()
         known = None if least is None else least.total
-        yield Point(place, predict, learn, low, high, recorder.counts, known, built.nbytes)
+        yield ScalingPoint(case, predict, learn, low, high, recorder.counts, known, built.nbytes)
 
 
 class _RandomHead:
-    """A linear LM head with few random rows."""
+    """A linear LM head with `VOCABULARY` random rows."""
 
     is_linear = has_rows = True
 
@@ -175,38 +175,36 @@ class _RandomHead:
 
 
 class _Steps:
-    """Decode steps with random states, which repeat after `KINDS`."""
+    """Decode steps with random states; the states repeat every `DISTINCT` steps."""
 
-    KINDS = 4
+    DISTINCT = 4
 
     def __init__(
-        self, method: DecodeMethod, place: Place, layers: Sequence[int], device: str, dtype: torch.dtype
+        self, method: DecodeMethod, case: ScalingCase, layers: Sequence[int], device: str, dtype: torch.dtype
     ) -> None:
-        self._method, self._device, self._taken = method, device, 0
+        self._method, self._device, self._count = method, device, 0
         torch.manual_seed(0)
-        slots = [method.admit() for _ in range(place.groups)]
-        layout = RowLayout.build([slot for slot in slots for _ in range(place.samples)], device)
-        self._head = _RandomHead(place.size, device)
-        self._live = torch.ones(place.rows, dtype=torch.bool, device=device)
-        self._tokens = torch.randint(VOCABULARY, (place.rows,), device=device)
-        index = torch.arange(place.rows, device=device) % place.samples
+        slots = [method.admit() for _ in range(case.groups)]
+        layout = RowLayout.build([slot for slot in slots for _ in range(case.samples)], device)
+        self._head = _RandomHead(case.size, device)
+        self._live = torch.ones(case.rows, dtype=torch.bool, device=device)
+        self._tokens = torch.randint(VOCABULARY, (case.rows,), device=device)
+        index = torch.arange(case.rows, device=device) % case.samples
         same = torch.ones_like(index)
-        known = Rows(
-            index, same * place.samples, same, same << 40, same, same.unsqueeze(1) * -1, same.to(torch.float32)
-        )
+        rows = Rows(index, same * case.samples, same, same << 40, same, same.unsqueeze(1) * -1, same.to(torch.float32))
 
         def states() -> Tensor:
-            return torch.randn(place.rows, place.size, device=device).to(dtype)
+            return torch.randn(case.rows, case.size, device=device).to(dtype)
 
         self._steps = [
-            DecodeStep(states(), {layer: states() for layer in layers}, layout, self._live, self._head, known)
-            for _ in range(self.KINDS)
+            DecodeStep(states(), {layer: states() for layer in layers}, layout, self._live, self._head, rows)
+            for _ in range(self.DISTINCT)
         ]
 
     def take(self, mark: Callable[[], object]) -> None:
-        """One step; `mark` is called before it, behind the head and after learning, the projection left out."""
-        step = self._steps[self._taken % self.KINDS]
-        self._taken += 1
+        """Take one step; `mark` is called before it and after steering, projection, combining and learning."""
+        step = self._steps[self._count % self.DISTINCT]
+        self._count += 1
         mark()
         steering = self._method.steer(step)
         mark()
@@ -221,8 +219,8 @@ class _Steps:
         mark()
 
     def timed(self) -> "np.ndarray[tuple[int, int], np.dtype[np.float64]]":
-        """Milliseconds `[steps, 2]` of predicting and learning."""
-        found: list[tuple[float, float]] = []
+        """Milliseconds `[steps, 2]` of prediction and of learning."""
+        rows: list[tuple[float, float]] = []
         marks: list[float] = []
 
         def mark() -> None:
@@ -230,9 +228,9 @@ class _Steps:
             marks.append(time.perf_counter())
 
         ends = time.perf_counter() + SECONDS
-        while len(found) < WARM + LEAST or (time.perf_counter() < ends and len(found) < MOST):
+        while len(rows) < WARM + LEAST or (time.perf_counter() < ends and len(rows) < MOST):
             marks.clear()
             self.take(mark)
             steer, _, combine, learn = np.diff(marks).tolist()
-            found.append((steer + combine, learn))
-        return 1000 * np.array(found[WARM:])
+            rows.append((steer + combine, learn))
+        return 1000 * np.array(rows[WARM:])

@@ -1,4 +1,4 @@
-"""The points of `esamp.bench.scaling` as a CSV file and a figure."""
+"""The results of `esamp.bench.scaling` as a CSV file and a figure."""
 
 import csv
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from esamp.bench.scaling import ROWS, SAMPLES, SIZE, Point, Series
+from esamp.bench.scaling import ROWS, SAMPLES, SIZE, ScalingPoint, Series
 from esamp.errors import MissingDependencyError
 from esamp.extras import install_command
 
@@ -17,8 +17,8 @@ NAME = "scaling"
 CAPTION = "Milliseconds of one decode step of the method alone, on random states; bars between the quartiles"
 
 
-def check() -> None:
-    """Refuse to begin a measurement whose figure could not be drawn.
+def check_matplotlib() -> None:
+    """Check before a measurement that its figure can be drawn.
 
     Raises:
         MissingDependencyError: matplotlib is not installed.
@@ -27,8 +27,8 @@ def check() -> None:
         raise MissingDependencyError(f"the figure needs matplotlib: {install_command('figures')}")
 
 
-def write_csv(points: Sequence[Point], folder: Path) -> Path:
-    """Write ``scaling.csv``, a line a point.
+def write_csv(points: Sequence[ScalingPoint], folder: Path) -> Path:
+    """Write ``scaling.csv`` with one line per case.
 
     Raises:
         OSError: it cannot be written.
@@ -42,8 +42,8 @@ def write_csv(points: Sequence[Point], folder: Path) -> Path:
     return path
 
 
-def write_figure(points: Sequence[Point], folder: Path, label: str) -> Path:
-    """Write ``scaling.svg``: milliseconds over groups, over the states' size and over slots.
+def write_figure(points: Sequence[ScalingPoint], folder: Path, label: str) -> Path:
+    """Write ``scaling.svg``: milliseconds over groups, over the size of the states, and over slots.
 
     Raises:
         OSError: it cannot be written.
@@ -51,11 +51,11 @@ def write_figure(points: Sequence[Point], folder: Path, label: str) -> Path:
     from esamp.report.figures import canvas
 
     with canvas.style():
-        figure = canvas.sheet(f"One decode step of {canvas.shown(label)}", height=3.2)
+        figure = canvas.titled_figure(f"One decode step of {canvas.shown(label)}", height=3.2)
         groups, size, slots = figure.subplots(1, 3, sharey=True)
-        for place, samples in enumerate(SAMPLES):
+        for index, samples in enumerate(SAMPLES):
             name = f"{samples} sample{'s' * (samples != 1)} each"
-            _draw(groups, [p for p in _of(points, "groups") if p.place.samples == samples], "groups", place, name)
+            _draw(groups, [p for p in _of(points, "groups") if p.case.samples == samples], "groups", index, name)
         _draw(size, _of(points, "size"), "size", 2)
         _draw(slots, _of(points, "slots"), "slots", 2)
         groups.set(xlabel=f"groups (d = {SIZE})", ylabel="milliseconds")
@@ -65,20 +65,20 @@ def write_figure(points: Sequence[Point], folder: Path, label: str) -> Path:
         return canvas.save(figure, folder, NAME, ["svg"], f"Cost of one decode step of {label}", CAPTION)[0]
 
 
-def _of(points: Sequence[Point], series: Series) -> list[Point]:
-    return [point for point in points if point.place.series == series]
+def _of(points: Sequence[ScalingPoint], series: Series) -> list[ScalingPoint]:
+    return [point for point in points if point.case.series == series]
 
 
-def _draw(axes: "Axes", points: Sequence[Point], across: str, place: int, name: str = "") -> None:
+def _draw(axes: "Axes", points: Sequence[ScalingPoint], across: str, style: int, name: str = "") -> None:
     from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
-    from esamp.report.figures.looks import COLOURS, MARKERS
+    from esamp.report.figures.styles import COLOURS, MARKERS
 
-    x = [vars(point.place)[across] for point in points]
+    x = [vars(point.case)[across] for point in points]
     y = [point.total for point in points]
     below = [max(0.0, point.total - point.low) for point in points]
     above = [max(0.0, point.high - point.total) for point in points]
-    axes.errorbar(x, y, [below, above], color=COLOURS[place], marker=MARKERS[place], label=name, elinewidth=0.8)
+    axes.errorbar(x, y, [below, above], color=COLOURS[style], marker=MARKERS[style], label=name, elinewidth=0.8)
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_locator(FixedLocator(x))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

@@ -1,4 +1,4 @@
-"""What methods cost: the same decoding plainly and with each of them, in interleaved rounds, on any engine."""
+"""Throughput of methods: the same decoding plainly and with each method, in interleaved rounds, on any engine."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -15,12 +15,16 @@ from esamp.options import Options
 from esamp.runs.job import finite
 
 PHASES = ("predict", "mix", "learn")
-"""Parts of a method's time, as far as an engine measures them: before the LM head, behind it, after sampling."""
+"""Parts of a method's time that an engine may measure: before the LM head, after it, and after sampling."""
 
 
 @dataclass(frozen=True)
-class Arm:
-    """One way to decode, which is compared with plain sampling."""
+class BenchArm:
+    """A method with options, to be compared with plain sampling.
+
+    Raises:
+        OptionError: the method takes no part in decode steps.
+    """
 
     label: str
     method: str
@@ -30,13 +34,13 @@ class Arm:
         chosen = registry.get(self.method)
         if not issubclass(chosen, DecodeMethod):
             raise OptionError(
-                f"method {self.method!r} ({chosen.kind}) takes no part in decode steps, so it has no cost of its own "
+                f"method {self.method!r} ({chosen.kind}) takes no part in decode steps, so it has no cost "
                 "there: choose one of kind step, filter or draw (esamp methods lists them)"
             )
 
     @property
     def decoding(self) -> type[DecodeMethod]:
-        """The method's class."""
+        """The class of the method."""
         chosen = registry.get(self.method)
         assert issubclass(chosen, DecodeMethod)
         return chosen
@@ -44,7 +48,11 @@ class Arm:
 
 @dataclass(frozen=True)
 class Load:
-    """How much is decoded at once, in a run that is timed."""
+    """How much a timed run decodes.
+
+    Raises:
+        InputError: a number is too small.
+    """
 
     prompts: int = 1
     samples: int = 16
@@ -57,58 +65,61 @@ class Load:
 
     @property
     def rows(self) -> int:
-        """Samples side by side."""
+        """Samples decoded at the same time."""
         return self.prompts * self.samples
 
     @property
     def generated(self) -> int:
-        """Tokens of one run."""
+        """Tokens that one run generates."""
         return self.rows * self.tokens
 
 
 @dataclass(frozen=True)
-class Run:
+class TimedRun:
     """One timed run."""
 
     seconds: float
     steps: int
-    """forward passes of the model: one a token, times the waves in which the method starts the samples"""
+    """forward passes of the model: one per token, times the number of waves in which the method starts samples"""
     telemetry: Mapping[str, float] = field(default_factory=dict)
-    """sums over all groups, with a method"""
+    """sums over all groups; empty without a method"""
     phases: Mapping[str, float] = field(default_factory=dict)
-    """seconds by `PHASES`, where the engine measures them"""
+    """seconds by `PHASES`; empty if the engine does not measure them"""
     bank_bytes: float = 0
-    """what the groups' state takes; on vLLM that of all methods which the engine has run"""
+    """memory of the groups' states; on vLLM, of all methods that the engine has run"""
     buffer_bytes: float = 0
-    """what is kept beside it to read inner states from"""
+    """memory of the buffers that hold inner hidden states"""
 
 
 @dataclass(frozen=True)
-class States:
-    """Size and place of the states that methods read."""
+class StateShape:
+    """Size, number format and device of the hidden states that methods read."""
 
     size: int
     """d"""
     number_bytes: int
-    """bytes of one number"""
+    """bytes per number"""
     device: str = "cpu"
 
 
 class Subject(ABC):
-    """A model in an engine, which decodes a load of random tokens; those cost what any other tokens cost."""
+    """A model in an engine that decodes a load. The prompts are random tokens, which cost as much as any others."""
 
     load: Load
 
     @property
     @abstractmethod
-    def states(self) -> States:
-        """Of the model."""
+    def states(self) -> StateShape:
+        """The hidden states of the model."""
 
     @abstractmethod
-    def run(self, arm: Arm | None, seed: int, tokens: int | None = None) -> Run:
-        """Decode the load with a method (None: plainly), all samples equally long.
+    def run(self, arm: BenchArm | None, seed: int, tokens: int | None = None) -> TimedRun:
+        """Decode the load with a method (None: plainly), all samples of the same length.
 
-        `tokens` of each sample, by default the load's, which is the most.
+        Args:
+            arm: the method.
+            seed: seed of the sampling.
+            tokens: tokens of each sample; at most, and by default, those of the load.
         """
 
     @abstractmethod
@@ -118,24 +129,24 @@ class Subject(ABC):
 
 @dataclass(frozen=True)
 class Throughput:
-    """Runs in rounds. Ratios are taken round by round, because a machine's speed drifts."""
+    """Timed runs in rounds. Ratios are taken within each round, because a machine's speed drifts."""
 
     load: Load
-    off: tuple[Run, ...]
-    on: Mapping[str, tuple[Run, ...]]
-    """by the label of the arm"""
+    off: tuple[TimedRun, ...]
+    on: Mapping[str, tuple[TimedRun, ...]]
+    """runs by the label of the arm"""
 
     def ratio(self, label: str, over: str | None = None) -> Interval:
-        """Throughput of one arm over that of another (None: plain sampling); 0.97 is 3 % slower.
+        """Throughput of one arm divided by that of another (None: plain sampling); 0.97 means 3 % slower.
 
-        With a 95 % bootstrap interval over rounds.
+        The interval is a 95 % bootstrap interval over rounds.
         """
         runs = self.off if over is None else self.on[over]
-        below, above = (np.array([run.seconds for run in each]) for each in (runs, self.on[label]))
-        return bootstrap_mean(below / above, np.random.default_rng(0))
+        other, own = (np.array([run.seconds for run in each]) for each in (runs, self.on[label]))
+        return bootstrap_mean(other / own, np.random.default_rng(0))
 
     def split(self, label: str) -> dict[str, float]:
-        """Median milliseconds of a step of an arm, by `PHASES` and the engine's own; empty if not measured."""
+        """Median milliseconds per step of each of an arm's `PHASES` and of the engine; empty if not measured."""
         runs = self.on[label]
         if not all(run.phases for run in runs):
             return {}
@@ -146,15 +157,15 @@ class Throughput:
         return {name: 1000 * float(np.median(seconds)) for name, seconds in parts.items()}
 
     def rate(self, label: str | None = None) -> float:
-        """Tokens a second of the median run, prefill included; None is plain sampling."""
+        """Tokens per second of the median run of an arm (None: plain sampling), including prefill."""
         return self.load.generated / float(np.median([run.seconds for run in self._runs(label)]))
 
     def step(self, label: str | None = None) -> float:
-        """Milliseconds a step of the median run, prefill included; None is plain sampling."""
+        """Milliseconds per step of the median run of an arm (None: plain sampling), including prefill."""
         return 1000 * float(np.median([run.seconds / run.steps for run in self._runs(label)]))
 
     def added(self, label: str) -> float:
-        """Milliseconds that an arm adds to a step: median over rounds of the difference from plain sampling."""
+        """Milliseconds that an arm adds to a step: the median over rounds of the difference from plain sampling."""
         pairs = zip(self.on[label], self.off, strict=True)
         return 1000 * float(np.median([on.seconds / on.steps - off.seconds / off.steps for on, off in pairs]))
 
@@ -184,34 +195,36 @@ class Throughput:
             "ms_per_step": self.step(label),
         }
 
-    def _runs(self, label: str | None) -> tuple[Run, ...]:
+    def _runs(self, label: str | None) -> tuple[TimedRun, ...]:
         return self.off if label is None else self.on[label]
 
 
 def measure(
-    subject: Subject, arms: Sequence[Arm], *, rounds: int = 5, on_run: Callable[[int], None] | None = None
+    subject: Subject, arms: Sequence[BenchArm], *, rounds: int = 5, on_run: Callable[[int], None] | None = None
 ) -> Throughput:
-    """Time rounds of one run each, plain and with every arm, after one uncounted round; they take turns in being first.
+    """Time rounds of one run each, plainly and with every arm. Each run is first in some round.
+
+    A warm-up round comes before the counted rounds.
 
     Args:
-        subject: what is timed.
-        arms: the methods, each with a label of its own.
-        rounds: counted rounds.
-        on_run: called with the tokens of each finished run.
+        subject: the model.
+        arms: the methods; their labels must differ.
+        rounds: number of counted rounds.
+        on_run: called with the number of tokens after each run.
 
     Raises:
         InactiveMethodError: a run with a method steered no row, or ESamp learned nothing.
-        OptionError: two arms have one label.
-        InputError: nothing to time.
+        OptionError: two arms have the same label.
+        InputError: there are no arms or no rounds.
     """
     if rounds < 1 or not arms:
-        raise InputError(f"throughput needs at least one method and one pair of runs, not {len(arms)} and {rounds}")
+        raise InputError(f"throughput needs at least one method and one round, not {len(arms)} and {rounds}")
     labels = [arm.label for arm in arms]
     if len(set(labels)) < len(labels):
-        raise OptionError(f"the same method twice: {', '.join(labels)}; give one of them other options")
+        raise OptionError(f"methods need different labels, not {', '.join(labels)}: give one of them other options")
     lineup = [arms[0], None, *arms[1:]]
-    off: list[Run] = []
-    on: dict[str, list[Run]] = {label: [] for label in labels}
+    off: list[TimedRun] = []
+    on: dict[str, list[TimedRun]] = {label: [] for label in labels}
     for turn in range(rounds + 1):
         first = turn % len(lineup)
         for arm in lineup[first:] + lineup[:first]:
@@ -225,15 +238,15 @@ def measure(
     return Throughput(subject.load, tuple(off), {label: tuple(runs) for label, runs in on.items()})
 
 
-def check_active(run: Run, arm: Arm) -> None:
-    """Refuse a run that amounts to plain sampling.
+def check_active(run: TimedRun, arm: BenchArm) -> None:
+    """Check that the method acted in a run.
 
     Raises:
-        InactiveMethodError: the options ask for steering and no row was steered, or ESamp learned nothing.
+        InactiveMethodError: the options steer but no row was steered, or ESamp learned nothing.
     """
     steered, updates = run.telemetry.get("rows_steered", 0), run.telemetry.get("updates", 0)
     if (arm.decoding.steers(arm.options) and not steered) or (arm.method == "esamp" and not updates):
         raise InactiveMethodError(
-            f"a run with {arm.label} steered {steered:.0f} rows and made {updates:.0f} updates: this would time plain "
-            "sampling twice. Is warm-up longer than the samples?"
+            f"a run with {arm.label} steered {steered:.0f} rows and made {updates:.0f} updates: the comparison "
+            "would be one of plain sampling with itself. Is the warm-up longer than the samples?"
         )

@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from esamp.bench.throughput import Arm, Load, Run, States, Subject
+from esamp.bench.throughput import BenchArm, Load, StateShape, Subject, TimedRun
 from esamp.engines.hf.explore import explore
 
 
@@ -24,9 +24,13 @@ class HFSubject(Subject):
         tokenizer: PreTrainedTokenizerBase | None = None,
         full: bool = False,
     ) -> None:
-        """Time `model` under `load`; `full` telemetry projects a second set of states.
+        """Prepare the timing of a model.
 
-        Methods that must know which tokens break lines need the `tokenizer`.
+        Args:
+            model: the model.
+            load: what a run decodes.
+            tokenizer: needed by methods that must know which tokens break lines.
+            full: run with full telemetry, which needs a second projection by the LM head.
         """
         self.model, self.load, self._tokenizer, self._full = model, load, tokenizer, full
         self._config = model.config.get_text_config(decoder=True)
@@ -35,21 +39,21 @@ class HFSubject(Subject):
         self._ids = ids.to(model.device)
 
     @property
-    def states(self) -> States:
-        """Of the model."""
-        return States(self._config.hidden_size, self.model.dtype.itemsize, str(self.model.device))
+    def states(self) -> StateShape:
+        """The hidden states of the model."""
+        return StateShape(self._config.hidden_size, self.model.dtype.itemsize, str(self.model.device))
 
-    def run(self, arm: Arm | None, seed: int, tokens: int | None = None) -> Run:
-        """Decode by ``run.generate``, one call a wave. No token ends a sample."""
+    def run(self, arm: BenchArm | None, seed: int, tokens: int | None = None) -> TimedRun:
+        """Decode with ``generate``, one call per wave. No token ends a sample."""
         torch.manual_seed(seed)
-        with self._endless():
+        with self._without_end_token():
             return self._run(arm, seed, tokens or self.load.tokens)
 
     def close(self) -> None:
-        """The model is freed with the last reference to it."""
+        """Nothing to do: the model is freed with the last reference to it."""
 
     @contextmanager
-    def _endless(self) -> Iterator[None]:
+    def _without_end_token(self) -> Iterator[None]:
         usual = self.model.generation_config
         self.model.generation_config = deepcopy(usual)
         self.model.generation_config.eos_token_id = None
@@ -58,10 +62,10 @@ class HFSubject(Subject):
         finally:
             self.model.generation_config = usual
 
-    def _run(self, arm: Arm | None, seed: int, tokens: int) -> Run:
+    def _run(self, arm: BenchArm | None, seed: int, tokens: int) -> TimedRun:
         if arm is None:
             generate = cast("Callable[..., Any]", self.model.generate)
-            return Run(self._timed(generate, self.load.samples, tokens), tokens)
+            return TimedRun(self._timed(generate, self.load.samples, tokens), tokens)
         waves = arm.decoding.waves(arm.options, self.load.samples)
         with explore(
             self.model,
@@ -78,7 +82,7 @@ class HFSubject(Subject):
             for size in waves:
                 run.samples_per_prompt = size
                 seconds += self._timed(run.generate, size, tokens)
-            return Run(seconds, tokens * len(waves), run.telemetry(), bank_bytes=run.method.nbytes)
+            return TimedRun(seconds, tokens * len(waves), run.telemetry(), bank_bytes=run.method.nbytes)
 
     def _timed(self, generate: Callable[..., Any], samples: int, tokens: int) -> float:
         self._synchronise()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from esamp.bench.launches import TOKENS
-from esamp.bench.throughput import PHASES, Arm, Load, Run, States, Subject
+from esamp.bench.throughput import PHASES, BenchArm, Load, StateShape, Subject, TimedRun
 from esamp.engines.vllm import llm_engine
 from esamp.engines.vllm.params import RequestOptions, check_supported, flatten
 from esamp.engines.vllm.settings import VLLMSettings
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 class VLLMSubject(Subject):
-    """A model in a vLLM engine in this process, whose rows all fit side by side."""
+    """A model in a vLLM engine in this process that decodes all rows at the same time."""
 
     def __init__(
         self,
         source: str | Path,
         load: Load,
-        arms: Sequence[Arm],
+        arms: Sequence[BenchArm],
         *,
         device: str = "auto",
         dtype: str = "auto",
@@ -35,31 +35,32 @@ class VLLMSubject(Subject):
         """Start vLLM.
 
         Args:
-            source: a model's folder, or its name.
-            load: what is decoded.
-            arms: the methods that it will run with, for which layers are kept; ESamp alone gets its memory at once.
+            source: folder or name of a model.
+            load: what a run decodes.
+            arms: the methods to run; the engine keeps the layers that they read. If ESamp is the only one, its memory
+                is allocated at the start.
             device: as in `esamp.engines.vllm.engine.VLLMEngine.load`.
-            dtype: as there.
-            dummy: `source` is a folder with nothing but ``config.json``: weights are made up.
-            full: with the telemetry that costs a second projection.
+            dtype: likewise.
+            dummy: use random weights; `source` is then a folder that contains only ``config.json``.
+            full: run with full telemetry, which needs a second projection by the LM head.
 
         Raises:
-            EsampError: as there, or a method cannot run on vLLM.
+            EsampError: vLLM cannot start, or a method cannot run on vLLM.
         """
         self.load, self._full, self._count, self._open = load, full, 0, False
         layers = {1}
         for arm in arms:
             check_supported(arm.decoding)
             layers.update(arm.decoding.layers(arm.options))
-        alone = len(arms) == 1 and arms[0].method == "esamp"  # requests of all arms would take over the defaults
-        usual = flatten("esamp", arms[0].options) if alone else {}
+        alone = len(arms) == 1 and arms[0].method == "esamp"  # defaults would apply to the requests of all arms
+        defaults = flatten("esamp", arms[0].options) if alone else {}
         settings = VLLMSettings(
             slots=load.prompts,
             when_full="wait",
             layers=tuple(sorted(layers)),
             shared=True,
             memory=1 << 20,
-            defaults={name: value for name, value in usual.items() if name != "method"},
+            defaults={name: value for name, value in defaults.items() if name != "method"},
         )
         arguments: dict[str, Any] = dict(
             max_model_len=load.prompt_tokens + max(load.tokens, *TOKENS),
@@ -83,17 +84,17 @@ class VLLMSubject(Subject):
         self._prompts = torch.randint(vocabulary, (load.prompts, load.prompt_tokens), generator=generator).tolist()
 
     @property
-    def states(self) -> States:
-        """Of the model."""
+    def states(self) -> StateShape:
+        """The hidden states of the model."""
         config = self._llm.model_config
         device = self._llm.vllm_config.device_config.device
-        return States(config.get_hidden_size(), config.dtype.itemsize, str(device))
+        return StateShape(config.get_hidden_size(), config.dtype.itemsize, str(device))
 
-    def run(self, arm: Arm | None, seed: int, tokens: int | None = None) -> Run:
-        """Decode; the end of the text does not end a sample. Seeds are the engine's, not each sample's.
+    def run(self, arm: BenchArm | None, seed: int, tokens: int | None = None) -> TimedRun:
+        """Decode; no token ends a sample. The seed is that of the engine; samples have none of their own.
 
         Raises:
-            UnsupportedError: the engine runs the requests as plain sampling; says why.
+            UnsupportedError: the engine ran the requests as plain sampling; the message has the reason.
         """
         before = self._counters()
         torch.manual_seed(seed)
@@ -111,7 +112,7 @@ class VLLMSubject(Subject):
         if arm is not None and not done["rows"]:
             reason = self._llm.collective_rpc("esamp_refusal", args=(str(self._count),))[0]
             raise UnsupportedError(f"{arm.label} did not run: {reason or 'it took part in no decode step'}")
-        return Run(
+        return TimedRun(
             seconds,
             steps,
             {name: done[name] for name in ("rows", "rows_steered", "updates", "resets")},
@@ -121,14 +122,14 @@ class VLLMSubject(Subject):
         )
 
     def close(self) -> None:
-        """End vLLM's engine."""
+        """Stop vLLM's engine."""
         if self._open:
             self._open = False
             llm = self._llm
             del self._llm
             llm_engine.stop(llm, in_process=True)
 
-    def _params(self, arm: Arm | None, tokens: int) -> "SamplingParams":
+    def _params(self, arm: BenchArm | None, tokens: int) -> "SamplingParams":
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 

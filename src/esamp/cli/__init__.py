@@ -1,6 +1,8 @@
-"""The `esamp` command: one file a command, each imported only when it is called.
+"""The ``esamp`` command.
 
-A new command is a line in `COMMANDS` and a file of that name whose function `command` has Typer's annotations.
+Each command has two files. ``NAME.py`` declares its flags as a function `command` with Typer's annotations; it is
+imported only if the command is called, and imports no large library, so that ``--help`` is fast. ``NAME_run.py`` does
+the work. A new command also needs a line in `COMMANDS`.
 """
 
 import os
@@ -17,43 +19,49 @@ from esamp.cli.messages import message
 from esamp.errors import EsampError, InputError, OptionError
 
 COMMANDS: Mapping[str, str] = {
-    "generate": "Sample answers to prompts, explored by ESamp.",
-    "compare": "Answer prompts with many methods and put them side by side.",
+    "generate": "Generate samples for prompts, with ESamp or another method.",
+    "compare": "Answer prompts with many methods and show the results side by side.",
     "methods": "List the decoding methods: options, ranges, defaults, engines, citations.",
     "study": "Run a grid of models, tasks and methods, and report it.",
-    "judge": "Let chat models compare groups of samples without knowing which method wrote which.",
-    "serve": "Serve a model with vLLM, with exploring as an option of each request.",
-    "demo": "Show what exploring does, on a small chat model.",
-    "bench": "Measure what exploring costs and what it brings.",
-    "doctor": "Say what is installed and what works on this machine.",
+    "judge": "Let chat models compare groups of samples without naming the methods.",
+    "serve": "Serve a model with vLLM; each request can choose to explore.",
+    "demo": "Show the effect of exploring on a small chat model.",
+    "bench": "Measure the cost of methods and the diversity of their samples.",
+    "doctor": "Show what is installed and what works on this machine.",
 }
 """Name and summary of each command, in the order of the help page."""
-PASSING: Mapping[str, Mapping[str, Any]] = {
-    "serve": {"ignore_unknown_options": True, "help_option_names": ["--help"]},  # -h is in vLLM's -dph
+PASS_THROUGH: Mapping[str, Mapping[str, Any]] = {
+    "serve": {
+        "ignore_unknown_options": True,
+        "help_option_names": ["--help"],
+    },  # vLLM has a flag -dph, which contains -h
 }
-"""Commands that hand flags which are not theirs to another program, and how their flags are read therefore."""
+"""Commands that pass unknown flags on to another program, with settings for the parser of their own flags."""
 QUIET: Mapping[str, str] = {
     "TORCH_CPP_LOG_LEVEL": "ERROR",
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_LOGGING_STREAM": "ext://sys.stderr",
     "VLLM_NO_USAGE_STATS": "1",
 }
-"""What libraries are told before they are imported, unless the user's environment says otherwise."""
+"""Environment variables for libraries, set before their import unless the user has set them."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
-    0 is success, also when the reader of a pipe went away; 1 a failure; 2 a wrong option or input; 130 an interruption.
+    0: success, also if the reader of a pipe closed it; 1: a failure; 2: a wrong option or input; 130: an interruption.
+
+    Args:
+        arguments: the command line without the program's name; by default that of this process.
     """
-    given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if not sys.stderr.isatty():
-        os.environ.setdefault("TQDM_DISABLE", "1")  # read when the libraries under us are imported
-    if not PASSING.keys() & set(given):
+        os.environ.setdefault("TQDM_DISABLE", "1")  # read when the libraries are imported
+    if not PASS_THROUGH.keys() & set(words):
         for name, value in QUIET.items():
             os.environ.setdefault(name, value)
     try:
-        _call(given)
+        _call(words)
         sys.stdout.flush()
     except typer.Exit as exit:
         return exit.exit_code
@@ -61,10 +69,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         message(f"error: {error}")
         return 2 if isinstance(error, OptionError | InputError) else 1
     except typer.TyperException as error:
-        message(f"error: {error.format_message().rstrip('.')} (--help lists what there is)")
+        message(f"error: {error.format_message().rstrip('.')} (--help lists the commands and options)")
         return error.exit_code
     except BrokenPipeError:
-        # Nobody reads on. What is still buffered must not fail again when the interpreter ends.
+        # The reader of the pipe is gone. Buffered output must not fail again when the interpreter ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (KeyboardInterrupt, typer.Abort):
@@ -74,16 +82,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _call(arguments: list[str]) -> None:
-    asked = next((argument for argument in arguments if not argument.startswith("-")), None)
-    command = typer.main.get_command(_app(asked))
+    name = next((argument for argument in arguments if not argument.startswith("-")), None)
+    command = typer.main.get_command(_app(name))
     with command.make_context("esamp", arguments) as context:
         command.invoke(context)
 
 
-def _app(asked: str | None) -> typer.Typer:
-    """The application with one real command, the one that is called; of the others it knows name and summary."""
+def _app(called: str | None) -> typer.Typer:
+    """The application. Only the command that is called is imported; the others have just a name and a summary."""
     app = typer.Typer(
-        help="Exploratory Sampling: steer the samples of one prompt toward what the model has not said yet.",
+        help="Exploratory Sampling: steer the samples of a prompt toward what the model has not generated yet.",
         add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
@@ -92,8 +100,8 @@ def _app(asked: str | None) -> typer.Typer:
     )
     app.callback()(_options)
     for name, summary in COMMANDS.items():
-        if name == asked:
-            settings = dict(PASSING.get(name, {}))
+        if name == called:
+            settings = dict(PASS_THROUGH.get(name, {}))
             module = import_module(f"esamp.cli.{name}")
             if isinstance(module.command, typer.Typer):
                 app.add_typer(module.command, name=name, short_help=summary)
@@ -104,8 +112,8 @@ def _app(asked: str | None) -> typer.Typer:
     return app
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         print(f"esamp {esamp.__version__}")
         raise typer.Exit
 
@@ -119,4 +127,4 @@ def _options(
 
 
 def _not_loaded() -> None:
-    """Stands for a command that was not called."""
+    """Placeholder for a command that is not called."""

@@ -1,10 +1,11 @@
-"""`esamp bench`: what methods cost, and what they bring in diversity."""
+"""`esamp bench`: the cost of methods, and the diversity of their samples."""
 
 from typing import Annotated
 
 import typer
 
-from esamp.bench.options import BenchOptions, What
+from esamp.bench.options import BenchOptions, Measurement
+from esamp.cli.common_flags import AsJson
 from esamp.cli.flags import FlagGroup, with_flags
 from esamp.explorer.config import ESampConfig
 
@@ -17,24 +18,30 @@ def command(
     run: BenchOptions,
     options: ESampConfig,
     what: Annotated[
-        What,
-        typer.Argument(help="cost in tokens a second, diversity against perplexity, or the cost over sizes"),
+        Measurement,
+        typer.Argument(help="what to measure: throughput, diversity or scaling", metavar="MEASUREMENT"),
     ] = "throughput",
-    json: Annotated[bool, typer.Option("--json", help="print one JSON document", show_default=False)] = False,
+    json: AsJson = False,
 ) -> None:
-    """Measure what a method costs (throughput, scaling) or what it brings (diversity).
+    """Measure the cost of a method (throughput, scaling) or the diversity of its samples.
 
-    throughput: the same decoding on and off in interleaved pairs of equal length; fails if nothing was explored. With
-    --count, what a decode step launches and moves instead, which does not depend on the machine.
-    diversity: Vendi Score, cosine, perplexity and entropy of vanilla over temperatures, of ESamp as published and of
-    ours; the options given on the command line add an arm of their own.
-    scaling: one decode step of the method alone, over groups and samples, sizes of states, and slots.
+    throughput: time the same decoding with and without the method, in interleaved runs of equal length. With --count,
+    count the launches and bytes of a decode step instead, which do not depend on the machine. The command fails if the
+    method did not act.
 
-    Examples: esamp bench; esamp bench --count --distiller mean; esamp bench --against override:heads=published;
+    diversity: measure Vendi Score, cosine similarity, perplexity and entropy of vanilla sampling over temperatures, of
+    ESamp as published, and of ESamp with its default options. Options on the command line add one more arm.
+
+    scaling: time one decode step of the method alone, over groups and samples, sizes of the states, and slots.
+
+    Examples:
+    esamp bench
+    esamp bench --count --distiller mean
+    esamp bench --against override:heads=published
     esamp bench scaling --preset paper --out figures
     """
     run.check(what)
-    # torch and the engines are imported only now, so that --help need not wait for them
+    # torch and the engines are imported only now, so that --help is fast
     if what == "diversity":
         from esamp.cli.bench_diversity import diversity
 

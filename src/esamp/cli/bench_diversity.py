@@ -1,10 +1,9 @@
-"""`esamp bench diversity`: diversity against perplexity, for ESamp and for vanilla sampling over temperatures."""
-
-import json as encoder
+"""The work of `esamp bench diversity`: diversity against perplexity, for ESamp and vanilla over temperatures."""
 
 from esamp.bench.options import DIVERSITY_TOKENS, BenchOptions
-from esamp.cli.bench_arms import table
-from esamp.cli.terminal import Bar, console
+from esamp.cli.documents import print_document
+from esamp.cli.progress import SampleBar
+from esamp.cli.terminal import console, plain_table
 from esamp.compare import diversity as benchmark
 from esamp.compare.arms import esamp_arm
 from esamp.engines.hf import HFEngine
@@ -17,17 +16,17 @@ from esamp.tasks.countdown import Countdown
 
 
 def diversity(run: BenchOptions, options: ESampConfig, *, as_json: bool) -> None:
-    """Measure the arms, and one with `options` if any was given."""
-    texts = run.prompt or _texts(run.model)
+    """Measure the default arms, and one with `options` if they differ from the defaults."""
+    prompts = run.prompt or _default_prompts(run.model)
     arms = benchmark.default_arms()
     if options != ESampConfig():
         arms.append(esamp_arm("as given", options))
-    setting = benchmark.DiversitySettings(texts, run.n, run.tokens or DIVERSITY_TOKENS, tuple(range(run.seeds)))
-    loaded = HFEngine.load(run.model, device=run.device, dtype=run.dtype)
-    _measure(loaded, arms, setting, _embedder(run.embedder), as_json=as_json)
+    setting = benchmark.DiversitySettings(prompts, run.n, run.tokens or DIVERSITY_TOKENS, tuple(range(run.seeds)))
+    engine = HFEngine.load(run.model, device=run.device, dtype=run.dtype)
+    _measure(engine, arms, setting, _embedder(run.embedder), as_json=as_json)
 
 
-def _texts(model: str) -> tuple[str, ...]:
+def _default_prompts(model: str) -> tuple[str, ...]:
     stories = benchmark.STORY_PROMPTS
     if model != EMBEDDED:
         return stories
@@ -43,7 +42,7 @@ def _measure(
     as_json: bool,
 ) -> None:
     rows = setting.samples * len(setting.prompts) * len(setting.seeds)
-    with Bar(rows * len(arms)) as bar:
+    with SampleBar(rows * len(arms)) as bar:
         bar.generating()
 
         def done(row: benchmark.DiversityRow) -> None:
@@ -51,15 +50,15 @@ def _measure(
 
         results = benchmark.measure(engine.model, engine.tokenizer, arms, setting, embed=kernel[1], on_arm=done)
     if as_json:
-        print(encoder.dumps({"kernel": kernel[0], "arms": [row.as_dict() for row in results]}))
+        print_document({"kernel": kernel[0], "arms": [row.as_dict() for row in results]})
         return
-    made = table("decoding", "Vendi [95 %]", "cosine", "PPL", "H", "expl. var.", "KL")
+    table = plain_table(("decoding", "Vendi [95 %]", "cosine", "PPL", "H", "expl. var.", "KL"))
     for row in results:
         vendi = f"{row.vendi.estimate:.2f} [{row.vendi.low:.2f}, {row.vendi.high:.2f}]"
         rest = (row.cosine, row.perplexity, row.entropy, row.explained_variance, row.kl)
-        made.add_row(row.arm, vendi, *("-" if value != value else f"{value:.2f}" for value in rest))
+        table.add_row(row.arm, vendi, *("-" if value != value else f"{value:.2f}" for value in rest))
     out = console()
-    out.print(made)
+    out.print(table)
     out.print(
         f"{len(setting.prompts)} prompts, {len(setting.seeds)} seeds, {setting.samples} samples of {setting.tokens} "
         f"tokens; Vendi and cosine over {kernel[0]}; PPL and entropy H under the undisturbed model at T = 1",

@@ -1,6 +1,5 @@
-"""`esamp bench` and `esamp bench --count`: methods beside plain sampling, timed or counted, on a model."""
+"""The work of `esamp bench throughput`, also with ``--count``: methods beside plain sampling on a model."""
 
-import json as encoder
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -9,14 +8,15 @@ from typing import Any
 
 from esamp.bench import launches
 from esamp.bench import throughput as timing
+from esamp.bench.cost import CostBreakdown, cost_breakdown
 from esamp.bench.launches import Counts
-from esamp.bench.limit import Limit, limit
 from esamp.bench.machine import bytes_per_second, launch_seconds
 from esamp.bench.minimum import Minimum, minimum
 from esamp.bench.options import BenchOptions
-from esamp.bench.throughput import Arm, Load, Subject, Throughput
-from esamp.cli.bench_arms import table
-from esamp.cli.terminal import Bar, console, hush
+from esamp.bench.throughput import BenchArm, Load, Subject, Throughput
+from esamp.cli.documents import print_document
+from esamp.cli.progress import SampleBar
+from esamp.cli.terminal import console, hush, plain_table
 from esamp.engines import registry as engines
 from esamp.errors import MissingDependencyError
 from esamp.explorer.config import ESampConfig
@@ -24,12 +24,12 @@ from esamp.models import resolve
 from esamp.models.shapes import write_shape
 
 LONGEST_STEP = 100.0
-"""Milliseconds of a step up to which a timed run is also counted, to say what limits it."""
+"""Milliseconds: if a step takes longer, its launches and bytes are not counted after the timing."""
 
 
 @contextmanager
-def _subject(run: BenchOptions, arms: Sequence[Arm]) -> Iterator[Subject]:
-    """The model in its engine, freed at the end."""
+def _subject(run: BenchOptions, arms: Sequence[BenchArm]) -> Iterator[Subject]:
+    """The model in its engine; it is freed at the end."""
     works, detail = engines.ENTRIES[run.engine].state()
     if not works:
         raise MissingDependencyError(f"engine {run.engine!r}: {detail}")
@@ -56,53 +56,53 @@ def _subject(run: BenchOptions, arms: Sequence[Arm]) -> Iterator[Subject]:
             yield subject
 
 
-def throughput(run: BenchOptions, arms: Sequence[Arm], *, as_json: bool) -> None:
-    """Time the arms, and say what limits them."""
+def throughput(run: BenchOptions, arms: Sequence[BenchArm], *, as_json: bool) -> None:
+    """Time the arms, and print what their costs consist of."""
     rows = run.prompts * run.n
     with _subject(run, arms) as subject:
-        with Bar((run.pairs + 1) * (1 + len(arms)) * rows) as bar:
+        with SampleBar((run.pairs + 1) * (1 + len(arms)) * rows) as bar:
             bar.generating()
 
             def done(tokens: int) -> None:
                 bar.advance(rows, tokens)
 
             result = timing.measure(subject, arms, rounds=run.pairs, on_run=done)
-        limits = _limits(run, subject, arms, result)
+        costs = _costs(run, subject, arms, result)
     if as_json:
-        said = {each.label: each.sentence() for each in limits}
-        document = {"engine": run.engine, "model": run.shape or run.model, **result.as_dict(), "limits": said}
-        print(encoder.dumps(document))
+        sentences = {each.label: each.sentence() for each in costs}
+        document = {"engine": run.engine, "model": run.shape or run.model, **result.as_dict(), "limits": sentences}
+        print_document(document)
         return
-    made = table("", "tok/s", "ms/step", "of off [95 %]")
-    made.add_row("off", f"{result.rate():,.0f}", f"{result.step():.2f}")
+    table = plain_table(("", "tok/s", "ms/step", "of off [95 %]"))
+    table.add_row("off", f"{result.rate():,.0f}", f"{result.step():.2f}")
     for arm in arms:
         ratio = result.ratio(arm.label)
         of_off = f"{ratio.estimate:.3f}" + (f" [{ratio.low:.3f}, {ratio.high:.3f}]" if run.pairs > 1 else "")
-        made.add_row(arm.label, f"{result.rate(arm.label):,.0f}", f"{result.step(arm.label):.2f}", of_off)
+        table.add_row(arm.label, f"{result.rate(arm.label):,.0f}", f"{result.step(arm.label):.2f}", of_off)
     out = console()
-    out.print(made)
-    for sentence in (*_sentences(run, result), *(each.sentence() for each in limits)):
+    out.print(table)
+    for sentence in (*_sentences(run, result), *(each.sentence() for each in costs)):
         out.print(sentence)
 
 
-def counts(run: BenchOptions, arms: Sequence[Arm], *, as_json: bool) -> None:
-    """Count what a step launches and moves, plainly and with each arm."""
+def counts(run: BenchOptions, arms: Sequence[BenchArm], *, as_json: bool) -> None:
+    """Print the launches and bytes of a decode step, plainly and with each arm."""
     with _subject(run, arms) as subject:
         plain, found = _counted(subject, arms)
         least = {arm.label: _minimum(subject, arm) for arm in arms}
     if as_json:
-        print(encoder.dumps(_document(run, plain, found, least)))
+        print_document(_document(run, plain, found, least))
         return
-    made = table("a decode step", "launches", "MB moved", "host waits", "allocations")
-    made.add_row("off", *_cells(plain))
+    table = plain_table(("a decode step", "launches", "MB moved", "host waits", "allocations"))
+    table.add_row("off", *_cells(plain))
     for label, count in found.items():
         added = count.minus(plain)
-        made.add_row(label, *_cells(count))
-        made.add_row("  added", *_cells(added))
+        table.add_row(label, *_cells(count))
+        table.add_row("  added", *_cells(added))
         if (known := least[label]) is not None:
-            made.add_row("  minimum", "", f"{known.total / 1e6:,.3f}")
+            table.add_row("  minimum", "", f"{known.total / 1e6:,.3f}")
     out = console()
-    out.print(made)
+    out.print(table)
     out.print(f"{run.prompts} x {run.n} samples; {run.shape or run.model} on {run.engine}")
     for label, count in found.items():
         if (known := least[label]) is not None:
@@ -113,8 +113,8 @@ def counts(run: BenchOptions, arms: Sequence[Arm], *, as_json: bool) -> None:
             )
 
 
-def _counted(subject: Subject, arms: Sequence[Arm]) -> tuple[Counts, dict[str, Counts]]:
-    with Bar(3 * (1 + len(arms)), "counted runs") as bar:
+def _counted(subject: Subject, arms: Sequence[BenchArm]) -> tuple[Counts, dict[str, Counts]]:
+    with SampleBar(3 * (1 + len(arms)), "counted runs") as bar:
         bar.generating()
 
         def done() -> None:
@@ -124,18 +124,24 @@ def _counted(subject: Subject, arms: Sequence[Arm]) -> tuple[Counts, dict[str, C
         return plain, {arm.label: launches.count(subject, arm, on_run=done) for arm in arms}
 
 
-def _limits(run: BenchOptions, subject: Subject, arms: Sequence[Arm], result: Throughput) -> list[Limit]:
-    """Counted as well where that takes seconds; kernels of a GPU engine's compiled model cannot be counted."""
+def _costs(run: BenchOptions, subject: Subject, arms: Sequence[BenchArm], result: Throughput) -> list[CostBreakdown]:
+    """The costs of the arms, split by counts where counting takes only seconds.
+
+    Arms with waves are left out: their steps have fewer rows. The kernels of a compiled model on a GPU cannot be
+    counted.
+    """
     device = subject.states.device
-    alike = [arm for arm in arms if result.on[arm.label][-1].steps == result.off[-1].steps]  # waves: fewer rows a step
+    comparable = [arm for arm in arms if result.on[arm.label][-1].steps == result.off[-1].steps]
     if result.step() > LONGEST_STEP or (run.engine == "vllm" and device != "cpu"):
-        return [limit(result, arm.label) for arm in alike]
-    plain, found = _counted(subject, alike)
+        return [cost_breakdown(result, arm.label) for arm in comparable]
+    plain, found = _counted(subject, comparable)
     launch, rate = launch_seconds(device), bytes_per_second(device)
-    return [limit(result, label, count.minus(plain), launch=launch, rate=rate) for label, count in found.items()]
+    return [
+        cost_breakdown(result, label, count.minus(plain), launch=launch, rate=rate) for label, count in found.items()
+    ]
 
 
-def _minimum(subject: Subject, arm: Arm) -> Minimum | None:
+def _minimum(subject: Subject, arm: BenchArm) -> Minimum | None:
     if arm.method != "esamp" or not isinstance(arm.options, ESampConfig):
         return None
     load, states, config = subject.load, subject.states, arm.options

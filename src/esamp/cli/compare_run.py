@@ -1,21 +1,21 @@
-"""What `esamp compare` runs and shows."""
+"""The work of `esamp compare`."""
 
-import json as encoder
 import shlex
 import sys
 from collections.abc import Sequence
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 
 from esamp.analysis.text_scores import TextScorer
 from esamp.cli import method_text
-from esamp.cli.chat import applies_template
 from esamp.cli.compare import CompareOptions
+from esamp.cli.documents import print_document
 from esamp.cli.messages import message
-from esamp.cli.pages import check_page, write_page
+from esamp.cli.pages import check_page, footer, write_page
+from esamp.cli.progress import SampleBar
+from esamp.cli.prompts import read_file, templated
 from esamp.cli.samples import console_for, print_samples, print_table, print_text
-from esamp.cli.terminal import Bar, hush
+from esamp.cli.terminal import hush
 from esamp.compare import comparison, comparison_view
 from esamp.compare.comparison import ComparedArm, ComparedPrompt, Comparison, PromptResult
 from esamp.engines import registry as engines
@@ -32,7 +32,7 @@ from esamp.tasks.countdown import Countdown
 SHOWN = 2
 """Samples of each method that are printed."""
 END = 60
-"""Characters of a graded sample that are printed: where its answer is."""
+"""Last characters of a graded sample that are printed; the answer is there."""
 
 
 def compare(
@@ -45,7 +45,7 @@ def compare(
     *,
     json: bool,
 ) -> None:
-    """Run all methods on all prompts, then print samples and the table, and write the page."""
+    """Run all methods on all prompts; print samples and the table, and write the page."""
     arms = _arms(methods)
     if page is not None:
         check_page(page)
@@ -57,7 +57,7 @@ def compare(
     for sentence in scorer.missing if scorer is not None else ():
         message(f"note: {sentence}")
     hush(run.engine)
-    with Bar(run.n * len(arms) * len(questions)) as bar, _start(run, arms, page) as engine:
+    with SampleBar(run.n * len(arms) * len(questions)) as bar, _start(run, arms, page) as engine:
         bar.generating()
         results = comparison.compare(
             engine,
@@ -73,28 +73,20 @@ def compare(
         texts = tuple(question.text for question in questions)
         found = Comparison(texts, run.n, sampling, tuple(results), graded=graded)
     if json:
-        print(encoder.dumps(comparison_view.as_json(found), allow_nan=False))
+        print_document(comparison_view.as_json(found))
     else:
         _print(found, scorer)
     if page is not None:
-        footer = f"esamp {version('esamp')}: esamp compare -n {run.n} --seed {run.seed} --methods {shlex.join(methods)}"
-        write_page(page, render(comparison_view.page(found, scorer, footer=footer)))
+        command = f"esamp compare -n {run.n} --seed {run.seed} --methods {shlex.join(methods)}"
+        write_page(page, render(comparison_view.page(found, scorer, footer=footer(command))))
         message(f"all samples side by side: {page}")
 
 
 def _questions(prompt: str | None, input: Path | None, run: CompareOptions) -> list[ComparedPrompt]:
     if (prompt is None) == (input is None):
         raise OptionError("give one prompt as an argument, or a file of prompts with --input FILE.jsonl")
-    if prompt is not None:
-        prompts = sources.from_texts([prompt])
-    elif str(input) == "-":
-        prompts = sources.parse_jsonl(sys.stdin.buffer, name="standard input")
-    else:
-        assert input is not None
-        prompts = sources.read_jsonl(input)
-    if applies_template(run):
-        prompts = sources.as_messages(prompts)
-    return [_question(each) for each in prompts]
+    prompts = read_file(input) if input is not None else sources.from_texts([prompt or ""])
+    return [_question(each) for each in templated(prompts, run)]
 
 
 def _question(prompt: Prompt) -> ComparedPrompt:
@@ -104,9 +96,10 @@ def _question(prompt: Prompt) -> ComparedPrompt:
 
 
 def _start(run: CompareOptions, arms: Sequence[ComparedArm], page: Path | None) -> Engine:
-    """The engine. It measures every token if there is a page to show it on.
+    """Start the engine. It measures every token if there will be a page.
 
-    One that keeps layers is told of all that the methods name without knowing the model's depth.
+    An engine that must know at its start which layers to keep gets the layers that the arms' options name. Layers that
+    depend on the model's depth are not among them.
     """
     entry = engines.ENTRIES.get(run.engine)
     keeps, traces = (entry.keeps_layers, entry.traces) if entry is not None else (False, False)
@@ -117,7 +110,7 @@ def _layers(arm: ComparedArm) -> set[int]:
     method = registry.get(arm.method)
     try:
         return set(layers(method, method.options() if arm.options is None else arm.options))
-    except OptionError:  # it depends on the model; the method's row in the table will tell
+    except OptionError:  # depends on the model's depth; if the method cannot run, the table gives the reason
         return set()
 
 
@@ -125,20 +118,20 @@ def _arms(given: Sequence[str]) -> list[ComparedArm]:
     names = [name for text in given for name in text.split()]
     if "all" in names:
         if names != ["all"]:
-            raise OptionError("--methods all is all there are: leave the other names out")
+            raise OptionError("--methods all includes every method: leave the other names out")
         return comparison.all_arms()
     if not names:
-        raise OptionError("--methods names no method: give all, or names as esamp methods lists them")
+        raise OptionError("--methods is empty: give all, or names that esamp methods lists")
     return [_arm(name) for name in names]
 
 
 def _arm(text: str) -> ComparedArm:
-    """``esamp:beta=1,signal=action``."""
+    """The arm of a text like ``esamp:beta=1,signal=action``."""
     return comparison.named_arm(text, *method_text.read(text, "--methods"))
 
 
 def _samples(result: PromptResult) -> tuple[str, list[str]]:
-    """What is printed of an arm: its name and some samples; of graded ones the ends, right ones first."""
+    """An arm's name and the samples to print. Of graded samples it is the end, and right ones come first."""
     texts = [] if result.completion is None else [sample.text for sample in result.completion.samples]
     if not result.grades:
         return result.arm.label, texts[:SHOWN]
@@ -149,7 +142,7 @@ def _samples(result: PromptResult) -> tuple[str, list[str]]:
 
 
 def _print(found: Comparison, scorer: TextScorer | None) -> None:
-    """Samples of the first prompt, then the table, which a terminal shows."""
+    """Print samples of the first prompt, then the table."""
     console = console_for(sys.stdout.isatty())
     print_text(console, f"> {found.prompts[0]}", "bold")
     for results in found.ran:
@@ -160,9 +153,9 @@ def _print(found: Comparison, scorer: TextScorer | None) -> None:
     print_table(console, summary)
     print_text(console, summary.note, "dim")
     if changes := comparison_view.differences(found):
-        told = "; ".join(f"{label} {x.estimate:+.2f} [{x.low:+.2f}, {x.high:+.2f}]" for label, x in changes)
+        intervals = "; ".join(f"{label} {x.estimate:+.2f} [{x.low:+.2f}, {x.high:+.2f}]" for label, x in changes)
         console.print()
-        print_text(console, f"Vendi against {found.ran[0][0].arm.label}, paired by prompt: {told}.")
+        print_text(console, f"Vendi against {found.ran[0][0].arm.label}, paired by prompt: {intervals}.")
     for result in found.refused:
         console.print()
         print_text(console, f"not run: {result.arm.label}: {result.refused}")

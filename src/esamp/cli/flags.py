@@ -1,4 +1,4 @@
-"""Command-line flags derived from `Options` classes: name, type, help, range and default come from the field.
+"""Command-line flags derived from `Options` classes; name, type, help, range and default come from the fields.
 
 `with_flags` gives a command one parameter per options object and turns it into flags:
 
@@ -23,30 +23,30 @@ from esamp.options import Options, allowed
 
 @dataclass(frozen=True)
 class FlagGroup:
-    """Where flags come from and under which title the help page has them.
+    """A group of flags with a title on the help page.
 
-    `options` is one options class, or several by name, of which `choose` picks one by the options of the groups before
-    it. The flags of all are offered; one that the chosen class does not have is refused when it is given.
+    `options` is one options class, or several by name. Of several, `choose` picks one from the options of the groups
+    before it. The flags of all classes are accepted; a flag that the chosen class does not have is an error.
     """
 
     panel: str
     options: type[Options] | Mapping[str, type[Options]]
     choose: Callable[[Mapping[str, Options]], str] = field(default=lambda _: "")
     kind: str = ""
-    """what the names are, for messages and for flags whose name is taken: ``method``"""
+    """what the names name, such as ``method``; used in messages, and as a prefix of flags whose name is taken"""
     combined: Callable[[str], type[Options]] | None = None
-    """the options class of several names joined by ``+``, if they can be joined"""
+    """returns the options class of several names joined by ``+``; None if names cannot be joined"""
 
     @property
     def classes(self) -> Mapping[str, type[Options]]:
-        """The options classes by name; a single one has the name ''."""
+        """The options classes by name; a single class has the name ''."""
         return self.options if isinstance(self.options, Mapping) else {"": self.options}
 
     def find(self, name: str) -> type[Options]:
         """The options class called `name`.
 
         Raises:
-            OptionError: there is none.
+            OptionError: there is no such class.
         """
         if self.combined is not None and name not in self.classes:
             return self.combined(name)
@@ -57,23 +57,26 @@ class FlagGroup:
 
 @dataclass(frozen=True)
 class Flag:
-    """One flag: the function parameter that carries it and the field that it sets in the classes that have it."""
+    """One flag."""
 
     parameter: str
+    """parameter of the command's function"""
     name: str
+    """field of the options classes"""
     owners: tuple[str, ...]
+    """names of the classes that have the field"""
     info: FieldInfo
 
     @property
     def spelling(self) -> str:
-        """``--top-k``; a name of one letter gives ``-n``."""
+        """The flag as it is written: ``--top-k``, or ``-n`` for a name of one letter."""
         return f"-{self.parameter}" if len(self.parameter) == 1 else f"--{self.parameter.replace('_', '-')}"
 
 
 def with_flags(**groups: FlagGroup) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Replace the parameters named in `groups` by the flags of their options, and hand over the parsed options.
+    """Decorator of a command: its parameters named in `groups` become flags; it is called with the parsed options.
 
-    A flag that was not given is left to the options class, so that presets and defaults apply.
+    The options class sees only flags that were given, so that its presets and defaults apply.
     """
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
@@ -101,7 +104,7 @@ def with_flags(**groups: FlagGroup) -> Callable[[Callable[..., None]], Callable[
 
 
 def _flags(group: FlagGroup, taken: set[str]) -> list[Flag]:
-    """The group's flags, each name once. A name that the command already has gets the group's kind before it."""
+    """The flags of a group, each name once. A name that the command already has gets the group's kind as a prefix."""
     owners: dict[str, list[str]] = {}
     infos: dict[str, FieldInfo] = {}
     for owner, cls in group.classes.items():
@@ -133,9 +136,9 @@ def _parse(group: FlagGroup, flags: list[Flag], given: Mapping[str, Any], parsed
 
 
 def value_of(annotation: Any, given: Any) -> Any:
-    """What a flag's text means for a field: number, choice, tuple or JSON; the text itself where it is none of these.
+    """The text of a flag converted for a field: to a number, choice, tuple or JSON value, or unchanged.
 
-    Nothing is refused here. The options class does that, in the same words as everywhere else.
+    A text that cannot be converted is returned unchanged; the options class then raises the error.
     """
     origin, arguments = get_origin(annotation), get_args(annotation)
     if isinstance(given, list):
@@ -161,14 +164,14 @@ def value_of(annotation: Any, given: Any) -> Any:
 
 
 def _parameter(flag: Flag, panel: str) -> inspect.Parameter:
-    """A typer option that is None unless given. Everything but a switch arrives as text; `value_of` reads it."""
+    """A typer option that is None unless it is given. All but switches are texts, which `value_of` converts."""
     kinds = _kinds(flag.info.annotation)
     annotation: Any = str | None
     spelling, metavar = flag.spelling, _metavar(kinds)
     if kinds == (bool,):
         annotation, metavar = bool | None, ""
         extra = flag.info.json_schema_extra
-        off = extra.get("off") if isinstance(extra, dict) else None  # a field may name the flag that turns it off
+        off = extra.get("off") if isinstance(extra, dict) else None  # a field may name the flag that switches it off
         spelling = f"{flag.spelling}/--{off or 'no-' + flag.parameter.replace('_', '-')}"
     elif get_origin(kinds[0]) in (tuple, list):
         annotation = list[str] | None
@@ -179,7 +182,7 @@ def _parameter(flag: Flag, panel: str) -> inspect.Parameter:
 
 
 def _kinds(annotation: Any) -> tuple[Any, ...]:
-    """The types that a field takes, without None."""
+    """The types of a field, without None."""
     parts = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
     return tuple(part for part in parts if part is not type(None))
 
@@ -204,6 +207,10 @@ def _help(info: FieldInfo) -> str:
         details.append("required")
     elif isinstance(default, bool):
         details.append(f"default: {'yes' if default else 'no'}")
-    elif default is not None and default not in ((), {}):
-        details.append(f"default: {default:g}" if isinstance(default, float) else f"default: {default}")
+    elif isinstance(default, float):
+        details.append(f"default: {default:g}")
+    elif isinstance(default, tuple | list):
+        details.extend([f"default: {', '.join(map(str, default))}"] if default else [])
+    elif default not in (None, "", {}):
+        details.append(f"default: {default}")
     return " ".join([info.description or "", f"({'; '.join(details)})" if details else ""]).strip()

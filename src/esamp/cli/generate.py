@@ -1,10 +1,11 @@
-"""`esamp generate`: prompts in, samples out."""
+"""`esamp generate`: samples for prompts."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from esamp.cli.common_flags import InputFile
 from esamp.cli.flags import FlagGroup, with_flags
 from esamp.methods import registry as methods
 from esamp.options import Options
@@ -30,33 +31,27 @@ def command(
     prompts: Annotated[
         list[str] | None,
         typer.Argument(
-            help="texts to continue; without any, standard input is one prompt",
-            metavar="[PROMPTS]...",
+            help="texts to continue; without any, the whole standard input is one prompt",
+            metavar="PROMPT",
             show_default=False,
         ),
     ] = None,
-    input: Annotated[
-        Path | None,
-        typer.Option(
-            help='JSONL file with {"prompt": ...} or {"messages": ...} and an optional "id" per line; - is stdin',
-            metavar="FILE",
-            show_default=False,
-        ),
-    ] = None,
+    input: InputFile = None,
     output: Annotated[
         Path | None,
         typer.Option(
-            help="append a JSON line per prompt to this file; the same command continues it after an interruption",
+            help="append a line of JSON per prompt to this file; after an interruption, the same command continues it",
             metavar="FILE",
             show_default=False,
         ),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="print a JSON line per prompt", show_default=False)] = False,
+    json: Annotated[bool, typer.Option("--json", help="print a line of JSON per prompt", show_default=False)] = False,
 ) -> None:
-    """Sample answers to prompts, explored by ESamp unless --method says otherwise (esamp methods lists them all).
+    """Generate samples for prompts, with ESamp or with another method (esamp methods lists them).
 
-    Examples: esamp generate "Numbers 3 5 8 9 target 24" -n 8;
-    esamp generate "Numbers 3 5 8 9 target 24" --method esamp+fire --fire-temperature 10;
+    Examples:
+    esamp generate "Numbers 3 5 8 9 target 24" -n 8
+    esamp generate "Once upon" --method esamp+fire --fire-temperature 10
     esamp generate --input prompts.jsonl --output samples.jsonl --preset paper
     """
     from esamp.cli import generate_run  # imports rich

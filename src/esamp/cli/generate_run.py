@@ -1,4 +1,4 @@
-"""What `esamp generate` runs and shows."""
+"""The work of `esamp generate`."""
 
 import sys
 from contextlib import nullcontext
@@ -6,10 +6,11 @@ from pathlib import Path
 
 import typer
 
-from esamp.cli import show
-from esamp.cli.chat import applies_template
-from esamp.cli.messages import message
-from esamp.cli.terminal import Bar, hush
+from esamp.cli import completions
+from esamp.cli.messages import counted, message, warn_torn
+from esamp.cli.progress import SampleBar
+from esamp.cli.prompts import read_file, templated
+from esamp.cli.terminal import hush
 from esamp.engines.base import Engine, Failure
 from esamp.errors import OptionError
 from esamp.runs import job as jobs
@@ -20,27 +21,25 @@ from esamp.runs.output import OutputFile
 from esamp.runs.prompts import Prompt
 
 
-def generate(job: Job, prompts: list[str], input: Path | None, output: Path | None, *, json: bool) -> None:
-    """Generate what the output file does not have yet, and show it."""
-    asked = _prompts(prompts, input)
-    if applies_template(job.run):
-        asked = sources.as_messages(asked)
+def generate(job: Job, texts: list[str], input: Path | None, output: Path | None, *, json: bool) -> None:
+    """Generate what the output file does not contain yet, and print it."""
+    prompts = templated(_prompts(texts, input), job.run)
     with OutputFile(output, job.settings()) if output else nullcontext() as file:
-        if file is not None and file.torn:
-            message(f"warning: the last line of {output} was cut off by an interruption, its prompt is done again")
-        todo, failed = jobs.remaining(job, asked, file), jobs.failures(job, asked, file)
-        before = len(asked) - len(todo) - len(failed.found)
+        if output is not None and file is not None and file.torn:
+            warn_torn(output, "its prompt is done again")
+        remaining, failed = jobs.remaining(job, prompts, file), jobs.failures(job, prompts, file)
+        done_before = len(prompts) - len(remaining) - len(failed.found)
         try:
-            _generate(job, todo, file, failed, as_json=json)
+            _generate(job, remaining, file, failed, as_json=json)
         except KeyboardInterrupt:
             if file is not None:
                 file.recover()
-            done = 0 if file is None else sum(job.key(prompt) in file.done for prompt in asked)
-            message(_interrupted(done, len(asked), output))
+            done = 0 if file is None else sum(job.key(prompt) in file.done for prompt in prompts)
+            message(_interrupted(done, len(prompts), output))
             raise typer.Exit(130) from None
     if output is not None:
-        done = len(asked) - len(failed.found)
-        message(f"{_prompt_count(done)} done in {output}, {before} of them before this run")
+        done = len(prompts) - len(failed.found)
+        message(f"{counted(done, 'prompt')} done in {output}, {done_before} of them before this run")
     failed.finish()
 
 
@@ -48,9 +47,7 @@ def _prompts(texts: list[str], input: Path | None) -> list[Prompt]:
     if texts and input is not None:
         raise OptionError("give prompts as arguments or by --input, not both")
     if input is not None:
-        if str(input) == "-":
-            return sources.parse_jsonl(sys.stdin.buffer, name="standard input")
-        return sources.read_jsonl(input)
+        return read_file(input)
     if texts:
         return sources.from_texts(texts)
     if sys.stdin.isatty():
@@ -59,7 +56,7 @@ def _prompts(texts: list[str], input: Path | None) -> list[Prompt]:
 
 
 def _generate(job: Job, prompts: list[Prompt], file: OutputFile | None, failed: Failures, *, as_json: bool) -> None:
-    with Bar(len(prompts) * job.run.n) as bar:
+    with SampleBar(len(prompts) * job.run.n) as bar:
 
         def start() -> Engine:
             hush(job.run.engine)
@@ -69,17 +66,13 @@ def _generate(job: Job, prompts: list[Prompt], file: OutputFile | None, failed: 
 
         for outcome in jobs.run(job, prompts, start, output=file, failed=failed, progress=bar.advance):
             if isinstance(outcome, Failure) and failed.total == 1 and file is None:
-                raise outcome.error  # no batch, and nothing to continue
+                raise outcome.error  # the only prompt, and no file to continue
             if as_json or file is None:
                 with bar.hidden():
-                    show.as_json(job, outcome) if as_json else show.as_text(outcome)
+                    completions.print_json(job, outcome) if as_json else completions.print_text(outcome)
 
 
-def _interrupted(done: int, asked: int, output: Path | None) -> str:
+def _interrupted(done: int, total: int, output: Path | None) -> str:
     if output is None:
         return "interrupted; with --output FILE.jsonl a run can be continued"
-    return f"interrupted; {done} of {_prompt_count(asked)} are in {output}: the same command continues it"
-
-
-def _prompt_count(count: int) -> str:
-    return f"{count} prompt{'s' * (count != 1)}"
+    return f"interrupted; {done} of {counted(total, 'prompt')} are in {output}: the same command continues it"

@@ -1,7 +1,7 @@
-"""Help pages in plain text, a section for each group of flags.
+"""Help pages in plain text, with a section for each group of flags.
 
-Typer's own pages are tables in frames. To import what draws them and to draw a hundred flags takes longer than all the
-rest of a help page.
+Typer's own help pages are drawn by rich. Importing it and drawing a hundred flags takes longer than the rest of a help
+page.
 """
 
 import inspect
@@ -12,27 +12,42 @@ from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 
 class Command(TyperCommand):
-    """A command whose flags stand under the titles of their groups."""
+    """A command whose flags are listed by group."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """``[OPTIONS]``, then the arguments: ``NAME``, ``[NAME]`` if optional, with ``...`` if there may be several."""
+        pieces = [self.options_metavar] if self.options_metavar else []
+        for parameter in self.get_params(ctx):
+            if isinstance(parameter, TyperArgument):
+                name = _argument_name(parameter)
+                pieces.append(name if parameter.required else f"[{name}]")
+        return pieces
 
     def format_help_text(self, ctx: Any, formatter: Any) -> None:
-        """The docstring, wrapped; each line of the examples stays a line."""
+        """The docstring, wrapped. A paragraph that begins with ``Example`` keeps its lines, which are indented."""
         margin = " " * formatter.indent_increment
         for paragraph in inspect.cleandoc(self.help or "").split("\n\n"):
             formatter.write_paragraph()
-            for text in paragraph.splitlines() if paragraph.startswith("Example") else (paragraph,):
-                wrapped = textwrap.fill(
-                    text, formatter.width, initial_indent=margin, subsequent_indent=margin, break_on_hyphens=False
-                )
-                formatter.write(f"{wrapped}\n")
+            if paragraph.startswith("Example"):
+                title, *lines = paragraph.splitlines()
+                formatter.write("\n".join([f"{margin}{title}", *(f"{margin}  {line}" for line in lines), ""]))
+                continue
+            wrapped = textwrap.fill(
+                paragraph, formatter.width, initial_indent=margin, subsequent_indent=margin, break_on_hyphens=False
+            )
+            formatter.write(f"{wrapped}\n")
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Arguments, then flags, group by group in the order of the command's parameters."""
+        """Arguments, then flags by group, in the order of the command's parameters."""
         sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
-            if record is not None and isinstance(parameter, TyperArgument | TyperOption):
-                usual = "Arguments" if isinstance(parameter, TyperArgument) else "Options"
-                sections.setdefault(parameter.rich_help_panel or usual, []).append(record)
+            if record is None:
+                continue
+            if isinstance(parameter, TyperArgument):
+                sections["Arguments"].append((_argument_name(parameter), record[1]))
+            elif isinstance(parameter, TyperOption):
+                sections.setdefault(parameter.rich_help_panel or "Options", []).append(record)
         for title, rows in sections.items():
             if rows:
                 with formatter.section(title):
@@ -40,10 +55,14 @@ class Command(TyperCommand):
 
 
 class Group(TyperGroup):
-    """A command that has commands of its own, each with its whole summary."""
+    """A command with subcommands."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """Names and summaries in the order of declaration."""
+        """Names and complete summaries, in the order of declaration."""
         rows = [(name, command.short_help or command.help or "") for name, command in self.commands.items()]
         with formatter.section("Commands"):
             formatter.write_dl([(name, text.partition("\n\n")[0]) for name, text in rows])
+
+
+def _argument_name(argument: TyperArgument) -> str:
+    return f"{argument.display_name_raw}{'...' * (argument.nargs != 1)}"

@@ -1,6 +1,5 @@
-"""What `esamp judge` asks and shows."""
+"""The work of `esamp judge`."""
 
-import json as encoder
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -9,17 +8,18 @@ from typing import Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
-from esamp.cli.messages import message
-from esamp.cli.terminal import Bar, console
+from esamp.cli.documents import print_document
+from esamp.cli.messages import message, warn_torn
+from esamp.cli.progress import SampleBar
+from esamp.cli.terminal import console, plain_table
 from esamp.errors import EsampError
 from esamp.judge import groups
-from esamp.judge.client import Judges
+from esamp.judge.client import JudgeClient
 from esamp.judge.options import JudgeOptions
-from esamp.judge.plan import Ask, asks
+from esamp.judge.presentations import Presentation, presentations
 from esamp.judge.run import run, verdicts
-from esamp.judge.summary import Summary, summaries
+from esamp.judge.summary import JudgeSummary, summaries
 from esamp.metrics.intervals import Interval
 from esamp.quoting import printable
 from esamp.runs.output import OutputFile
@@ -33,79 +33,70 @@ BETWEEN = {
 
 
 def judge(options: JudgeOptions, files: list[Path], out: Path, store: Path, *, dry_run: bool, json: bool) -> None:
-    """Ask what was not asked yet, then print what all verdicts say."""
-    wanted = list(asks(groups.read(files, store, options), options))
+    """Make all presentations without a verdict, then print the summary of all verdicts."""
+    planned = list(presentations(groups.read(files, store, options), options))
     with OutputFile(out, options.settings()) as file:
         if file.torn:
-            message(f"warning: the last line of {out} was cut off by an interruption, it is asked again")
-        before = sum(ask.key in file.done for ask in wanted)
+            warn_torn(out, "it is asked again")
+        done_before = sum(each.key in file.done for each in planned)
         if dry_run:
-            _tell([ask for ask in wanted if ask.key not in file.done], before, options, json=json)
+            missing = [each for each in planned if each.key not in file.done]
+            _print_plan(missing, done_before, options, json=json)
             return
         try:
-            with Bar(len(wanted) - before, "verdicts") as bar:
+            with SampleBar(len(planned) - done_before, "verdicts") as bar:
 
-                def start() -> Judges:
-                    judges = Judges.find(options)
+                def start() -> JudgeClient:
+                    client = JudgeClient.find(options)
                     bar.generating()
-                    return judges
+                    return client
 
-                refused = run(wanted, start, file, parallel=options.parallel, progress=bar.advance)
+                refused = run(planned, start, file, parallel=options.parallel, progress=bar.advance)
         except KeyboardInterrupt:
             file.recover()
-            done = sum(ask.key in file.done for ask in wanted)
-            message(f"interrupted; {done} of {len(wanted)} verdicts are in {out}: the same command continues it")
+            done = sum(each.key in file.done for each in planned)
+            message(f"interrupted; {done} of {len(planned)} verdicts are in {out}: the same command continues it")
             raise typer.Exit(130) from None
-    found = summaries(wanted, verdicts(wanted, out), options)
+    found = summaries(planned, verdicts(planned, out), options)
     if json:
-        print(encoder.dumps(_record(found, options, before), allow_nan=False))
+        records = [_record(summary) for summary in found]
+        print_document({"settings": options.settings(), "before": done_before, "summaries": records})
     else:
         for summary in found:
-            _show(summary, options)
-    message(f"{len(wanted) - len(refused)} verdicts are in {out}, {before} of them before this run")
+            _print_summary(summary, options)
+    message(f"{len(planned) - len(refused)} verdicts are in {out}, {done_before} of them before this run")
     if refused:
         raise EsampError(f"{len(refused)} requests were refused, the same command asks them again: {refused[0]}")
 
 
-def _tell(missing: Sequence[Ask], before: int, options: JudgeOptions, *, json: bool) -> None:
-    """What a run would ask, without asking it."""
-    characters = sum(len(ask.question()) for ask in missing)
+def _print_plan(missing: Sequence[Presentation], done_before: int, options: JudgeOptions, *, json: bool) -> None:
+    """Print how many requests a run would send."""
+    characters = sum(len(each.prompt()) for each in missing)
     if json:
-        print(encoder.dumps({"before": before, "requests": len(missing), "characters": characters}))
+        print_document({"before": done_before, "requests": len(missing), "characters": characters})
         return
     print(
         f"{len(missing)} requests of {characters:,} characters in all, each answered by at most {options.max_tokens} "
-        f"tokens; {before} verdicts are there"
+        f"tokens; {done_before} verdicts are there"
     )
 
 
-def _record(found: Sequence[Summary], options: JudgeOptions, before: int) -> dict[str, Any]:
-    """JSON has no NaN."""
-    return {
-        "settings": options.settings(),
-        "before": before,
-        "summaries": [_finite(asdict(summary)) for summary in found],
-    }
+def _record(summary: JudgeSummary) -> dict[str, Any]:
+    """A summary for JSON, which calls the block ``place``."""
+    record = asdict(summary)
+    return {"place": record.pop("block"), **record}
 
 
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _finite(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _show(summary: Summary, options: JudgeOptions) -> None:
+def _print_summary(summary: JudgeSummary, options: JudgeOptions) -> None:
     out = console(soft_wrap=True)
-    out.print(printable(f"{summary.place.title}: {options.mode}, by {options.criterion}"))
-    unread = ", ".join(f"{count} {reason}" for reason, count in summary.unread.items())
-    told = [f"{summary.problems} problems, {summary.read} of {summary.asked} verdicts read"]
-    told += [f"not read: {unread}"] if unread else []
-    told += [f"{summary.missing} not asked yet"] if summary.missing else []
-    told += [f"{summary.cut} with texts that were cut"] if summary.cut else []
-    out.print("; ".join(told))
-    _table(
+    out.print(printable(f"{summary.block.title}: {options.mode}, by {options.criterion}"))
+    reasons = ", ".join(f"{count} {reason}" for reason, count in summary.unread.items())
+    counts = [f"{summary.problems} problems, {summary.read} of {summary.asked} verdicts read"]
+    counts += [f"not read: {reasons}"] if reasons else []
+    counts += [f"{summary.missing} not asked yet"] if summary.missing else []
+    counts += [f"{summary.cut} with texts that were cut"] if summary.cut else []
+    out.print("; ".join(counts))
+    _print_table(
         out,
         ("judge", "first arm", "second arm", "won", "tied", "lost", "problems", "win rate %", "p (Holm)"),
         [
@@ -118,51 +109,50 @@ def _show(summary: Summary, options: JudgeOptions) -> None:
         texts=3,
     )
     ranks = [(rank.judge, rank.arm, _interval(rank.interval, 1, 2)) for rank in summary.ranks]
-    _table(out, ("judge", "arm", "mean rank"), ranks, texts=2)
-    _table(
+    _print_table(out, ("judge", "arm", "mean rank"), ranks, texts=2)
+    _print_table(
         out,
         ("judge", "shown first wins %", "without bias", "same in both orders %", "same place wins %"),
         [
             (
-                *(each.judge, _interval(each.first, 100, 0), _number(100 * each.expected, "{:.0f}")),
-                *(_number(100 * each.same, "{:.0f}"), _number(100 * each.flipped, "{:.0f}")),
+                *(bias.judge, _interval(bias.first, 100, 0), _number(100 * bias.expected, "{:.0f}")),
+                *(_number(100 * bias.same, "{:.0f}"), _number(100 * bias.flipped, "{:.0f}")),
             )
-            for each in summary.positions
+            for bias in summary.positions
         ],
     )
-    _table(
+    _print_table(
         out,
         ("judge", "agreement between", "raters", "units", "equal %", "kappa", "alpha", "W"),
         [
             (
-                *(each.judge or "all judges", BETWEEN[each.between], each.raters, each.units),
-                *(_number(100 * each.observed, "{:.0f}"), _number(each.kappa)),
-                *(_interval(each.alpha, 1, 2), _interval(each.w, 1, 2)),
+                *(agreement.judge or "all judges", BETWEEN[agreement.between], agreement.raters, agreement.units),
+                *(_number(100 * agreement.observed, "{:.0f}"), _number(agreement.kappa)),
+                *(_interval(agreement.alpha, 1, 2), _interval(agreement.w, 1, 2)),
             )
-            for each in summary.agreements
+            for agreement in summary.agreements
         ],
         texts=2,
     )
 
 
-def _table(out: Console, head: Sequence[str], rows: Sequence[Sequence[object]], *, texts: int = 1) -> None:
-    """The columns after the first `texts` are numbers."""
+def _print_table(out: Console, head: Sequence[str], rows: Sequence[Sequence[object]], *, texts: int = 1) -> None:
+    """Print a table, unless it is empty; the columns after the first `texts` are numbers."""
     if not rows:
         return
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for place, name in enumerate(head):
-        table.add_column(name, justify="left" if place < texts else "right")
+    table = plain_table(head, texts=texts, wrap_numbers=True)
     for row in rows:
         table.add_row(*(printable(str(cell)) for cell in row))
     out.print()
     out.print(table)
 
 
-def _interval(found: Interval, scale: float, digits: int) -> str:
-    if math.isnan(found.estimate):
+def _interval(interval: Interval, scale: float, digits: int) -> str:
+    if math.isnan(interval.estimate):
         return "-"
-    bounds = "" if math.isnan(found.low) else f" [{scale * found.low:.{digits}f}, {scale * found.high:.{digits}f}]"
-    return f"{scale * found.estimate:.{digits}f}{bounds}"
+    low, high = (f"{scale * bound:.{digits}f}" for bound in (interval.low, interval.high))
+    bounds = "" if math.isnan(interval.low) else f" [{low}, {high}]"
+    return f"{scale * interval.estimate:.{digits}f}{bounds}"
 
 
 def _number(value: float, form: str = "{:.2f}") -> str:

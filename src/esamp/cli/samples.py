@@ -1,4 +1,4 @@
-"""Samples of several arms in the terminal, cut to a few lines each."""
+"""Samples and tables of several arms on the terminal; each sample is cut to a few lines."""
 
 from collections.abc import Sequence
 
@@ -9,37 +9,37 @@ from rich.text import Text
 
 from esamp.cli.terminal import console
 from esamp.quoting import printable
-from esamp.report.pages import Summary
+from esamp.report.pages import ComparisonTable
 
 PIPE_WIDTH, WIDEST = 80, 120
-"""Columns on a pipe, and the most that are used of a terminal."""
+"""Width of the output on a pipe, and its greatest width on a terminal."""
 
 
 def console_for(terminal: bool) -> Console:
-    """A console on standard output that is 80 columns wide unless that is a wider (or narrower) `terminal`."""
+    """A console on standard output: as wide as the terminal but at most 120 columns, or 80 columns on a pipe."""
     return console(width=min(console().width, WIDEST) if terminal else PIPE_WIDTH)
 
 
-def print_table(console: Console, summary: Summary) -> None:
-    """The table; intervals go below their estimates, and the marked row is bold."""
+def print_table(console: Console, content: ComparisonTable) -> None:
+    """Print a table: intervals below their estimates, the marked row bold."""
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    for place, column in enumerate(summary.columns):
+    for place, column in enumerate(content.columns):
         table.add_column(printable(column), justify="right" if place else "left", no_wrap=place > 0, overflow="fold")
-    for row in summary.rows:
+    for row in content.rows:
         cells = [Text(printable(cell).replace(" [", "\n[")) for cell in row]
-        table.add_row(Text(printable(row[0])), *cells[1:], style="bold" if row[0] == summary.marked else "")
+        table.add_row(Text(printable(row[0])), *cells[1:], style="bold" if row[0] == content.marked else "")
     console.print(table)
 
 
 def print_text(console: Console, text: str, style: str = "") -> None:
-    """A paragraph, wrapped between words."""
+    """Print a paragraph, wrapped between words."""
     console.print(Text(printable(text), style))
 
 
 def side_by_side(
     console: Console, heads: tuple[str, str], left: Sequence[str], right: Sequence[str], lines: int = 5
 ) -> None:
-    """Two columns of numbered samples, each cut to a number of lines."""
+    """Print two columns of numbered samples, each cut to `lines` lines."""
     width = (console.width - 3) // 2
     grid = Table.grid(padding=(0, 3, 0, 0), pad_edge=False)
     for _ in heads:
@@ -51,22 +51,21 @@ def side_by_side(
 
 
 def print_samples(console: Console, head: str, texts: Sequence[str], lines: int = 3) -> None:
-    """The name of an arm, and samples below it, each cut to a number of lines."""
+    """Print the name of an arm and samples below it, each cut to `lines` lines."""
     console.print(Text(printable(head), "bold"), no_wrap=True, overflow="ellipsis")
     for text in texts:
         console.print(Text("  ").append(clipped(f"- {text}", console.width - 4, lines, console, indent="  ")))
 
 
 def clipped(text: str, width: int, lines: int, console: Console, indent: str = "") -> Text:
-    """`text` on at most `lines` lines of `width` cells, with a mark where it goes on."""
-    whole = Text(printable(" ".join(text.split())))
-    wrapped = list(whole.wrap(console, width))
+    """`text` wrapped to `width` cells and cut to `lines` lines, with an ellipsis where it was cut."""
+    wrapped = list(Text(printable(" ".join(text.split()))).wrap(console, width))
     for line in wrapped:
         line.rstrip()
     shown = wrapped[:lines]
     if len(wrapped) > lines:
         last = shown[-1]
-        if cell_len(last.plain) > width - 2:  # back to the last whole word, if the line has several
+        if cell_len(last.plain) > width - 2:  # drop the last word, if the line has several
             last.truncate(max(last.plain.rfind(" "), 0) or width - 2)
         last.rstrip()
         last.append(" …")

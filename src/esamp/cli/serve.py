@@ -1,19 +1,12 @@
 """`esamp serve`: an OpenAI-compatible server whose requests can explore."""
 
-import json as encoder
-import os
-import shlex
-import sys
 from typing import Annotated
 
 import typer
 
 from esamp.cli.flags import FlagGroup, with_flags
-from esamp.cli.messages import message
-from esamp.engines.vllm.server import launch
 from esamp.engines.vllm.settings import VLLMSettings
 from esamp.errors import OptionError
-from esamp.models import NAMES
 
 
 @with_flags(settings=FlagGroup("Exploring", VLLMSettings))
@@ -23,7 +16,7 @@ def command(
     arguments: Annotated[
         list[str] | None,
         typer.Argument(
-            help="smollm2, hub name or folder, the embedded model without one; then any flag of `vllm serve`",
+            help="smollm2, a hub name or a folder; without a model, the embedded one; then flags of vllm serve",
             metavar="MODEL|VLLM_FLAG",
             show_default=False,
         ),
@@ -35,31 +28,24 @@ def command(
         bool, typer.Option("--json", help="with --print-command: print one JSON document", show_default=False)
     ] = False,
 ) -> None:
-    """Serve a model with vLLM so that requests can explore: vllm serve with our worker, scheduler and middleware.
+    """Serve a model with vLLM so that requests can explore: vllm serve with the worker and scheduler of esamp.
 
-    The model comes first. Every flag that is not listed below goes to vLLM as it is: --max-model-len 4096,
-    --tensor-parallel-size 2, ... (vllm serve --help=all lists them). A flag of vLLM's that you give wins over ours.
+    The model comes first. Every flag that is not listed below is passed to vLLM, such as --max-model-len 4096 or
+    --tensor-parallel-size 2 (vllm serve --help=all lists them). If you give a vLLM flag that esamp also sets, your
+    value is used.
 
-    Requests explore with "vllm_xargs": {"method": "esamp"} in their body; others are as without us. GET /esamp says
-    what is on, GET /metrics counts.
+    Requests with "vllm_xargs": {"method": "esamp"} in their body explore; all other requests run as in plain vLLM.
+    GET /esamp returns the settings, GET /metrics the counters.
 
-    Examples: esamp serve; esamp serve Qwen/Qwen3-8B --slots 128 --max-model-len 8192 --port 8001
+    Examples:
+    esamp serve
+    esamp serve Qwen/Qwen3-8B --slots 128 --max-model-len 8192 --port 8001
     """
-    given = arguments or []
-    if "-h" in given:
+    if "-h" in (arguments or []):
         print(context.get_help())
         return
     if json and not print_command:
-        raise OptionError("--json goes with --print-command: a server prints no document")
-    vllm = launch.command(launch.arguments(given, settings))
-    if print_command:
-        print(encoder.dumps({"command": vllm}) if json else shlex.join(vllm))
-        return
-    if given and not given[0].startswith("-") and given[0] not in NAMES:
-        from esamp.models import hub  # imports the hub's library
+        raise OptionError("--json works only together with --print-command")
+    from esamp.cli import serve_run
 
-        hub.check(given[0])
-    if warning := launch.warning():
-        message(f"warning: {warning}")
-    sys.stdout.flush()
-    os.execv(vllm[0], vllm)
+    serve_run.serve(arguments or [], settings, print_command=print_command, json=json)

@@ -1,4 +1,4 @@
-"""`esamp study`: run a grid of models, tasks and methods, see how far it is, and report it."""
+"""`esamp study`: run a grid of models, tasks and methods, show its progress, and report it."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,9 +6,10 @@ from typing import Annotated
 import typer
 
 from esamp.analysis.plan_options import PlanOptions
+from esamp.cli.common_flags import AsJson
 from esamp.cli.flags import FlagGroup, with_flags
 from esamp.cli.help import Command, Group
-from esamp.cli.study_flags import AsJson, Data, File, Folder, KeyTo
+from esamp.cli.study_flags import Data, File, Folder, KeyTo
 
 command = typer.Typer(
     help="Run studies: a TOML file names models, tasks, methods, group sizes and seeds.",
@@ -24,20 +25,21 @@ def run_study(
     data: Data = None,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="check all of it, print the cells and the tokens to expect", show_default=False),
+        typer.Option("--dry-run", help="check the study; print its cells and the expected tokens", show_default=False),
     ] = False,
     report_check: Annotated[
         bool,
         typer.Option(
-            "--report-check/--no-report-check", help="refuse a study whose report would fail for want of packages"
+            "--report-check/--no-report-check", help="refuse to start if packages that the report needs are missing"
         ),
     ] = True,
     send_key_to: KeyTo = None,
     json: AsJson = False,
 ) -> None:
-    """Do what is missing of a study. The same command goes on after an interruption; several may share a store.
+    """Generate the missing groups of a study. After an interruption, the same command continues.
 
-    A group that fails is written down with its reason, and the others go on: the exit code is then 1.
+    Several commands may share a store. If a group fails, its reason is stored and the other groups go on; the exit code
+    is then 1.
     """
     from esamp.cli import study_run  # imports numpy
 
@@ -48,7 +50,7 @@ def run_study(
 
 @command.command("status", cls=Command)
 def status(file: File, store: Folder = Path("store"), data: Data = None, json: AsJson = False) -> None:
-    """How far every cell of a study is, and what is still to come."""
+    """Show for every cell of a study how many groups are finished, and the tokens still to generate."""
     from esamp.cli import study_run  # imports numpy
 
     study_run.status(file, store, data, json=json)
@@ -59,7 +61,7 @@ def status(file: File, store: Folder = Path("store"), data: Data = None, json: A
 def plan(
     file: File, options: PlanOptions, store: Folder = Path("store"), data: Data = None, json: AsJson = False
 ) -> None:
-    """How many problems and seeds a study needs to see a difference, from the spread of what is finished so far."""
+    """Estimate how many problems and seeds a study needs to detect a difference, from the groups finished so far."""
     from esamp.cli import study_plan  # imports numpy
 
     study_plan.plan(file, options, store, data, json=json)
@@ -74,11 +76,17 @@ def report(
     draw: Annotated[bool, typer.Option("--figures/--no-figures", help="draw figures, which needs matplotlib")] = True,
     page_problems: Annotated[
         int | None,
-        typer.Option("--page-problems", min=1, help="only so many problems' samples on the page", show_default="all"),
+        typer.Option(
+            "--page-problems",
+            min=1,
+            help="most problems whose samples are on the page (default: all)",
+            show_default=False,
+            metavar="N",
+        ),
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """Measure what is finished, and write it up: report.md, CSV files, figures, and index.html to read samples in."""
+    """Measure the finished groups and write a report: report.md, CSV files, figures, and index.html with samples."""
     from esamp.cli import study_report  # imports numpy
 
     study_report.report(file, store, data, out, draw=draw, page_problems=page_problems, json=json)
@@ -86,7 +94,7 @@ def report(
 
 @command.command("tasks", cls=Command)
 def tasks(json: AsJson = False) -> None:
-    """List the installed tasks: what they ask, where from, and their options."""
+    """List the installed tasks with their sources and options."""
     from esamp.cli import study_tasks  # imports every task
 
     study_tasks.tasks(json=json)

@@ -1,29 +1,23 @@
-"""What all commands about studies take, and what they warn of."""
+"""Flags that the commands on studies share."""
 
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
 import typer
 
-from esamp.cli.messages import message
-
-
-def torn(path: Path) -> None:
-    """Warn of a file whose last line was cut off."""
-    message(f"warning: the last line of {path} was cut off by an interruption, its group is done again")
-
-
 File: TypeAlias = Annotated[
-    Path, typer.Argument(help="the study, a TOML file", metavar="FILE.toml", show_default=False)
+    Path, typer.Argument(help="the study: a TOML file", metavar="FILE.toml", show_default=False)
 ]
-Folder: TypeAlias = Annotated[Path, typer.Option("--store", help="folder of all finished groups", metavar="DIR")]
-AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="print one JSON document", show_default=False)]
+Folder: TypeAlias = Annotated[
+    Path, typer.Option("--store", help="folder with the samples of finished groups", metavar="DIR")
+]
 KeyTo: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(
         "--send-key-to",
         metavar="URL",
-        help="let the key (OPENAI_API_KEY) go to this server, which only the study's file names; may be repeated",
+        help="send the key (OPENAI_API_KEY) also to this server, which the study's file names; may be given several "
+        "times",
         show_default=False,
     ),
 ]
@@ -32,7 +26,8 @@ Data: TypeAlias = Annotated[
     typer.Option(
         "--data",
         metavar="[TASK=]FILE",
-        help="read a task's problems from this file instead of the hub or of what the study names; may be repeated",
+        help="read a task's problems from this file, instead of from the hub or the file that the study names; may be "
+        "given several times",
         show_default=False,
     ),
 ]

@@ -1,23 +1,22 @@
-"""`esamp study report`: measure what is not measured yet, and write tables, figures and the page."""
+"""The work of `esamp study report`."""
 
-import json as encoder
 from collections.abc import Sequence
 from pathlib import Path
 
 from esamp.analysis import novelty
 from esamp.analysis.load import Block, load
 from esamp.analysis.measurement_run import measure
-from esamp.cli.bars import MeasureBar
-from esamp.cli.messages import message
-from esamp.cli.study_flags import torn
+from esamp.cli.documents import print_document
+from esamp.cli.messages import message, warn_torn
+from esamp.cli.progress import MeasureBar
+from esamp.cli.study_run import TORN
 from esamp.cli.terminal import hush
 from esamp.errors import InputError
 from esamp.metrics.embedding import SentenceEmbedder
 from esamp.quoting import printable
-from esamp.report import novelty as novelty_report
-from esamp.report import primary_report, tables
-from esamp.report.figures import Figure, figures
-from esamp.report.markdown import figure
+from esamp.report import novelty_report, primary_report, tables
+from esamp.report.figures import FigureFile, figures
+from esamp.report.markdown import figure_markdown
 from esamp.report.pages.study_page import study_page
 from esamp.study import config
 from esamp.study.config import Study
@@ -36,16 +35,16 @@ def report(
     page_problems: int | None,
     json: bool,
 ) -> None:
-    """Measure what is not measured yet, and write all files of the report."""
+    """Measure the groups that are not measured yet, and write all files of the report."""
     study = config.read(file, data or ())
     with ErrorLocation(str(file)):
         problems = load_tasks(study)
-    place = Store(store)
+    groups = Store(store)
     hush("sentence_transformers")
-    load(study, place, problems)  # measuring takes minutes, so an error comes before it
+    load(study, groups, problems)  # measuring takes minutes: errors should come before it
     with MeasureBar() as bar:
-        measure(study, place, problems, on_measurement=bar.part, on_torn=torn)
-        blocks = load(study, place, problems)
+        measure(study, groups, problems, on_measurement=bar.part, on_torn=lambda path: warn_torn(path, TORN))
+        blocks = load(study, groups, problems)
         signal = _novelty(study, blocks, bar)
         try:
             drawn = figures(study, blocks, out / "figures") if draw else []
@@ -75,15 +74,15 @@ def report(
     except OSError as error:
         raise InputError(f"cannot write to {out}: {error.strerror}") from None
     if json:
-        files = [*written, *(str(each.path.relative_to(out)) for each in drawn)]
-        print(encoder.dumps({"folder": str(out), "files": files}))
+        files = [*written, *(str(figure.path.relative_to(out)) for figure in drawn)]
+        print_document({"folder": str(out), "files": files})
         return
     print(printable(written["report.md"]), end="")
     message(f"{', '.join(written)} are in {out}")
 
 
 def _novelty(study: Study, blocks: Sequence[Block], bar: MeasureBar) -> list[novelty.ArmNovelty]:
-    """What the signal means, if the study keeps traces and may embed texts."""
+    """Correlations of the novelty signal, if the study has traces and embeddings."""
     if not study.traces or study.embedder is None:
         return []
     encode = SentenceEmbedder(study.embedder).encode
@@ -94,9 +93,10 @@ def _novelty(study: Study, blocks: Sequence[Block], bar: MeasureBar) -> list[nov
     return found
 
 
-def _figures(drawn: Sequence[Figure], out: Path) -> dict[str, str]:
-    """Markdown of each block's figures, by its title."""
-    found: dict[str, list[str]] = {}
-    for each in drawn:
-        found.setdefault(each.block.title, []).append(figure(each.path.relative_to(out), each.alt, each.caption))
-    return {title: "\n\n".join(parts) for title, parts in found.items()}
+def _figures(drawn: Sequence[FigureFile], out: Path) -> dict[str, str]:
+    """Markdown of each block's figures, by the title of the block."""
+    texts: dict[str, list[str]] = {}
+    for figure in drawn:
+        text = figure_markdown(figure.path.relative_to(out), figure.alt, figure.caption)
+        texts.setdefault(figure.block.title, []).append(text)
+    return {title: "\n\n".join(parts) for title, parts in texts.items()}

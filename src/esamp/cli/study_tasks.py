@@ -1,31 +1,30 @@
-"""`esamp study tasks`: what a study can ask."""
+"""The work of `esamp study tasks`."""
 
-import json as encoder
 import sys
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from esamp.cli.terminal import console, show_broken
-from esamp.options import allowed
+from esamp.cli.documents import print_document
+from esamp.cli.option_lists import option_records, option_table
+from esamp.cli.terminal import LISTING_WIDTH, console, show_broken
 from esamp.quoting import one_line
 from esamp.tasks import registry
 from esamp.tasks.base import Task
 
 
 def tasks(*, json: bool) -> None:
-    """List the installed tasks."""
+    """Print the installed tasks."""
     broken = registry.broken()
     records = [_record(registry.get(name)) for name in registry.names() if name not in broken]
     if json:
-        failed = {name: {"name": name, "error": reason} for name, reason in broken.items()}
-        print(encoder.dumps({record["name"]: record for record in records} | failed, indent=2))
+        errors = {name: {"name": name, "error": reason} for name, reason in broken.items()}
+        print_document({record["name"]: record for record in records} | errors, indent=2)
         return
-    out = console(width=None if sys.stdout.isatty() else 100)
+    out = console(width=None if sys.stdout.isatty() else LISTING_WIDTH)
     for record in records:
-        _tell(out, record)
+        _print_task(out, record)
     show_broken(out, broken)
 
 
@@ -37,26 +36,15 @@ def _record(task: type[Task]) -> dict[str, Any]:
         "graded": task.graded,
         "private": task.private,
         "chat": task.chat,
-        "options": {
-            option: {
-                "description": info.description,
-                "allowed": allowed(info),
-                "default": info.get_default(call_default_factory=True),
-            }
-            for option, info in task.options.model_fields.items()
-        },
+        "options": option_records(task.options),
     }
 
 
-def _tell(out: Console, record: dict[str, Any]) -> None:
-    marks = [word for word, there in (("not graded", not record["graded"]), ("private", record["private"])) if there]
-    out.print(Text.assemble((one_line(record["name"]), "bold cyan"), f"  ({', '.join(marks)})" if marks else ""))
+def _print_task(out: Console, record: dict[str, Any]) -> None:
+    remarks = [word for word, holds in (("not graded", not record["graded"]), ("private", record["private"])) if holds]
+    title = (one_line(record["name"]), "bold cyan")
+    out.print(Text.assemble(title, f"  ({', '.join(remarks)})" if remarks else ""))
     for text in (record["summary"], f"Source: {record['source']}"):
         out.print(f"  {one_line(text)}")
-    listing = Table.grid(padding=(0, 2))
-    for option, about in record["options"].items():
-        value = f"{about['allowed']}; default {encoder.dumps(about['default'])}"
-        words = one_line(f"{about['description']} ({value})")
-        listing.add_row(Text(f"  {one_line(option)}", "cyan", no_wrap=True), Text(words))
-    out.print(listing)
+    out.print(option_table(record["options"]))
     out.print()

@@ -8,12 +8,12 @@ from esamp.analysis.text_scores import TextScorer
 from esamp.compare.chat_demo import ChatResult, comparable, default_of, gain, most_telling
 from esamp.compare.formatting import finite_or_none, number_text, sample_view
 from esamp.engines.base import Completion
-from esamp.report.pages import Page, ProblemView, SampleView, Summary
+from esamp.report.pages import ComparisonTable, ProblemView, SamplesPage, SampleView
 
 NAME, UNIT, SHARES = "Vendi", "perplexity", (("nonwords", "non-words"), ("loops", "loops"), ("on_topic", "on topic"))
 
 
-def table(results: Sequence[ChatResult], scorer: TextScorer) -> Summary:
+def table(results: Sequence[ChatResult], scorer: TextScorer) -> ComparisonTable:
     """Means over the prompts as formatted cells, without the columns that cannot be measured here."""
     shares = [(name, head) for name, head in SHARES if any(math.isfinite(result.mean(name)) for result in results)]
     rows = [
@@ -27,7 +27,7 @@ def table(results: Sequence[ChatResult], scorer: TextScorer) -> Summary:
         for result in results
     ]
     columns = ("decoding", NAME, UNIT, *(head for _, head in shares), "tokens")
-    return Summary(columns, rows, _note(results, scorer), marked=default_of(results).arm.label)
+    return ComparisonTable(columns, rows, _note(results, scorer), marked=default_of(results).arm.label)
 
 
 def _note(results: Sequence[ChatResult], scorer: TextScorer) -> str:
@@ -60,7 +60,7 @@ def verdict(results: Sequence[ChatResult]) -> list[str]:
     return [first, second]
 
 
-def page(results: Sequence[ChatResult], scorer: TextScorer, prompts: Sequence[str], *, footer: str) -> Page:
+def page(results: Sequence[ChatResult], scorer: TextScorer, prompts: Sequence[str], *, footer: str) -> SamplesPage:
     """All samples, with tokens coloured by how much exploring changed them. It opens on the most telling prompt."""
     first = [comparable(results), default_of(results)]
     ordered = [*first, *(result for result in results if result not in first)]
@@ -69,7 +69,7 @@ def page(results: Sequence[ChatResult], scorer: TextScorer, prompts: Sequence[st
         arms = {result.arm.label: _views(result, index) for result in ordered}
         remarks = {result.arm.label: _remark(result, index) for result in ordered}
         problems.append(ProblemView(str(index + 1), prompt, "", arms, remarks))
-    return Page(
+    return SamplesPage(
         "Exploratory Sampling on a chat model",
         verdict(results),
         table(results, scorer),

@@ -12,7 +12,7 @@ from esamp.analysis.text_scores import TextScorer
 from esamp.compare.comparison import Comparison, PromptResult
 from esamp.compare.formatting import finite_or_none, number_text, sample_view
 from esamp.metrics.intervals import Interval, bootstrap_mean
-from esamp.report.pages import Page, ProblemView, SampleView, Summary
+from esamp.report.pages import ComparisonTable, ProblemView, SamplesPage, SampleView
 
 INTERVALS_FROM = 3
 """Fewest prompts for which intervals are shown."""
@@ -62,11 +62,13 @@ GRADED = (
 )
 
 
-def table(found: Comparison, scorer: TextScorer | None = None) -> Summary:
+def table(found: Comparison, scorer: TextScorer | None = None) -> ComparisonTable:
     """The comparison as formatted cells, without the columns that were not measured for any arm."""
     columns = _columns(found)
     heads = list(columns)
-    return Summary(heads, [[cell(arm) for cell in columns.values()] for arm in found.ran], _note(found, heads, scorer))
+    return ComparisonTable(
+        heads, [[cell(arm) for cell in columns.values()] for arm in found.ran], _note(found, heads, scorer)
+    )
 
 
 def _columns(found: Comparison) -> dict[str, Cell]:
@@ -142,7 +144,7 @@ def differences(found: Comparison) -> list[tuple[str, Interval]]:
     ]
 
 
-def page(found: Comparison, scorer: TextScorer | None = None, *, footer: str = "") -> Page:
+def page(found: Comparison, scorer: TextScorer | None = None, *, footer: str = "") -> SamplesPage:
     """The HTML page: the table, all samples side by side, and the trees of searches."""
     trees: dict[str, Mapping[str, object]] = {}
     for arm in found.ran:
@@ -164,7 +166,7 @@ def page(found: Comparison, scorer: TextScorer | None = None, *, footer: str = "
         for index, prompt in enumerate(found.prompts)
     ]
     summary = table(found, scorer)
-    return Page("Decoding methods side by side", intro, summary, problems, footer, trees, noun="Prompt")
+    return SamplesPage("Decoding methods side by side", intro, summary, problems, footer, trees, noun="Prompt")
 
 
 def _remark(result: PromptResult) -> str:

@@ -9,14 +9,14 @@ from esamp.analysis.statistics import generator
 from esamp.compare.countdown_demo import BASELINE, DEFAULT, PUBLISHED, CountdownResult, compare
 from esamp.compare.formatting import sample_view
 from esamp.metrics.intervals import Interval, bootstrap_mean
-from esamp.report.pages import Page, ProblemView, Summary
+from esamp.report.pages import ComparisonTable, ProblemView, SamplesPage
 from esamp.tasks.base import Item
 
 ALPHA = 0.05
 """A difference is called beyond chance if its corrected p-value is below this."""
 
 
-def table(results: Sequence[CountdownResult]) -> Summary:
+def table(results: Sequence[CountdownResult]) -> ComparisonTable:
     """The results as formatted cells, with 95 % bootstrap intervals over problems in brackets."""
     samples, problems = len(results[0].grades[0]), len(results[0].grades)
     rows = []
@@ -40,7 +40,7 @@ def table(results: Sequence[CountdownResult]) -> Summary:
         "solutions of a problem. Vendi: effective number of different texts, by n-grams of tokens. EV: share of the "
         "variance of the hidden states that the prediction explains."
     )
-    return Summary(columns, rows, note, marked=DEFAULT.label)
+    return ComparisonTable(columns, rows, note, marked=DEFAULT.label)
 
 
 def verdict(results: Sequence[CountdownResult]) -> list[str]:
@@ -75,7 +75,7 @@ def verdict(results: Sequence[CountdownResult]) -> list[str]:
     return [first, second, third]
 
 
-def page(results: Sequence[CountdownResult], items: Sequence[Item], *, shown: int, footer: str) -> Page:
+def page(results: Sequence[CountdownResult], items: Sequence[Item], *, shown: int, footer: str) -> SamplesPage:
     """The HTML page: the table, and all samples of the first `shown` problems with measurements of every token.
 
     It opens on the problem with the largest number of different solutions found by one arm.
@@ -95,7 +95,7 @@ def page(results: Sequence[CountdownResult], items: Sequence[Item], *, shown: in
         known = f"different solutions that exist: {solutions}" if solutions else ""
         problems.append(ProblemView(item.id, item.prompt, known, arms))
     most_found = np.max([result.distinct[:shown] for result in results], axis=0)
-    return Page(
+    return SamplesPage(
         "Exploratory Sampling on Countdown",
         verdict(results),
         table(results),

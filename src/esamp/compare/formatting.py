@@ -14,7 +14,7 @@ def number_text(value: float, digits: int, unit: str = "") -> str:
 
 def finite_or_none(value: float) -> float | None:
     """A number for JSON, which has neither NaN nor infinity."""
-    return float(value) if math.isfinite(value) else None
+    return value if math.isfinite(value) else None
 
 
 def sample_view(sample: Sample, *, plain: bool = False, grade: Grade | None = None) -> SampleView:

@@ -1,4 +1,4 @@
-"""How far verdicts agree: of one judge asked again in another order, and of several judges."""
+"""Agreement of verdicts: of one judge between orders, rounds and rankings, and of several judges."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,71 +10,76 @@ from numpy.typing import NDArray
 
 from esamp.judge.options import JudgeOptions
 from esamp.judge.run import Verdict
-from esamp.judge.scores import Outcome, complete, outcomes, score
+from esamp.judge.scores import PairResult, complete_rounds, pair_results, score
 from esamp.metrics.agreement import alpha_interval, cohen_kappa, fleiss_kappa, kendall_w, observed_agreement
 from esamp.metrics.intervals import Interval, bootstrap_mean
 
 Between = Literal["orders", "rounds", "judges", "presentations"]
 Ratings: TypeAlias = dict[str, list[list[float | None]]]
-"""For each problem and unit who won by each rater, as the score of the first arm; None where that is missing."""
+"""For each problem, its units; for each unit, the raters' scores of the first arm, None where one is missing."""
 NOTHING = Interval(math.nan, math.nan, math.nan)
 SEED = 0
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """One line of coefficients; NaN where one does not apply or is not defined."""
+    """Coefficients of one kind of agreement; NaN where a coefficient does not apply or is undefined."""
 
     judge: str
-    """whose verdicts; empty when it is between judges"""
+    """the judge whose verdicts are compared; empty for agreement between judges"""
     between: Between
-    """orders: both orders of a pair; rounds: the same pair again; presentations: rankings of the same groups"""
+    """orders: both orders of a pair; rounds: repetitions; judges; presentations: rankings of the same groups"""
     raters: int
     units: int
-    """with two ratings or more"""
+    """units with two ratings or more"""
     observed: float
     """share of equal verdicts (win, tie, loss)"""
     kappa: float
-    """Cohen's of two raters, Fleiss' of more, of the units that all of them rated"""
+    """Cohen's for two raters, Fleiss' for more, over the units that all of them rated"""
     alpha: Interval
     """Krippendorff's, with a 95 % interval over problems"""
     w: Interval
-    """Kendall's, of rankings: mean over problems, 95 %"""
+    """Kendall's, for rankings: mean over problems with a 95 % interval"""
 
 
-def agreements(found: Sequence[Verdict], judges: Sequence[str], options: JudgeOptions) -> Iterable[Agreement]:
-    """Everything that can be compared."""
+def agreements(verdicts: Sequence[Verdict], judges: Sequence[str], options: JudgeOptions) -> Iterable[Agreement]:
+    """All kinds of agreement for which the verdicts have at least two raters."""
     if options.mode == "ranked":
-        yield from _of_rankings(found, judges)
+        yield from _of_rankings(verdicts, judges)
         return
-    merged = outcomes(found, options.mode)
+    results = pair_results(verdicts, options.mode)
     for judge in judges:
-        yield _nominal(judge, "orders", _orders([each for each in found if each.ask.judge == judge]))
+        yield _nominal(judge, "orders", _orders([each for each in verdicts if each.presentation.judge == judge]))
         if options.rounds > 1:
-            own = [each for each in merged if each.judge == judge]
-            yield _nominal(judge, "rounds", _table(own, lambda each: each.duel, lambda each: each.round))
+            own = [result for result in results if result.judge == judge]
+            yield _nominal(judge, "rounds", _ratings(own, lambda result: result.pair, lambda result: result.round))
     if len(judges) > 1:
-        yield _nominal("", "judges", _table(merged, lambda each: (each.duel, each.round), lambda each: each.judge))
+        yield _nominal(
+            "", "judges", _ratings(results, lambda result: (result.pair, result.round), lambda result: result.judge)
+        )
 
 
-def _orders(found: Sequence[Verdict]) -> Ratings:
-    """Who won when the first arm stood first, and when it stood second."""
+def _orders(verdicts: Sequence[Verdict]) -> Ratings:
+    """Scores when the first arm was shown first, and when it was shown second."""
     ratings: Ratings = {}
-    for (_, problem, *_), turns in complete(found):
-        ordered = sorted(turns, key=lambda turn: turn.ask.order[0] != turn.ask.arms[0])
+    for (_, problem, *_), turns in complete_rounds(verdicts):
+        ordered = sorted(turns, key=lambda turn: turn.presentation.order[0] != turn.presentation.arms[0])
         scores = [None if turn.ranks is None else score(*turn.ranks) for turn in ordered]
         ratings.setdefault(problem, []).append(scores)
     return ratings
 
 
-def _table(found: Iterable[Outcome], unit: Callable[[Outcome], object], rater: Callable[[Outcome], object]) -> Ratings:
+def _ratings(
+    results: Iterable[PairResult], unit: Callable[[PairResult], object], rater: Callable[[PairResult], object]
+) -> Ratings:
+    """Ratings with the given units and raters."""
     by_unit: dict[object, dict[object, float | None]] = {}
     problems: dict[object, str] = {}
     raters: dict[object, None] = {}
-    for each in found:
-        by_unit.setdefault(unit(each), {})[rater(each)] = each.score
-        problems[unit(each)] = each.duel[0]
-        raters[rater(each)] = None
+    for result in results:
+        by_unit.setdefault(unit(result), {})[rater(result)] = result.score
+        problems[unit(result)] = result.pair[0]
+        raters[rater(result)] = None
     ratings: Ratings = {}
     for name, own in by_unit.items():
         ratings.setdefault(problems[name], []).append([own.get(each) for each in raters])
@@ -84,25 +89,25 @@ def _table(found: Iterable[Outcome], unit: Callable[[Outcome], object], rater: C
 def _nominal(judge: str, between: Between, ratings: Ratings) -> Agreement:
     units = [unit for own in ratings.values() for unit in own]
     raters = max(map(len, units), default=0)
-    full = [[each for each in unit if each is not None] for unit in units]
-    rated = sum(len(unit) > 1 for unit in full)
-    full = [unit for unit in full if len(unit) == raters]
+    rated = [[rating for rating in unit if rating is not None] for unit in units]
+    complete = [unit for unit in rated if len(unit) == raters]
     kappa = math.nan
-    if full and raters == 2:
-        kappa = cohen_kappa([unit[0] for unit in full], [unit[1] for unit in full])
-    elif full and raters > 2:
-        kappa = fleiss_kappa([[unit.count(value) for value in (1.0, 0.5, 0.0)] for unit in full])
+    if complete and raters == 2:
+        kappa = cohen_kappa([unit[0] for unit in complete], [unit[1] for unit in complete])
+    elif complete and raters > 2:
+        kappa = fleiss_kappa([[unit.count(value) for value in (1.0, 0.5, 0.0)] for unit in complete])
     alpha = alpha_interval(list(ratings.values()), np.random.default_rng(SEED))
-    return Agreement(judge, between, raters, rated, observed_agreement(units), kappa, alpha, NOTHING)
+    pairable = sum(len(unit) > 1 for unit in rated)
+    return Agreement(judge, between, raters, pairable, observed_agreement(units), kappa, alpha, NOTHING)
 
 
-def _of_rankings(found: Sequence[Verdict], judges: Sequence[str]) -> Iterable[Agreement]:
-    """W of a judge's rankings of the same groups, and of the mean ranks of several judges."""
+def _of_rankings(verdicts: Sequence[Verdict], judges: Sequence[str]) -> Iterable[Agreement]:
+    """W of each judge's rankings of the same groups, and of the mean ranks of several judges."""
     rankings: dict[tuple[str, int], dict[str, list[tuple[float, ...]]]] = {}
-    for each in found:
-        if each.ranks is not None:
-            contest = each.ask.contest
-            rankings.setdefault((contest.item, contest.seed), {}).setdefault(each.ask.judge, []).append(each.ranks)
+    for verdict in verdicts:
+        if verdict.ranks is not None:
+            groups, judge = verdict.presentation.groups, verdict.presentation.judge
+            rankings.setdefault((groups.item, groups.seed), {}).setdefault(judge, []).append(verdict.ranks)
     for judge in judges:
         yield _concordance(judge, "presentations", {key: np.array(own.get(judge, [])) for key, own in rankings.items()})
     if len(judges) > 1:

@@ -1,4 +1,4 @@
-"""Verdicts as numbers: who of two arms won a comparison, and what the place had to do with it."""
+"""Verdicts as scores: which of two arms won a comparison, and whether the first place won."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -6,70 +6,70 @@ from typing import TypeAlias
 
 from esamp.judge.run import Verdict
 
-Duel: TypeAlias = tuple[str, int, str, str]
-"""Problem, seed and the two arms."""
-Unit: TypeAlias = tuple[str, str, int, tuple[str, ...], int]
-"""Judge, problem, seed, arms and round."""
+PairKey: TypeAlias = tuple[str, int, str, str]
+"""Problem, seed and the two arms of a comparison."""
+RoundKey: TypeAlias = tuple[str, str, int, tuple[str, ...], int]
+"""Judge, problem, seed, arms and round of the presentations of one round."""
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """How one comparison of two arms ended."""
+class PairResult:
+    """The result of one comparison of two arms."""
 
     judge: str
-    duel: Duel
+    pair: PairKey
     round: int
     score: float | None
-    """of the first arm: 1 won, 0.5 a tie, 0 lost; None: no verdict could be read"""
+    """score of the first arm: 1 won, 0.5 tied, 0 lost; None if a verdict could not be read"""
 
 
-def outcomes(verdicts: Sequence[Verdict], mode: str) -> list[Outcome]:
-    """One outcome for each two arms and each round (pairwise) or each presentation (ranked).
+def pair_results(verdicts: Sequence[Verdict], mode: str) -> list[PairResult]:
+    """A result for each pair of arms and each round (pairwise) or presentation (ranked).
 
-    A pair is judged in both orders and won only by a group that wins in both; everything else is a tie, above all a
-    verdict that stays with the place when the groups change theirs (arXiv 2306.05685). If one of the two could not be
-    read, so cannot the outcome. In a ranking, who stands above wins.
+    Pairwise, a group wins only if it wins in both orders. Everything else is a tie, such as two verdicts for the same
+    place (arXiv 2306.05685). If one of the two verdicts could not be read, the score is None. In a ranking, the group
+    with the better rank wins.
     """
     if mode == "ranked":
-        return [each for verdict in verdicts for each in _of_ranking(verdict)]
+        return [result for verdict in verdicts for result in _of_ranking(verdict)]
     found = []
-    for (judge, item, seed, arms, number), turns in complete(verdicts):
+    for (judge, item, seed, arms, number), turns in complete_rounds(verdicts):
         ranks = [turn.ranks for turn in turns]
-        scores = {score(each[0], each[1]) for each in ranks if each is not None}
+        scores = {score(pair[0], pair[1]) for pair in ranks if pair is not None}
         value = None if None in ranks else scores.pop() if len(scores) == 1 else 0.5
-        found.append(Outcome(judge, (item, seed, arms[0], arms[1]), number, value))
+        found.append(PairResult(judge, (item, seed, arms[0], arms[1]), number, value))
     return found
 
 
-def complete(verdicts: Iterable[Verdict]) -> list[tuple[Unit, list[Verdict]]]:
-    """The presentations of each round, in their order; rounds of which some are missing yet are left out."""
-    units: dict[Unit, dict[int, Verdict]] = {}
+def complete_rounds(verdicts: Iterable[Verdict]) -> list[tuple[RoundKey, list[Verdict]]]:
+    """The verdicts of each round in the order of its presentations; rounds with missing verdicts are left out."""
+    rounds: dict[RoundKey, dict[int, Verdict]] = {}
     for verdict in verdicts:
-        ask = verdict.ask
-        unit = (ask.judge, ask.contest.item, ask.contest.seed, ask.arms, ask.round)
-        units.setdefault(unit, {})[ask.turn] = verdict
+        shown = verdict.presentation
+        key = (shown.judge, shown.groups.item, shown.groups.seed, shown.arms, shown.round)
+        rounds.setdefault(key, {})[shown.turn] = verdict
     return [
-        (unit, [turns[turn] for turn in sorted(turns)]) for unit, turns in units.items() if len(turns) == len(unit[3])
+        (key, [turns[turn] for turn in sorted(turns)]) for key, turns in rounds.items() if len(turns) == len(key[3])
     ]
 
 
 def score(first: float, second: float) -> float:
-    """What the first of two ranks is worth."""
+    """Score of the first of two ranks: 1 if it is better, 0.5 for equal ranks, 0 if it is worse."""
     return 0.5 if first == second else float(first < second)
 
 
 def shown_first(verdict: Verdict) -> float:
-    """1 if the group that was shown first won, 1 / t if it shares the first rank with t - 1 others, 0 otherwise."""
+    """1 if the group shown first won, 1 / t if t groups including it share the best rank, else 0."""
     assert verdict.ranks is not None
-    ranks = dict(zip(verdict.ask.arms, verdict.ranks, strict=True))
+    ranks = dict(zip(verdict.presentation.arms, verdict.ranks, strict=True))
     best = min(ranks.values())
     tied = sum(rank == best for rank in ranks.values())
-    return 1 / tied if ranks[verdict.ask.order[0]] == best else 0.0
+    return 1 / tied if ranks[verdict.presentation.order[0]] == best else 0.0
 
 
-def _of_ranking(verdict: Verdict) -> Iterable[Outcome]:
-    ask, ranks = verdict.ask, verdict.ranks
-    for i, first in enumerate(ask.arms):
-        for j, second in enumerate(ask.arms[i + 1 :], i + 1):
+def _of_ranking(verdict: Verdict) -> Iterable[PairResult]:
+    shown, ranks = verdict.presentation, verdict.ranks
+    for i, first in enumerate(shown.arms):
+        for j, second in enumerate(shown.arms[i + 1 :], i + 1):
             value = None if ranks is None else score(ranks[i], ranks[j])
-            yield Outcome(ask.judge, (ask.contest.item, ask.contest.seed, first, second), ask.round, value)
+            yield PairResult(shown.judge, (shown.groups.item, shown.groups.seed, first, second), shown.round, value)

@@ -1,4 +1,4 @@
-"""What a judge answers: its last line, or nothing."""
+"""Parses the verdict in a judge's answer: its last line."""
 
 import json
 
@@ -8,14 +8,19 @@ from esamp.metrics.agreement import midranks
 FENCE = "```"
 
 
-def read(answer: str, names: str, mode: Mode) -> tuple[float, ...] | None:
-    """The ranks of the groups in the order of their letters, 1 for the best, equal ones sharing their mean.
+def parse_verdict(answer: str, names: str, mode: Mode) -> tuple[float, ...] | None:
+    """Ranks of the groups in the order of their letters: 1 is the best; tied groups share the mean of their ranks.
 
-    The last line must be a verdict and nothing else; a closing code fence after it is overlooked. There is no guessing
-    from what stands before it, as a judge that thinks names every group there.
+    The last line must be the verdict alone; a closing code fence after it is ignored. The text before it is not used,
+    because a judge that reasons names every group there.
+
+    Args:
+        answer: the judge's answer.
+        names: the letters of the groups.
+        mode: which kind of verdict is expected.
 
     Returns:
-        None where there is no such line.
+        None if the answer does not end with a verdict.
     """
     lines = [line.strip() for line in answer.splitlines() if line.strip()]
     if lines and lines[-1] == FENCE:
@@ -23,13 +28,13 @@ def read(answer: str, names: str, mode: Mode) -> tuple[float, ...] | None:
     if not lines:
         return None
     try:
-        found = json.loads(lines[-1], object_pairs_hook=tuple)  # a name given twice is seen as such
+        verdict = json.loads(lines[-1], object_pairs_hook=tuple)  # keeps repeated keys, which a dict would hide
     except (ValueError, RecursionError):
         return None
     key = "winner" if mode == "pairwise" else "ranking"
-    if not isinstance(found, tuple) or [name for name, _ in found] != [key]:
+    if not isinstance(verdict, tuple) or [name for name, _ in verdict] != [key]:
         return None
-    value = found[0][1]
+    value = verdict[0][1]
     return _pair(value, names) if mode == "pairwise" else _ranking(value, names)
 
 
@@ -44,9 +49,9 @@ def _pair(winner: object, names: str) -> tuple[float, ...] | None:
 def _ranking(order: object, names: str) -> tuple[float, ...] | None:
     if not isinstance(order, list):
         return None
-    steps = [step if isinstance(step, list) else [step] for step in order]
-    given = [each for step in steps for each in step]
-    if not all(isinstance(each, str) for each in given) or sorted(given) != sorted(names):
+    levels = [level if isinstance(level, list) else [level] for level in order]
+    ranked = [name for level in levels for name in level]
+    if not all(isinstance(name, str) for name in ranked) or sorted(ranked) != sorted(names):
         return None
-    place = {each: number for number, step in enumerate(steps) for each in step}
+    place = {name: number for number, level in enumerate(levels) for name in level}
     return tuple(float(rank) for rank in midranks([place[name] for name in names]))

@@ -1,4 +1,4 @@
-"""Tables as text: Markdown for people, CSV for programs."""
+"""Tables and numbers as text, in Markdown and CSV."""
 
 import csv
 import io
@@ -12,31 +12,31 @@ from esamp.metrics.intervals import Interval
 from esamp.quoting import one_line
 
 LINK = re.compile(r"\](?=[(\[:])|!(?=\[)")
-"""What makes brackets a link, a reference or an image."""
+"""Where Markdown would read brackets as a link, a reference or an image."""
 PERCENT = {measure.name: measure.decimals for measure in MEASURES if measure.percent}
-"""Measures shown in percent, with their decimals."""
+"""Measures shown in percent, with their number of decimals."""
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; cells may hold anything."""
+    """A Markdown table; cells may contain any characters."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(map(cell, line)) + " |" for line in lines)
 
 
 def cell(text: str) -> str:
-    """Labels may hold anything: a cell is one line without bars, tags, links, images and control characters."""
+    """`text` as one line in which bars, tags, links, images and control characters are escaped."""
     plain = one_line(text).replace("|", "\\|").replace("<", "&lt;").replace("`", "&#96;")
     return LINK.sub(r"\g<0>\\", plain)
 
 
-def figure(path: PurePath, alt: str, caption: str) -> str:
-    """A picture with a text for those who do not see it and a caption for all."""
+def figure_markdown(path: PurePath, alt: str, caption: str) -> str:
+    """A picture with its alternative text, and a caption below."""
     words = cell(alt).replace("[", "(").replace("]", ")")
     return f"![{words}](<{path.as_posix()}>)\n\n*{caption}*"
 
 
 def csv_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A CSV file."""
+    """A CSV file with a line of heads."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(head)
@@ -45,12 +45,12 @@ def csv_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def numbers(interval: Interval) -> tuple[str, str, str]:
-    """Estimate, low and high, with all their digits."""
+    """Estimate and bounds with all their digits."""
     return repr(interval.estimate), repr(interval.low), repr(interval.high)
 
 
 def head_of(measure: str) -> str:
-    """How a measure's column is called."""
+    """Head of a measure's column."""
     return f"{measure} %" if is_share(measure) else measure
 
 
@@ -60,7 +60,7 @@ def is_share(measure: str) -> bool:
 
 
 def shown(measure: str, interval: Interval) -> str:
-    """An estimate and its interval."""
+    """An estimate and its interval, in percent for shares; a dash for NaN."""
     if math.isnan(interval.estimate):
         return "-"
     scale, digits = (100, PERCENT.get(measure, 0)) if is_share(measure) else (1, 2)
@@ -71,7 +71,7 @@ def shown(measure: str, interval: Interval) -> str:
 
 
 def change(measure: str, interval: Interval, p: float | None) -> str:
-    """A difference, its interval and its corrected p-value, if it was tested."""
+    """A difference with its sign, its interval, and its corrected p-value `p` (None: not tested)."""
     scale, digits = (100, max(1, PERCENT.get(measure, 0))) if is_share(measure) else (1, 2)
     low, high = (f"{scale * bound:+.{digits}f}" for bound in (interval.low, interval.high))
     bounds = "" if math.isnan(interval.low) else f" [{low}, {high}]"
@@ -79,7 +79,7 @@ def change(measure: str, interval: Interval, p: float | None) -> str:
 
 
 def equal(measure: str) -> str:
-    """What is held equal in a comparison."""
+    """``the same perplexity`` and the like, for sentences on comparisons at an equal level."""
     return {"non-words": "the same share of non-words", "on topic": "the same share on topic"}.get(
         measure, f"the same {measure}"
     )

@@ -1,4 +1,4 @@
-"""The primary comparison in words, as a table and as CSV."""
+"""The section on the primary comparison, and its numbers as CSV."""
 
 import math
 from collections.abc import Sequence
@@ -14,68 +14,71 @@ from esamp.study.config import Study
 
 
 def markdown(study: Study, blocks: Sequence[Block]) -> str:
-    """A section with the question, a table for each block, and a sentence that says what the numbers say."""
+    """The section: the question, the method, and for each block a table and a sentence with the result."""
     claim = study.primary
     if claim is None:
         return ""
-    found = primary_tests(study, blocks)
-    parts = ["## Primary comparison", f"*{cell(claim.question)}*", _method(study, claim, len(found))]
+    outcomes = primary_tests(study, blocks)
+    parts = ["## Primary comparison", f"*{cell(claim.question)}*", _method(study, claim, len(outcomes))]
     for block in blocks:
-        own = [each for each in found if each.block is block]
+        own = [outcome for outcome in outcomes if outcome.block is block]
         title = f"**{cell(block.title)}.** " if len(blocks) > 1 else ""
         parts += [_table(claim, own), title + sentence(claim, own)]
     return "\n\n".join(parts)
 
 
-def sentence(claim: Claim, found: Sequence[PrimaryTest]) -> str:
-    """What the numbers of one block say about the claim."""
-    better = [each for each in found if each.better]
-    worse = [each for each in found if each.significant and not each.better]
-    undecided = [each for each in found if each.point is not None and not each.significant]
-    lost = [each for each in found if each.point is None]
-    bounds = [(each, bound) for each in found for bound in each.bounds]
-    above = [(each, bound) for each, bound in bounds if bound.above]
-    unknown = dict.fromkeys(bound.measure for _, bound in bounds if not bound.measured)
+def sentence(claim: Claim, outcomes: Sequence[PrimaryTest]) -> str:
+    """The result of one block in words: whether its numbers support the claim."""
+    better = [outcome for outcome in outcomes if outcome.better]
+    worse = [outcome for outcome in outcomes if outcome.significant and not outcome.better]
+    undecided = [outcome for outcome in outcomes if outcome.point is not None and not outcome.significant]
+    unreached = [outcome for outcome in outcomes if outcome.point is None]
+    bounds = [(outcome, bound) for outcome in outcomes for bound in outcome.bounds]
+    above = [(outcome, bound) for outcome, bound in bounds if bound.above]
+    unmeasured = dict.fromkeys(bound.measure for _, bound in bounds if not bound.measured)
     arm = cell(claim.arm)
-    said = []
+    clauses = []
     if better:
-        said.append(f"{arm} has more {claim.measure} than the best plain sampling at {_each(claim, better)}")
+        clauses.append(f"{arm} has more {claim.measure} than the best plain sampling at {_levels(claim, better)}")
     if worse:
-        said.append(f"{arm} has less {claim.measure} than the best plain sampling at {_each(claim, worse)}")
+        clauses.append(f"{arm} has less {claim.measure} than the best plain sampling at {_levels(claim, worse)}")
     if undecided:
-        said.append(f"no difference in {claim.measure} is shown at {_each(claim, undecided)}")
-    if lost:
-        names = " or ".join(equal(each.held_equal) for each in lost)
-        said.append(
+        clauses.append(f"no difference in {claim.measure} is shown at {_levels(claim, undecided)}")
+    if unreached:
+        names = " or ".join(equal(outcome.held_equal) for outcome in unreached)
+        clauses.append(
             f"nothing can be said at {names}, which no curve of plain sampling reaches or which is not measured"
         )
     if above:
-        said.append(f"{arm} has more {_bounds(above)} beyond noise")
-    elif bounds and not unknown:
+        clauses.append(f"{arm} has more {_bounds(above)} beyond noise")
+    elif bounds and not unmeasured:
         names = " and ".join(dict.fromkeys(bound.measure for _, bound in bounds))
-        said.append(f"in {names} it is not above plain sampling beyond noise (largest difference {_largest(bounds)})")
-    if unknown:
-        said.append(f"{' and '.join(unknown)} could not be compared")
-    whole = len(better) == len(found) and not above and not unknown
-    verdict = "As claimed" if whole else "Claimed, but shown only in part" if better else "The claim is not shown"
-    return f"{verdict}: {'; '.join(said)}."
+        clauses.append(
+            f"in {names} it is not above plain sampling beyond noise (largest difference {_largest(bounds)})"
+        )
+    if unmeasured:
+        clauses.append(f"{' and '.join(unmeasured)} could not be compared")
+    complete = len(better) == len(outcomes) and not above and not unmeasured
+    verdict = "As claimed" if complete else "Claimed, but shown only in part" if better else "The claim is not shown"
+    return f"{verdict}: {'; '.join(clauses)}."
 
 
 def csv(study: Study, blocks: Sequence[Block]) -> str:
-    """One line for each test, and one for each measure that is bounded at the same point of plain sampling."""
+    """One line for each test, and one for each measure that must not be above plain sampling at the same point."""
     claim = study.primary
     rows: list[tuple[object, ...]] = []
-    for each in primary_tests(study, blocks) if claim else ():
-        where = each.point
-        block = each.block
-        at = (where.curve.name, repr(where.value), where.near) if where else ("", "", "")
-        start = (block.model, block.task, block.n, len(block.items), claim.arm if claim else "", each.held_equal)
-        start = (*start, repr(each.level), *at)
-        tests = (repr(each.own), repr(each.plain), *numbers(each.interval), repr(each.p), repr(each.adjusted))
-        rows.append((*start, "compared", claim.measure if claim else "", *tests))
-        for bound in each.bounds:
-            own = (repr(bound.own), repr(bound.plain), *numbers(bound.interval), "", "")
-            rows.append((*start, "not above", bound.measure, *own))
+    for outcome in primary_tests(study, blocks) if claim else ():
+        place, block = outcome.point, outcome.block
+        point = (place.curve.name, repr(place.value), place.near) if place else ("", "", "")
+        start = (block.model, block.task, block.n, len(block.items), claim.arm if claim else "", outcome.held_equal)
+        start = (*start, repr(outcome.level), *point)
+        test = (repr(outcome.own), repr(outcome.plain), *numbers(outcome.interval))
+        rows.append(
+            (*start, "compared", claim.measure if claim else "", *test, repr(outcome.p), repr(outcome.adjusted))
+        )
+        for bound in outcome.bounds:
+            difference = (repr(bound.own), repr(bound.plain), *numbers(bound.interval), "", "")
+            rows.append((*start, "not above", bound.measure, *difference))
     head = ("model", "task", "n", "problems", "arm", "equal_in", "level", "curve", "setting", "nearest", "role")
     return csv_table((*head, "measure", "arm_mean", "plain_mean", "difference", "low", "high", "p", "p_holm"), rows)
 
@@ -92,25 +95,26 @@ def _method(study: Study, claim: Claim, tests: int) -> str:
     )
 
 
-def _table(claim: Claim, found: Sequence[PrimaryTest]) -> str:
+def _table(claim: Claim, outcomes: Sequence[PrimaryTest]) -> str:
     head = ["equal in", "level", "best plain sampling", f"{claim.measure}: method", "plain", "difference"]
     for name in claim.not_above:
         head += [f"{head_of(name)}: method", "plain", "difference"]
-    return markdown_table(head, [_row(claim, each) for each in found])
+    return markdown_table(head, [_row(claim, outcome) for outcome in outcomes])
 
 
-def _row(claim: Claim, each: PrimaryTest) -> list[str]:
-    start = [head_of(each.held_equal), _number(each.held_equal, each.level), _where(each.point)]
-    if each.point is None:
-        return [*start, _number(claim.measure, each.own), *["-"] * (2 + 3 * len(claim.not_above))]
-    own = (_number(claim.measure, each.own), _number(claim.measure, each.plain))
-    row = [*start, *own, change(claim.measure, each.interval, each.adjusted)]
-    for bound in each.bounds:
+def _row(claim: Claim, outcome: PrimaryTest) -> list[str]:
+    start = [head_of(outcome.held_equal), _number(outcome.held_equal, outcome.level), _point(outcome.point)]
+    if outcome.point is None:
+        return [*start, _number(claim.measure, outcome.own), *["-"] * (2 + 3 * len(claim.not_above))]
+    means = (_number(claim.measure, outcome.own), _number(claim.measure, outcome.plain))
+    row = [*start, *means, change(claim.measure, outcome.interval, outcome.adjusted)]
+    for bound in outcome.bounds:
         row += [_number(bound.measure, bound.own), _number(bound.measure, bound.plain), _difference(bound)]
     return row
 
 
-def _where(place: PlainPoint | None) -> str:
+def _point(place: PlainPoint | None) -> str:
+    """The point of plain sampling that an arm is compared with."""
     if place is None:
         return "none at this level"
     curve = place.curve
@@ -122,17 +126,20 @@ def _where(place: PlainPoint | None) -> str:
     )
 
 
-def _each(claim: Claim, found: Sequence[PrimaryTest]) -> str:
-    told = [f"{equal(each.held_equal)} ({change(claim.measure, each.interval, each.adjusted)})" for each in found]
-    return told[0] if len(told) == 1 else f"{', '.join(told[:-1])} and {told[-1]}"
+def _levels(claim: Claim, outcomes: Sequence[PrimaryTest]) -> str:
+    """The levels of some outcomes with their differences."""
+    names = [f"{equal(each.held_equal)} ({change(claim.measure, each.interval, each.adjusted)})" for each in outcomes]
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _bounds(found: Sequence[tuple[PrimaryTest, UpperBound]]) -> str:
-    return ", ".join(f"{bound.measure} at {equal(each.held_equal)} ({_difference(bound)})" for each, bound in found)
+def _bounds(bounds: Sequence[tuple[PrimaryTest, UpperBound]]) -> str:
+    return ", ".join(
+        f"{bound.measure} at {equal(outcome.held_equal)} ({_difference(bound)})" for outcome, bound in bounds
+    )
 
 
-def _largest(found: Sequence[tuple[PrimaryTest, UpperBound]]) -> str:
-    return _difference(max((bound for _, bound in found), key=lambda bound: bound.interval.estimate))
+def _largest(bounds: Sequence[tuple[PrimaryTest, UpperBound]]) -> str:
+    return _difference(max((bound for _, bound in bounds), key=lambda bound: bound.interval.estimate))
 
 
 def _difference(bound: UpperBound) -> str:

@@ -1,4 +1,4 @@
-"""The report's tables: Markdown for people, CSV for programs."""
+"""The report of a study as one Markdown page, and its numbers as CSV files."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,12 +13,13 @@ from esamp.report.markdown import cell, change, csv_table, equal, head_of, markd
 from esamp.study.claim import LEVEL_MEASURES
 from esamp.study.config import Study
 
-FOUND = ("pass@1", "solved", "majority", "distinct")
-DIVERSE = ("Vendi", "Vendi30", "cosine", "n-gram Vendi", "n-gram cosine", "distinct-2", "self-BLEU")
+CORRECTNESS = ("pass@1", "solved", "majority", "distinct")
+DIVERSITY = ("Vendi", "Vendi30", "cosine", "n-gram Vendi", "n-gram cosine", "distinct-2", "self-BLEU")
 QUALITY = ("perplexity", "second perplexity", "entropy", "non-words", "loops", "on topic")
-EXTENT = ("tokens", "parsed", "empty", "cut", "spent", "seconds")
-"""Measures of the four Markdown tables of a block."""
+COST = ("tokens", "parsed", "empty", "cut", "spent", "seconds")
+"""Columns of the four Markdown tables of a block."""
 LEVEL = 0.05
+"""Corrected p-values below it count as beyond chance."""
 
 
 def markdown(
@@ -29,14 +30,14 @@ def markdown(
     primary: str = "",
     novelty: str = "",
 ) -> str:
-    """The whole report as one Markdown page.
+    """The report as one Markdown page.
 
     Args:
-        study: what was run.
-        blocks: what is finished of it.
+        study: the study that was run.
+        blocks: its finished blocks.
         figures: Markdown of each block's figures, by the block's title.
-        primary: the section on the primary comparison, which comes first.
-        novelty: a section on what the novelty signal means.
+        primary: the section on the primary comparison; it comes first.
+        novelty: the section on the novelty signal; it comes last.
     """
     parts = [f"# {study.name}", primary, _introduction(study)]
     for block in blocks:
@@ -69,7 +70,7 @@ def differences_csv(study: Study, blocks: Sequence[Block]) -> str:
 
 
 def matched_csv(study: Study, blocks: Sequence[Block]) -> str:
-    """One line for each block, arm, vanilla curve, level that is matched, and tested measure."""
+    """One line for each block, arm, vanilla curve, matched quality, and tested measure."""
     rows = [
         (*_place(block), each.arm, each.setting, each.held_equal, each.value, each.measure, *_tested(each))
         for block in blocks
@@ -80,10 +81,15 @@ def matched_csv(study: Study, blocks: Sequence[Block]) -> str:
 
 
 def _legend(blocks: Sequence[Block]) -> str:
-    """What the measures are that the tables show."""
-    there = {each.measure for block in blocks for each in estimates(block) if not math.isnan(each.interval.estimate)}
-    told = [measure for measure in measures(graded=True) if measure.name in there]
-    return "\n".join(f"* **{measure.name}**: {measure.summary}." for measure in told)
+    """A list that explains the measures in the tables."""
+    shown_measures = {
+        each.measure for block in blocks for each in estimates(block) if not math.isnan(each.interval.estimate)
+    }
+    return "\n".join(
+        f"* **{measure.name}**: {measure.summary}."
+        for measure in measures(graded=True)
+        if measure.name in shown_measures
+    )
 
 
 def _introduction(study: Study) -> str:
@@ -104,7 +110,7 @@ def _estimates(block: Block) -> list[str]:
     found = {(each.arm, each.measure): each for each in estimates(block)}
     subsets = [each.measure for each in found.values() if "subset" in each.measure]
     tables = []
-    for names in ((*FOUND, *dict.fromkeys(subsets)), DIVERSE, QUALITY, EXTENT):
+    for names in ((*CORRECTNESS, *dict.fromkeys(subsets)), DIVERSITY, QUALITY, COST):
         columns = [name for name in names if not _empty(found.values(), name)]
         rows = [[arm, *(shown(name, found[arm, name].interval) for name in columns)] for arm in block.arms]
         if columns:
@@ -120,7 +126,7 @@ def _differences(study: Study, block: Block) -> str:
 
 
 def _controls(study: Study, block: Block) -> str:
-    """Every arm against plain sampling that is as hot, and what of these comparisons is missing."""
+    """Every arm against plain sampling at equal quality, and the controls that the study has or lacks."""
     found = matched_differences(study, block)
     parts = []
     for curve in curves(study):
@@ -145,14 +151,14 @@ def _controls(study: Study, block: Block) -> str:
 
 
 def _control(each: ArmControls) -> list[str]:
-    def word(there: bool | None) -> str:
-        return {True: "yes", False: "**missing**", None: "-"}[there]
+    def word(present: bool | None) -> str:
+        return {True: "yes", False: "**missing**", None: "-"}[present]
 
     return [each.arm, *map(word, (each.same_temperature, each.cooled, *each.reached.values()))]
 
 
 def _comparison(found: Sequence[Difference | MatchedDifference], at: Mapping[str, str] | None = None) -> str:
-    """A row for each arm, a column for each measure; `at` says with which setting of plain sampling."""
+    """A row for each arm, a column for each measure; `at` has the settings of plain sampling by arm."""
     names = list(dict.fromkeys(each.measure for each in found))
     by_arm: dict[str, dict[str, Difference | MatchedDifference]] = {}
     for each in found:

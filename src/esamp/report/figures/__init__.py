@@ -1,5 +1,13 @@
-"""The figures of a report: what was measured, drawn with matplotlib, as SVG and PNG."""
+"""The figures of a report, drawn with matplotlib and written as SVG and PNG.
 
-from esamp.report.figures.files import FORMATS, Figure, figures
+files      `figures`: all figures of a study as files
+contents   which figures a block gets, with captions and alternative texts
+series     the numbers behind the figures: curves and points with intervals
+plots      curves and points on matplotlib's axes
+styles     colour, marker and line of every arm
+canvas     matplotlib with fixed settings: layout, legend, labels, saving
+"""
 
-__all__ = ["FORMATS", "Figure", "figures"]
+from esamp.report.figures.files import FORMATS, FigureFile, figures
+
+__all__ = ["FORMATS", "FigureFile", "figures"]

@@ -1,4 +1,4 @@
-"""`figures`: the figures of a study, as files."""
+"""`figures`: the figures of a study, drawn and written to files."""
 
 import re
 from collections.abc import Sequence
@@ -15,29 +15,29 @@ FORMATS = ("svg", "png")
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A figure that was written."""
+class FigureFile:
+    """A figure that was written to disk."""
 
     block: Block
-    """what it is of"""
+    """the block whose numbers it shows"""
     path: Path
-    """its first format; the others differ in the ending"""
+    """the file in the first format; other formats have the same path with another suffix"""
     caption: str
-    """how to read it; holds no label"""
+    """how to read the figure; contains no label of a study"""
     alt: str
-    """what it shows, for those who do not see it; one line, with labels, which may hold any other character"""
+    """alternative text for people who cannot see the figure: one line; its labels may contain any other character"""
 
 
-def figures(study: Study, blocks: Sequence[Block], folder: Path, formats: Sequence[str] = FORMATS) -> list[Figure]:
-    """Draw what the blocks have numbers for: pass@k, diversity against quality, similarity over positions.
+def figures(study: Study, blocks: Sequence[Block], folder: Path, formats: Sequence[str] = FORMATS) -> list[FigureFile]:
+    """Draw pass@k, diversity against quality, and similarity over positions, as far as the blocks have the numbers.
 
-    The same records give the same files, byte by byte, with one version of matplotlib. Labels are drawn as they are,
-    never as markup, and of the samples nothing but numbers is used.
+    The same records give the same files, byte by byte, as long as matplotlib's version is the same. Labels are drawn
+    literally, never as markup. Only numbers are taken from the samples, never their texts.
 
     Args:
-        study: what was run.
-        blocks: what is finished of it, with what was measured (`esamp.analysis.measurement_run`).
-        folder: where the files go; created if it is not there.
+        study: the study that was run.
+        blocks: its finished blocks with their measurements (`esamp.analysis.measurement_run`).
+        folder: folder for the files; created if it is missing.
         formats: "svg", "png" or both.
 
     Raises:
@@ -47,19 +47,19 @@ def figures(study: Study, blocks: Sequence[Block], folder: Path, formats: Sequen
     if find_spec("matplotlib") is None:
         raise MissingDependencyError(f"figures need matplotlib: {install_command('figures')}")
     from esamp.report.figures import canvas
-    from esamp.report.figures.contents import contents
+    from esamp.report.figures.contents import block_figures
 
     folder.mkdir(parents=True, exist_ok=True)
-    found = []
+    written = []
     with canvas.style():
-        for place, block in enumerate(blocks, 1):
-            for drawn in contents(study, block, blocks):
-                name = f"{place}-{_slug(block)}-{drawn.kind}"
+        for number, block in enumerate(blocks, 1):
+            for drawn in block_figures(study, block, blocks):
+                name = f"{number}-{_slug(block)}-{drawn.kind}"
                 paths = canvas.save(drawn.canvas, folder, name, formats, drawn.alt, drawn.caption)
-                found.append(Figure(block, paths[0], drawn.caption, drawn.alt))
-    return found
+                written.append(FigureFile(block, paths[0], drawn.caption, drawn.alt))
+    return written
 
 
 def _slug(block: Block) -> str:
-    """Letters, digits and hyphens, whatever models and tasks are called."""
+    """Part of a file name: letters, digits and hyphens only, whatever the names of the model and the task contain."""
     return re.sub("[^a-z0-9]+", "-", f"{block.model}-{block.task}-{block.n}".lower()).strip("-")[:60]

@@ -1,4 +1,4 @@
-"""`plane`: embeddings on a plane, by their principal components."""
+"""`plane`: embeddings projected onto a plane by their principal components."""
 
 from dataclasses import dataclass
 
@@ -13,14 +13,14 @@ class Plane:
     points: NDArray[np.float64]
     """`[n, 2]`"""
     shares: tuple[float, float]
-    """of the vectors' variance that each axis keeps; 0 where all vectors are the same"""
+    """share of the vectors' variance along each axis; 0 if all vectors are the same"""
 
 
 def plane(vectors: NDArray[np.floating]) -> Plane:
     """The two axes along which `vectors` `[n, d]`, n >= 1, vary most (PCA by an SVD of the centred vectors).
 
-    An axis may point either way: here the largest of its d components, by size, is positive, so that the same vectors
-    give the same picture.
+    The sign of an axis is arbitrary. Here the component with the largest absolute value is made positive, so that the
+    same vectors always give the same picture.
     """
     centred = np.asarray(vectors, dtype=np.float64)
     centred = centred - centred.mean(axis=0)
@@ -28,9 +28,9 @@ def plane(vectors: NDArray[np.floating]) -> Plane:
     variance = sizes**2
     total = float(variance.sum())
     points, shares = np.zeros((len(centred), 2)), [0.0, 0.0]
-    for place, axis in enumerate(axes[:2]):
-        if variance[place] > 1e-12 * max(total, 1e-12):
+    for index, axis in enumerate(axes[:2]):
+        if variance[index] > 1e-12 * max(total, 1e-12):
             sign = np.sign(axis[np.abs(axis).argmax()])
-            points[:, place] = centred @ (sign * axis)
-            shares[place] = float(variance[place]) / total
+            points[:, index] = centred @ (sign * axis)
+            shares[index] = float(variance[index]) / total
     return Plane(points, (shares[0], shares[1]))

@@ -1,4 +1,4 @@
-"""What the page of a study holds of one problem and seed: the samples of every arm, packed until they are shown."""
+"""The chunks on the page of a study: the samples of all arms on one problem with one seed, packed."""
 
 import base64
 import json
@@ -14,36 +14,36 @@ from esamp.report.pages.projection import plane
 from esamp.study.records import Record, SampleRecord
 
 DIGITS, DECIMALS = 4, 4
-"""Significant digits, and at most so many decimals: more than a colour or a reader can use."""
+"""Significant digits and most decimals of a number on the page: enough for colours and readers."""
 ORDER = ("novelty", "kl", "surprisal", "entropy", "residual", "cosine", "explained")
-"""Measurements that are known, as the page lists them."""
+"""Known per-token measurements, in the order of the page."""
 TOP, BOTTOM = 98, 2
-"""Percentiles at which the colours end: one outlier must not bleach the rest."""
+"""Percentiles at which the colours end: a single outlier must not make all other colours pale."""
 
 
 def packed(block: Block, item: str, seed: int, metrics: Sequence[str], *, private: bool) -> str:
-    """Base64 of the deflated JSON of all samples; of a private task grades and lengths alone."""
+    """Base64 of the deflated JSON of all samples; for a private task it has grades and lengths only."""
     records = [groups[seed][item] for groups in block.arms.values()]
     points, shares = (None, None) if private else _map(records)
     arms: list[Json] = []
-    place = 0
+    embedded = 0
     for record in records:
         own: list[Json] = []
         for sample in record.samples:
-            told = _grade(sample, graded=block.graded)
+            entry = _grade(sample, graded=block.graded)
             if not private:
-                told |= _words(sample, metrics)
+                entry |= _words(sample, metrics)
                 if points is not None and record.measured.vectors is not None:
-                    told["at"] = short(points[place])
-                    place += 1
-            own.append(told)
+                    entry["at"] = short(points[embedded])
+                    embedded += 1
+            own.append(entry)
         arms.append(own)
     text = json.dumps({"arms": arms, "shares": shares}, ensure_ascii=False, separators=(",", ":"))
     return base64.b64encode(zlib.compress(text.encode(), 6)).decode()
 
 
 def traced(block: Block, items: Sequence[str]) -> dict[str, list[float]]:
-    """The values at which the colours of each per-token measurement begin and end; none for those never measured."""
+    """For each per-token measurement that has values: where its colours begin and end."""
     found: dict[str, list[NDArray[np.float64]]] = {}
     for groups in block.arms.values():
         for records in groups.values():
@@ -65,7 +65,7 @@ def _rank(name: str) -> tuple[int, str]:
 
 
 def short(values: ArrayLike) -> list[float | None]:
-    """Few digits; None for what is not finite."""
+    """The values with few digits; None for those that are not finite."""
     numbers = np.asarray(values, dtype=np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
         digits = DIGITS - 1 - np.floor(np.log10(np.abs(numbers)))
@@ -75,7 +75,7 @@ def short(values: ArrayLike) -> list[float | None]:
 
 
 def _grade(sample: SampleRecord, *, graded: bool) -> dict[str, Json]:
-    """right, wrong, or none: no answer that can be read."""
+    """The grade is right, wrong or none: no answer could be read."""
     grade = None
     if graded:
         grade = "right" if sample.correct else "none" if sample.canonical is None else "wrong"
@@ -83,41 +83,41 @@ def _grade(sample: SampleRecord, *, graded: bool) -> dict[str, Json]:
 
 
 def _words(sample: SampleRecord, metrics: Sequence[str]) -> dict[str, Json]:
-    told: dict[str, Json] = {
+    entry: dict[str, Json] = {
         "answer": clean(sample.answer or ""),
         "canonical": clean(sample.canonical or ""),
         "reason": clean(sample.reason),
     }
     traces = _traces(sample)
     if traces and sample.pieces is not None:
-        told["pieces"] = _clean(sample.pieces)
-        told["traces"] = [short(traces[name]) if name in traces else [] for name in metrics]
+        entry["pieces"] = _clean(sample.pieces)
+        entry["traces"] = [short(traces[name]) if name in traces else [] for name in metrics]
     else:
-        told["text"] = clean(sample.text or "")
-    return told
+        entry["text"] = clean(sample.text or "")
+    return entry
 
 
 def _clean(pieces: Sequence[str]) -> list[str]:
-    """Every piece `clean`; a look at all at once is much faster than at each."""
-    whole = "".join(pieces)
-    return list(pieces) if clean(whole) == whole else [clean(piece) for piece in pieces]
+    """Every piece `clean`; cleaning the joined text first is much faster, as most texts need no change."""
+    text = "".join(pieces)
+    return list(pieces) if clean(text) == text else [clean(piece) for piece in pieces]
 
 
 def _traces(sample: SampleRecord) -> dict[str, NDArray[np.float64]]:
-    """Measurements that have one value a token, with a name that means nothing to a script."""
+    """Measurements with one value per token whose names are safe as property names in the page's script."""
     if sample.trace is None or sample.pieces is None:
         return {}
     found = {}
     for name, values in sample.trace.items():
         numbers = np.array(values, dtype=np.float64)
-        sound = name.isidentifier() and not name.startswith("_") and name != "tokens"
-        if sound and numbers.shape == (len(sample.pieces),) and np.isfinite(numbers).any():
+        safe = name.isidentifier() and not name.startswith("_") and name != "tokens"
+        if safe and numbers.shape == (len(sample.pieces),) and np.isfinite(numbers).any():
             found[name] = numbers
     return found
 
 
 def _map(records: Sequence[Record]) -> tuple[NDArray[np.float64] | None, list[float] | None]:
-    """Where all samples that have an embedding lie, on axes that all arms share."""
+    """Points of all samples with an embedding, on axes that all arms share, and the axes' shares of the variance."""
     vectors = [record.measured.vectors for record in records if record.measured.vectors is not None]
     if sum(map(len, vectors)) < 3:
         return None, None
@@ -126,7 +126,7 @@ def _map(records: Sequence[Record]) -> tuple[NDArray[np.float64] | None, list[fl
 
 
 def counts(record: Record, *, graded: bool) -> Mapping[str, float]:
-    """What the list of problems can show of a group."""
+    """Counts of a group that the list of problems can show."""
     samples = record.samples
     own = {"tokens": round(sum(sample.tokens for sample in samples) / max(len(samples), 1), 1)}
     own["cut"] = float(sum(sample.finish_reason == "length" for sample in samples))

@@ -1,16 +1,16 @@
-"""The tree as nested lists that open and close without a script."""
+"""The tree as nested lists that can be folded without a script."""
 
 from collections.abc import Mapping, Sequence
 
 from esamp.report.pages.html import escape
 from esamp.report.pages.tree_view import NodeView, TreeView
 
-FEW = 3
-"""So many states that were not followed are shown at once; more are folded away behind a line that counts them."""
+UNFOLDED = 3
+"""If a node has more children that were not followed, they are folded behind a line with their number."""
 
 
 def nested(view: TreeView, name: str) -> str:
-    """All states below the root, each an element with the id ``NAME-ID``."""
+    """All nodes as nested lists; the element of a node has the id ``NAME-ID``."""
     children = view.children()
     return f'<ul class="top">{_item(view.nodes[0], children, name)}</ul>'
 
@@ -24,7 +24,7 @@ def _item(node: NodeView, children: Mapping[int, Sequence[NodeView]], name: str)
     others = [child for child in below if child.kind == "cut" and not children[child.id]]
     items = "".join(_item(child, children, name) for child in followed)
     rest = "".join(_item(child, children, name) for child in others)
-    if len(others) > FEW:
+    if len(others) > UNFOLDED:
         rest = (
             f'<li><details class="others"><summary>{len(others)} more thoughts, not followed</summary>'
             f"<ul>{rest}</ul></details></li>"
@@ -33,6 +33,6 @@ def _item(node: NodeView, children: Mapping[int, Sequence[NodeView]], name: str)
 
 
 def _words(node: NodeView) -> str:
-    fate, *more = node.facts
-    facts = f'<span class="{node.kind}">{escape(fate)}</span>{"".join(f" · {escape(fact)}" for fact in more)}'
+    status, *more = node.facts
+    facts = f'<span class="{node.kind}">{escape(status)}</span>{"".join(f" · {escape(fact)}" for fact in more)}'
     return f'<span class="thought" dir="auto">{escape(node.thought)}</span><span class="facts">{facts}</span>'

@@ -1,4 +1,4 @@
-"""The tree as a picture: an SVG with a dot for each state, one level below the other."""
+"""The tree as a picture: an SVG with a dot for each node, one row for each level."""
 
 from collections.abc import Mapping, Sequence
 from itertools import count
@@ -7,14 +7,17 @@ from esamp.report.pages.html import escape
 from esamp.report.pages.tree_view import NodeView, TreeView
 
 ACROSS, DOWN, MARGIN = 20, 58, 18
-"""pixels between neighbours, between levels, and around"""
+"""Pixels between neighbours, between levels, and around the picture."""
 RADIUS = {"way": 8, "kept": 6.5, "back": 6.5, "cut": 4.5}
 ORDER = ("cut", "back", "kept", "way")
-"""what is drawn first lies below"""
+"""Drawing order of the kinds of nodes; later ones cover earlier ones."""
 
 
 def draw(view: TreeView, name: str) -> str:
-    """The picture; a dot leads to the state's entry in the list (``#NAME-ID``), which keyboards and readers use."""
+    """The picture. Each dot links to the node's entry in the list (``#NAME-ID``).
+
+    The list serves keyboards and screen readers; the tab key skips the dots.
+    """
     places = _places(view)
     width = max(x for x, _ in places.values()) + MARGIN
     height = max(y for _, y in places.values()) + MARGIN
@@ -22,8 +25,8 @@ def draw(view: TreeView, name: str) -> str:
     for node in sorted(view.nodes, key=lambda node: ORDER.index(node.kind)):
         x, y = places[node.id]
         if node.parent is not None:
-            up, over = places[node.parent]
-            lines.append(f'<line class="{node.kind}" x1="{up:g}" y1="{over:g}" x2="{x:g}" y2="{y:g}"/>')
+            parent_x, parent_y = places[node.parent]
+            lines.append(f'<line class="{node.kind}" x1="{parent_x:g}" y1="{parent_y:g}" x2="{x:g}" y2="{y:g}"/>')
         words = escape(f"{node.thought}\n{'; '.join(node.facts)}")
         dot = (
             f'<circle class="{node.kind}" cx="{x:g}" cy="{y:g}" r="{RADIUS[node.kind]}"><title>{words}</title></circle>'
@@ -36,16 +39,16 @@ def draw(view: TreeView, name: str) -> str:
 
 
 def _places(view: TreeView) -> Mapping[int, tuple[float, float]]:
-    """Leaves side by side in the order of the list, parents above the middle of their children."""
+    """Positions by node: leaves side by side in the order of the list, parents above the middle of their children."""
     children = view.children()
     across: dict[int, float] = {}
     leaves = count()
-    for node in _below(view.nodes[0], children):
+    for node in _postorder(view.nodes[0], children):
         own = [across[child.id] for child in children[node.id]]
         across[node.id] = (own[0] + own[-1]) / 2 if own else MARGIN + ACROSS * next(leaves)
     return {node.id: (across[node.id], MARGIN + DOWN * node.depth) for node in view.nodes}
 
 
-def _below(node: NodeView, children: Mapping[int, Sequence[NodeView]]) -> list[NodeView]:
-    """A node behind all that is below it."""
-    return [each for child in children[node.id] for each in _below(child, children)] + [node]
+def _postorder(node: NodeView, children: Mapping[int, Sequence[NodeView]]) -> list[NodeView]:
+    """A node after all of its descendants."""
+    return [below for child in children[node.id] for below in _postorder(child, children)] + [node]

@@ -1,17 +1,19 @@
 "use strict";
-// The page of a study: what is chosen, and who is told of it. Texts come from models: they reach the document as text
-// nodes alone, and the page's policy forbids every other way in.
+// The page of a study: keeps the reader's choices and updates the parts of the page. Texts come from models: they are
+// inserted as text nodes only, and the page's Content-Security-Policy forbids every other way.
 (() => {
   const blocks = JSON.parse(find("data").textContent);
   const shown = { block: 0, item: 0, seed: 0, arms: [0, 0] };
   const chunks = new Chunks();
-  const scale = new Scale(blocks.flatMap((block) => block.metrics));
-  const tokens = new Tokens(scale, find("arms"), find("tip"));
+  const ranges = blocks.flatMap((block) => block.metrics);
+  keepMetrics(ranges.map(([name]) => name));
+  const colouring = new Colouring(ranges);
+  const tokens = new Tokens(colouring, find("arms"), find("tip"));
   const map = new SampleMap(find("map"), (side, sample) => samples.open(side, sample));
   const samples = new Samples(find("arms"), tokens, (sample) => map.lightSample(sample));
   const table = new SummaryTable(find("summary"), find("all-measures"));
   const list = new ProblemList(find("problems"), (item) => showItem(item));
-  let asked = 0; // how many chunks were asked for: an older one that comes later is not shown
+  let requests = 0; // number of chunks requested: a chunk that arrives after a newer request is not shown
   let chunk = null;
 
   const block = () => blocks[shown.block];
@@ -67,11 +69,7 @@
     tokens.metric = metric;
     if (!none) {
       find("scale-name").textContent = METRICS[metric].name + (METRICS[metric].unit && "," + METRICS[metric].unit);
-      find("scale").replaceChildren(...scale.bounds(metric).map((bound, step) => {
-        const item = make("li", "h" + step);
-        item.append(make("i"), make("span", "", bound));
-        return item;
-      }));
+      find("scale").replaceChildren(...colouring.legend(metric));
     }
     if (again) showSamples();
   }
@@ -88,11 +86,11 @@
   }
 
   async function showChunk() {
-    const mine = ++asked;
+    const request = ++requests;
     find("detail").setAttribute("aria-busy", "true");
     try {
       const found = await chunks.get(shown.block, shown.item, shown.seed);
-      if (mine !== asked) return;
+      if (request !== requests) return;
       chunk = found;
       showSamples();
       remember();
@@ -107,8 +105,8 @@
     if (!chunk) return;
     samples.show(block(), shown, chunk);
     map.show(block(), shown, chunk, (sample) => samples.visible(sample));
-    const told = samples.columns.map((column) => column.name.lastChild.textContent + ": " + column.tally.textContent);
-    find("status").textContent = find("problem-head").textContent + ". " + told.join(" ");
+    const tallies = samples.columns.map((column) => column.name.lastChild.textContent + ": " + column.tally.textContent);
+    find("status").textContent = find("problem-head").textContent + ". " + tallies.join(" ");
   }
 
   function showArms(arms) {
@@ -120,27 +118,27 @@
     remember();
   }
 
-  /** The address says what is shown, so that it can be kept and sent. */
+  /** Writes what is shown into the address, so that it can be bookmarked and shared. */
   function remember() {
     const { arms, items, seeds } = block();
     const view = { block: block().title, problem: items[shown.item][0], seed: seeds[shown.seed], left: arms[shown.arms[0]], right: arms[shown.arms[1]] };
     try {
       history.replaceState(null, "", "#" + new URLSearchParams(view));
     } catch {
-      return; // some browsers allow only so many changes: the address then lags behind
+      return; // some browsers limit the number of changes; the address is then out of date
     }
   }
 
-  /** What the address asks for, as far as it is on the page. */
+  /** Shows what the address names, as far as it is on the page. */
   function recall() {
     const view = new URLSearchParams(location.hash.slice(1));
     showBlock(Math.max(blocks.findIndex((each) => each.title === view.get("block")), 0));
     const { arms, items, seeds } = block();
-    const place = (found, otherwise) => (found < 0 ? otherwise : found);
-    shown.seed = place(seeds.findIndex((seed) => String(seed) === view.get("seed")), 0);
+    const orElse = (index, otherwise) => (index < 0 ? otherwise : index);
+    shown.seed = orElse(seeds.findIndex((seed) => String(seed) === view.get("seed")), 0);
     find("seed").value = String(shown.seed);
-    showArms(shown.arms.map((arm, side) => place(arms.indexOf(view.get(["left", "right"][side])), arm)));
-    return showItem(place(items.findIndex(([id]) => id === view.get("problem")), 0));
+    showArms(shown.arms.map((arm, side) => orElse(arms.indexOf(view.get(["left", "right"][side])), arm)));
+    return showItem(orElse(items.findIndex(([id]) => id === view.get("problem")), 0));
   }
 
   function nextRadio(name) {

@@ -1,11 +1,5 @@
 "use strict";
 
-const find = (id) => document.getElementById(id);
-const several = (count, noun) => count.toLocaleString("en") + " " + noun + (count === 1 ? "" : "s");
-
-/** A line of text that keeps to its own direction, whatever characters are in it. */
-const isolated = (name, text) => make("bdi", name, text);
-
 /** An SVG element. */
 function draw(tag, attributes) {
   const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
@@ -20,35 +14,15 @@ Object.assign(METRICS, {
   explained: { name: "Explained", unit: "", digits: 3, meaning: "Share of this state\u2019s variance that the distiller explains; below zero it is worse than the mean." },
 });
 
-/** Where the colours of each per-token measurement begin and end, the same in all problems and methods. */
-class Scale {
-  constructor(metrics) {
-    this.ends = new Map(metrics.map(([name, low, high]) => [name, [low, high]]));
-    for (const name of Object.keys(METRICS)) if (!this.ends.has(name)) delete METRICS[name];
-    for (const [name] of metrics) {
-      if (!Object.hasOwn(METRICS, name)) METRICS[name] = { name, unit: "", digits: 3, meaning: "" };
-    }
-  }
-
-  /** Class of the colour of a value, or "" for one that was not measured. */
-  colour(metric, value) {
-    if (value === null || value === undefined || !this.ends.has(metric)) return "";
-    const [low, high] = this.ends.get(metric);
-    const share = high > low ? (value - low) / (high - low) : 0;
-    return "h" + Math.max(0, Math.min(Heat.STEPS - 1, Math.floor(share * Heat.STEPS)));
-  }
-
-  /** Labels of the steps: each one's lower bound. */
-  bounds(metric) {
-    const [low, high] = this.ends.get(metric);
-    return Array.from({ length: Heat.STEPS }, (_, step) => {
-      const bound = Number((low + ((high - low) * step) / Heat.STEPS).toPrecision(2));
-      return bound + (step === Heat.STEPS - 1 ? " +" : "");
-    });
+/** Leaves in METRICS exactly those that are measured on this page; unknown ones get their name as label. */
+function keepMetrics(measured) {
+  for (const name of Object.keys(METRICS)) if (!measured.includes(name)) delete METRICS[name];
+  for (const name of measured) {
+    if (!Object.hasOwn(METRICS, name)) METRICS[name] = { name, unit: "", digits: 3, meaning: "" };
   }
 }
 
-/** The samples of a problem and seed: packed in blocks of their own, and only the last few are kept unpacked. */
+/** Chunks: the packed samples of one problem and seed each. Only the last few chunks used are kept unpacked. */
 class Chunks {
   static KEPT = 8;
 
@@ -60,7 +34,7 @@ class Chunks {
     const name = ["chunk", block, item, seed].join("-");
     const found = this.kept.get(name) || Chunks.unpacked(find(name).textContent);
     this.kept.delete(name);
-    this.kept.set(name, found); // the last used one last
+    this.kept.set(name, found); // moves it to the end: the first entry is the least recently used
     if (this.kept.size > Chunks.KEPT) this.kept.delete(this.kept.keys().next().value);
     return found;
   }
@@ -71,24 +45,12 @@ class Chunks {
   }
 }
 
-/** Options of a select; `chosen` is the place of the one to begin with. */
+/** Fills a select with options; `chosen` is the index of the selected one. */
 function fill(select, labels, chosen) {
   select.replaceChildren(...labels.map((label, place) => new Option(label, place, false, place === chosen)));
 }
 
-/** Radio buttons with `labels` by value. */
-function radios(box, name, labels, chosen, choose) {
-  box.replaceChildren(...Object.entries(labels).map(([value, label]) => {
-    const input = make("input");
-    Object.assign(input, { type: "radio", name, value, checked: value === chosen });
-    input.addEventListener("change", () => choose(value));
-    const holder = make("label");
-    holder.append(input, make("span", "", label));
-    return holder;
-  }));
-}
-
-/** A head of a column that sorts by it, by mouse and keyboard. */
+/** A column head with a button that sorts by this column. */
 function sortHead(label, direction, sort) {
   const head = make("th");
   head.scope = "col";
@@ -102,7 +64,7 @@ function sortHead(label, direction, sort) {
   return head;
 }
 
-/** Order of two values; what is missing comes last in either direction. */
+/** Order of two values; null comes last in either direction. */
 function compare(a, b, direction) {
   const missing = (a === null) - (b === null);
   if (missing || a === null) return missing;

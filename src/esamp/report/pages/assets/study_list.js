@@ -1,6 +1,6 @@
 "use strict";
 
-/** The list of problems: sorted by either method's count or by their difference, filtered by id and prompt. */
+/** The list of problems: sorted by one method's count or by the difference, filtered by id and prompt. */
 class ProblemList {
   static SCORES = {
     right: "right samples", distinct: "different right answers", unreadable: "samples without an answer",
@@ -10,7 +10,7 @@ class ProblemList {
   constructor(table, choose) {
     this.table = table;
     this.choose = choose;
-    this.items = []; // places of the problems, as they are sorted and filtered
+    this.items = []; // indices of the problems listed, in their order
     this.column = 0;
     this.direction = 0;
     find("filter").addEventListener("input", () => this.draw());
@@ -28,7 +28,7 @@ class ProblemList {
     this.draw();
   }
 
-  /** Both counts of a problem and how much the right method has more. */
+  /** Id of a problem, the counts of both methods, and right minus left. */
   values(item) {
     const counts = this.block.scores[this.names[Number(find("score").value)]];
     const [left, right] = this.shown.arms.map((arm) => counts[arm][this.shown.seed][item]);
@@ -46,22 +46,22 @@ class ProblemList {
     }
     const body = make("tbody");
     body.append(...this.items.map((item) => this.row(item)));
-    const held = document.activeElement.closest("#problems .pick");
+    const focused = document.activeElement.closest("#problems .pick");
     this.table.replaceChildren(this.heads(), body);
     find("listed").textContent = words ? this.items.length + " of " + several(all.length, "problem") : several(all.length, "problem");
     this.mark(this.shown.item);
-    if (held) this.table.querySelector('.pick[tabindex="0"]')?.focus();
+    if (focused) this.table.querySelector('.pick[tabindex="0"]')?.focus();
   }
 
   heads() {
     const row = make("tr");
     const names = [["Problem", ""], ["\u25cf", "left"], ["\u25c6", "right"], ["\u00b1", "right minus left"]];
-    names.forEach(([label, told], column) => {
+    names.forEach(([label, meaning], column) => {
       const sign = make("span", ["", "one", "two", ""][column], label);
-      const words = told ? [sign, make("span", "sr", told)] : [sign];
-      if (told) sign.setAttribute("aria-hidden", "true");
+      const words = meaning ? [sign, make("span", "sr", meaning)] : [sign];
+      if (meaning) sign.setAttribute("aria-hidden", "true");
       const cell = sortHead(words, column === this.column ? this.direction : 0, () => this.sort(column));
-      if (told) cell.title = told + (column < 3 ? ": " + this.block.arms[this.shown.arms[column - 1]] : "");
+      if (meaning) cell.title = meaning + (column < 3 ? ": " + this.block.arms[this.shown.arms[column - 1]] : "");
       row.append(cell);
     });
     const head = make("thead");
@@ -78,7 +78,7 @@ class ProblemList {
   }
 
   row(item) {
-    const [id, left, right, more] = this.values(item);
+    const [id, left, right, difference] = this.values(item);
     const row = make("tr");
     const head = make("th");
     head.scope = "row";
@@ -88,12 +88,12 @@ class ProblemList {
     button.append(isolated("", id));
     button.addEventListener("click", () => this.choose(item));
     head.append(button);
-    const sign = more > 0 ? "+" + more : more < 0 ? "\u2212" + -more : "0";
-    row.append(head, make("td", "", String(left)), make("td", "", String(right)), make("td", more ? "more" : "same", sign));
+    const sign = difference > 0 ? "+" + difference : difference < 0 ? "\u2212" + -difference : "0";
+    row.append(head, make("td", "", String(left)), make("td", "", String(right)), make("td", difference ? "more" : "same", sign));
     return row;
   }
 
-  /** Marks the problem that is shown; the list is one stop of the tab key. */
+  /** Marks the problem that is shown. The tab key stops only once in the list. */
   mark(item) {
     this.shown.item = item;
     const buttons = [...this.table.querySelectorAll(".pick")];
@@ -113,7 +113,7 @@ class ProblemList {
     if (row.bottom > frame.bottom) box.scrollTop += row.bottom - frame.bottom;
   }
 
-  /** The problem so many places on in the list, around its ends. */
+  /** Shows the problem `by` places further down the list; wraps around at its ends. */
   step(by) {
     if (!this.items.length) return;
     const at = this.items.indexOf(this.shown.item);

@@ -1,6 +1,6 @@
 "use strict";
 
-/** The map of a problem's samples: one stop of the tab key, arrows go from point to point, Enter to the sample. */
+/** The map of a problem's samples. The tab key stops once on it, arrow keys move between points, Enter opens the sample. */
 class SampleMap {
   static WIDTH = 520;
   static HEIGHT = 340;
@@ -11,9 +11,9 @@ class SampleMap {
     this.open = open;
     this.points = []; // { element, side, sample, x, y }
     picture.addEventListener("keydown", (event) => this.onKey(event));
-    // Not on the picture itself: an SVG that listens for focus becomes a stop of the tab key.
-    picture.parentElement.addEventListener("focusin", (event) => this.tell(this.of(event.target)));
-    picture.addEventListener("pointerover", (event) => this.tell(this.of(event.target)));
+    // Not on the picture itself: the tab key stops on an SVG that listens for focus.
+    picture.parentElement.addEventListener("focusin", (event) => this.showText(this.of(event.target)));
+    picture.addEventListener("pointerover", (event) => this.showText(this.of(event.target)));
     picture.addEventListener("click", (event) => {
       const point = this.of(event.target);
       if (point) this.open(point.side, point.sample);
@@ -28,16 +28,16 @@ class SampleMap {
 
   show(block, shown, chunk, visible) {
     Object.assign(this, { block, shown, chunk, visible });
-    const there = Boolean(chunk.shares);
-    find("mapped").hidden = !there;
-    find("map-missing").textContent = there ? "" : block.unmapped || "No map: it takes three samples with embeddings.";
-    find("map-missing").hidden = there;
+    const available = Boolean(chunk.shares);
+    find("mapped").hidden = !available;
+    find("map-missing").textContent = available ? "" : block.unmapped || "No map: it takes three samples with embeddings.";
+    find("map-missing").hidden = available;
     find("map-head").parentElement.hidden = block.private;
     find("others-field").hidden = block.arms.length <= new Set(shown.arms).size;
-    if (!there) return;
-    const held = this.of(document.activeElement);
+    if (!available) return;
+    const focused = this.of(document.activeElement);
     this.draw();
-    if (held) this.points.find((point) => point.sample === held.sample)?.element.focus({ preventScroll: true });
+    if (focused) this.points.find((point) => point.sample === focused.sample)?.element.focus({ preventScroll: true });
   }
 
   draw() {
@@ -122,8 +122,8 @@ class SampleMap {
     return { element, arm, side, sample, x, y };
   }
 
-  /** Shows the sample of a point beside the map. */
-  tell(point) {
+  /** Shows the text of a point's sample beside the map. */
+  showText(point) {
     if (!point) return;
     this.light(point);
     const { sample, arm } = point;
@@ -137,7 +137,7 @@ class SampleMap {
     for (const each of this.points) each.element.classList.toggle("lit", each === point);
   }
 
-  /** Marks the point of a sample that is looked at in the list. */
+  /** Highlights the point of the sample that is focused or hovered in the list. */
   lightSample(sample) {
     this.light(this.points.find((point) => point.sample === sample));
   }

@@ -1,17 +1,17 @@
 "use strict";
 
-/** The two columns of samples: which are shown, in which order, and how much of each. */
+/** The two columns of samples: filter, order, and how much of each sample is shown. */
 class Samples {
   static GRADES = { all: "all", right: "right", wrong: "wrong", none: "no answer", cut: "cut off" };
-  static PLAIN = ["correct", "no answer"]; // reasons that say no more than the grade
-  static BATCH = 40; // samples of a column that are shown before it is asked for more
-  static TOKENS = 160; // of a long sample at first
-  static LETTERS = 700; // the same where its tokens are not known
+  static PLAIN = ["correct", "no answer"]; // reasons that repeat the grade
+  static BATCH = 40; // samples of a column shown at first, and with each click on the button
+  static TOKENS = 160; // tokens of a long sample shown at first
+  static LETTERS = 700; // characters shown at first if the tokens are not stored
 
-  constructor(box, tokens, look) {
+  constructor(box, tokens, onLook) {
     this.box = box;
     this.tokens = tokens;
-    this.look = look; // told of the sample that is pointed at
+    this.onLook = onLook; // called with the sample that is hovered or focused
     this.columns = [0, 1].map((side) => this.column(side));
     this.grade = "all";
     this.order = 0;
@@ -52,7 +52,7 @@ class Samples {
     return column;
   }
 
-  /** Mean over its measured tokens of what colours them; null where there is none. */
+  /** Mean of the chosen metric over the measured tokens of a sample; null if there are none. */
   mean(sample) {
     const values = this.traceOf(sample).filter((value) => value !== null);
     return values.length ? values.reduce((sum, value) => sum + value, 0) / values.length : null;
@@ -69,15 +69,15 @@ class Samples {
 
   show(block, shown, chunk) {
     Object.assign(this, { block, shown, chunk });
-    const held = this.held();
+    const focused = this.focused();
     this.tokens.clear();
     Tokens.LONG = find("whole").checked ? Infinity : Samples.TOKENS;
     this.columns.forEach((_, side) => this.showColumn(side));
-    if (held) this.hold(held);
+    if (focused) this.restoreFocus(focused);
   }
 
-  /** The sample, and the token of it, that has the focus. */
-  held() {
+  /** The sample that has the focus, and the index of the focused token in it. */
+  focused() {
     const item = document.activeElement.closest(".sample");
     const column = item && this.columns.find(({ list }) => list.contains(item));
     if (!column) return null;
@@ -85,8 +85,8 @@ class Samples {
     return { sample: column.kept[[...column.list.children].indexOf(item)], at: span ? Number(span.dataset.at) : null };
   }
 
-  /** Gives the focus back to what had it before everything was drawn anew, if it is still there. */
-  hold({ sample, at }) {
+  /** Returns the focus to the sample and token that had it before the columns were drawn again, if they still exist. */
+  restoreFocus({ sample, at }) {
     for (const { list, kept } of this.columns) {
       const item = list.children[kept.indexOf(sample)];
       if (!item) continue;
@@ -137,8 +137,8 @@ class Samples {
   item(sample) {
     const item = make("li", "sample");
     item.tabIndex = -1;
-    item.addEventListener("pointerenter", () => this.look(sample));
-    item.addEventListener("focusin", () => this.look(sample));
+    item.addEventListener("pointerenter", () => this.onLook(sample));
+    item.addEventListener("focusin", () => this.onLook(sample));
     const head = make("p", "head");
     head.append(make("span", "number", "#" + (sample.index + 1)));
     if (sample.grade) {
@@ -165,10 +165,10 @@ class Samples {
     const traced = { tokens: sample.pieces, "": [] };
     for (const name of Object.keys(METRICS)) traced[name] = [];
     this.block.metrics.forEach(([name], place) => { traced[name] = sample.traces[place]; });
-    const whole = Tokens.LONG;
-    if (sample.pieces.length <= 1.25 * whole) Tokens.LONG = Infinity; // a few more are not worth a button
+    const usual = Tokens.LONG;
+    if (sample.pieces.length <= 1.25 * usual) Tokens.LONG = Infinity; // not worth a button for a few more tokens
     const elements = this.tokens.elements(traced, sample.index + 1);
-    Tokens.LONG = whole;
+    Tokens.LONG = usual;
     return elements;
   }
 
@@ -191,7 +191,7 @@ class Samples {
     return [text, more];
   }
 
-  /** Brings a sample into view and the focus to it. */
+  /** Scrolls to a sample and focuses it. */
   open(side, sample) {
     const { list, kept } = this.columns[side];
     const at = kept.indexOf(sample);

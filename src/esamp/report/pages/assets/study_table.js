@@ -10,12 +10,12 @@ class SummaryTable {
 
   show(block) {
     this.block = block;
-    this.column = -1; // -1: the methods' names
+    this.column = -1; // -1: the column of names
     this.direction = 0; // 0: in the study's order
     const main = block.measures.filter((measure) => measure[3]).length;
     find("all-field").hidden = main === 0 || main === block.measures.length;
     this.main = main > 0;
-    find("columns").replaceChildren(...block.measures.flatMap(([name, told]) => [make("dt", "", name), make("dd", "", told)]));
+    find("columns").replaceChildren(...block.measures.flatMap(([name, meaning]) => [make("dt", "", name), make("dd", "", meaning)]));
     const sure = block.cells.some((row) => row.some((cell) => cell[3]));
     find("table-note").textContent =
       "Means over problems and seeds with 95 % bootstrap intervals over problems." +
@@ -29,7 +29,7 @@ class SummaryTable {
   }
 
   sort(column) {
-    const first = column < 0 ? 1 : -1; // numbers: the largest first
+    const first = column < 0 ? 1 : -1; // numbers start with the largest
     this.direction = this.column === column && this.direction ? -this.direction : first;
     this.column = column;
     this.draw();
@@ -51,9 +51,9 @@ class SummaryTable {
     const direction = (column) => (column === this.column ? this.direction : 0);
     head.append(sortHead([make("span", "", "Method")], direction(-1), () => this.sort(-1)));
     for (const column of columns) {
-      const [name, told, percent] = measures[column];
+      const [name, meaning, percent] = measures[column];
       const cell = sortHead([make("span", "", name + (percent ? " %" : ""))], direction(column), () => this.sort(column));
-      cell.title = told;
+      cell.title = meaning;
       head.append(cell);
     }
     const body = make("tbody");

@@ -1,23 +1,15 @@
 "use strict";
 
-/** An element whose text, if any, is set as text and never parsed. */
-function make(tag, name, text) {
-  const element = document.createElement(tag);
-  if (name) element.className = name;
-  if (text !== undefined) element.textContent = text;
-  return element;
-}
-
-/** The tokens of all samples on show: their colours, and the tip with the numbers of the one hovered or focused. */
+/** The tokens of all samples shown: their colours, and a tip with the numbers of the token hovered or focused. */
 class Tokens {
-  static LONG = 1500; // tokens of a sample that are shown before it is asked for more
+  static LONG = 1500; // tokens of a sample shown at first
 
-  constructor(heat, area, tip) {
-    this.heat = heat;
+  constructor(colouring, area, tip) {
+    this.colouring = colouring;
     this.tip = tip;
     this.metric = "novelty";
-    this.samples = new Map(); // element of a sample's text -> the sample
-    this.active = null; // the token that the tip belongs to
+    this.samples = new Map(); // element with a sample's text -> sample
+    this.active = null; // the token whose tip is shown
     area.addEventListener("pointerover", (event) => this.point(Tokens.at(event.target)));
     area.addEventListener("pointerout", () => this.point(Tokens.at(document.activeElement)));
     area.addEventListener("focusin", (event) => this.focus(Tokens.at(event.target)));
@@ -26,7 +18,7 @@ class Tokens {
     window.addEventListener("resize", () => this.place());
   }
 
-  /** The token that a node of the page is, or null. */
+  /** The token element that contains a node, or null. */
   static at(node) {
     return node instanceof Element ? node.closest(".token") : null;
   }
@@ -36,7 +28,7 @@ class Tokens {
     this.samples.clear();
   }
 
-  /** The text of a sample, and a button for its rest when it is long. */
+  /** The elements of a sample: its text, and a button that shows the rest if the text is long. */
   elements(sample, number) {
     const text = make("p", "tokens");
     text.dir = "auto";
@@ -69,7 +61,7 @@ class Tokens {
   }
 
   paint(span, sample) {
-    const colour = this.heat.colour(this.metric, sample[this.metric][Number(span.dataset.at)]);
+    const colour = this.colouring.colour(this.metric, sample[this.metric][Number(span.dataset.at)]);
     span.className = "token" + (span.textContent ? "" : " blank") + (colour && " " + colour);
   }
 
@@ -78,7 +70,7 @@ class Tokens {
     for (const [text, sample] of this.samples) for (const span of text.children) this.paint(span, sample);
   }
 
-  /** Moves the focus within a sample; whether the key was one that does. */
+  /** Moves the focus within a sample, if the key does that; returns whether it does. */
   move(span, key) {
     const spans = span.parentElement.children;
     const at = Number(span.dataset.at);
@@ -105,7 +97,7 @@ class Tokens {
     const at = Number(span.dataset.at);
     const rows = [["Token", at + 1 + " of " + sample.tokens.length]];
     for (const metric of Object.keys(METRICS)) {
-      if (sample[metric].length) rows.push([METRICS[metric].name, Heat.words(metric, sample[metric][at])]);
+      if (sample[metric].length) rows.push([METRICS[metric].name, Colouring.words(metric, sample[metric][at])]);
     }
     const list = make("dl");
     for (const [name, value] of rows) list.append(make("dt", "", name), make("dd", "", value));
@@ -114,7 +106,7 @@ class Tokens {
     this.place();
   }
 
-  /** Puts the tip under its token, or above where there is no room; hides it while the token is out of sight. */
+  /** Puts the tip below its token, or above if there is no room; hides it while the token is scrolled out of view. */
   place() {
     if (!this.active) return;
     const box = this.active.getClientRects()[0] || this.active.getBoundingClientRect();

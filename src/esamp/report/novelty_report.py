@@ -1,7 +1,5 @@
 """The section on the novelty signal: its correlations as Markdown and as CSV."""
 
-import csv as writer
-import io
 import math
 from collections.abc import Sequence
 from itertools import groupby
@@ -9,20 +7,20 @@ from itertools import groupby
 from esamp.analysis.novelty import ArmNovelty, Relation
 from esamp.analysis.passages import COVARIATES, PASSAGE, SIGNALS, TOKENS
 from esamp.metrics.intervals import Interval
-from esamp.report.markdown import cell
+from esamp.report.markdown import cell, csv_table, markdown_table
 
 HEAD = ("method", "signal", "distance", "partial", "within", *COVARIATES)
-NAMES = {"novelty": "‖e‖", "residual": "‖hL − y‖", "cosine": "cos(e, w)", "explained": "explained"}
+SIGNAL_NAMES = {"novelty": "‖e‖", "residual": "‖hL − y‖", "cosine": "cos(e, w)", "explained": "explained"}
 
 
-def markdown(found: Sequence[ArmNovelty]) -> str:
-    """A section of the report; empty where nothing was found."""
-    if not found:
+def markdown(results: Sequence[ArmNovelty]) -> str:
+    """The section of the report; empty without results."""
+    if not results:
         return ""
     parts = ["## Does the novelty signal mean novelty?", READING]
-    for title, arms in groupby(found, key=lambda each: each.block.title):
-        own = list(arms)
-        parts += [f"### {cell(title)}", _extent(own), *_lines(own)]
+    for title, group in groupby(results, key=lambda each: each.block.title):
+        arms = list(group)
+        parts += [f"### {cell(title)}", _extent(arms), _table(arms)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -44,44 +42,40 @@ READING = (
 
 def _extent(arms: Sequence[ArmNovelty]) -> str:
     stride = arms[0].stride
-    every = "every token" if stride == 1 else f"one token in {stride} of every sample"
-    counts = ", ".join(f"{cell(each.arm)} {each.tokens:,}" for each in arms)
-    return f"{arms[0].problems} problems; {every} is looked at, at most {TOKENS} a group. Tokens: {counts}."
+    tokens = "every token" if stride == 1 else f"one token in {stride} of every sample"
+    counts = ", ".join(f"{cell(arm.arm)} {arm.tokens:,}" for arm in arms)
+    return f"{arms[0].problems} problems; {tokens} is looked at, at most {TOKENS} a group. Tokens: {counts}."
 
 
-def _lines(arms: Sequence[ArmNovelty]) -> list[str]:
+def _table(arms: Sequence[ArmNovelty]) -> str:
     rows = [
-        (cell(each.arm), NAMES[relation.quantity], *map(_shown, _intervals(relation)))
-        for each in arms
-        for relation in each.relations
+        (arm.arm, SIGNAL_NAMES[relation.quantity], *map(_shown, _intervals(relation)))
+        for arm in arms
+        for relation in arm.relations
         if relation.quantity in SIGNALS
     ]
-    if not rows:
-        return ["No arm here has a novelty signal."]
-    lines = [HEAD, ["---"] * len(HEAD), *rows]
-    return ["\n".join(f"| {' | '.join(line)} |" for line in lines)]
+    return markdown_table(HEAD, rows) if rows else "No arm here has a novelty signal."
 
 
 def _intervals(relation: Relation) -> list[Interval]:
     return [relation.raw, relation.partial, relation.within, *(relation.covariates[name] for name in COVARIATES)]
 
 
-def csv(found: Sequence[ArmNovelty]) -> str:
-    """One line for each correlation; those of the covariates with the distance as well."""
-    text = io.StringIO()
-    lines = writer.writer(text, lineterminator="\n")
-    place = ("model", "task", "n", "arm", "problems", "tokens", "stride")
-    lines.writerow((*place, "quantity", "with", "control", "estimate", "low", "high"))
-    against = [("distance", "none"), ("distance", "partial"), ("distance", "within")]
-    against += [(name, "none") for name in COVARIATES]
-    for each in found:
-        own = (each.block.model, each.block.task, each.block.n, each.arm, each.problems, each.tokens, each.stride)
-        for relation in each.relations:
-            for other, interval in zip(against, _intervals(relation), strict=True):
+def csv(results: Sequence[ArmNovelty]) -> str:
+    """The correlations as CSV, one per line: those with the distance, and those with the covariates."""
+    others = [("distance", "none"), ("distance", "partial"), ("distance", "within")]
+    others += [(name, "none") for name in COVARIATES]
+    rows = []
+    for arm in results:
+        block = arm.block
+        start = (block.model, block.task, block.n, arm.arm, arm.problems, arm.tokens, arm.stride)
+        for relation in arm.relations:
+            for other, interval in zip(others, _intervals(relation), strict=True):
                 numbers = (interval.estimate, interval.low, interval.high)
                 cells = ("" if math.isnan(value) else repr(value) for value in numbers)
-                lines.writerow((*own, relation.quantity, *other, *cells))
-    return text.getvalue()
+                rows.append((*start, relation.quantity, *other, *cells))
+    head = ("model", "task", "n", "arm", "problems", "tokens", "stride", "quantity", "with", "control")
+    return csv_table((*head, "estimate", "low", "high"), rows)
 
 
 def _shown(interval: Interval) -> str:

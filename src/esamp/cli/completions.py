@@ -1,4 +1,4 @@
-"""Completions for people and for programs."""
+"""Completions on standard output, for people and for programs."""
 
 import json
 import math
@@ -10,26 +10,25 @@ from rich.text import Text
 from esamp.cli.terminal import console
 from esamp.engines.base import Completion, Failure, Outcome, Sample
 from esamp.quoting import printable
+from esamp.report.chat import message_texts
 from esamp.runs.job import Job
 
 COUNTED = {"rows_steered": "tokens steered", "updates": "updates", "resets": "resets"}
 MEASURED = {"explained_variance": "explained variance", "kl": "KL"}
 
 
-def as_json(job: Job, outcome: Outcome) -> None:
-    """One line of ASCII on standard output."""
+def print_json(job: Job, outcome: Outcome) -> None:
+    """Print one line of ASCII."""
     print(json.dumps(job.record(outcome), allow_nan=False), flush=True)
 
 
-def as_text(outcome: Outcome) -> None:
-    """The prompt, the numbered samples and what the method did, or why there are none.
+def print_text(outcome: Outcome) -> None:
+    """Print the prompt, the numbered samples and a summary, or the reason of a failure.
 
-    Wrapped on a terminal, unwrapped on a pipe.
+    Texts are wrapped on a terminal, and not wrapped on a pipe.
     """
-    prompt = outcome.request.prompt
-    turns = [prompt] if isinstance(prompt, str) else [f"{turn['role']}: {turn['content']}" for turn in prompt]
     show = _on_terminal if sys.stdout.isatty() else _on_pipe
-    show([("> ", turn) for turn in turns], "bold")
+    show([("> ", text) for text in message_texts(outcome.request.prompt)], "bold")
     if isinstance(outcome, Failure):
         show([("failed: ", str(outcome.error))], "")
     else:
@@ -54,7 +53,7 @@ def _on_pipe(entries: list[tuple[str, str]], style: str) -> None:
 
 
 def _body(text: str) -> str:
-    """Without what could control the terminal, and without the empty lines around it."""
+    """The text without control characters and without empty lines around it."""
     return printable(text).strip("\n")
 
 

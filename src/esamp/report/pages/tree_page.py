@@ -1,64 +1,56 @@
-"""`render_tree`: the tree of a search as one HTML file without a script, or as a section of a bigger page."""
+"""`render_tree`: the tree of a search as one HTML file without a script, or as a section of another page."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from esamp.report.pages.html import asset, escape, filled, source_hash
+from esamp.report.pages.html import asset, document, escape
 from esamp.report.pages.tree_list import nested
 from esamp.report.pages.tree_map import draw
-from esamp.report.pages.tree_view import TreeView, read
+from esamp.report.pages.tree_view import TreeView, read_tree
 
 LEGEND = {"way": "way to the best answer", "kept": "kept", "back": "searched, left again", "cut": "not followed"}
 
 
 def render_tree(details: Mapping[str, Any], title: str = "Tree of thoughts") -> str:
-    """A page with the tree in `Completion.details`. Write it with ``encoding="utf-8"``: nothing else is needed.
+    """The tree in `Completion.details` as an HTML page. Write it with ``encoding="utf-8"``, open it in a browser.
 
-    All texts are untrusted and escaped. The page has no script, and its Content-Security-Policy admits none, no
-    request, and its own style only.
+    All texts are untrusted and escaped. The page has no script; its Content-Security-Policy admits only its own style.
 
     Raises:
-        InputError: there is no tree in the details.
+        InputError: the details contain no tree.
     """
-    view = read(details)
-    style = asset("page.css") + tree_style()
-    policy = ("default-src 'none'", f"style-src {source_hash(style)}", "base-uri 'none'", "form-action 'none'")
-    slots = {
-        "policy": "; ".join(policy),
-        "title": escape(title),
-        "style": style,
-        "lead": f'<p class="lead">{escape(_lead(view, details))}</p>',
-        "section": _section(view, "node"),
-    }
-    return filled("tree.html", slots)
+    view = read_tree(details)
+    lead = f'<p class="lead">{escape(_lead(view, details))}</p>'
+    slots = {"lead": lead, "section": _section(view, "node")}
+    return document("tree.html", slots, title=title, style=asset("page.css") + tree_style())
 
 
 def tree_section(details: Mapping[str, Any], name: str = "node") -> str:
-    """The same as a ``<section>`` for a page that has page.css and `tree_style` in its style.
+    """The tree as a ``<section>`` for a page whose style contains page.css and `tree_style`.
 
-    `name`, letters only, begins the ids of its elements, so that several trees can stand on a page.
+    The ids of its elements begin with `name`, so that a page can have several trees.
 
     Raises:
-        InputError: there is no tree in the details.
-        ValueError: the name is not made of letters.
+        InputError: the details contain no tree.
+        ValueError: `name` has characters other than letters.
     """
     if not (name.isascii() and name.isalpha()):
-        raise ValueError(f"name = {name!r} must be made of letters")
-    return _section(read(details), name)
+        raise ValueError(f"name = {name!r}: expected ASCII letters only")
+    return _section(read_tree(details), name)
 
 
 def tree_style() -> str:
-    """The CSS rules that a tree needs beside those of page.css."""
+    """The CSS rules of a tree, to be used together with page.css."""
     return asset("tree.css")
 
 
 def _section(view: TreeView, name: str) -> str:
     legend = "".join(f'<span class="{kind}">{words}</span>' for kind, words in LEGEND.items())
     answers = "".join(_answer(view, answer, name) for answer in view.answers)
-    books = "".join(f'<p class="note">{escape(words)}</p>' for words in view.books)
+    statistics = "".join(f'<p class="note">{escape(words)}</p>' for words in view.statistics)
     return (
         f'<section class="tree"><h3>Answers</h3><ol class="samples answers">{answers}</ol>'
-        f"<h3>The tree</h3>{books}"
+        f"<h3>The tree</h3>{statistics}"
         f'<h3>Map</h3><div class="legend">{legend}</div>'
         f'<div class="map" role="region" aria-label="Map of the tree" tabindex="0">{draw(view, name)}</div>'
         f"<h3>All thoughts</h3>{nested(view, name)}</section>"

@@ -1,9 +1,9 @@
 "use strict";
-// Shows the samples of one problem for two arms. Texts come from models: they reach the document as text nodes alone,
-// and the page's policy forbids every other way in.
+// Shows the samples of one problem for two arms. Texts come from models: they are inserted as text nodes only, and the
+// page's Content-Security-Policy forbids every other way.
 (() => {
   const GRADES = { all: "All", correct: "Correct", wrong: "Wrong" };
-  const ORDER = ["kl", "novelty", "surprisal"]; // what exploring changed comes first
+  const ORDER = ["kl", "novelty", "surprisal"]; // the change by exploring comes first
   const LABELS = { kl: "Change by exploring (KL)", novelty: "Novelty", surprisal: "Surprisal" };
   Object.assign(METRICS.kl, {
     name: "Change (KL)",
@@ -12,17 +12,15 @@
   });
   Object.assign(METRICS.novelty, { name: "Novelty" });
 
-  const find = (id) => document.getElementById(id);
   const data = JSON.parse(find("data").textContent);
-  const heat = new Heat(data.problems);
-  const tokens = new Tokens(heat, find("arms"), find("tip"));
-  const measured = ORDER.filter((metric) => heat.measured(metric));
+  const colouring = new Colouring(rangesOf(data.problems));
+  const tokens = new Tokens(colouring, find("arms"), find("tip"));
+  const measured = ORDER.filter((metric) => colouring.has(metric));
   const graded = data.problems.some((problem) => problem.arms.flat().some((sample) => sample.correct !== null));
   const shown = { problem: data.opens, arms: data.arms.length > 1 ? [0, 1] : [0], metric: measured[0] || "kl", grade: "all" };
   const columns = [];
 
   const samplesOf = (side) => data.problems[shown.problem].arms[shown.arms[side]];
-  const several = (count, noun) => count + " " + noun + (count === 1 ? "" : "s");
 
   function sampleItem(sample, number) {
     const item = make("li", "sample");
@@ -94,24 +92,9 @@
     shown.metric = metric;
     find("meaning").textContent = METRICS[metric].meaning + " Without a colour: not measured.";
     find("scale-name").textContent = METRICS[metric].name + (METRICS[metric].unit && "," + METRICS[metric].unit);
-    find("scale").replaceChildren(...heat.bounds(metric).map((bound, step) => {
-      const item = make("li", "h" + step);
-      item.append(make("i"), make("span", "", bound));
-      return item;
-    }));
+    find("scale").replaceChildren(...colouring.legend(metric));
     tokens.recolour(metric);
     showTallies();
-  }
-
-  function addRadios(box, name, labels, choose) {
-    for (const [value, label] of Object.entries(labels)) {
-      const input = make("input");
-      Object.assign(input, { type: "radio", name, value, checked: value === shown[name] });
-      input.addEventListener("change", () => choose(value));
-      const holder = make("label");
-      holder.append(input, make("span", "", label));
-      box.append(holder);
-    }
   }
 
   function addColumn(side) {
@@ -155,14 +138,15 @@
     for (const [id, step] of [["previous", -1], ["next", 1]]) {
       find(id).addEventListener("click", () => showProblem(shown.problem + step));
     }
-    // A control that could change nothing is not there at all.
+    // Hide controls that have nothing to choose from.
     for (const id of ["picker", "problem-keys"]) find(id).hidden = data.problems.length < 2;
     find("colouring").hidden = measured.length < 2;
     find("legend").hidden = !measured.length;
     find("filter").hidden = !graded;
     find("arms").classList.toggle("prose", !graded);
-    addRadios(find("metrics"), "metric", Object.fromEntries(measured.map((metric) => [metric, LABELS[metric]])), showMetric);
-    addRadios(find("grades"), "grade", GRADES, (grade) => {
+    const labels = Object.fromEntries(measured.map((metric) => [metric, LABELS[metric]]));
+    radios(find("metrics"), "metric", labels, shown.metric, showMetric);
+    radios(find("grades"), "grade", GRADES, shown.grade, (grade) => {
       shown.grade = grade;
       showArms();
     });
