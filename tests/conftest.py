@@ -1,4 +1,4 @@
-"""What every test gets: no network, few threads, reproducible examples, and fixtures for what a machine may lack."""
+"""Settings of all tests (no network, few threads, reproducible examples), and the fixtures of several files."""
 
 import os
 import shutil
@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
 THREADS = 1 if WORKER else 2
 
-# Read when the libraries are imported, and by every process that a test starts.
+# Set before libraries are imported, which read them then; processes started by tests inherit them.
 os.environ |= {
     "HF_HUB_OFFLINE": "1",
     "HF_HOME": str(ROOT / ".cache" / "huggingface"),
@@ -38,14 +38,14 @@ torch.set_num_threads(THREADS)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests come first: one that began last would keep one worker busy while the others are done."""
+    """Run files with slow tests first, so that none of them runs alone at the end."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(autouse=True)
 def _same_random_state() -> None:
-    """Every test starts from the same random state, whatever ran before it."""
+    """Start every test from the same random state."""
     torch.manual_seed(0)
 
 
@@ -57,7 +57,7 @@ def root() -> Path:
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder `shared` beside the repository, with models and data that are not part of it; skips without one."""
+    """The folder `shared` beside the repository, with models and data for extra checks; skips the test without one."""
     folder = ROOT.parent / "shared"
     if not folder.is_dir():
         pytest.skip(f"no {folder}, which holds models and data for extra checks")
@@ -66,9 +66,9 @@ def shared() -> Path:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator["Browser"]:
-    """A headless Chromium that is installed on the machine; skips without one. ``CHROMIUM`` may name it.
+    """A headless Chromium that is installed on the machine or named by ``CHROMIUM``; skips the test without one.
 
-    For one file of tests: Playwright keeps an event loop running, in which other files' tests could start none.
+    Its scope is a module, because Playwright's event loop would prevent tests of other files from starting one.
     """
     names = (os.environ.get("CHROMIUM"), "chromium", "chromium-browser", "google-chrome")
     path = next((found for name in names if name and (found := shutil.which(name))), None)
@@ -83,9 +83,9 @@ def browser() -> Iterator["Browser"]:
 
 @pytest.fixture
 def open_page(browser: "Browser") -> Iterator[Callable[[Path], "Page"]]:
-    """A function that opens a file as a page without a network.
+    """A function that opens a file as a page in an offline browser.
 
-    The test fails at its end when a page asked for anything but its own file, or reported an error.
+    The test fails at its end if a page requested another file or reported an error.
     """
     problems: list[str] = []
     context = browser.new_context(offline=True)
@@ -105,7 +105,7 @@ def open_page(browser: "Browser") -> Iterator[Callable[[Path], "Page"]]:
 
 @pytest.fixture
 def script() -> Iterator[Scripted]:
-    """A server that answers with what a test tells it to."""
+    """A server whose replies the test sets."""
     scripted = Scripted()
     yield scripted
     scripted.close()

@@ -29,10 +29,10 @@ from esamp.methods.rarity import Rarity
 from esamp.models import embedded_path
 from esamp.sampling import Sampling
 from support import ablation_reference as plain
-from support import reference
-from support.distilling import fresh, learn, named_matrices, predict
+from support import esamp_reference as reference
+from support.distiller_steps import fresh, learn, named_matrices, predict
 from support.hf_models import small
-from support.rows import plain_rows
+from support.step_rows import plain_rows
 
 D, V = 8, 13
 SHAPE = ModelShape(D, {1: D, 2: D}, 4, torch.device("cpu"), vocabulary=V)

@@ -18,7 +18,7 @@ from esamp.errors import OptionError
 from esamp.methods import registry
 from esamp.methods.arithmetic import Arithmetic, ArithmeticOptions, first_codes, van_der_corput
 from esamp.sampling import Sampling
-from support.draws import (
+from support.draw_simulation import (
     SHAPE,
     Row,
     Text,

@@ -16,7 +16,7 @@ from esamp.engines.base import Completion, Request, Sample
 from esamp.report.pages import ComparisonTable
 from esamp.sampling import Sampling
 from esamp.tasks.base import Grade
-from support.chat_models import save_chat_model
+from support.chat_model import save_chat_model
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page as Tab

@@ -22,7 +22,7 @@ from esamp.engines.base import Completion, Request, Sample, TokenTrace
 from esamp.engines.hf import HFEngine
 from esamp.models import SMOLLM2
 from esamp.study.arm import Arm
-from support.chat_models import save_chat_model
+from support.chat_model import save_chat_model
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page as Tab

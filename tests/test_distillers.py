@@ -13,8 +13,8 @@ from esamp.explorer.config import ESampConfig
 from esamp.explorer.mean import RunningMean
 from esamp.explorer.mlp import ResidualNetwork
 from esamp.explorer.rls import RecursiveLeastSquares
-from support import reference
-from support.distilling import fresh, learn, named_matrices, predict
+from support import esamp_reference as reference
+from support.distiller_steps import fresh, learn, named_matrices, predict
 
 SOURCE, TARGET = 12, 7
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 6e-2}

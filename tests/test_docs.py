@@ -1,8 +1,8 @@
-"""Everything that the README and the guides tell a reader to type works as it stands there.
+"""All commands and programs in the README and the guides run as printed.
 
-Shell and Python blocks run from top to bottom in one empty folder, so that a later block may use an earlier one's
-files. What would set up the clone that the tests run in is checked but not carried out (`PRELUDE`). A block that cannot
-run here is preceded by a line ``<!-- not run: REASON -->``.
+Shell and Python blocks of a page run from top to bottom in one empty folder, so that a later block may use files of an
+earlier one. Commands that set up a clone are replaced by dry runs (`PRELUDE`). A line ``<!-- not run: REASON -->``
+precedes a block that cannot run here.
 """
 
 import os
@@ -34,11 +34,11 @@ class Block:
     language: str
     code: str
     reason: str | None
-    """why it is not run"""
+    """why the block is not run; None if it is"""
 
     @property
     def command(self) -> list[str]:
-        """The process that runs the block."""
+        """The command line that runs the block."""
         if self.language == "python":
             return [sys.executable, "-c", self.code]
         return ["bash", "-c", PRELUDE + re.sub(r"^\$ ", "", self.code, flags=re.MULTILINE)]
@@ -58,7 +58,7 @@ def readme(root: Path) -> str:
     return (root / "README.md").read_text()
 
 
-def test_the_two_commands_come_first(readme: str) -> None:
+def test_the_readme_shows_make_demo_and_make_test(readme: str) -> None:
     shown = "\n".join(block.code for block in blocks(readme) if block.language in SHELL)
     assert "make demo" in shown
     assert "make test" in shown
@@ -82,12 +82,12 @@ def test_every_block_runs(page: Path, root: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=str)
-def test_links_between_the_pages_lead_somewhere(page: Path, root: Path) -> None:
+def test_every_link_between_pages_has_a_target(page: Path, root: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", (root / page).read_text()):
         assert target.startswith("https://") or (root / page.parent / target).exists(), target
 
 
-def test_the_option_reference_is_the_declarations(root: Path) -> None:
+def test_the_option_reference_matches_the_declarations(root: Path) -> None:
     check = [sys.executable, str(root / "scripts" / "write_options_doc.py"), "--check"]
     result = subprocess.run(check, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout

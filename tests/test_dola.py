@@ -25,7 +25,7 @@ from esamp.methods.base import ModelShape
 from esamp.methods.dola import DoLa, DoLaOptions, candidates
 from esamp.sampling import Sampling
 from support.hf_models import AFTER_HEAD, EOS, PAD, small
-from support.rows import plain_rows
+from support.step_rows import plain_rows
 
 PROMPT = "Numbers 3 5 8 9 target 24"
 V = 4

@@ -16,7 +16,7 @@ from esamp.methods import registry
 from esamp.methods.base import DecodeMethod, ModelShape
 from esamp.methods.esamp_roll import next_row
 from esamp.sampling import Sampling
-from support.rows import plain_rows
+from support.step_rows import plain_rows
 
 D = 4
 SHAPE = ModelShape(D, {1: D}, 4, torch.device("cpu"))

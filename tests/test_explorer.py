@@ -16,9 +16,9 @@ from esamp.explorer.explorer import Explorer
 from esamp.explorer.mlp import ResidualNetwork
 from esamp.explorer.record import StepRecord
 from esamp.explorer.rls import RecursiveLeastSquares
-from support import reference
-from support.applicable import applicable
-from support.distilling import MIXES, named_matrices
+from support import esamp_reference as reference
+from support.distiller_steps import MIXES, named_matrices
+from support.esamp_options import without_unused
 
 S, D, V = 9, 6, 10
 NOTHING = 1e-25
@@ -33,7 +33,7 @@ def _both_modes(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 def explorer(slots: int = 4, *, workspace: int = WORKSPACE, **options: Any) -> Explorer:
-    config = ESampConfig.parse(applicable({"features": 4, "width": 5, "dtype": "float64"} | options))
+    config = ESampConfig.parse(without_unused({"features": 4, "width": 5, "dtype": "float64"} | options))
     source = D if config.distiller == "mlp" else S
     return Explorer(config, source, D, slots=slots, device="cpu", full=True, workspace=workspace)
 

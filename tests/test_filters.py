@@ -21,7 +21,7 @@ from esamp.methods.base import DecodeMethod, Draw, Filter, Method, ModelShape
 from esamp.sampling import Sampling
 from support import rivals_reference as reference
 from support.rivals_reference import DROPPED, Change, Place, Row, kept
-from support.rows import plain_rows
+from support.step_rows import plain_rows
 
 NEWLINE, END = 3, 4
 SHAPE = ModelShape(8, {}, 2, torch.device("cpu"), vocabulary=6, line_breaks=lambda: (NEWLINE,))

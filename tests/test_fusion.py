@@ -11,7 +11,7 @@ from torch import Tensor
 
 from esamp.decoding.logits import keeps_tokens, rescore_survivors, sound_rows
 from esamp.explorer import fusion
-from support import reference
+from support import esamp_reference as reference
 
 R, D, V = 5, 6, 11
 STEERED = torch.tensor([True, False, True, True, False])

@@ -13,7 +13,7 @@ import esamp
 from esamp import ESampConfig, Run
 from esamp.decoding.step import DecodeStep, Steering
 from esamp.engines.hf.head import probe
-from support.distilling import named_matrices
+from support.distiller_steps import named_matrices
 from support.hf_models import AFTER_HEAD, ARCHITECTURES, PAD, count_hooks, small
 from support.hf_reference import Network, Ridge, after_layer, reconstruct, states_alone
 

@@ -10,7 +10,7 @@ from esamp.engines.hf import HFEngine, score
 from esamp.errors import UnsupportedError
 from esamp.sampling import Sampling
 from support.hf_reference import likelihood
-from support.scripted import ScriptedEngine
+from support.scripted_engine import ScriptedEngine
 
 PROMPT = "Numbers 3 5 8 9 target 24"
 

@@ -11,7 +11,7 @@ import esamp
 from esamp import Completion, ESampConfig, HFEngine, Request, Sampling
 from esamp.engines import registry
 from esamp.errors import UnsupportedError
-from support import reference
+from support import esamp_reference as reference
 from support.hf_models import small, small_tokenizer
 
 LENGTH = 12

@@ -1,4 +1,4 @@
-"""Studies and stores that others made or edited: one clear error with its place, and reports in which nothing acts."""
+"""Studies and stores from other people or edited by hand: one error with its place, and reports without markup."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from esamp.study.grid import cells
 from esamp.study.group_measurements import GroupLikelihoods, GroupMeasurements
 from esamp.study.run import load_tasks, run
 from esamp.study.store import Store
-from support.judges import finished
+from support.scripted_judges import finished
 
 Output = pytest.CaptureFixture[str]
 Edit = Callable[[dict[str, Any]], object]
@@ -32,14 +32,14 @@ LABELS = (
     "[/INST] [red]bold[/red]",
     "a | b `code",
 )
-"""As a TOML file has them."""
+"""Labels with markup and control characters, as written in a TOML file."""
 
 
 def text(number: int, index: int) -> str:
     return f"answer {number} {index}"
 
 
-def studied(folder: Path, *labels: str) -> list[str]:
+def flags_of_finished_study(folder: Path, *labels: str) -> list[str]:
     """Flags for a finished study with these labels whose report needs no model."""
     file = finished(folder, dict.fromkeys(labels or ("one", "two"), text), problems=2)
     plain = 'embedder = "none"\nwords = false\nlikelihood = false\n'
@@ -92,7 +92,7 @@ def sample(name: str, value: Any) -> Edit:
 def test_an_edited_record_is_one_error_with_its_place(
     edit: Edit, sentence: str, tmp_path: Path, capsys: Output
 ) -> None:
-    flags = studied(tmp_path)
+    flags = flags_of_finished_study(tmp_path)
     path = records(flags, 1)
     first, second = path.read_text().splitlines()
     values = json.loads(second)
@@ -100,11 +100,11 @@ def test_an_edited_record_is_one_error_with_its_place(
     path.write_text(f"{first}\n{json.dumps(values)}\n")
     for command in (lambda: main(["study", "status", *flags]), lambda: report(flags, tmp_path)):
         assert command() == 2
-        told = capsys.readouterr().err
-        assert f"{path}:2: {sentence}" in told
-        assert "delete that line" in told
-        assert len(told) < 500
-    path.write_text(f"{first}\n{second}\n")  # put right, everything works again
+        message = capsys.readouterr().err
+        assert f"{path}:2: {sentence}" in message
+        assert "delete that line" in message
+        assert len(message) < 500
+    path.write_text(f"{first}\n{second}\n")  # with the original record, everything works again
     assert report(flags, tmp_path) == 0
 
 
@@ -122,7 +122,7 @@ def test_an_edited_measurement_is_one_error_with_its_place(
     change: dict[str, Any], sentence: str, tmp_path: Path, capsys: Output
 ) -> None:
     pytest.importorskip("wordfreq", reason="wordfreq is not installed: pip install 'esamp[metrics]'")
-    flags = studied(tmp_path)
+    flags = flags_of_finished_study(tmp_path)
     file = Path(flags[0])
     file.write_text(file.read_text().replace("words = false", "words = true"))
     assert report(flags, tmp_path) == 0
@@ -153,16 +153,16 @@ def test_measurements_of_other_shapes_are_refused() -> None:
 
 
 @pytest.mark.parametrize("line", [b"[" * 100_000 + b"\n", b'{"key": 1' + b"0" * 5000 + b"}\n", b"null\n", b"\xff\n"])
-def test_a_line_that_is_none_is_named(line: bytes, tmp_path: Path, capsys: Output) -> None:
-    flags = studied(tmp_path)
+def test_an_unreadable_line_is_named(line: bytes, tmp_path: Path, capsys: Output) -> None:
+    flags = flags_of_finished_study(tmp_path)
     path = records(flags)
     path.write_bytes(line)
     assert main(["study", "status", *flags]) == 2
     assert f"{path}:1 is" in capsys.readouterr().err
 
 
-def test_a_folder_in_the_place_of_a_file(tmp_path: Path, capsys: Output) -> None:
-    flags = studied(tmp_path)
+def test_a_folder_in_place_of_a_file_is_one_error(tmp_path: Path, capsys: Output) -> None:
+    flags = flags_of_finished_study(tmp_path)
     path = records(flags)
     path.unlink()
     path.mkdir()
@@ -178,15 +178,15 @@ def test_a_folder_in_the_place_of_a_file(tmp_path: Path, capsys: Output) -> None
     assert f"cannot create {path.parent}: File exists" in capsys.readouterr().err
 
 
-def test_a_cut_last_line_is_warned_of_and_done_again(tmp_path: Path, capsys: Output) -> None:
-    flags = studied(tmp_path)
+def test_a_cut_off_last_line_warns_and_its_group_is_sampled_again(tmp_path: Path, capsys: Output) -> None:
+    flags = flags_of_finished_study(tmp_path)
     path = records(flags)
-    whole = path.read_bytes()
-    path.write_bytes(whole[:-20])
+    complete = path.read_bytes()
+    path.write_bytes(complete[:-20])
     assert main(["study", "run", *flags]) == 0
     warning = f"warning: the last line of {path} was cut off by an interruption, its group is done again"
     assert warning in capsys.readouterr().err
-    assert path.read_bytes().count(b"\n") == whole.count(b"\n")
+    assert path.read_bytes().count(b"\n") == complete.count(b"\n")
     assert main(["study", "run", *flags]) == 0
     assert "warning" not in capsys.readouterr().err
 
@@ -207,10 +207,10 @@ method = "vanilla"
 """
 
 
-def written(folder: Path, **changes: str) -> str:
+def write_study(folder: Path, **changes: str) -> str:
     file = folder / "study.toml"
-    usual = {"seeds": "0", "groups": "2", "task": "countdown", "more": "limit = 1", "grid": ""}
-    file.write_text(STUDY.format(**usual | changes))
+    defaults = {"seeds": "0", "groups": "2", "task": "countdown", "more": "limit = 1", "grid": ""}
+    file.write_text(STUDY.format(**defaults | changes))
     return str(file)
 
 
@@ -230,18 +230,18 @@ def written(folder: Path, **changes: str) -> str:
     ],
     ids=["digits", "hexadecimal", "groups", "limit", "deep", "grid", "device", "folder", "long name", "text"],
 )
-def test_a_strangers_study_is_refused_in_a_sentence(
+def test_an_unusable_study_file_is_refused_in_one_sentence(
     changes: dict[str, str], sentence: str, tmp_path: Path, capsys: Output
 ) -> None:
-    file = written(tmp_path, **changes)
+    file = write_study(tmp_path, **changes)
     assert main(["study", "run", file, "--store", str(tmp_path / "store"), "--dry-run"]) == 2
-    told = capsys.readouterr().err
-    assert sentence in told
-    assert told.count("\n") == 1
-    assert len(told) < 700
+    message = capsys.readouterr().err
+    assert sentence in message
+    assert message.count("\n") == 1
+    assert len(message) < 700
 
 
-def test_a_study_of_no_end_is_not_read(capsys: Output) -> None:
+def test_an_endless_study_file_is_refused(capsys: Output) -> None:
     assert main(["study", "run", "/dev/zero", "--dry-run"]) == 2
     assert "cannot read /dev/zero: it is longer than 16 MiB" in capsys.readouterr().err
 
@@ -261,20 +261,20 @@ def test_a_study_of_no_end_is_not_read(capsys: Output) -> None:
     ids=lambda command: " ".join(command[:2]),
 )
 def test_names_of_300_characters_are_one_error(command: list[str], tmp_path: Path, capsys: Output) -> None:
-    study, _, store = studied(tmp_path)
+    study, _, store = flags_of_finished_study(tmp_path)
     long = str(tmp_path / ("n" * 300))
     assert main([part.format(long, study=study, store=store) for part in command]) == 2
     assert "File name too long" in capsys.readouterr().err
 
 
-# ---- what labels may do to a report and to a terminal
+# ---- labels in reports and on terminals
 
 ACTIVE = re.compile(r"\]\(|\]\[|\]:|!\[|<(?!https?:)[a-z/!]|[^\n\t -\U0010ffff]|[\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 """Links, images, tags and control characters."""
 
 
 def test_labels_are_inert_in_reports_and_on_terminals(tmp_path: Path, capsys: Output) -> None:
-    flags = studied(tmp_path, *LABELS)
+    flags = flags_of_finished_study(tmp_path, *LABELS)
     for command in (["study", "status"], ["study", "run", "--dry-run"], ["study", "run"]):
         assert main([*command, *flags]) == 0
     assert report(flags, tmp_path) == 0
@@ -283,7 +283,7 @@ def test_labels_are_inert_in_reports_and_on_terminals(tmp_path: Path, capsys: Ou
         assert not re.search(r"[^\n\t -\U0010ffff]|[\x7f-\x9f\u202a-\u202e]", shown)
     assert "[/INST] [red]bold[/red]" in printed.out
     written = (tmp_path / "report" / "report.md").read_text()
-    assert "javascript:alert" in written  # as a text
+    assert "javascript:alert" in written  # as plain text
     assert not ACTIVE.search(written)
     page = (tmp_path / "report" / "index.html").read_text()
     assert "<img" not in page
@@ -303,13 +303,13 @@ def test_labels_are_inert_in_reports_and_on_terminals(tmp_path: Path, capsys: Ou
         ("0.50 [0.40, 0.60]", "0.50 [0.40, 0.60]"),
     ],
 )
-def test_cells(label: str, shown: str) -> None:
+def test_table_cells_escape_markdown(label: str, shown: str) -> None:
     assert cell(label) == shown
     assert markdown_table(["head"], [[label]]).splitlines()[-1] == f"| {shown} |"
 
 
-def test_stop_texts_that_look_like_markup(tmp_path: Path, capsys: Output) -> None:
-    file = written(tmp_path, grid='sampling = { stop = ["[/INST]", "[bold]"] }')
+def test_stop_texts_that_look_like_markup_are_printed_literally(tmp_path: Path, capsys: Output) -> None:
+    file = write_study(tmp_path, grid='sampling = { stop = ["[/INST]", "[bold]"] }')
     assert main(["study", "run", file, "--store", str(tmp_path / "store"), "--dry-run"]) == 0
     assert "stop=['[/INST]', '[bold]']" in " ".join(capsys.readouterr().out.split())
 
@@ -318,7 +318,7 @@ def test_stop_texts_that_look_like_markup(tmp_path: Path, capsys: Output) -> Non
 
 
 def at_server(folder: Path, url: str) -> list[str]:
-    file = Path(written(folder))
+    file = Path(write_study(folder))
     model = f'model = "m"\nengine = "openai"\nbase_url = "{url}"\nchat = false'
     file.write_text(file.read_text().replace('model = "countdown"', model))
     return ["study", "run", str(file), "--store", str(folder / "store"), "--dry-run", "--no-report-check"]
@@ -327,9 +327,9 @@ def at_server(folder: Path, url: str) -> list[str]:
 @pytest.mark.parametrize("address", ["nonsense", "http://a:81/v1", "http://[", ""])
 def test_an_address_for_the_key_must_be_one_of_the_study(address: str, tmp_path: Path, capsys: Output) -> None:
     assert main([*at_server(tmp_path, "http://a/v1"), "--send-key-to", address]) == 2
-    told = capsys.readouterr().err
-    assert f"--send-key-to {address!r}: no model of this study is at this address" in told
-    assert "'http://a/v1'" in told
+    message = capsys.readouterr().err
+    assert f"--send-key-to {address!r}: no model of this study is at this address" in message
+    assert "'http://a/v1'" in message
 
 
 @pytest.mark.parametrize(
@@ -347,7 +347,7 @@ def test_an_address_for_the_key_must_be_one_of_the_study(address: str, tmp_path:
         ({}, "https://stranger.example/v1", [], True),
     ],
 )
-def test_the_key_goes_only_where_the_environment_or_the_user_says(
+def test_the_key_is_sent_only_to_servers_that_the_environment_or_a_flag_names(
     environment: dict[str, str],
     url: str,
     flags: list[str],
@@ -362,11 +362,11 @@ def test_the_key_goes_only_where_the_environment_or_the_user_says(
         monkeypatch.setenv(name, value)
     command = [*at_server(tmp_path, url), *flags]
     assert main(command) == (0 if allowed else 2)
-    told = capsys.readouterr().err
-    assert allowed or f"[[models]] number 1: base_url = '{url}': only the file names this server" in told
-    assert allowed or "--send-key-to" in told
-    assert os.environ.get("OPENAI_API_KEY", "sk-mine") not in told
-    if not allowed:  # nor where somebody runs it without the check
+    message = capsys.readouterr().err
+    assert allowed or f"[[models]] number 1: base_url = '{url}': only the file names this server" in message
+    assert allowed or "--send-key-to" in message
+    assert os.environ.get("OPENAI_API_KEY", "sk-mine") not in message
+    if not allowed:  # the run itself refuses too
         study = config.read(Path(command[2]))
         with pytest.raises(InputError, match="only the file names this server"):
             run(study, Store(tmp_path / "store"), load_tasks(study), on_cell=lambda cell, groups: pytest.fail("it ran"))

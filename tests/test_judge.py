@@ -16,8 +16,8 @@ from esamp.errors import OptionError
 from esamp.judge.options import JudgeOptions
 from esamp.judge.prompt import CRITERIA
 from esamp.judge.verdict import parse_verdict
-from support.gpqa_rows import SECRETS, written
-from support.judges import ScriptedJudge, chat, finished, first, groups, longer, longest, shorter
+from support.gpqa_questions import SECRETS, write_csv
+from support.scripted_judges import ScriptedJudge, chat, finished, first, groups, longer, longest, shorter
 
 KEY = "sk-a-secret-of-ours"
 Arms = dict[str, Callable[[int, int], str]]
@@ -544,7 +544,7 @@ def test_private_tasks_are_refused(tmp_path: Path, serve: Any, capsys: Any) -> N
     study, server = tmp_path / "study.toml", serve(j=longer)
     study.write_text(
         'name = "x"\n[[models]]\nmodel = "countdown"\n[[tasks]]\ntask = "gpqa"\n'
-        f'options = {{ data = "{written(tmp_path)}" }}\n'
+        f'options = {{ data = "{write_csv(tmp_path)}" }}\n'
         '[[methods]]\nmethod = "vanilla"\n[[methods]]\nmethod = "esamp"\n'
     )
     assert main(flags(study, server)) == 2

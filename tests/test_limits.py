@@ -1,4 +1,4 @@
-"""Limits of what exploring may change: a cap of each logit, a KL budget of each token, the end token's probability."""
+"""Limits on steering: a cap on each logit, a KL budget per token, an entropy floor, and the end tokens' probability."""
 
 import math
 
@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from esamp.explorer import fusion
-from support import contrast_reference, reference
+from support import contrast_reference
+from support import esamp_reference as reference
 
 INF = float("inf")
 
@@ -20,7 +21,7 @@ def logits(rows: int = 6, tokens: int = 9) -> tuple[Tensor, Tensor]:
     return plain, plain + torch.randn(rows, tokens) * torch.logspace(-2, 1, rows).unsqueeze(1)
 
 
-def test_a_cap_by_hand() -> None:
+def test_the_cap_equals_a_value_by_hand() -> None:
     plain, fused = torch.tensor([[0.0, 0.0, -INF]]), torch.tensor([[5.0, 1.0, 7.0]])
     capped = fusion.capped_logits(plain, fused, 1.0)
     assert capped[0, :2].tolist() == pytest.approx([math.tanh(2.0), -math.tanh(2.0)])
@@ -46,12 +47,12 @@ def test_a_budget_is_used_where_it_binds_and_never_exceeded(budget: float) -> No
     binding = 0
     for row in range(len(plain)):
         old, full, new = (x[row].double().numpy() for x in (plain, fused, limited))
-        wanted = reference.kl(full, old)
-        found = reference.kl(new, old)
-        assert found <= budget * 1.001
-        if wanted > budget:
+        unlimited_kl = reference.kl(full, old)
+        limited_kl = reference.kl(new, old)
+        assert limited_kl <= budget * 1.001
+        if unlimited_kl > budget:
             binding += 1
-            assert found == pytest.approx(budget, rel=0.02)
+            assert limited_kl == pytest.approx(budget, rel=0.02)
         else:
             np.testing.assert_allclose(new, full, atol=1e-5)
     assert 0 < binding < len(plain)
@@ -64,7 +65,7 @@ def test_a_budget_moves_along_the_line_between_the_two_distributions() -> None:
     assert (share <= 1 + 1e-3).all()
 
 
-def test_ruled_out_tokens_stay_out_under_a_budget() -> None:
+def test_a_budget_keeps_ruled_out_tokens_out() -> None:
     plain, fused = logits()
     plain[:, 3] = -INF
     fused[:, 3] = -INF
@@ -73,7 +74,7 @@ def test_ruled_out_tokens_stay_out_under_a_budget() -> None:
     assert limited[:, :3].isfinite().all()
 
 
-def test_a_sharpened_distribution_is_softened_by_hand() -> None:
+def test_softening_equals_values_by_hand() -> None:
     plain, fused = torch.tensor([[0.0, 1.0], [0.0, 3.0]]), torch.tensor([[5.0, 2.0], [0.0, 1.0]])
     softened = fusion.softened_logits(plain, fused)
     torch.testing.assert_close(softened, torch.tensor([[5.0, 4.0], [0.0, 1.0]]), atol=1e-3, rtol=0)
@@ -115,6 +116,6 @@ def test_end_tokens_keep_their_probability_and_others_their_proportions(seed: in
     ends = [z for z in set(stops) if z >= 0]
     others = [z for z in range(9) if z not in ends]
     torch.testing.assert_close(kept[0, ends], plain.softmax(-1)[0, ends], atol=1e-5, rtol=1e-4)
-    wanted = fused[0, others].softmax(-1) * (1 - plain.softmax(-1)[0, ends].sum())
-    torch.testing.assert_close(kept[0, others], wanted, atol=1e-5, rtol=1e-3)
+    expected = fused[0, others].softmax(-1) * (1 - plain.softmax(-1)[0, ends].sum())
+    torch.testing.assert_close(kept[0, others], expected, atol=1e-5, rtol=1e-3)
     torch.testing.assert_close(kept[1], fused.softmax(-1)[1], atol=1e-5, rtol=1e-4)

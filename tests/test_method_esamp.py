@@ -16,9 +16,9 @@ from esamp.explorer.config import PRESET_SAMPLING, ESampConfig
 from esamp.methods.base import ModelShape
 from esamp.methods.esamp import ESamp
 from esamp.sampling import Sampling
-from support import reference
-from support.applicable import applicable
-from support.rows import plain_rows
+from support import esamp_reference as reference
+from support.esamp_options import without_unused
+from support.step_rows import plain_rows
 
 S, D, V, R = 8, 8, 13, 5
 SHAPE = ModelShape(hidden_size=D, layer_sizes={1: S, 2: S, 3: D}, layers=4, device=torch.device("cpu"))
@@ -59,7 +59,7 @@ class Head:
 
 def method(full: bool = False, slots: int = 2, **options: Any) -> ESamp:
     settings = {"dtype": "float64", "features": 4, "width": 5, "gate": False} | options
-    return ESamp.build(ESampConfig.parse(applicable(settings)), SHAPE, slots=slots, full=full)
+    return ESamp.build(ESampConfig.parse(without_unused(settings)), SHAPE, slots=slots, full=full)
 
 
 def decode_step(head: Head, slots: list[int | None], dtype: torch.dtype = torch.float64) -> DecodeStep:

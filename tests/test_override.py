@@ -28,7 +28,7 @@ from esamp.methods.override_rounds import round_of, sizes_of_rounds
 from esamp.models import embedded_path
 from esamp.sampling import Sampling
 from support.hf_reference import states_alone
-from support.rows import plain_rows
+from support.step_rows import plain_rows
 
 D, V = 4, 7
 both_heads = pytest.mark.parametrize("heads", ["prompt", "published"])

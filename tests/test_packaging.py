@@ -1,4 +1,4 @@
-"""What is installed is what the repository says: version, entry points, pinned dependencies, files in the wheel."""
+"""The installed package agrees with the repository: version, entry points, pinned dependencies, files in the wheel."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 WHEEL_LIMIT = 20_000_000
-"""bytes; the embedded model takes most of it"""
+"""the largest size of the wheel in bytes, most of which is the embedded model"""
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +27,7 @@ def project(root: Path) -> dict[str, Any]:
 
 
 def pins(root: Path) -> dict[str, str]:
-    """Package to exact version: the constraints, and the torch that the Makefile installs by default."""
+    """The exact version of each package: those of the constraints, and torch as the Makefile installs it by default."""
     lines = (root / "constraints.txt").read_text().splitlines()
     torch = re.search(r"^TORCH_SPEC \?= (\S+)$", (root / "Makefile").read_text(), re.MULTILINE)
     assert torch is not None
@@ -35,7 +35,7 @@ def pins(root: Path) -> dict[str, str]:
     return {canonicalize_name(name): pinned for name, pinned in pairs}
 
 
-def test_one_version_everywhere(root: Path, project: dict[str, Any]) -> None:
+def test_package_citation_and_changelog_have_one_version(root: Path, project: dict[str, Any]) -> None:
     citation = re.search(r"^version: (\S+)$", (root / "CITATION.cff").read_text(), re.MULTILINE)
     change = re.search(r"^## \[(\d\S*)\]", (root / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert citation is not None

@@ -1,4 +1,4 @@
-"""Inputs from public reports against other projects, in ../shared/cases: every line gives its right value."""
+"""Inputs from public bug reports of other projects, in ../shared/cases: each one gets its right result."""
 
 import json
 import shutil
@@ -43,7 +43,7 @@ def verifier() -> Iterator[MathVerifier]:
 
 
 @both_files
-def test_answers_are_graded_rightly(shared: Path, verifier: MathVerifier, outcome: str) -> None:
+def test_answers_get_their_right_grades(shared: Path, verifier: MathVerifier, outcome: str) -> None:
     def given(answer: object) -> Item:
         return Item("x", "", {"answer": answer})
 
@@ -63,7 +63,7 @@ def test_answers_are_graded_rightly(shared: Path, verifier: MathVerifier, outcom
 
 @needs_isolation
 @both_files
-def test_programs_are_graded_rightly(shared: Path, outcome: str) -> None:
+def test_programs_get_their_right_grades(shared: Path, outcome: str) -> None:
     data, rows = shared / "data" / "code", shared / "cases" / "livecodebench-rows.jsonl"
     tasks: dict[str, Task] = {
         "humaneval": HumanEval.build(CodeOptions(data=str(data / "HumanEval.jsonl.gz"), run_code=True)),
@@ -87,7 +87,7 @@ def test_a_contest_with_a_negative_answer_loads(shared: Path) -> None:
 
 
 def wrong(cases: list[Case], right: Callable[[Case], bool]) -> list[str]:
-    """The cases that are not graded as they should be."""
+    """The ids of the cases with a wrong grade."""
     return [case["id"] for case in cases if right(case) is not case["right"]]
 
 
@@ -95,14 +95,14 @@ def wrong(cases: list[Case], right: Callable[[Case], bool]) -> list[str]:
 
 
 def texts(found: Outcome) -> list[str]:
-    """The samples' texts; none of a request that failed and may pass another time."""
+    """The texts of the samples; empty for a request that failed and can be repeated."""
     if isinstance(found, Failure):
         assert isinstance(found.error, UnansweredError)
         return []
     return [sample.text for sample in found.samples]
 
 
-def test_answers_of_servers_are_read_or_are_one_failed_request(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_response_is_read_or_fails_only_its_request(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("openai", reason="the official client is not installed: pip install 'esamp[openai]'")
     from esamp.engines.openai import OpenAIEngine
 
@@ -123,7 +123,7 @@ def test_answers_of_servers_are_read_or_are_one_failed_request(shared: Path, mon
 
 @pytest.fixture
 def stories(shared: Path, tmp_path: Path) -> Callable[[Case], HFEngine]:
-    """Loads the model of a case from a copy of its folder, with the changes that the case makes there."""
+    """A function that loads the model from a copy of its folder with the changes of a case."""
     source = shared / "models" / "stories260K"
 
     def load(changes: Case) -> HFEngine:
@@ -155,7 +155,7 @@ def tokens(engine: HFEngine, case: Case, method: str) -> list[tuple[int, ...]]:
     return [sample.token_ids for sample in sampled(engine, case, method).samples]
 
 
-def of_folders(shared: Path) -> list[Case]:
+def cases_that_change_the_folder(shared: Path) -> list[Case]:
     return [case for case in lines(shared, "engine-failing") if "generation_config.json" in case.get("change", {})]
 
 
@@ -164,7 +164,7 @@ def of_folders(shared: Path) -> list[Case]:
 def test_settings_of_a_model_s_folder_change_no_sample(shared: Path, stories: Callable[[Case], HFEngine]) -> None:
     plain, expected = stories({}), dict[tuple[str, str], list[tuple[int, ...]]]()
     differ = []
-    for case in of_folders(shared):
+    for case in cases_that_change_the_folder(shared):
         engine = stories(case["change"])
         for method in ("vanilla", "esamp"):
             asked = json.dumps(case["request"]), method
@@ -175,7 +175,9 @@ def test_settings_of_a_model_s_folder_change_no_sample(shared: Path, stories: Ca
     assert differ == []
 
 
-def test_samples_begin_and_end_behind_the_prompt(shared: Path, stories: Callable[[Case], HFEngine]) -> None:
+def test_sample_texts_continue_the_prompt_and_end_before_stop_texts(
+    shared: Path, stories: Callable[[Case], HFEngine]
+) -> None:
     cases = {case["id"]: case for case in lines(shared, "engine-failing")}
     engine = stories({})
     spaced = sampled(engine, cases["hf-02"], "vanilla")

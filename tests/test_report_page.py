@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from esamp.errors import InputError
 from esamp.report.pages import ComparisonTable, ProblemView, SamplesPage, SampleView, render
-from support.pages import CLEANED, HOSTILE, contrast, luminance, texts
+from support.page_checks import CLEANED, HOSTILE, contrast, luminance, texts
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Dialog

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from esamp.errors import InputError
 from esamp.report.pages.tree_page import render_tree, tree_section, tree_style
-from support.pages import CLEANED, HOSTILE, contrast
+from support.page_checks import CLEANED, HOSTILE, contrast
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page as Tab

@@ -19,7 +19,7 @@ from esamp.engines.vllm.settings import VLLMSettings
 from esamp.errors import OptionError
 from esamp.methods import registry
 from esamp.quoting import shown
-from support.growth import FACTOR, assert_linear
+from support.linear_time import FACTOR, assert_linear
 
 FRONT = FrontEnd(client=None, settings=VLLMSettings(), explores=True, waves=True)
 SIZE = 250_000

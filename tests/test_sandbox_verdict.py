@@ -1,4 +1,4 @@
-"""No code can forge a verdict: each claim of docs/sandbox.md about verdicts, with the attack that would break it."""
+"""No code can forge a verdict: each claim of docs/sandbox.md about verdicts, with an attack on it."""
 
 import json
 from pathlib import Path
@@ -17,14 +17,14 @@ LIMITS = Limits(wall_seconds=20, cpu_seconds=5, memory_mib=512)
 
 CLAIMS_NAMES = """
 import __main__
-honest = __main__.Candidate.perform
+original = __main__.Candidate.perform
 def perform(self, operation, first, *rest):
     if operation == "defines":
         return True
-    return honest(self, operation, first, *rest)
+    return original(self, operation, first, *rest)
 __main__.Candidate.perform = perform
 """
-"""Makes the candidate's process say that it defines whatever the judge asks for."""
+"""Makes the candidate's process claim to define every name that the judge requests."""
 
 ANSWERS_RAW = """
 import sys
@@ -35,7 +35,7 @@ def send(message):
     channel.writes.flush()
 channel.send = send
 """
-"""Makes the candidate's process send the texts in `answers` instead of its answers."""
+"""Makes the candidate's process send the texts in `answers` in place of its own answers."""
 
 
 def judged(code: str, tests: str, **more: Any) -> Result:
@@ -49,7 +49,7 @@ def graded(folder: Path, task: str, row: dict[str, Any], code: str) -> Grade:
     return built.grade(built.items()[0], f"```python\n{code}\n```")
 
 
-# ---- which names the tests take from the code
+# ---- names that the tests take from the code
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def graded(folder: Path, task: str, row: dict[str, Any], code: str) -> Grade:
     [
         ("assert f(1) == abs(g(2))", [], ["f", "g"]),
         ("assert math.isclose(f(1), 1)", ["math"], ["f"]),
-        ("assert copy(1) == 1", [], ["copy"]),  # called: a function that has the name of a module
+        ("assert copy(1) == 1", [], ["copy"]),  # it is called, so it is a function with the name of a module
         ("def check(candidate):\n    for i in range(3):\n        assert candidate(i)\ncheck(f)", [], ["f"]),
         ("x = 1\nassert [x + y for y in (1,)] == f()", [], ["f"]),
         ("def g():\n    global h\n    h = f\ng()\nassert h()", [], ["f"]),
@@ -69,7 +69,9 @@ def graded(folder: Path, task: str, row: dict[str, Any], code: str) -> Grade:
     ],
     ids=ascii,
 )
-def test_names_that_tests_take_from_the_code(tests: str, modules: list[str], names: list[str]) -> None:
+def test_only_undefined_names_of_the_tests_are_taken_from_the_code(
+    tests: str, modules: list[str], names: list[str]
+) -> None:
     assert needed(tests, {"cases", "helper"}) == (modules, names)
 
 
@@ -111,7 +113,7 @@ def test_a_name_that_the_task_lists_must_be_defined_by_the_code() -> None:
 
 
 @needs_isolation
-def test_livecodebench_runs_its_tests_whatever_the_code_says_it_defines(tmp_path: Path) -> None:
+def test_livecodebench_runs_its_tests_whatever_the_code_claims_to_define(tmp_path: Path) -> None:
     tests = [{"input": "1\n2", "output": "3", "testtype": "functional"}]
     row = {
         "question_id": "add",
@@ -127,11 +129,11 @@ def test_livecodebench_runs_its_tests_whatever_the_code_says_it_defines(tmp_path
 
 
 MBPP_ROWS = {
-    "a function that has the name of a built-in one": (
+    "a function with the name of a built-in one": (
         {"code": "def sum(a, b):\n    return a * b", "test_list": ["assert sum(2, 5) == 10"]},
         "def sum(a, b):\n    return a * b",
     ),
-    "a class of the code in what stands before the tests": (
+    "a class of the code in the set-up of the tests": (
         {
             "code": "class Node:\n    pass\ndef depth(node):\n    return 1",
             "test_setup_code": "root = Node(1)\nroot.left = Node(2)\nroot.left.left = Node(3)",
@@ -157,18 +159,18 @@ def test_mbpp_grades_names_that_the_reference_defines(tmp_path: Path, name: str)
     assert not graded(tmp_path, "mbpp", row, right.replace("return ", "return 1 + ")).correct
 
 
-# ---- what may come back
+# ---- answers of the code
 
-HONEST = [b'["ok", true]', b'["ok", ["r", 0]]']
-"""Answers to whether `f` is defined, and to what it is."""
-NO_ANSWERS = {
-    "no list": b"true",
+CORRECT = [b'["ok", true]', b'["ok", ["r", 0]]']
+"""Answers to the questions whether `f` is defined and what its value is."""
+MALFORMED_ANSWERS = {
+    "not a list": b"true",
     "an object": b'{"ok": 1}',
     "an object as a value": b'["ok", {"__class__": "int"}]',
     "nothing": b"[]",
     "no value": b'["ok"]',
     "two values": b'["ok", 1, 1]',
-    "another word": b'["yes", 1]',
+    "an unknown status": b'["yes", 1]',
     "an unknown type": b'["ok", ["x", []]]',
     "an empty value": b'["ok", []]',
     "a value without a type": b'["ok", [1, 2]]',
@@ -181,14 +183,14 @@ NO_ANSWERS = {
     "a dict in a set": b'["ok", ["s", [["d", []]]]]',
     "a dict without pairs": b'["ok", ["d", [1]]]',
     "a pair of three": b'["ok", ["d", [[1, 2, 3]]]]',
-    "a complex number of whole ones": b'["ok", ["c", 1, 2]]',
-    "no bytes": b'["ok", ["b", "zz"]]',
+    "a complex number of integers": b'["ok", ["c", 1, 2]]',
+    "invalid bytes": b'["ok", ["b", "zz"]]',
     "many levels": b'["ok", ' + b'["l", [' * 300 + b"]]" * 300 + b"]",
     "too many levels": b"[" * 100_000,
     "too many digits": b'["ok", ' + b"9" * 200_000 + b"]",
-    "other letters": '["ok", "é"]'.encode(),
-    "two bytes a letter": '["ok", 1]'.encode("utf-16"),
-    "no end": b'["ok", 1',
+    "text that is not ASCII": '["ok", "é"]'.encode(),
+    "UTF-16": '["ok", 1]'.encode("utf-16"),
+    "truncated JSON": b'["ok", 1',
     "an exception without a text": b'["error", "ValueError"]',
     "an exception that is a number": b'["error", 1, "x"]',
     "an exception that is a list": b'["error", ["l", []], "x"]',
@@ -196,38 +198,38 @@ NO_ANSWERS = {
 
 
 def answering(*answers: bytes) -> str:
-    return f"answers = {[*HONEST, *answers]!r}\n{ANSWERS_RAW}"
+    return f"answers = {[*CORRECT, *answers]!r}\n{ANSWERS_RAW}"
 
 
 @needs_isolation
-@pytest.mark.parametrize("name", NO_ANSWERS)
-def test_an_answer_of_another_form_ends_the_tests_even_if_they_expect_any_exception(name: str) -> None:
+@pytest.mark.parametrize("name", MALFORMED_ANSWERS)
+def test_a_malformed_answer_ends_the_check_even_if_tests_catch_everything(name: str) -> None:
     tests = "for _ in range(2):\n    try:\n        f()\n    except BaseException:\n        pass"
-    result = judged(answering(NO_ANSWERS[name]), tests)
+    result = judged(answering(MALFORMED_ANSWERS[name]), tests)
     assert result.verdict == "crashed", result
     assert result.reason.startswith("the code's process sent no"), result
 
 
-ANSWERS_TO_OTHER_QUESTIONS = {
+ANSWERS_OF_WRONG_TYPES = {
     "defines": ("assert f", [b'["ok", 1]']),
-    "truth": ("assert f() or True", [*HONEST, b'["ok", ["r", 1]]', b'["ok", 1]']),
-    "length": ("len(f)", [*HONEST, b'["ok", -1]']),
-    "length that is a fraction": ("len(f)", [*HONEST, b'["ok", 1.0]']),
-    "iterator": ("list(f)", [*HONEST, b'["ok", ["l", [1]]]']),
-    "items": ("list(f)", [*HONEST, b'["ok", ["r", 1]]', b'["ok", ["t", [["l", [1]], 1]]]']),
+    "truth": ("assert f() or True", [*CORRECT, b'["ok", ["r", 1]]', b'["ok", 1]']),
+    "length": ("len(f)", [*CORRECT, b'["ok", -1]']),
+    "length that is a fraction": ("len(f)", [*CORRECT, b'["ok", 1.0]']),
+    "iterator": ("list(f)", [*CORRECT, b'["ok", ["l", [1]]]']),
+    "items": ("list(f)", [*CORRECT, b'["ok", ["r", 1]]', b'["ok", ["t", [["l", [1]], 1]]]']),
 }
 
 
 @needs_isolation
-@pytest.mark.parametrize("name", ANSWERS_TO_OTHER_QUESTIONS)
-def test_a_question_is_answered_by_its_own_type_alone(name: str) -> None:
-    tests, answers = ANSWERS_TO_OTHER_QUESTIONS[name]
+@pytest.mark.parametrize("name", ANSWERS_OF_WRONG_TYPES)
+def test_an_answer_must_have_the_type_of_its_question(name: str) -> None:
+    tests, answers = ANSWERS_OF_WRONG_TYPES[name]
     code = f"answers = {answers!r}\n{ANSWERS_RAW}"
     result = judged(code, tests)
     assert (result.verdict, result.reason) == ("crashed", "the code's process sent no answer to what was asked")
 
 
-def test_values_come_out_as_exact_built_in_types() -> None:
+def test_unpacked_values_have_exact_built_in_types() -> None:
     class Whole(int):
         pass
 
@@ -258,7 +260,7 @@ def test_values_come_out_as_exact_built_in_types() -> None:
     "raised",
     ["StopIteration", "StopAsyncIteration", "GeneratorExit", "SystemExit", "KeyboardInterrupt", "UserWarning"],
 )
-def test_exceptions_that_would_steer_the_tests_are_runtime_errors(raised: str) -> None:
+def test_exceptions_that_could_end_the_tests_early_become_runtime_errors(raised: str) -> None:
     result = judged(f"def f(x): raise {raised}", "assert all(map(f, [1, 2])) and list(map(f, [1])) == []")
     assert result.verdict == "failed"
     assert result.reason.startswith("RuntimeError"), result
@@ -273,7 +275,7 @@ def test_the_name_of_an_exception_calls_nothing(name: str) -> None:
 
 
 @needs_isolation
-def test_exceptions_of_the_code_arrive_as_the_nearest_known_one() -> None:
+def test_an_exception_of_the_code_arrives_as_its_nearest_known_base_class() -> None:
     code = "import json\nclass Own(KeyError): pass\ndef f(): raise Own(1)\ndef g(): json.loads('')\n"
     expects = "try:\n    {}()\nexcept {}:\n    pass\nelse:\n    assert False\n"
     assert judged(code, expects.format("f", "KeyError") + expects.format("g", "ValueError")).passed
@@ -303,7 +305,7 @@ def test_an_object_of_the_code_equals_nothing_and_iterates_in_plain_values() -> 
 
 
 @needs_isolation
-def test_infinite_iterators_are_taken_as_far_as_the_tests_look() -> None:
+def test_iterators_are_read_only_as_far_as_the_tests_read_them() -> None:
     code = "from itertools import count\ndef f():\n    yield from count()\n"
     assert judged(code, "import itertools\nassert list(itertools.islice(f(), 5000)) == list(range(5000))").passed
     lazy = "def f():\n    yield 5\n    raise ValueError\n"

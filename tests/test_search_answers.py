@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from esamp.search.answers import READERS, canonical, key, read
 from esamp.search.options import Reading
-from support.growth import assert_linear
+from support.linear_time import assert_linear
 
 TRACE = "try 8 - 3 = 5 left 5 9 5\n5 * 5 = 25 not 24\ntry 8 * 3 = 24 yes\n24 = 8 * (9 - 6)\nAnswer: 8 * (9 - (3 + 3))\n"
 

@@ -13,8 +13,8 @@ from esamp.errors import OptionError
 from esamp.methods import registry
 from esamp.sampling import Sampling
 from esamp.search.base import answer
-from support.scripted import ScriptedEngine
-from support.search_helpers import CHAT, chat_model, texts
+from support.chat_model import CHAT, chat_engine
+from support.scripted_engine import ScriptedEngine, texts
 
 
 def request(n: int = 4, **changes: Any) -> Request:
@@ -157,6 +157,6 @@ def test_guided_sampling_of_the_embedded_model_is_reproducible() -> None:
 
 def test_the_cost_on_a_chat_model_counts_proposals_and_solutions() -> None:
     search = request(n=3, sampling=Sampling(max_tokens=8), options=dict(concepts=2, concept_tokens=8))
-    completion = only(chat_model(), search)
+    completion = only(chat_engine(), search)
     assert completion.cost.calls == 5
     assert completion.details["concept"] in ([0, 0, 1], [0, 0, 0])

@@ -17,8 +17,8 @@ from esamp.sampling import Sampling
 from esamp.search.base import answer
 from esamp.search.reward import load
 from support import hf_models, hf_reference
-from support.scripted import ScriptedEngine
-from support.search_helpers import CHAT, chat_model, tagged, texts
+from support.chat_model import CHAT, chat_engine
+from support.scripted_engine import ScriptedEngine, tagged, texts
 
 PROMPT = "Numbers 3 5 8 9 target 24"
 
@@ -113,30 +113,34 @@ def test_best_of_n_takes_the_highest_score() -> None:
     longest = only(engine, request("best_of_n", n=5, scorer="length"))
     assert (longest.samples[0].text, longest.details["scores"]) == ("bbb", [2, 3, 3, 1, 2])
     assert only(engine, request("best_of_n", n=5, scorer="brevity")).samples[0].text == "d"
-    vowels = only(engine, request("best_of_n", n=5, scorer="function:scripted:vowels"))
+    vowels = only(engine, request("best_of_n", n=5, scorer="function:support.scorers:vowels"))
     assert (vowels.details["winner"], vowels.details["scores"]) == (0, [2, 0, 0, 0, 2])
 
 
 def test_samples_without_a_finite_score_come_last() -> None:
     engine = ScriptedEngine(["xxxxx", "y", "ab", "abc"])
-    completion = only(engine, request("best_of_n", scorer="function:scripted:strange"))
+    completion = only(engine, request("best_of_n", scorer="function:support.scorers:length_or_not_finite"))
     assert completion.details["scores"] == [None, None, 2, 3]
     assert (completion.details["winner"], completion.details["unscored"]) == (3, 2)
-    hopeless = only(ScriptedEngine(["x", "y"]), request("best_of_n", n=2, scorer="function:scripted:strange"))
+    hopeless = only(
+        ScriptedEngine(["x", "y"]), request("best_of_n", n=2, scorer="function:support.scorers:length_or_not_finite")
+    )
     assert (hopeless.details["winner"], hopeless.details["unscored"]) == (0, 2)
-    voted = only(engine, request("weighted_vote", scorer="function:scripted:strange", weighting="score"))
+    voted = only(
+        engine, request("weighted_vote", scorer="function:support.scorers:length_or_not_finite", weighting="score")
+    )
     assert voted.details["weights"] == pytest.approx([0, 0, 2 / 3, 1])
 
 
 @pytest.mark.parametrize(
     ("scorer", "message"),
     [
-        ("function:scripted:too_few", "must return a list of 4 numbers"),
-        ("function:scripted:words", "must return a list of 4 numbers"),
-        ("function:scripted:nothing", "must return a list of 4 numbers"),
-        ("function:scripted:missing", "cannot be imported"),
+        ("function:support.scorers:too_few", "must return a list of 4 numbers"),
+        ("function:support.scorers:words", "must return a list of 4 numbers"),
+        ("function:support.scorers:nothing", "must return a list of 4 numbers"),
+        ("function:support.scorers:missing", "cannot be imported"),
         ("function:no_such_module:f", "cannot be imported"),
-        ("function:scripted:NOT_A_FUNCTION", "is int, not a function"),
+        ("function:support.scorers:NOT_A_FUNCTION", "is int, not a function"),
     ],
 )
 def test_an_invalid_scorer_function_is_an_error(scorer: str, message: str) -> None:
@@ -233,7 +237,7 @@ def test_a_vote_over_esamp_uses_the_samples_of_esamp(embedded: HFEngine) -> None
 
 def test_log_probabilities_of_a_chat_model_are_negative() -> None:
     search = request("majority_vote", n=3, prompt=CHAT, tie_scorer="logprob", sampling=Sampling(max_tokens=8))
-    completion = only(chat_model(), search)
+    completion = only(chat_engine(), search)
     assert all(score < 0 for score in completion.details["scores"])
 
 

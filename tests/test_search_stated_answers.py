@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from esamp.search.stated_answers import StatedAnswer, parse, weights
-from support.growth import assert_linear
+from support.linear_time import assert_linear
 
 TAGGED = """Sure! Here you go:
 <response><text>First one</text><probability>0.5</probability></response>

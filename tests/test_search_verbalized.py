@@ -12,8 +12,8 @@ from esamp.errors import InputError, OptionError
 from esamp.methods import registry
 from esamp.sampling import Sampling
 from esamp.search.base import answer
-from support.scripted import ScriptedEngine
-from support.search_helpers import CHAT, chat_model, tagged, texts
+from support.chat_model import CHAT, chat_engine
+from support.scripted_engine import ScriptedEngine, tagged, texts
 
 
 def request(n: int = 4, **changes: Any) -> Request:
@@ -173,6 +173,6 @@ def test_telemetry_is_that_of_the_inner_method(embedded: HFEngine) -> None:
 
 
 def test_replies_of_a_chat_model_are_counted_as_unparsed() -> None:
-    completion = only(chat_model(), request(n=10, prompt=CHAT, sampling=Sampling(max_tokens=16)))
+    completion = only(chat_engine(), request(n=10, prompt=CHAT, sampling=Sampling(max_tokens=16)))
     assert len(completion.samples) == completion.details["unparsed"] == 2
     assert completion.cost.prompt_tokens > 200

@@ -32,7 +32,7 @@ from esamp.methods.stack import SamplerStack, Stack, combine
 from esamp.methods.xtc import XTCOptions
 from esamp.options import Options, narrowed
 from esamp.sampling import Sampling
-from support.rows import plain_rows
+from support.step_rows import plain_rows
 
 D, V = 8, 13
 SHAPE = ModelShape(D, {1: D}, 4, torch.device("cpu"), vocabulary=V, line_breaks=lambda: (3,))

@@ -26,7 +26,7 @@ from esamp.study.records import Record, SampleRecord
 from esamp.study.run import TaskProblems
 from esamp.tasks.base import Item
 from esamp.tasks.countdown import Countdown
-from support.pages import CLEANED, HOSTILE, contrast, texts
+from support.page_checks import CLEANED, HOSTILE, contrast, texts
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page as Tab

@@ -22,7 +22,7 @@ from esamp.tasks.math_verifier import MathVerifier
 from esamp.tasks.numerals import number, number_in_words
 from esamp.tasks.thought import without_thought
 from esamp.tasks.tot_text import ToTText
-from support.growth import assert_linear
+from support.linear_time import assert_linear
 
 pytest.importorskip("math_verify", reason="math-verify is not installed: pip install -e '.[tasks]'")
 TWENTY_FOUR = "6 / (5 / 4 - 1)"  # of 1 4 5 6

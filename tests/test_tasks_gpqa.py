@@ -19,7 +19,7 @@ from esamp.study.records import graded_record
 from esamp.tasks.base import Item
 from esamp.tasks.gpqa import COLUMNS, GPQA, last_letter
 from esamp.tasks.sources import SourceOptions
-from support.gpqa_rows import ROWS, SECRETS, written
+from support.gpqa_questions import ROWS, SECRETS, write_csv
 
 
 @pytest.mark.parametrize(
@@ -74,8 +74,8 @@ def test_long_texts_finish_within_the_time_limit() -> None:
 
 
 def test_the_order_of_options_is_fixed_by_the_record_id(tmp_path: Path) -> None:
-    items = GPQA.build(SourceOptions(data=written(tmp_path))).items()
-    assert items == GPQA.build(SourceOptions(data=written(tmp_path))).items()
+    items = GPQA.build(SourceOptions(data=write_csv(tmp_path))).items()
+    assert items == GPQA.build(SourceOptions(data=write_csv(tmp_path))).items()
     for row, item in zip(ROWS, items, strict=True):
         places = {column: item.prompt.index(f") {row[column]}") - 1 for column in COLUMNS}
         letters = {column: item.prompt[place] for column, place in places.items()}
@@ -120,7 +120,7 @@ def test_errors_name_the_row_and_quote_nothing(tmp_path: Path) -> None:
 
 
 def test_records_and_keys_contain_no_text_of_a_question(tmp_path: Path) -> None:
-    task = GPQA.build(SourceOptions(data=written(tmp_path)))
+    task = GPQA.build(SourceOptions(data=write_csv(tmp_path)))
     item = task.items()[0]
     sample = Sample(0, f"{item.prompt}\nAnswer: {item.data['answer']}", (1, 2, 3), "stop")
     completion = Completion(
@@ -145,7 +145,7 @@ def test_a_study_writes_and_prints_no_text_of_a_question(tmp_path: Path, capsys:
         [[tasks]]
         task = "gpqa"
         limit = 2
-        options = {{ data = "{written(tmp_path / "data")}" }}
+        options = {{ data = "{write_csv(tmp_path / "data")}" }}
         [[methods]]
         method = "vanilla"
         [[methods]]

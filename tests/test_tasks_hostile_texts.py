@@ -19,7 +19,7 @@ from esamp.tasks.math_answer import GSM8K, Math500
 from esamp.tasks.math_verifier import MathVerifier
 from esamp.tasks.reasoning_gym import answer_of
 from esamp.tasks.thought import without_thought
-from support.growth import FACTOR, assert_linear
+from support.linear_time import FACTOR, assert_linear
 
 SIZE = (1 << 20) // FACTOR
 """Characters of the smaller text; the larger one has 1 MB."""

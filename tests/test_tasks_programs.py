@@ -14,7 +14,7 @@ from esamp.tasks.livecodebench import LiveCodeBench, LiveCodeBenchOptions, last_
 from esamp.tasks.livecodebench_tests import same_output
 from esamp.tasks.program_text import as_body, fenced_blocks, program_without_fences
 from esamp.tasks.thought import without_thought
-from support.growth import assert_linear
+from support.linear_time import assert_linear
 
 needs_isolation = pytest.mark.skipif(bool(available().missing), reason="this machine cannot isolate a model's code")
 HEAD = 'def triple(x):\n    """ Three times x. """\n'

@@ -1,4 +1,4 @@
-"""A method in a package of somebody else's: no line of ours changes, and it runs like our own."""
+"""A method from another package, found by its entry point, runs like the built-in ones."""
 
 import json
 import os
@@ -29,7 +29,7 @@ only-include = ["their_methods.py"]
 """
 
 MODULE = '''
-"""Methods of a package that knows esamp; esamp does not know it."""
+"""Decode methods of another package."""
 
 from typing import Self
 
@@ -51,7 +51,7 @@ class OnlyEvenOptions(Options):
 
 
 class OnlyEven(LateFilter):
-    """Keeps tokens whose number is a multiple of `modulus`."""
+    """Keeps tokens whose id is a multiple of `modulus`."""
 
     name = "theirs"
     summary = "only even tokens"
@@ -71,7 +71,7 @@ class OnlyEven(LateFilter):
 
 
 class Chosen(Method):
-    """Cools the sampler."""
+    """Sets the temperature to 0.5."""
 
     name = "their_choice"
     summary = "half the temperature"
@@ -84,7 +84,7 @@ class Chosen(Method):
 
 
 def nothing() -> None:
-    """Is no method."""
+    """Not a method."""
 '''
 
 USE = """
@@ -93,14 +93,14 @@ from dataclasses import replace
 
 import torch
 
-torch.set_num_threads(1)  # tiny models; threads that wait for each other take the cores from whatever else runs
+torch.set_num_threads(1)  # the models are tiny, and threads that wait for each other occupy cores
 from esamp import HFEngine, Request, Sampling
 from esamp.errors import OptionError
 from esamp.methods import registry
 
-told = {"names": registry.names(), "kinds": {}, "tokens": {}, "telemetry": {}, "errors": {}}
+report = {"names": registry.names(), "kinds": {}, "tokens": {}, "telemetry": {}, "errors": {}}
 engine = HFEngine.load()
-asked = Request("r", "Numbers 3 5 8 9 target 24", n=3, sampling=Sampling(max_tokens=6))
+base_request = Request("r", "Numbers 3 5 8 9 target 24", n=3, sampling=Sampling(max_tokens=6))
 cases = {
     "theirs": dict(modulus=2),
     "esamp+theirs": dict(modulus=3, beta=1.0),
@@ -110,24 +110,24 @@ cases = {
 }
 for name, options in cases.items():
     method = registry.get(name)
-    request = replace(asked, method=name, options=method.options(**options))
+    request = replace(base_request, method=name, options=method.options(**options))
     [completion] = engine.generate([request])
-    told["kinds"][name] = method.kind
-    told["tokens"][name] = [sample.token_ids for sample in completion.samples]
-    told["telemetry"][name] = dict(completion.telemetry)
-told["cooled"] = replace(asked, method="their_choice").own_sampling.temperature
+    report["kinds"][name] = method.kind
+    report["tokens"][name] = [sample.token_ids for sample in completion.samples]
+    report["telemetry"][name] = dict(completion.telemetry)
+report["cooled"] = replace(base_request, method="their_choice").own_sampling.temperature
 for name in ("broken", "esamp+broken", "theirs+theirs", "theirs+their_choice"):
     try:
         registry.get(name)
     except OptionError as error:
-        told["errors"][name] = str(error)
-print(json.dumps(told))
+        report["errors"][name] = str(error)
+print(json.dumps(report))
 """
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory, root: Path) -> dict[str, Any]:
-    """What a process says in whose environment their package is installed, as pip builds and installs it."""
+def report(tmp_path_factory: pytest.TempPathFactory, root: Path) -> dict[str, Any]:
+    """The report of a process in whose environment pip has installed the package."""
     project, site = tmp_path_factory.mktemp("project"), tmp_path_factory.mktemp("site")
     (project / "pyproject.toml").write_text(PROJECT)
     (project / "their_methods.py").write_text(textwrap.dedent(MODULE))
@@ -142,9 +142,9 @@ def told(tmp_path_factory: pytest.TempPathFactory, root: Path) -> dict[str, Any]
     return result
 
 
-def test_it_is_listed(told: dict[str, Any]) -> None:
-    assert {"theirs", "their_choice", "esamp", "xtc"} <= set(told["names"])
-    assert told["kinds"] == {
+def test_installed_methods_are_listed_with_their_kinds(report: dict[str, Any]) -> None:
+    assert {"theirs", "their_choice", "esamp", "xtc"} <= set(report["names"])
+    assert report["kinds"] == {
         "theirs": "filter",
         "esamp+theirs": "combination",
         "theirs+fire+xtc": "combination",
@@ -153,34 +153,34 @@ def test_it_is_listed(told: dict[str, Any]) -> None:
     }
 
 
-def test_the_engine_runs_it(told: dict[str, Any]) -> None:
+def test_the_engine_runs_installed_methods_and_their_combinations(report: dict[str, Any]) -> None:
     for name, modulus in (("theirs", 2), ("esamp+theirs", 3), ("theirs+fire+xtc", 2), ("theirs+min_p", 2)):
-        samples = told["tokens"][name]
+        samples = report["tokens"][name]
         assert len(samples) == 3
         assert all(token % modulus == 0 for tokens in samples for token in tokens), name
-    assert any(token % 2 for tokens in told["tokens"]["their_choice"] for token in tokens)
-    assert told["cooled"] == 0.5
+    assert any(token % 2 for tokens in report["tokens"]["their_choice"] for token in tokens)
+    assert report["cooled"] == 0.5
 
 
-def test_what_it_did_is_counted(told: dict[str, Any]) -> None:
-    rows = sum(map(len, told["tokens"]["theirs"]))
-    assert told["telemetry"]["theirs"]["rows"] == rows
-    assert told["telemetry"]["theirs"]["rows_steered"] == rows
-    together = told["telemetry"]["esamp+theirs"]
-    assert together["rows_filtered"] == sum(map(len, told["tokens"]["esamp+theirs"]))
-    assert together["rows"] == together["rows_filtered"] - 3  # a sample's first token is none of ESamp's
-    assert told["telemetry"]["their_choice"] == {}
+def test_telemetry_counts_the_rows_of_installed_methods(report: dict[str, Any]) -> None:
+    rows = sum(map(len, report["tokens"]["theirs"]))
+    assert report["telemetry"]["theirs"]["rows"] == rows
+    assert report["telemetry"]["theirs"]["rows_steered"] == rows
+    together = report["telemetry"]["esamp+theirs"]
+    assert together["rows_filtered"] == sum(map(len, report["tokens"]["esamp+theirs"]))
+    assert together["rows"] == together["rows_filtered"] - 3  # ESamp does not act on a sample's first token
+    assert report["telemetry"]["their_choice"] == {}
 
 
-def test_what_is_wrong_with_it_is_said(told: dict[str, Any]) -> None:
-    errors = told["errors"]
+def test_errors_name_the_broken_or_conflicting_method(report: dict[str, Any]) -> None:
+    errors = report["errors"]
     assert set(errors) == {"broken", "esamp+broken", "theirs+theirs", "theirs+their_choice"}
     for name in ("broken", "esamp+broken"):
         assert "their_methods:nothing is no esamp Method; ask the package that installed it" in errors[name]
     assert "both have an option 'modulus'" in errors["theirs+their_choice"]
 
 
-def test_nobody_else_sees_it() -> None:
+def test_methods_of_a_package_that_is_not_installed_are_absent() -> None:
     from esamp.methods import registry
 
     assert "theirs" not in registry.names()

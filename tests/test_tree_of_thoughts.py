@@ -23,7 +23,7 @@ from esamp.search.tree_of_thoughts.method import prompts_for
 from esamp.search.tree_of_thoughts.search import greedy, sampled
 from esamp.search.tree_of_thoughts.trace import TracePrompts
 from esamp.tasks.countdown import Countdown, Problem, grade_answer
-from support.scripted import Script, ScriptedEngine
+from support.scripted_engine import Script, ScriptedEngine
 
 PUZZLE = "Numbers 4 5 6 10 target 24"
 IN_WORDS = "Use the numbers 4 5 6 10 to make 24."

@@ -23,7 +23,7 @@ def compiled(tmp_path_factory):
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/vllm.md"])
-def test_the_example_runs(root, tmp_path, compiled, page):
+def test_the_example_of_the_page_runs(root, tmp_path, compiled, page):
     code = example((root / page).read_text(encoding="utf-8"))
     script = tmp_path / "script.py"  # an engine starts processes that import it
     script.write_text("if __name__ == '__main__':\n" + re.sub(r"(?m)^(?=.)", "    ", code), encoding="utf-8")

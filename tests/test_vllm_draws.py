@@ -14,7 +14,7 @@ from esamp.engines.vllm.engine import VLLMEngine
 from esamp.errors import OptionError, UnsupportedError
 from esamp.methods import registry
 from esamp.sampling import Sampling
-from support.draws import Text
+from support.draw_simulation import Text
 
 PROMPT = "Numbers 3 5 8 9 target 24"
 WARM = Sampling(max_tokens=8, temperature=0.9, top_k=20)

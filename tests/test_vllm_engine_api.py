@@ -133,7 +133,7 @@ def test_log_probabilities_are_those_of_the_models_own_distribution(
     assert [sample.logprob for sample in got.samples] == pytest.approx([each.total for each in wanted], rel=1e-4)
 
 
-def test_log_probabilities_are_none_unless_asked_for(hf: HFEngine) -> None:
+def test_log_probabilities_are_none_unless_requested(hf: HFEngine) -> None:
     [completion] = hf.generate([request(n=1)])
     assert completion.samples[0].logprob is None
 
@@ -347,7 +347,7 @@ def esamp(*arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, capture_output=True, text=True, timeout=280)
 
 
-def test_the_command_prints_and_continues(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_generate_writes_samples_and_skips_finished_prompts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "out.jsonl"
     flags: Sequence[str] = ("-n", "4", "--max-tokens", "16", "--engine", "vllm", "--output", str(path))
     result = esamp("generate", PROMPT, OTHER, *flags, "--json", "--source-layer", "2")
@@ -360,7 +360,7 @@ def test_the_command_prints_and_continues(tmp_path: Path, capsys: pytest.Capture
     assert "2 of them before this run" in capsys.readouterr().err
 
 
-def test_the_command_says_what_is_wrong(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_generate_reports_a_wrong_device_or_model(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["generate", PROMPT, "--engine", "vllm", "--device", "cuda:1"]) == 2
     assert "CUDA_VISIBLE_DEVICES" in capsys.readouterr().err
     assert main(["generate", PROMPT, "--engine", "vllm", "--model", str(tmp_path)]) == 2

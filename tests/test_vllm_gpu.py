@@ -1,6 +1,6 @@
 """vLLM on a GPU, with features that a CPU lacks: CUDA graphs, overlapping steps, streams, two devices, sleep.
 
-One runner a process: ``VLLM_USE_V2_MODEL_RUNNER`` = 1 or 0 chooses it, as ``scripts/gpu_check.sh`` does for both.
+``VLLM_USE_V2_MODEL_RUNNER`` = 1 or 0 selects the model runner of the process; ``scripts/gpu_check.sh`` runs both.
 """
 
 import json
@@ -8,7 +8,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import wraps
@@ -19,8 +19,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
-from transformers import AutoModelForCausalLM, LogitsProcessor, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 pytest.importorskip("vllm", reason='vLLM is not installed: pip install -e ".[vllm]"')
 
@@ -29,21 +28,23 @@ from esamp import ESampConfig
 from esamp.engines.vllm.workers.exploration import Exploration
 from esamp.engines.vllm.workers.groups import Groups
 from esamp.models import embedded_path
-from support.vllm_engine import LLM, Request, Sample, counters, generate, running
-from support.vllm_models import replay
-from support.vllm_scenes import (
-    CRAMPED,
+from support.forced_tokens import ForcedTokens
+from support.vllm_engine import LLM, Request, counters, generate, running
+from support.vllm_requests import (
+    CHUNKS,
     EXPLORING,
     FILTERED,
     LOGITS,
-    LONG,
+    LONG_PROMPTS,
+    LONG_SAMPLES,
     ORDINARY,
-    PARTS,
-    PIECES,
     REFERENCE,
+    SCARCE,
     STATE,
     STOPPING,
+    check_logits,
     core,
+    decoded_tokens,
     idle,
     prompt,
     runner,
@@ -59,23 +60,23 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU: scripts/gpu_check.sh runs this on one"),
     pytest.mark.skipif(
         V2 == "1" and find_spec("vllm.v1.worker.gpu.sample.logits_processor") is None,
-        reason="this vLLM has no logits processors, of which ours is one, in its V2 runner",
+        reason="the V2 runner of this vLLM has no logits processors, which our admission needs",
     ),
     # Compilers and drivers issue warnings about their own code.
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"),
 ]
 CLOSE: dict[str, Any] = dict(atol=2e-3, rtol=1e-3)
-"""float32 on a GPU: sums have another order than in the replay, and the differences add up in a distiller."""
+"""float32 on a GPU sums in another order than the replay, and the differences add up in a distiller."""
 FIXED = dict(ignore_eos=True, max_tokens=8)
 
 
 @contextmanager
 def started(**arguments: Any) -> Iterator[LLM]:
-    """An engine as vLLM starts it by default: compiled, with CUDA graphs and overlapping steps; but in float32."""
-    usual: dict[str, Any] = dict(enforce_eager=False, gpu_memory_utilization=0.25)
+    """An engine in float32 with vLLM's defaults: compiled, with CUDA graphs and overlapping steps."""
+    defaults: dict[str, Any] = dict(enforce_eager=False, gpu_memory_utilization=0.25)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRITON_F32_DEFAULT", "ieee")  # attention kernels would round to TF32
-        with running(embedded_path(), **(usual | arguments)) as llm:
+        with running(embedded_path(), **(defaults | arguments)) as llm:
             yield llm
 
 
@@ -91,30 +92,13 @@ def model() -> PreTrainedModel:
     return loaded.eval()
 
 
-def check(model: PreTrainedModel, requests: Sequence[Request], results: Sequence[Sequence[Sample]]) -> None:
-    """Scores are the fused logits of the formula, and those are not the model's own."""
-    for request, samples in zip(requests, results, strict=True):
-        config = ESampConfig(**({"beta": 0.0} if request.esamp is None else request.esamp))
-        expected = replay(model, request.prompt, [sample.tokens for sample in samples], config)
-        moved = 0.0
-        for sample, (fused, own) in zip(samples, expected, strict=True):
-            torch.testing.assert_close(sample.scores, fused, **CLOSE, msg=str(request).__add__)
-            moved = max(moved, (fused - own).abs().max().item())
-        assert (moved > 1e-2) == (request.esamp is not None), request
-
-
-def decoded(tokens: dict[tuple[str, int], list[int]], *names: str) -> int:
-    """Tokens of these requests' samples that were drawn in a decode step: all but the first of each."""
-    return sum(len(each) - 1 for (name, _), each in tokens.items() if name in names)
-
-
 # ---- numbers
 
 
 def test_the_engine_overlaps_steps_and_uses_cuda_graphs(llm: LLM) -> None:
-    kind = {each.__name__ for each in type(runner(llm)).__mro__}
-    assert V2 is None or ("ExploringRunnerV2" in kind) == (V2 == "1")
-    assert {"ExploringRunner", "ExploringRunnerV2"} & kind
+    classes = {base.__name__ for base in type(runner(llm)).__mro__}
+    assert V2 is None or ("ExploringRunnerV2" in classes) == (V2 == "1")
+    assert {"ExploringRunner", "ExploringRunnerV2"} & classes
     config = llm.llm_engine.vllm_config
     assert config.scheduler_config.async_scheduling
     assert core(llm).batch_queue is not None
@@ -122,25 +106,13 @@ def test_the_engine_overlaps_steps_and_uses_cuda_graphs(llm: LLM) -> None:
 
 
 def test_every_token_is_drawn_from_the_logits_of_the_formula(llm: LLM, model: PreTrainedModel) -> None:
-    check(model, EXPLORING, generate(llm, EXPLORING))
-
-
-class Forced(LogitsProcessor):  # type: ignore[misc]
-    """Forces the given tokens `[B, T]`, and records the scores."""
-
-    def __init__(self, tokens: Tensor) -> None:
-        self.tokens, self.shown = tokens, list[Tensor]()
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        token = self.tokens[:, len(self.shown), None]
-        self.shown.append(scores.double().cpu())
-        return torch.full_like(scores, -torch.inf).scatter(1, token, 0.0)
+    check_logits(model, EXPLORING, generate(llm, EXPLORING), **CLOSE)
 
 
 @pytest.mark.parametrize("rule", [{}, REFERENCE], ids=["fused", "reference"])
 def test_logits_equal_those_of_the_transformers_engine(llm: LLM, model: PreTrainedModel, rule: dict[str, Any]) -> None:
     [samples] = generate(llm, [Request(prompt(12), 4, STATE | rule, dict(max_tokens=24, ignore_eos=True))])
-    forced = Forced(torch.tensor([sample.tokens for sample in samples], device="cuda"))
+    forced = ForcedTokens(torch.tensor([sample.tokens for sample in samples], device="cuda"))
     options = ESampConfig(**(STATE | rule))
     module: torch.nn.Module = model
     try:
@@ -151,14 +123,14 @@ def test_logits_equal_those_of_the_transformers_engine(llm: LLM, model: PreTrain
             run.generate(inputs, last=[forced], max_new_tokens=24, eos_token_id=None, **sampling)
     finally:
         module.to("cpu")
-    for row, sample in zip(torch.stack(forced.shown, dim=1), samples, strict=True):
+    for row, sample in zip(torch.stack(forced.scores, dim=1).double().cpu(), samples, strict=True):
         torch.testing.assert_close(sample.scores, row, **CLOSE)
 
 
 def test_tokens_after_the_end_of_a_sample_are_not_learned(llm: LLM) -> None:
     ended = stepping(llm, STOPPING)
     assert any(len(tokens) < 24 for tokens in ended["tokens"].values())
-    assert ended["counts"]["rows"] == decoded(ended["tokens"], "long-0")
+    assert ended["counts"]["rows"] == decoded_tokens(ended["tokens"], "request-0")
 
 
 def test_a_fused_sampler_draws_from_the_steered_logits(llm: LLM) -> None:
@@ -175,7 +147,7 @@ def test_a_fused_sampler_draws_from_the_steered_logits(llm: LLM) -> None:
 
 @pytest.mark.parametrize("eager", [True, False], ids=["eager", "compiled"])
 def test_ordinary_requests_get_the_same_bits_as_without_our_worker(eager: bool) -> None:
-    """Exactly if eager. Compiled, a model that returns inner states is another program, which may sum otherwise."""
+    """Bitwise if eager; a compiled model that returns inner states is another program and may sum in another order."""
     requests = [replace(each, params=dict(each.params) | FIXED) for each in [*ORDINARY, *EXPLORING]]
     plain = [replace(each, esamp=None) for each in requests]
     with started(worker_cls="auto", enforce_eager=eager) as llm:
@@ -183,7 +155,7 @@ def test_ordinary_requests_get_the_same_bits_as_without_our_worker(eager: bool) 
         without = generate(llm, plain)
     with started(enforce_eager=eager) as llm:
         with_us, beside = generate(llm, plain), generate(llm, requests)[: len(ORDINARY)]
-        assert counters(llm)["rows_steered"] > 0  # compiled anew, not taken from the cache
+        assert counters(llm)["rows_steered"] > 0  # the model was compiled again, not loaded from the cache
     for others in (with_us, beside):
         for one, other in zip(chain(*without[: len(others)]), chain(*others), strict=True):
             assert one.tokens == other.tokens
@@ -191,7 +163,7 @@ def test_ordinary_requests_get_the_same_bits_as_without_our_worker(eager: bool) 
 
 
 def without_waiting(method: Callable[..., Any]) -> Callable[..., Any]:
-    """The method, raising an error if the host waits for the device in it."""
+    """Wrap the method so that it raises an error if the host waits for the device."""
 
     @wraps(method)
     def checked(*args: Any, **kwargs: Any) -> Any:
@@ -229,31 +201,31 @@ def test_requests_for_warming_up_do_not_explore_with_a_default_method() -> None:
 
 
 def test_chunked_prefill_and_cached_prefixes_change_no_logits(model: PreTrainedModel) -> None:
-    with started(**LOGITS, **PARTS) as llm:
+    with started(**LOGITS, **CHUNKS) as llm:
         for _ in range(2):
-            check(model, PIECES, generate(llm, PIECES))
+            check_logits(model, LONG_PROMPTS, generate(llm, LONG_PROMPTS), **CLOSE)
         assert idle(llm)["slots_in_use"] == 0
 
 
 def test_preempted_requests_stay_in_their_groups_and_aborted_ones_leave() -> None:
-    with started(**CRAMPED) as llm:
-        every = stepping(llm, LONG)
+    with started(**SCARCE) as llm:
+        every = stepping(llm, LONG_SAMPLES)
         assert every["preempted"] > 0
         assert every["counts"]["groups_admitted"] == 1
-        assert every["counts"]["rows"] == decoded(every["tokens"], "long-0")
-        stepping(llm, [*LONG, LONG[0]], abort="long-0")
+        assert every["counts"]["rows"] == decoded_tokens(every["tokens"], "request-0")
+        stepping(llm, [*LONG_SAMPLES, LONG_SAMPLES[0]], abort="request-0")
         assert idle(llm)["slots_in_use"] == 0
 
 
 @pytest.mark.parametrize("level", [1, 2])
 def test_an_engine_explores_after_sleep_as_before(level: int, model: PreTrainedModel) -> None:
     with started(**LOGITS, enable_sleep_mode=True, enable_prefix_caching=False) as llm:
-        check(model, EXPLORING, generate(llm, EXPLORING))
+        check_logits(model, EXPLORING, generate(llm, EXPLORING), **CLOSE)
         llm.sleep(level=level)
         llm.wake_up()
         if level == 2:
             llm.collective_rpc("reload_weights")
-        check(model, EXPLORING, generate(llm, EXPLORING))
+        check_logits(model, EXPLORING, generate(llm, EXPLORING), **CLOSE)
 
 
 def test_exploring_in_bfloat16_stays_finite() -> None:
@@ -271,7 +243,7 @@ def test_exploring_in_bfloat16_stays_finite() -> None:
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
 def test_two_tensor_parallel_devices_learn_the_same(tmp_path: Path) -> None:
-    script = Path(__file__).parent / "support" / "vllm_parallel.py"
+    script = Path(__file__).parent / "support" / "run_tensor_parallel.py"
     command = [sys.executable, str(script), "2"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=1500)
     assert done.returncode == 0, done.stderr[-6000:]

@@ -11,7 +11,7 @@ from esamp.engines.vllm.settings import VLLMSettings
 from esamp.engines.vllm.workers.groups import Groups
 from esamp.errors import OptionError
 from esamp.methods.base import ModelShape
-from support.applicable import applicable
+from support.esamp_options import without_unused
 
 SHAPE = ModelShape(hidden_size=8, layer_sizes={1: 8}, layers=4, device=torch.device("cpu"))
 ESAMP = {"method": "esamp", "features": 4}
@@ -30,7 +30,7 @@ def enter(groups: Groups, parent: str, n: int, **parameters) -> list[str]:
     """All n samples of a request that passed our admission."""
     names = ids(parent, n)
     for name in names:
-        groups.add(name, applicable(ESAMP | parameters) | {SAMPLES: n})
+        groups.add(name, without_unused(ESAMP | parameters) | {SAMPLES: n})
     return names
 
 

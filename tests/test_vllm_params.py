@@ -73,7 +73,7 @@ def test_wrong_parameters_raise_a_short_error(given, sentence):
     assert len(str(raised.value)) < 500
 
 
-def test_defaults_without_a_method_leave_methods_alone_that_do_not_have_these_options():
+def test_defaults_without_a_method_skip_methods_without_these_options():
     defaults = {"beta": 0.25, "telemetry": True}
     rarity = parse({"method": "rarity"}, defaults)
     assert rarity is not None

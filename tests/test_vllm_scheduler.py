@@ -375,7 +375,7 @@ def test_another_engine_in_the_same_process_runs_ordinary_requests_in_the_same_s
     assert (drive.at, drive.tokens) == (other.at, other.tokens)
 
 
-def test_one_name_is_right_with_and_without_asynchronous_scheduling() -> None:
+def test_one_scheduler_name_serves_both_scheduling_modes() -> None:
     from vllm.v1.core.sched.async_scheduler import AsyncScheduler as VLLMAsyncScheduler
 
     from esamp.engines.vllm.scheduler import AsyncScheduler, Scheduler
@@ -385,7 +385,7 @@ def test_one_name_is_right_with_and_without_asynchronous_scheduling() -> None:
     assert issubclass(AsyncScheduler, VLLMAsyncScheduler)
 
 
-def test_waves_with_two_steps_in_flight(drive: Drive) -> None:
+def test_waves_keep_their_order_with_two_steps_in_flight(drive: Drive) -> None:
     """With asynchronous scheduling, as on GPUs, a step is scheduled before the tokens of the previous one are known."""
     scheduler = asynchronous(drive.core)
     for request in drive.samples("a", 4, method="esamp", waves=2) + drive.samples("b", 1, length=9):

@@ -270,7 +270,7 @@ def test_a_request_can_name_any_method_that_acts_in_the_engine(server: Server, x
     ],
     ids=["tokens", "beams", "search", "code", "two", "fire", "arithmetic", "stop", "range"],
 )
-def test_a_method_that_cannot_act_here_is_refused(
+def test_a_method_that_cannot_act_in_the_engine_is_refused(
     server: Server, xargs: dict[str, Any], params: dict[str, Any], sentence: str
 ) -> None:
     with pytest.raises(openai.BadRequestError, match=sentence):

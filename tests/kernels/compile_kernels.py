@@ -1,6 +1,8 @@
-"""Compile the fused kernels for a GPU that need not be there.
+"""Compiles the fused kernels for a GPU architecture, on a machine that need not have such a GPU.
 
-Usage: python compile_kernels.py ARCHITECTURE M[,M...]    (80, 90, ...; 0 is the running mean)
+    python compile_kernels.py ARCHITECTURE M[,M...]
+
+ARCHITECTURE is 80, 90, ...; each M is a padded number of features, or 0 for the running mean.
 """
 
 import sys
@@ -44,15 +46,15 @@ TYPES = {name: kind for kind, names in POINTERS.items() for name in names}
 def compile_one(kernel, states: str, constants: dict[str, object], warps: int, architecture: int) -> None:
     constants |= (
         {"live_stride": 1} if "live_stride" in kernel.arg_names else {}
-    )  # as Triton does with numbers that are 1
+    )  # Triton specialises arguments that equal 1
     types = TYPES | dict.fromkeys(("source", "final", "moved"), states)
     names = kernel.arg_names
     signature = {name: "constexpr" if name in constants else types.get(name, "i32") for name in names}
     source = ASTSource(kernel, signature, {(names.index(name),): value for name, value in constants.items()})
     options = {"num_warps": warps, "enable_fp_fusion": True}
-    made = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)
+    compiled = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)
     sys.stdout.write(
-        f"{kernel.fn.__name__} {constants} {states} sm_{architecture} {made.metadata.shared} bytes shared\n"
+        f"{kernel.fn.__name__} {constants} {states} sm_{architecture} {compiled.metadata.shared} bytes shared\n"
     )
 
 
@@ -62,8 +64,8 @@ if __name__ == "__main__":
         warps = 4 if not padded else 16 if padded > 64 else 8
         common = {"M": padded, "HOLES": True, "ROWS": 16, "WIDTH": 32 if padded > 64 else 64, "CONSTANT": 0.5}
         depth = {"STEERS": True, "DEPTH": 4096 // max(32, padded), "TINY": 1e-20}
-        for given in (False, True)[: 1 if padded else 2]:
-            more = common | {"VALUE": given, "GATE": not given}
+        for mean in (False, True)[: 1 if padded else 2]:
+            more = common | {"VALUE": mean, "GATE": not mean}
             for states in ("*bf16", "*fp16"):
                 compile_one(propose, states, more | depth | {"NARROW": states == "*fp16"}, warps, target)
             compile_one(learn, "*bf16", more | {"RIDGE": 0.01}, warps, target)

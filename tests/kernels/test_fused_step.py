@@ -1,7 +1,7 @@
-"""Fused kernels against groups computed one by one with plain loops, and against the plain path, step by step.
+"""Fused kernels against the float64 reference, group by group, and against the plain path, step by step.
 
-They need a CUDA GPU, or ``TRITON_INTERPRET=1`` in the environment before Triton is imported: `tests/test_kernels.py`
-starts a process that has it.
+The tests need a CUDA GPU, or ``TRITON_INTERPRET=1`` in the environment before Triton is imported:
+`tests/test_kernels.py` starts such a process.
 """
 
 import os
@@ -24,20 +24,22 @@ from esamp.explorer.mlp import ResidualNetwork
 from esamp.explorer.record import StepRecord
 from esamp.explorer.rls import RecursiveLeastSquares
 from esamp.methods.esamp import ESamp
-from support import reference
-from support.applicable import applicable
-from support.distilling import MIXES, named_matrices
-from support.rows import plain_rows
+from support import esamp_reference as reference
+from support.distiller_steps import MIXES, named_matrices
+from support.esamp_options import without_unused
+from support.step_rows import plain_rows
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"
 pytest.importorskip("triton", reason="Triton is not installed: pip install triton")
 pytestmark = [
     pytest.mark.skipif(not (INTERPRETED or torch.cuda.is_available()), reason="needs a CUDA GPU or TRITON_INTERPRET=1"),
-    pytest.mark.filterwarnings("ignore::RuntimeWarning"),  # the interpreter's NumPy warns where numbers are not finite
+    pytest.mark.filterwarnings(
+        "ignore::RuntimeWarning"
+    ),  # NumPy, in the interpreter, warns of numbers that are not finite
 ]
 S, D = 20, 100
-"""Neither a power of two; states of two tiles."""
+"""Sizes of source and final states: no powers of two, and final states take two tiles."""
 SETTINGS: list[dict[str, Any]] = [
     {"features": 5},
     {"features": 16, "gate": False, "beta": 1.0},
@@ -47,8 +49,8 @@ SETTINGS: list[dict[str, Any]] = [
     {"preset": "paper"},
     {"preset": "paper", "depth": 1, "loss": "mean", "clip": 0.0, "gate": True, "block": "mlp"},
 ]
-EACH: list[dict[str, Any]] = [{}, {"distiller": "mean"}, {"preset": "paper"}]
-"""One of each distiller."""
+DISTILLERS: list[dict[str, Any]] = [{}, {"distiller": "mean"}, {"preset": "paper"}]
+"""One setting of each distiller."""
 
 
 @pytest.fixture(autouse=True)
@@ -58,19 +60,19 @@ def _no_grad() -> Iterator[None]:
 
 
 def explorer(slots: int = 4, kernels: bool | None = True, workspace: int = 2**26, **options: Any) -> Explorer:
-    config = ESampConfig.parse(applicable({"features": 5, "width": 7} | options))
-    explored = Explorer(config, size_of(config), D, slots=slots, device=DEVICE, fused=kernels, workspace=workspace)
+    config = ESampConfig.parse(without_unused({"features": 5, "width": 7} | options))
+    explored = Explorer(config, source_size(config), D, slots=slots, device=DEVICE, fused=kernels, workspace=workspace)
     assert (explored.fused is not None) == (kernels is not False)
     return explored
 
 
-def size_of(config: ESampConfig) -> int:
-    """Of the source states."""
+def source_size(config: ESampConfig) -> int:
+    """The size of the source states."""
     return D if config.distiller == "mlp" else S
 
 
 class Step:
-    """Random rows; the target is a noisy function of the source, so that there is something to learn."""
+    """Random rows of a decode step, whose final states are a noisy linear function of the source states."""
 
     def __init__(self, slots: list[int | None], dtype: torch.dtype = torch.float32) -> None:
         rows = len(slots)
@@ -82,13 +84,13 @@ class Step:
         self.live = torch.ones(rows, dtype=torch.bool, device=DEVICE)
 
     def source_for(self, explored: Explorer) -> Tensor:
-        """Filled up to the size that the network wants."""
+        """The source states, padded to the size of the final ones for the network."""
         more = D - S if explored.config.distiller == "mlp" else 0
         return torch.nn.functional.pad(self.source, (0, more), value=0.3) if more else self.source
 
     def propose(self, explored: Explorer) -> StepRecord:
         layout = RowLayout.build(self.slots, DEVICE)
-        source = torch.nn.functional.pad(self.source, (0, size_of(explored.config) - S), value=0.3)
+        source = torch.nn.functional.pad(self.source, (0, source_size(explored.config) - S), value=0.3)
         return explored.propose(
             source if explored.config.distiller == "mlp" else self.source, self.final, self.final, layout, self.live
         )
@@ -100,7 +102,7 @@ class Step:
 
 
 def pair(claimed: int = 3, **options: Any) -> tuple[Explorer, Explorer]:
-    """An explorer with kernels and one without."""
+    """Two equal explorers, with and without kernels, and their first slots claimed."""
     both = explorer(**options), explorer(**options, kernels=False)
     for each in both:
         assert [each.claim() for _ in range(claimed)] == list(range(claimed))
@@ -108,8 +110,8 @@ def pair(claimed: int = 3, **options: Any) -> tuple[Explorer, Explorer]:
 
 
 def steered(record: StepRecord) -> list[bool]:
-    found: list[bool] = record.rows(record.steered).tolist()
-    return found
+    rows: list[bool] = record.rows(record.steered).tolist()
+    return rows
 
 
 def assert_same_state(one: Explorer, other: Explorer, tolerance: float = 2e-5) -> None:
@@ -139,8 +141,8 @@ def assert_same_bits(one: Tensor, other: Tensor) -> None:
     assert torch.equal(one.contiguous().view(kind), other.contiguous().view(kind))
 
 
-def loops(explored: Explorer) -> reference.Group:
-    """A group of plain loops with the explorer's projection."""
+def reference_group(explored: Explorer) -> reference.Group:
+    """The reference implementation of a group, with the explorer's projection or initial weights."""
     config, distiller = explored.config, explored.distiller
     mine: Any = reference.Mean(D, config.ridge)
     if isinstance(distiller, ResidualNetwork):
@@ -157,7 +159,7 @@ def loops(explored: Explorer) -> reference.Group:
 def test_any_mix_of_groups_gives_what_each_alone_would_give(options: dict[str, Any]) -> None:
     explored = explorer(**options)
     assert [explored.claim() for _ in range(3)] == [0, 1, 2]
-    groups, largest = [loops(explored) for _ in range(3)], 0.0
+    groups, largest = [reference_group(explored) for _ in range(3)], 0.0
     for slots in MIXES:
         step = Step(slots)
         moved = (step.run(explored).tilted - step.final).double().cpu()
@@ -180,11 +182,11 @@ def test_any_mix_of_groups_gives_what_each_alone_would_give(options: dict[str, A
 @pytest.mark.parametrize(
     ("options", "dtype"),
     [(options, torch.float32) for options in SETTINGS]
-    + [(options, dtype) for options in EACH for dtype in (torch.bfloat16, torch.float16)],
+    + [(options, dtype) for options in DISTILLERS for dtype in (torch.bfloat16, torch.float16)],
     ids=str,
 )
-def test_every_step_is_that_of_the_plain_path(options: dict[str, Any], dtype: torch.dtype) -> None:
-    """Rows without a slot, interleaved groups of unequal size, dead rows that hold anything."""
+def test_every_step_equals_that_of_the_plain_path(options: dict[str, Any], dtype: torch.dtype) -> None:
+    """Also for rows without a slot, interleaved groups of unequal size, and dead rows that are not finite."""
     explored, twin = pair(**options)
     tolerance = {torch.float32: 2e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3}[dtype]
     for slots in MIXES:
@@ -196,9 +198,9 @@ def test_every_step_is_that_of_the_plain_path(options: dict[str, Any], dtype: to
         assert_same_state(explored, twin)
 
 
-@pytest.mark.parametrize("options", EACH, ids=str)
+@pytest.mark.parametrize("options", DISTILLERS, ids=str)
 @pytest.mark.parametrize("programs", [1, 2, 1000])
-def test_programs_share_the_columns_in_any_way(
+def test_the_number_of_programs_changes_no_result(
     options: dict[str, Any], programs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fused, "PROGRAMS", programs)
@@ -209,8 +211,8 @@ def test_programs_share_the_columns_in_any_way(
         assert_same_state(explored, twin)
 
 
-@pytest.mark.parametrize("options", EACH, ids=str)
-def test_more_rows_than_a_program_takes_at_a_time(options: dict[str, Any]) -> None:
+@pytest.mark.parametrize("options", DISTILLERS, ids=str)
+def test_groups_may_have_more_rows_than_one_tile(options: dict[str, Any]) -> None:
     explored, twin = pair(**options)
     for slots in ([0] * 35, [0, 1] * 17 + [1], [2, 0, 1]):
         step = Step(slots)
@@ -220,7 +222,7 @@ def test_more_rows_than_a_program_takes_at_a_time(options: dict[str, Any]) -> No
 
 
 @pytest.mark.parametrize("features", [32, 64, 128])
-def test_any_number_of_features_within_the_limit(features: int) -> None:
+def test_steps_equal_the_plain_path_for_any_supported_number_of_features(features: int) -> None:
     options = {"features": features, "ridge": 0.1}
     config = ESampConfig.parse(options)
     one, other = (Explorer(config, 140, 40, slots=2, device=DEVICE, fused=kernels) for kernels in (True, False))
@@ -236,7 +238,7 @@ def test_any_number_of_features_within_the_limit(features: int) -> None:
     assert_same_state(one, other, 1e-4)
 
 
-@pytest.mark.parametrize("options", EACH, ids=str)
+@pytest.mark.parametrize("options", DISTILLERS, ids=str)
 def test_fused_and_plain_steps_alternate_on_one_bank(options: dict[str, Any]) -> None:
     explored, twin = pair(**options)
     kernels = explored.fused
@@ -244,7 +246,7 @@ def test_fused_and_plain_steps_alternate_on_one_bank(options: dict[str, Any]) ->
         step = Step(slots)
         explored.fused = kernels if number % 3 else None
         record = step.propose(explored)
-        if number % 3 == 2:  # proposed by the kernels, learned from by the plain path
+        if number % 3 == 2:  # the kernels propose, the plain path learns
             explored.fused = None
         explored.learn(record, None, step.live)
         assert_same_step(record, step.run(twin), 2e-5)
@@ -254,7 +256,7 @@ def test_fused_and_plain_steps_alternate_on_one_bank(options: dict[str, Any]) ->
 @pytest.mark.parametrize("part", ["source", "final"])
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
 @pytest.mark.parametrize("distiller", ["rls", "mean"])
-def test_a_row_that_is_not_finite_is_left_alone_and_teaches_nothing(part: str, value: float, distiller: str) -> None:
+def test_a_row_that_is_not_finite_is_neither_steered_nor_learned_from(part: str, value: float, distiller: str) -> None:
     if (part, distiller) == ("source", "mean"):
         pytest.skip("the mean does not read the source")
     explored, twin = pair(distiller=distiller)
@@ -274,20 +276,20 @@ def test_a_row_that_is_not_finite_is_left_alone_and_teaches_nothing(part: str, v
 @pytest.mark.parametrize(
     ("name", "value"), [("weights", torch.nan), ("weights", torch.inf), ("seen", torch.nan), ("gram", torch.nan)]
 )
-def test_a_slot_whose_numbers_are_not_finite_is_reset_and_no_other(name: str, value: float) -> None:
+def test_only_the_slot_whose_numbers_are_not_finite_is_reset(name: str, value: float) -> None:
     explored, twin = pair()
     for each in (explored, twin):
         torch.manual_seed(3)
         Step([0, 1, 2, 1]).run(each)
         each.bank.tensors[name][1].view(-1)[0] = value
-    for _ in range(2):  # a matrix shows one step later, in what is predicted by it
+    for _ in range(2):  # a matrix affects the prediction one step later
         step = Step([1, 0, 1, 2])
         record = step.run(explored)
         step.run(twin)
         assert steered(record)[1::2] == [True, True]
     template = explored.bank.template
-    fresh = all(torch.equal(tensor[1], template[n]) for n, tensor in explored.bank.tensors.items())
-    assert fresh == (name == "gram")
+    is_reset = all(torch.equal(tensor[1], template[n]) for n, tensor in explored.bank.tensors.items())
+    assert is_reset == (name == "gram")
     assert_same_state(explored, twin)
     assert [explored.tally.summary(slot).resets for slot in range(3)] == [0, 1, 0]
     Step([1, 0, 2]).run(explored)
@@ -296,7 +298,7 @@ def test_a_slot_whose_numbers_are_not_finite_is_reset_and_no_other(name: str, va
 
 
 @pytest.mark.parametrize("dead", ["source", "weights"])
-def test_a_network_that_cannot_predict_starts_again_and_keeps_adams_moments(dead: str) -> None:
+def test_a_network_that_cannot_predict_is_reset_and_keeps_adams_moments(dead: str) -> None:
     explored, twin = pair(preset="paper")
     for each in (explored, twin):
         torch.manual_seed(3)
@@ -317,12 +319,12 @@ def test_a_network_that_cannot_predict_starts_again_and_keeps_adams_moments(dead
     assert steered(Step([1, 1]).run(explored)) == [True, True]
 
 
-def test_a_network_is_trained_by_a_few_groups_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_small_workspace_trains_the_networks_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fused_network, "PROGRAMS", 2)
     explored, twin = pair(preset="paper", workspace=1)
     for slots in ([0, 1, 2], [2, 0, 0], [1, None]):
         step = Step(slots)
-        step.live[0] = len(slots) == 2  # a piece whose group does not learn comes first
+        step.live[0] = len(slots) == 2  # the first piece has a group that does not learn
         assert_same_step(step.run(explored), step.run(twin), 2e-5)
         assert_same_state(explored, twin)
 
@@ -344,13 +346,17 @@ def test_float16_states_that_would_overflow_fall_back(distiller: str) -> None:
     step = Step([0, None, 0], torch.float16)
     step.final[0, 90] = 6e4
     record = step.run(explored)
-    assert record.rows(record.live).tolist() == [True, False, True]  # neither slot nor row is at fault
+    assert record.rows(record.live).tolist() == [
+        True,
+        False,
+        True,
+    ]  # row 0 stays live: only its steered state overflows
     assert steered(record) == [False, False, True]
     assert_same_step(record, step.run(twin), 2e-3)
     assert_same_state(explored, twin)
 
 
-@pytest.mark.parametrize("options", EACH, ids=str)
+@pytest.mark.parametrize("options", DISTILLERS, ids=str)
 def test_strength_zero_learns_and_steers_nothing(options: dict[str, Any]) -> None:
     explored, twin = pair(**options, beta=0.0)
     for _ in range(2):
@@ -364,19 +370,19 @@ def test_strength_zero_learns_and_steers_nothing(options: dict[str, Any]) -> Non
     assert (explored.tally.summary().updates, explored.tally.summary().rows_steered) == (4, 0)
 
 
-@pytest.mark.parametrize("options", EACH, ids=str)
+@pytest.mark.parametrize("options", DISTILLERS, ids=str)
 def test_rows_that_end_after_the_proposal_are_not_learned_from(options: dict[str, Any]) -> None:
     explored, twin = pair(**options)
     for _ in range(2):
-        step, still = Step([0, 1, 0, 1]), torch.tensor([False, True, True, False], device=DEVICE)
+        step, running = Step([0, 1, 0, 1]), torch.tensor([False, True, True, False], device=DEVICE)
         for each in (explored, twin):
-            each.learn(step.propose(each), None, still)
+            each.learn(step.propose(each), None, running)
     none = torch.zeros(4, dtype=torch.bool, device=DEVICE)
     explored.learn(step.propose(explored), None, none)
     assert_same_state(explored, twin)
 
 
-@pytest.mark.parametrize("options", EACH, ids=str)
+@pytest.mark.parametrize("options", DISTILLERS, ids=str)
 def test_rows_whose_logits_fall_back_are_neither_counted_nor_learned_from(options: dict[str, Any]) -> None:
     explored, twin = pair(**options)
     for _ in range(3):
@@ -390,26 +396,26 @@ def test_rows_whose_logits_fall_back_are_neither_counted_nor_learned_from(option
     assert explored.tally.summary(0).rows == 3
 
 
-@pytest.mark.parametrize("options", EACH, ids=str)
-def test_what_the_kernels_do_not_keep_is_computed_when_it_is_asked_for(options: dict[str, Any]) -> None:
+@pytest.mark.parametrize("options", DISTILLERS, ids=str)
+def test_values_that_the_kernels_do_not_store_are_computed_on_request(options: dict[str, Any]) -> None:
     explored, twin = pair(**options)
     for _ in range(2):
         step = Step([0, 1, None, 0])
         record, expected = step.propose(explored), step.propose(twin)
         placed = record.layout.placed
         for name in ("error", "explained", "expectation"):
-            found, wanted = (getattr(each, name)[placed] for each in (record, expected))
-            torch.testing.assert_close(found, wanted, atol=2e-5, rtol=2e-5, equal_nan=True)
+            computed, expected_value = (getattr(each, name)[placed] for each in (record, expected))
+            torch.testing.assert_close(computed, expected_value, atol=2e-5, rtol=2e-5, equal_nan=True)
         torch.testing.assert_close(record.residual, expected.residual, atol=2e-5, rtol=2e-5)
         explored.learn(record, None, step.live)
         twin.learn(expected, None, step.live)
         assert_same_state(explored, twin)
 
 
-@pytest.mark.parametrize("options", EACH, ids=str)
+@pytest.mark.parametrize("options", DISTILLERS, ids=str)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_the_method_is_the_same_with_and_without_kernels(options: dict[str, Any], dtype: torch.dtype) -> None:
-    """Details, and in float16 the logits that would overflow, work on the record of the kernels."""
+    """The details, and in float16 the fallback for logits that overflow, can use the kernels' record."""
     both = [ESamp(each.config, each, full=False) for each in pair(claimed=0, **options)]
     slots = [each.admit() for each in both]
     assert slots == [0, 0]
@@ -428,8 +434,8 @@ def test_the_method_is_the_same_with_and_without_kernels(options: dict[str, Any]
         (logits, detail), (expected, plain) = seen
         torch.testing.assert_close(logits, expected, atol=0.1, rtol=0.05)
         for name in ("novelty", "residual", "explained"):
-            found, wanted = getattr(detail, name), getattr(plain, name)
-            torch.testing.assert_close(found, wanted, atol=2e-3, rtol=2e-3, equal_nan=True)
+            ours, theirs = getattr(detail, name), getattr(plain, name)
+            torch.testing.assert_close(ours, theirs, atol=2e-3, rtol=2e-3, equal_nan=True)
         assert_same_state(both[0].explorer, both[1].explorer, 1e-4)
 
 
@@ -484,36 +490,36 @@ def test_states_that_the_kernels_cannot_read_take_the_plain_path() -> None:
     assert_same_state(explored, twin)
 
 
-def test_rows_may_be_a_part_of_a_larger_tensor() -> None:
+def test_states_may_be_views_of_a_larger_tensor() -> None:
     explored, twin = pair()
     for _ in range(2):
         step = Step([0, 1, 0])
         for name in ("source", "final"):
-            whole = torch.full((6, 200), torch.nan, device=DEVICE)
-            whole[::2, 7 : 7 + getattr(step, name).shape[1]] = getattr(step, name)
-            setattr(step, name, whole[::2, 7 : 7 + getattr(step, name).shape[1]])
+            larger = torch.full((6, 200), torch.nan, device=DEVICE)
+            larger[::2, 7 : 7 + getattr(step, name).shape[1]] = getattr(step, name)
+            setattr(step, name, larger[::2, 7 : 7 + getattr(step, name).shape[1]])
         record = step.run(explored)
         assert record.kept is not None
         assert_same_step(record, step.run(twin), 2e-5)
     assert_same_state(explored, twin)
 
 
-class Counter(TorchDispatchMode):
-    """Counts what torch runs, views and allocations apart."""
+class OperationRecorder(TorchDispatchMode):
+    """Records the operations that torch runs, except views and allocations."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: list[str] = []
+        self.operations: list[str] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = str(func.overloadpacket)
         if not func.is_view and "empty" not in name and "view" not in name:
-            self.found.append(name)
+            self.operations.append(name)
         return func(*args, **(kwargs or {}))
 
 
-class Launches:
-    """Stands in for a kernel and notes down its launches: the interpreter runs torch's operations itself."""
+class LaunchRecorder:
+    """A stand-in for a kernel that records its launches, since the interpreter itself runs torch's operations."""
 
     def __init__(self, name: str, launched: list[str]) -> None:
         self.name, self.launched = name, launched
@@ -523,14 +529,14 @@ class Launches:
 
 
 @pytest.mark.parametrize("distiller", ["rls", "mean"])
-def test_a_step_is_two_launches_whatever_the_groups(distiller: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_is_two_launches_for_any_number_of_groups(distiller: str, monkeypatch: pytest.MonkeyPatch) -> None:
     explored, launched = explorer(distiller=distiller), list[str]()
     for name in ("propose", "learn"):
-        monkeypatch.setattr(explored.fused, f"_{name}_kernel", Launches(name, launched))
+        monkeypatch.setattr(explored.fused, f"_{name}_kernel", LaunchRecorder(name, launched))
     for slots in ([1, 0, None, 1], [0], [0, 0]):
         for number in range(2):
             found = operations(explored, slots)
-            assert number == 0 or found == []  # the first step of a larger batch makes room for its counters
+            assert number == 0 or found == []  # the first step of a larger batch allocates its counters
             assert launched == ["propose", "learn"]
             launched.clear()
 
@@ -539,7 +545,7 @@ def test_a_step_of_the_published_network_is_four_launches_beside_its_products(mo
     explored, launched = explorer(preset="paper"), list[str]()
     for each, names in ((explored.fused, ("propose", "learn")), (explored.fused.network, ("measure", "adam"))):
         for name in names:
-            monkeypatch.setattr(each, f"_{name}_kernel", Launches(name, launched))
+            monkeypatch.setattr(each, f"_{name}_kernel", LaunchRecorder(name, launched))
     operations(explored, [0, 0, 1, 1])
     launched.clear()
     found = operations(explored, [0, 0, 1, 1])
@@ -548,10 +554,10 @@ def test_a_step_of_the_published_network_is_four_launches_beside_its_products(mo
 
 
 def operations(explored: Explorer, slots: list[int | None]) -> list[str]:
-    """What torch runs at a step."""
+    """The operations that torch runs in one step."""
     step, layout = Step(slots), RowLayout.build(slots, DEVICE)
     source = step.source_for(explored)
-    with Counter() as counter:
+    with OperationRecorder() as recorder:
         record = explored.propose(source, step.final, step.final, layout, step.live)
         explored.learn(record, None, step.live)
-    return counter.found
+    return recorder.operations

@@ -1,8 +1,9 @@
-"""The ablations once more, row by row in float64, from their formulas; shares no code with the package but its
-initial weights.
+"""An independent implementation of the ablations: their formulas row by row in float64.
 
-hL final state, h1 source state, y prediction of hL, c confidence, e = c (hL - y), p and q the softmax of head(hL) and
-head(y).
+It shares only the initial weights with the package.
+
+Symbols: hL final hidden state, h1 source state, y prediction of hL, c confidence, e = c (hL - y), p and q the softmax
+of head(hL) and head(y).
 """
 
 import math
@@ -16,38 +17,38 @@ import torch
 from transformers import PreTrainedModel
 
 from esamp.explorer.mlp import ResidualNetwork
-from support import reference
-from support.distilling import named_matrices
+from support import esamp_reference as reference
+from support.distiller_steps import named_matrices
+from support.esamp_reference import Vector
 from support.hf_models import AFTER_HEAD
 from support.hf_reference import states_alone
-from support.reference import Vector
 
 WORD = 2**64
 
 
-def scattered(x: int) -> int:
-    """SplitMix64's finaliser."""
+def mixed_bits(x: int) -> int:
+    """The finaliser of SplitMix64: a bijection of 64-bit integers that mixes their bits."""
     x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 % WORD
     x = (x ^ x >> 27) * 0x94D049BB133111EB % WORD
     return x ^ x >> 31
 
 
 def uniform(*keys: int) -> float:
-    """A number in (0, 1) for the keys, the first of which starts the chain."""
+    """A pseudo-random number in (0, 1) that the keys determine; the first key initialises the state."""
     state = 0
     for key in keys:
-        state = scattered(((state ^ key) * 0x9E3779B97F4A7C15 + 0x9E3779B97F4A7C15) % WORD)
+        state = mixed_bits(((state ^ key) * 0x9E3779B97F4A7C15 + 0x9E3779B97F4A7C15) % WORD)
     return ((state >> 12) + 0.5) / 2**52
 
 
 def gaussian(seed: int, index: int, position: int, size: int) -> Vector:
-    """Box & Muller: the first half of the numbers are the cosines, the second the sines of the same pairs."""
+    """`size` normal numbers by Box and Muller: the first half from the cosines, the second half from the sines."""
     pairs = (size + 1) // 2
     u = [uniform(seed, index, position, 4, place) for place in range(2 * pairs)]
     radius = [math.sqrt(-2 * math.log(a)) for a in u[:pairs]]
-    turn = [2 * math.pi * b for b in u[pairs:]]
-    cosines = [r * math.cos(t) for r, t in zip(radius, turn, strict=True)]
-    sines = [r * math.sin(t) for r, t in zip(radius, turn, strict=True)]
+    angle = [2 * math.pi * b for b in u[pairs:]]
+    cosines = [r * math.cos(t) for r, t in zip(radius, angle, strict=True)]
+    sines = [r * math.sin(t) for r, t in zip(radius, angle, strict=True)]
     return np.array([*cosines, *sines][:size])
 
 
@@ -55,7 +56,8 @@ def gaussian(seed: int, index: int, position: int, size: int) -> Vector:
 class Vocabulary(reference.Network):
     """The network trained by KL(p || q) averaged over rows, with gradients from autograd.
 
-    What the model does behind its head counts in p and q, and is passed straight by the gradient.
+    `after` is what the model applies to the logits behind its head. It counts in p and q, and its gradient is taken
+    as 1 (straight through).
     """
 
     head: Vector = field(default_factory=lambda: np.zeros(0))
@@ -80,7 +82,7 @@ class Vocabulary(reference.Network):
 
 
 class Frozen(reference.Network):
-    """Never learns."""
+    """A network that is never trained."""
 
     def learn(self, sources: Sequence[Vector], targets: Sequence[Vector]) -> None:
         pass
@@ -91,7 +93,7 @@ Head = Callable[[Vector], Vector]
 
 @dataclass
 class Group:
-    """The rows of one group: their logits, then what is learnt from them."""
+    """One group: computes the logits of its rows, then trains on them."""
 
     name: str
     head: Head
@@ -129,7 +131,7 @@ class Group:
 
 
 def network(template: dict[str, torch.Tensor], depth: int, kind: type[reference.Network], **more: Any) -> Any:
-    """A reference network with the package's initial weights, in float64."""
+    """A network of this module or of `esamp_reference` with the package's initial weights, in float64."""
     weights = [{n: template[n][b].double().numpy() for n in ("up", "gate", "down")} for b in range(depth)]
     return kind(weights, **more)
 
@@ -144,24 +146,24 @@ def head_of(model: PreTrainedModel) -> tuple[Head, bool]:
 def replay(
     model: PreTrainedModel, group: Group, prompt: Sequence[int], samples: Sequence[Sequence[int]]
 ) -> list[Vector]:
-    """Log-probabilities `[T, V]` that the tokens of each sample were drawn from; the samples run in lockstep."""
+    """For each sample the log-probabilities `[T, V]` of its draws, if all samples run in lockstep."""
     final = []
     for tokens in samples:
         h1, hL = states_alone(model, torch.tensor([[*prompt, *tokens]]), 1)
         rows = slice(len(prompt) - 1, -1)
         final.append((h1[0, rows].double().numpy(), hL[0, rows].double().numpy()))
-    told: list[list[Vector]] = [[] for _ in samples]
+    expected: list[list[Vector]] = [[] for _ in samples]
     for step in range(max(map(len, samples))):
         running = [i for i, tokens in enumerate(samples) if len(tokens) > step]
         h1, hL = ([final[i][k][step] for i in running] for k in (0, 1))
         for i, source, state in zip(running, h1, hL, strict=True):
-            told[i].append(np.log(reference.softmax(group.logits(source, state, i, step))))
+            expected[i].append(np.log(reference.softmax(group.logits(source, state, i, step))))
         group.learn(h1, hL, [samples[i][step] for i in running], step)
-    return [np.stack(rows) for rows in told]
+    return [np.stack(rows) for rows in expected]
 
 
 def group(model: PreTrainedModel, name: str, options: Any, seed: int) -> Group:
-    """The group of a method with these options; without any, one that changes nothing."""
+    """The group of a method with these options, or with strength 0 if `options` is None."""
     head, linear = head_of(model)
     if options is None:
         return Group(name, head, linear, strength=0.0)

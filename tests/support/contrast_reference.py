@@ -1,4 +1,7 @@
-"""The contrast signal and the limits of a change in float64 and plain loops; shares no code with the package."""
+"""An independent implementation of the contrast signal and of the limits on steered logits: float64, plain loops.
+
+It shares no code with the package.
+"""
 
 import math
 from collections.abc import Sequence
@@ -6,15 +9,15 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.optimize import brentq
 
-from support.reference import Vector, kl, softmax
+from support.esamp_reference import Vector, kl, softmax
 
 
 class Loops:
-    """One group, token by token: every sample keeps the list of its states."""
+    """The running means of one group, computed from the list of all its hidden states."""
 
     def __init__(self, size: int, samples: int, forgetting: float) -> None:
         self.size, self.samples, self.forgetting = size, samples, forgetting
-        self.seen: dict[int, list[list[Vector]]] = {}  # by mean: for each step, the states that were added
+        self.seen: dict[int, list[list[Vector]]] = {}  # for each mean the states added at each step
 
     def _sum(self, mean: int) -> tuple[Vector, float]:
         total, weight = np.zeros(self.size), 0.0
@@ -39,13 +42,13 @@ class Loops:
 
 
 def capped(own: Vector, fused: Vector, cap: float) -> Vector:
-    """Every change relative to the mean change goes through ``cap tanh(x / cap)``."""
+    """own + cap tanh((fused - own - mean) / cap), where mean is the mean of fused - own over the vocabulary."""
     mean = float(np.mean(fused - own))
     return np.array([r + cap * math.tanh((f - r - mean) / cap) for r, f in zip(own, fused, strict=True)])
 
 
 def limited(own: Vector, fused: Vector, budget: float) -> Vector:
-    """The point between `own` and `fused` whose KL from `own` is `budget`, or `fused` where that is closer."""
+    """The logits on the line from `own` to `fused` with KL(new || own) = `budget`, or `fused` if its KL is smaller."""
     if kl(fused, own) <= budget:
         return fused
     share = brentq(lambda t: kl(own + t * (fused - own), own) - budget, 0.0, 1.0, xtol=1e-12)
@@ -53,12 +56,12 @@ def limited(own: Vector, fused: Vector, budget: float) -> Vector:
 
 
 def entropy(logits: Vector) -> float:
-    """In nats."""
+    """Entropy of softmax(logits) in nats."""
     return -sum(p * math.log(p) for p in softmax(logits) if p > 0)
 
 
 def softened(own: Vector, fused: Vector) -> Vector:
-    """`fused`, with its differences from the largest logit made smaller until its entropy is that of `own`."""
+    """`fused` with all differences from its largest logit scaled down until its entropy equals that of `own`."""
     if entropy(fused) >= entropy(own):
         return fused
     share = brentq(lambda t: entropy(t * fused) - entropy(own), 0.0, 1.0, xtol=1e-12)
@@ -66,7 +69,7 @@ def softened(own: Vector, fused: Vector) -> Vector:
 
 
 def with_ends_kept(own: Vector, fused: Vector, stops: Sequence[int]) -> Vector:
-    """The stops' logits as under `own`, the others in proportion to `fused` with what probability is left."""
+    """Log-probabilities: those of `own` for the end tokens `stops`; the others share the rest as under `fused`."""
     old, new = softmax(own), softmax(fused)
     total = math.log(sum(math.exp(x - max(own)) for x in own)) + max(own)
     left_old, left_new = (1 - sum(p[z] for z in set(stops)) for p in (old, new))

@@ -47,7 +47,7 @@ CONFIGS: Mapping[str, dict[str, Any]] = {
     "lfm2": DECODER | dict(full_attn_idxs=[1], layer_types=["conv", "full_attention", "conv"]),
     "bamba": DECODER | MAMBA2 | dict(attn_layer_indices=[1]),
 }
-"""Qwen 2 and 3, Gemma and so on ignore what they do not know."""
+"""Fields of the configuration of each architecture; architectures ignore fields that they do not have."""
 
 ARCHITECTURES = tuple(CONFIGS)
 
@@ -57,12 +57,12 @@ AFTER_HEAD: Mapping[str, Callable[[Tensor], Tensor]] = {
     "cohere": lambda logits: logits * 0.0625,
     "falcon_h1": lambda logits: logits * 0.5,
 }
-"""What these models do to the logits behind their LM head."""
+"""What these models apply to the output of their LM head, by architecture; all others apply nothing."""
 
 
 @cache
 def small(architecture: str, dtype: torch.dtype = torch.float32, **changes: Any) -> PreTrainedModel:
-    """A random model of one architecture; the same one at every call, so tests must leave it as they found it."""
+    """A random model of one architecture. Calls share one object, so tests must not change it."""
     torch.manual_seed(1)
     config = AutoConfig.for_model(architecture, **(dict(CONFIGS[architecture]) | changes))
     model = AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
@@ -84,5 +84,5 @@ def small_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def count_hooks(model: nn.Module) -> int:
-    """All forward hooks on a model; transformers itself leaves some behind when hidden states were asked for."""
+    """The number of forward hooks on a model, with those that transformers itself registers for hidden states."""
     return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules())

@@ -1,6 +1,6 @@
-"""What explored logits should be: the formulas replayed in float64 on the states of the model alone.
+"""Expected logits of ESamp: the formulas replayed in float64 on the hidden states of a plain forward pass.
 
-Shares no code with the package.
+It shares no code with the package.
 """
 
 import math
@@ -15,7 +15,7 @@ from support.hf_models import EOS
 
 
 def states_alone(model: PreTrainedModel, texts: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-    """The residual stream after `layer` layers and the LM head's input, `[B, T, .]`, from one plain forward pass."""
+    """The residual stream after `layer` layers and the LM head's input, `[B, T, d]`, from one plain forward pass."""
     final: list[Tensor] = []
     handle = model.get_output_embeddings().register_forward_pre_hook(lambda module, args: final.append(args[0]))
     with torch.no_grad():
@@ -25,14 +25,14 @@ def states_alone(model: PreTrainedModel, texts: Tensor, layer: int) -> tuple[Ten
 
 
 def after_layer(model: PreTrainedModel, hidden: tuple[Tensor, ...], texts: Tensor, layer: int) -> Tensor:
-    """The entry of ``hidden_states`` for `layer`: Mamba's do not begin with the embeddings, as all others' do."""
+    """The entry of ``hidden_states`` after `layer` layers. Mamba's list, unlike all others, omits the embeddings."""
     if model.config.model_type != "mamba":
         return hidden[layer]
     return hidden[layer - 1] if layer else model.get_input_embeddings()(texts)
 
 
 class Ridge:
-    """The gated distiller by its definition: a ridge regression on all rows of the group so far, float64."""
+    """The gated distiller by its definition: a ridge regression on all earlier rows of the group, in float64."""
 
     def __init__(self) -> None:
         self.seen, self.targets = torch.empty(0, 65, dtype=torch.float64), torch.empty(0, 64, dtype=torch.float64)
@@ -82,9 +82,10 @@ def reconstruct(
     make: Callable[[], Ridge | Network],
     beta: float,
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Logits that step 1, 2, ... should have had, the model's own, and which rows were running.
+    """Yield for step 1, 2, ... the expected logits, the model's own logits `[B, V]`, and which rows were running `[B]`.
 
-    `texts` are blocks of `samples` samples of one prompt of `length` tokens, and what was generated.
+    `texts` `[B, T]` holds blocks of `samples` rows for each prompt: the prompt's `length` tokens, then the generated
+    ones. `after` is what the model applies behind its head, and `make` builds a group's distiller.
     """
     hidden, final = (states.double() for states in states_alone(model, texts, 1))
     head = model.get_output_embeddings()
@@ -98,14 +99,14 @@ def reconstruct(
             h1, hL = hidden[rows, place], final[rows, place]
             error = torch.where(running[rows, None], distiller.error(h1, hL), 0.0)
             expected[rows] = (1 + beta) * project(hL) - beta * project(hL - error)
-            alive = running[rows]
-            if alive.any():
-                distiller.learn(h1[alive], hL[alive])
+            live = running[rows]
+            if live.any():
+                distiller.learn(h1[live], hL[live])
         yield expected, project(final[:, place]), running
 
 
 def likelihood(model: PreTrainedModel, prompt: Sequence[int], tokens: Sequence[int]) -> tuple[float, float, float]:
-    """Sum of log p, mean KL(uniform || model) and mean entropy of `tokens` after `prompt`, token by token."""
+    """Sum of log p, mean KL(uniform || model) and mean entropy in nats of `tokens` after `prompt`, token by token."""
     ids = [*prompt, *tokens]
     total, certainty, entropy = 0.0, 0.0, 0.0
     for place in range(len(prompt), len(ids)):

@@ -1,4 +1,4 @@
-"""A server that answers what the hub's library asks of it, for one model, and a tiny model to serve."""
+"""A local copy of the Hugging Face Hub that serves one model, and a tiny model to serve."""
 
 import hashlib
 import json
@@ -38,20 +38,20 @@ def write_tiny_model(folder: Path) -> None:
 
 @contextmanager
 def serving(repository: str, folder: Path) -> Iterator[tuple[str, list[str]]]:
-    """The address of a hub that has `folder` as the model `repository`, and the paths that were asked for."""
-    asked: list[str] = []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(repository, folder, asked))
+    """Serve `folder` as the model `repository`; yields the address and the list of requested paths."""
+    requested: list[str] = []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(repository, folder, requested))
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}", asked
+        yield f"http://127.0.0.1:{server.server_port}", requested
     finally:
         server.shutdown()
         server.server_close()
         thread.join()
 
 
-def _handler(repository: str, folder: Path, asked: list[str]) -> type[BaseHTTPRequestHandler]:
+def _handler(repository: str, folder: Path, requested: list[str]) -> type[BaseHTTPRequestHandler]:
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
     info = {"id": repository, "sha": REVISION, "siblings": [{"rfilename": name} for name in files]}
     tree = [{"type": "file", "path": name, "size": len(data), "oid": _oid(data)} for name, data in files.items()]
@@ -67,7 +67,7 @@ def _handler(repository: str, folder: Path, asked: list[str]) -> type[BaseHTTPRe
 
         def do_GET(self) -> None:
             path = urlsplit(self.path).path
-            asked.append(path)
+            requested.append(path)
             name = path.removeprefix(f"/{repository}/resolve/{REVISION}/")
             if path in documents:
                 self._send(json.dumps(documents[path]).encode(), {"Content-Type": "application/json"})
@@ -87,7 +87,7 @@ def _handler(repository: str, folder: Path, asked: list[str]) -> type[BaseHTTPRe
                 self.wfile.write(data)
 
         def log_message(self, *_: Any) -> None:
-            """Nothing on the terminal."""
+            """Print nothing."""
 
     return Handler
 

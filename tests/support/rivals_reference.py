@@ -1,6 +1,6 @@
-"""The stateless rivals once more: one row at a time, in float64, with plain loops, from their definitions.
+"""An independent implementation of the rival methods: row by row in float64, with plain loops, from their definitions.
 
-Shares no code with the package. Logits are lists of numbers, minus infinity for what is dropped.
+It shares no code with the package. Logits are lists of numbers, minus infinity for dropped tokens.
 """
 
 import math
@@ -16,18 +16,18 @@ MASK = 2**64 - 1
 
 @dataclass(frozen=True)
 class Place:
-    """Where in which sample a token is to be drawn."""
+    """The place of a token to be drawn: its position, its sample, and the sample's settings."""
 
     position: int = 1
     index: int = 0
     seed: int = 0
     temperature: float = 1.0
     protected: frozenset[int] = frozenset()
-    """tokens that break lines or end the sample"""
+    """tokens that break lines or end the sample, which XTC does not exclude"""
 
 
 Change: TypeAlias = Callable[[Row, Place], Row]
-"""A filter."""
+"""A filter of logits."""
 
 
 def softmax(logits: Iterable[float]) -> Row:
@@ -42,17 +42,17 @@ def kept(logits: Iterable[float]) -> set[int]:
     return {token for token, x in enumerate(logits) if x > DROPPED}
 
 
-def only(logits: Row, tokens: Iterable[int]) -> Row:
+def restricted(logits: Row, tokens: Iterable[int]) -> Row:
     keep = set(tokens)
     return [x if token in keep else DROPPED for token, x in enumerate(logits)]
 
 
 def ranked(logits: Row) -> list[int]:
-    """Tokens from the most likely to the least; of equals the one with the lower number comes first."""
+    """Tokens by decreasing logit; ties in the order of token ids."""
     return sorted(range(len(logits)), key=lambda token: (-logits[token], token))
 
 
-# ---- the engine's own
+# ---- the engine's sampler
 
 
 def penalised(
@@ -72,7 +72,7 @@ def top_k(logits: Row, k: int) -> Row:
     if not k:
         return logits
     last = logits[ranked(logits)[min(k, len(logits)) - 1]]
-    return only(logits, (token for token, x in enumerate(logits) if x >= last))
+    return restricted(logits, (token for token, x in enumerate(logits) if x >= last))
 
 
 def top_p(logits: Row, p: float) -> Row:
@@ -83,13 +83,13 @@ def top_p(logits: Row, p: float) -> Row:
             break
         chosen.append(token)
         mass += shares[token]
-    return only(logits, chosen)
+    return restricted(logits, chosen)
 
 
 def min_p(logits: Row, base: float) -> Row:
     shares = softmax(logits)
     best = max(shares)
-    return only(logits, (token for token, share in enumerate(shares) if share >= base * best))
+    return restricted(logits, (token for token, share in enumerate(shares) if share >= base * best))
 
 
 # ---- the rivals
@@ -121,7 +121,7 @@ def fire(hot: float, k: int) -> Change:
 
 
 def coin(place: Place, purpose: int) -> float:
-    """SplitMix64 in integers of any size: one number in (0, 1) for seed, index, position and purpose."""
+    """A pseudo-random number in (0, 1) for seed, index, position and purpose, by SplitMix64 in Python integers."""
 
     def mix(x: int) -> int:
         x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & MASK
@@ -140,25 +140,25 @@ def xtc(probability: float, threshold: float) -> Change:
         top = [token for token, share in enumerate(shares) if share >= threshold]
         if len(top) < 2 or coin(place, 1) >= probability:
             return logits
-        least = min(top, key=lambda token: (shares[token], token))
-        going = set(top) - {least}
-        if going & place.protected:
+        least_likely = min(top, key=lambda token: (shares[token], token))
+        excluded = set(top) - {least_likely}
+        if excluded & place.protected:
             return logits
-        return only(logits, set(range(len(logits))) - going)
+        return restricted(logits, set(range(len(logits))) - excluded)
 
     return change
 
 
 def contributions(logits: Row) -> Row:
-    """H_{k-1} - H_k for k = 1 ... V, from the entropies themselves."""
+    """H_{k-1} - H_k for k = 1 ... V, where H_k is the relative entropy if only the first k tokens are told apart."""
     size = len(logits)
     shares = sorted(softmax(logits), reverse=True)
-    told_apart = [0.0, *accumulate(-p * math.log(p) if p > 0 else 0.0 for p in shares)]
+    head_entropies = [0.0, *accumulate(-p * math.log(p) if p > 0 else 0.0 for p in shares)]
 
     def entropy(k: int) -> float:
-        """Of the distribution whose tokens behind the first k share their mass evenly."""
+        """H_k: the tokens behind the k most likely ones share their mass evenly."""
         rest = math.fsum(shares[k:])
-        return (told_apart[k] + (rest * math.log((size - k) / rest) if rest > 0 else 0.0)) / math.log(size)
+        return (head_entropies[k] + (rest * math.log((size - k) / rest) if rest > 0 else 0.0)) / math.log(size)
 
     levels = [entropy(k) for k in range(size + 1)]
     return [before - after for before, after in pairwise(levels)]
@@ -166,18 +166,18 @@ def contributions(logits: Row) -> Row:
 
 def entropy_adaptive(gain: float) -> Change:
     def change(logits: Row, place: Place) -> Row:
-        noticeable = [k for k, gained in enumerate(contributions(logits), start=1) if gained > gain]
-        return only(logits, ranked(logits)[: max([1, *noticeable])])
+        informative = [k for k, gain_k in enumerate(contributions(logits), start=1) if gain_k > gain]
+        return restricted(logits, ranked(logits)[: max([1, *informative])])
 
     return change
 
 
-# ---- all of it
+# ---- sampler and filters together
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a request asks of the sampler, with its filters."""
+    """The sampler settings of a request, and the filters before (`early`) and after (`late`) the sampler's own."""
 
     early: tuple[Change, ...] = ()
     late: tuple[Change, ...] = ()
@@ -193,9 +193,10 @@ class Recipe:
     def distribution(
         self, logits: Sequence[float], generated: Sequence[int], place: Place, moved: Sequence[float] | None = None
     ) -> Row:
-        """What a token behind those `generated` is drawn from, given the logits of the method of states.
+        """The distribution of the token after those `generated`, given the steered logits.
 
-        With `moved` the `logits` only decide which tokens survive the sampler; survivors then get ``moved / T`` added.
+        With `moved`, the `logits` only select the tokens that survive the sampler; ``moved / T`` is then added to the
+        logits of the survivors.
         """
         row = list(logits)
         for change in self.early:

@@ -1,4 +1,4 @@
-"""A server on a real socket that answers what a test tells it to."""
+"""An OpenAI-compatible HTTP server that sends scripted replies."""
 
 import json
 import socket
@@ -13,36 +13,38 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Raw:
-    """A successful answer with headers of its own, whose parts are sent as they come, maybe without an end."""
+    """A response with status 200 and the given headers, whose body is streamed part by part."""
 
     headers: Mapping[str, str]
     parts: Iterator[bytes]
 
 
 Reply = tuple[int, Any] | Raw | None
-"""Status and body (JSON unless bytes; of a redirect where to); None closes the connection without a word."""
+"""Status and body (bytes, or a value sent as JSON; for a redirect its location); None closes the connection."""
 
 
-class Patient(ThreadingHTTPServer):
-    """Lets more connections wait than the five of `socketserver`: one beyond them comes a second later."""
+class QueueingServer(ThreadingHTTPServer):
+    """Queues up to 128 connections; `socketserver` queues five, and further clients retry only after a second."""
 
     request_queue_size = 128
 
 
 class Scripted:
-    """A server on a real socket that says what it is told to, in turn, and then what it said last."""
+    """Sends `replies` in turn, and the last one from then on. Records all requests."""
 
     def __init__(self) -> None:
         self.replies: list[Reply] = [(200, completion())]
         self.answer: Callable[[str], Reply] | None = None
-        """if it is set, replies by the prompt (or the last message) instead of in turn"""
+        """if it is set, gives the reply to a prompt (or last message) instead of `replies`"""
         self.bodies: list[dict[str, Any]] = []
         self.headers: list[Mapping[str, str]] = []
         self.paths: list[str] = []
         self.models: Reply = (200, {"data": [{"id": "some", "owned_by": "somebody"}]})
         self.about: Reply = (404, {"detail": "Not Found"})
         self.most = self._now = 0
+        """the largest and the current number of simultaneous requests"""
         self.pause = 0.0
+        """seconds before each reply"""
         self._lock = threading.Lock()
         script = self
 
@@ -60,7 +62,7 @@ class Scripted:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self._server = Patient(("127.0.0.1", 0), Handler)
+        self._server = QueueingServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}/v1"
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})

@@ -1,4 +1,4 @@
-"""A shape for `esamp bench --shape` that is decoded in no time."""
+"""A model shape for `esamp bench --shape` that decodes in milliseconds."""
 
 from esamp.models.shapes import QWEN2
 
@@ -13,4 +13,4 @@ TINY_SHAPE = dict(
     max_position_embeddings=128,
     tie_word_embeddings=True,
 )
-"""Heads of 32, the smallest that vLLM's CPU kernel takes."""
+"""Its heads have size 32, the smallest that vLLM's CPU kernel supports."""

@@ -1,4 +1,4 @@
-"""Small vLLM engines inside the test's process, one at a time and always shut down; requests to them."""
+"""Small vLLM engines inside the test's process, one at a time, and requests to them."""
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 
 FOREIGN: Sequence[tuple[str, type[Warning]]] = (
-    ("`torch.jit.script_method` is deprecated", DeprecationWarning),  # PyTorch's compiler loads it
-    ("`torch.distributed.reduce_op` is deprecated", FutureWarning),  # vLLM looks at all that is in all modules
+    ("`torch.jit.script_method` is deprecated", DeprecationWarning),  # on the import of PyTorch's compiler
+    ("`torch.distributed.reduce_op` is deprecated", FutureWarning),  # vLLM inspects every name of every module
 )
-"""Warnings from vLLM's and PyTorch's own code while vLLM is imported and an engine starts."""
+"""Warnings of vLLM's and PyTorch's own code on import and while an engine starts."""
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """A block without those warnings."""
+    """Ignore the warnings of `FOREIGN` within the block."""
     with warnings.catch_warnings():
         for text, kind in FOREIGN:
             warnings.filterwarnings("ignore", text, kind)
@@ -55,12 +55,13 @@ SMALL: Mapping[str, Any] = dict(
 
 @contextmanager
 def running(model: Path, **arguments: Any) -> Iterator[LLM]:
-    """An engine for a model's folder, with our worker and float32 unless `arguments` of ``LLM`` say otherwise.
+    """Run an engine for a model's folder, and shut it down at the end of the block.
 
-    An eager one compiles nothing, small functions of vLLM's sampler included. One thread, because the models are tiny.
+    `arguments` of ``LLM`` take precedence over `SMALL`. An eager engine compiles nothing, not even small functions of
+    vLLM's sampler. The engine uses one thread, because the models are tiny.
     """
-    given = dict(SMALL) | arguments
-    stance = torch.compiler.set_stance("force_eager" if given["enforce_eager"] else "default")
+    settings = dict(SMALL) | arguments
+    stance = torch.compiler.set_stance("force_eager" if settings["enforce_eager"] else "default")
     with stance, pytest.MonkeyPatch.context() as patch:
         for name, value in ENVIRONMENT.items():
             patch.setenv(name, value)
@@ -70,7 +71,7 @@ def running(model: Path, **arguments: Any) -> Iterator[LLM]:
         llm = None
         try:
             with quiet():
-                llm = LLM(str(model), **given)
+                llm = LLM(str(model), **settings)
             yield llm
         finally:
             if llm is not None:
@@ -81,7 +82,7 @@ def running(model: Path, **arguments: Any) -> Iterator[LLM]:
 
 @dataclass(frozen=True)
 class Request:
-    """A prompt, the number of samples, our method's options (None: no method), and other sampling parameters."""
+    """A prompt, the number of samples, the options of our method (None: no method), and other sampling parameters."""
 
     prompt: Sequence[int]
     n: int = 1
@@ -90,10 +91,10 @@ class Request:
 
     @property
     def sampling(self) -> SamplingParams:
-        """vLLM's parameters, by default with a seed and the scores of all tokens."""
-        usual: dict[str, Any] = dict(seed=11, max_tokens=8, logprobs=-1, detokenize=False)
+        """vLLM's parameters, by default with a seed and the log-probabilities of all tokens."""
+        defaults: dict[str, Any] = dict(seed=11, max_tokens=8, logprobs=-1, detokenize=False)
         extra = None if self.esamp is None else {"method": "esamp", **self.esamp}
-        return SamplingParams(n=self.n, extra_args=extra, **(usual | dict(self.params)))
+        return SamplingParams(n=self.n, extra_args=extra, **(defaults | dict(self.params)))
 
 
 @dataclass(frozen=True)
@@ -112,18 +113,18 @@ def generate(llm: LLM, requests: Sequence[Request], **arguments: Any) -> list[li
 
 
 def outputs(llm: LLM, requests: Sequence[Request], **arguments: Any) -> list[RequestOutput]:
-    """The same, as vLLM returns it."""
+    """The outputs of `generate` as vLLM returns them."""
     prompts = [{"prompt_token_ids": list(request.prompt)} for request in requests]
     return llm.generate(prompts, [request.sampling for request in requests], use_tqdm=False, **arguments)
 
 
 def read(output: RequestOutput) -> list[Sample]:
-    """A request's samples in order."""
+    """The samples of a request in the order of their indices."""
     return [Sample(list(each.token_ids), table(each.logprobs or []), each.text) for each in output.outputs]
 
 
 def table(logprobs: Sequence[Mapping[int, Any] | None]) -> Tensor:
-    """Tokens by vocabulary `[T, V]` float64; minus infinity where none is given."""
+    """vLLM's log-probabilities as `[T, V]` float64, minus infinity for tokens without one."""
     size = max((token for each in logprobs for token in each or ()), default=-1) + 1
     result = torch.full((len(logprobs), size), -torch.inf, dtype=torch.float64)
     for row, each in enumerate(logprobs):

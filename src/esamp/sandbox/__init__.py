@@ -1,4 +1,4 @@
-"""Runs code that nobody has read, in processes that cannot reach anything, and says whether it passes its tests."""
+"""Runs untrusted code in isolated processes, and returns whether it passes its tests."""
 
 from esamp.sandbox.check import Result, Verdict, check
 from esamp.sandbox.isolation import ESSENTIAL, FURTHER, MEANING, WITHOUT, Isolation, available

@@ -1,6 +1,6 @@
-"""The interpreter that runs the code: it answers what the judge asks for, and never sees the tests.
+"""The interpreter that runs the code: it answers the requests of the judge, and never sees the tests.
 
-Nothing here protects anything, since the code can change all of it: the judge checks every answer. Run as a script in
+Nothing here is trusted, since the code can change all of it; the judge checks every answer. Run as a script in
 the sandbox, with the standard library only.
 """
 
@@ -76,9 +76,9 @@ class Candidate:
         return simple[operation](first, *rest)
 
     def prepare(self, prelude: str, code: str) -> None:
-        """Get ready to run the code as a program, as often as asked."""
+        """Compile the code, so that it can be run as a program any number of times."""
         self.program = (compile(prelude, "<prelude>", "exec"), compile(code, "<answer>", "exec"))
-        exec(self.program[0], {})  # what it imports is there when the program starts
+        exec(self.program[0], {})  # modules of the prelude are already imported when the program starts
 
     def run(self, text: str) -> tuple[int, str, str]:
         """Run the program with a text as its standard input: its exit code, what it printed, its error's last line."""

@@ -18,21 +18,21 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from esamp.errors import UnsupportedError
-from esamp.sandbox.isolation import settle
+from esamp.sandbox.isolation import choose_isolation
 from esamp.sandbox.limits import Limits
 from esamp.sandbox.start import Started, script, start, working_folder
 
 Verdict = Literal["passed", "failed", "timeout", "memory", "crashed", "output"]
 VERDICTS: tuple[Verdict, ...] = ("passed", "failed", "timeout", "memory", "crashed")
-"""Those that the judge finds; the output, and the time of the whole, are watched here."""
+"""Verdicts of the judge. The caller itself limits the output and the time of the whole check."""
 SHOWN = 4_000
-"""Characters of the output that are kept."""
+"""Characters of the output that a `Result` keeps."""
 VERDICT_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
 class Result:
-    """The verdict, why, what the code printed (its first characters) and which isolations held."""
+    """The verdict, its reason, the beginning of what the code printed, and the isolations that held."""
 
     verdict: Verdict
     reason: str
@@ -42,7 +42,7 @@ class Result:
 
     @property
     def passed(self) -> bool:
-        """Whether all tests ran to their end and held."""
+        """Whether all tests ran to their end without an error."""
         return self.verdict == "passed"
 
 
@@ -58,28 +58,28 @@ def check(
     limits: Limits | None = None,
     missing: Literal["refuse", "allow"] = "refuse",
 ) -> Result:
-    """Run `tests` against `code`, each in an isolated interpreter of its own.
+    """Run `tests` against `code`, in two isolated interpreters.
 
-    With `program` the code is not loaded. The tests call ``run(text)`` for that: it runs the code as a program, in a
-    process of its own with the text as its standard input, and gives its exit code (0 after any `sys.exit`), what it
-    printed and the last line that it wrote to the standard error.
+    With `program` the code is not imported. Instead, tests call ``run(text)``, which runs the code as a program in a
+    new process with the text as standard input, and returns its exit code (0 after any `sys.exit`), its output, and the
+    last line that it wrote to standard error.
 
     Args:
         code: untrusted.
         tests: trusted statements; names that neither they nor `setup` define are taken from the code.
-        setup: trusted statements that run before the tests, beside them.
-        names: taken from the code even where `setup` defines them.
-        prelude: trusted statements that the code finds done.
-        cases: plain data that `setup` and the tests find under this name, and the code does not.
+        setup: trusted statements that run before the tests, in the interpreter of the tests.
+        names: names that are taken from the code even if `setup` defines them.
+        prelude: trusted statements that run before the code, in the interpreter of the code.
+        cases: plain data for `setup` and the tests, as the variable ``cases``; the code cannot see it.
         program: whether the code is a program.
-        limits: None: the usual ones.
-        missing: whether to run where this machine cannot isolate everything (see `available`).
+        limits: None for the defaults.
+        missing: whether to refuse or allow a run if this machine lacks an isolation (see `available`).
 
     Raises:
         UnsupportedError: this machine cannot isolate the code.
     """
     limits = limits or Limits()
-    isolate = settle(missing)
+    isolate = choose_isolation(missing)
     token = secrets.token_hex(16)
     task = {
         "code": code,
@@ -109,7 +109,7 @@ def check(
 def _exceeded(
     found: Verdict, printed: int, candidate: Started, limits: Limits, *, late: bool
 ) -> tuple[Verdict, str] | None:
-    """The limit that ended the tests, in place of the judge's verdict; None if there was none."""
+    """The verdict and reason if a limit ended the tests, None otherwise."""
     if printed > limits.output_kib << 10 and found != "passed":
         return "output", f"more than {limits.output_kib} KiB printed"
     if late:
@@ -120,36 +120,47 @@ def _exceeded(
 
 
 def _found(answer: bytes, token: str) -> tuple[Verdict, str]:
-    """The judge's verdict. Only the judge holds the pipe and knows the token. The reason may quote the code."""
+    """The judge's verdict and reason, which only the judge can send: it alone has the pipe and the token."""
     try:
-        said = json.loads(answer)
+        report = json.loads(answer)
     except ValueError:
         return "crashed", "the tests did not end"
-    if said["token"] != token:
+    if report["token"] != token:
         return "crashed", "the tests did not end"
-    reason = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in str(said["reason"]))
-    return next(each for each in VERDICTS if each == said["verdict"]), reason
+    reason = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in str(report["reason"]))
+    return next(each for each in VERDICTS if each == report["verdict"]), reason
 
 
 @contextlib.contextmanager
 def _pair(
     task: Mapping[str, object], limits: Limits, isolate: Sequence[str]
 ) -> Iterator[tuple[Started, Started, int, int]]:
-    """Judge and candidate, the pipe of the verdict and that of the output; all killed in the end."""
+    """Start judge and candidate; yields them and the pipes of verdict and output, and kills both at the end."""
     with contextlib.ExitStack() as stack:
         ends = [os.fdopen(end, "rb" if place % 2 == 0 else "wb", 0) for place, end in enumerate(_pipes(4))]
         for end in ends:
             stack.callback(end.close)
-        asked, asks, told, tells, verdict, says, output, prints = (end.fileno() for end in ends)
+        request_read, request_write, answer_read, answer_write, verdict, verdict_write, output, output_write = (
+            end.fileno() for end in ends
+        )
         folders = [stack.enter_context(working_folder(isolate)) for _ in range(2)]
-        given = stack.enter_context(os.fdopen(os.memfd_create("task"), "w+b"))
-        given.write(json.dumps(task).encode())
-        given.seek(0)
-        words = (*script("judge"), str(told), str(asks), str(says))
-        judge = start(words, folders[0], limits, isolate, stdin=given.fileno(), pass_fds=(told, asks, says))
+        task_file = stack.enter_context(os.fdopen(os.memfd_create("task"), "w+b"))
+        task_file.write(json.dumps(task).encode())
+        task_file.seek(0)
+        judge_words = (*script("judge"), str(answer_read), str(request_write), str(verdict_write))
+        judge = start(
+            judge_words,
+            folders[0],
+            limits,
+            isolate,
+            stdin=task_file.fileno(),
+            pass_fds=(answer_read, request_write, verdict_write),
+        )
         stack.callback(judge.end)
-        coded = (*script("candidate"), str(asked), str(tells))
-        candidate = start(coded, folders[1], limits, isolate, stdout=prints, pass_fds=(asked, tells))
+        candidate_words = (*script("candidate"), str(request_read), str(answer_write))
+        candidate = start(
+            candidate_words, folders[1], limits, isolate, stdout=output_write, pass_fds=(request_read, answer_write)
+        )
         stack.callback(candidate.end)
         for end in ends:
             if end.fileno() not in (verdict, output):
@@ -158,7 +169,7 @@ def _pair(
 
 
 def _collect(verdict: int, output: int, until: float, most: int) -> tuple[bytes, bytes, bool]:
-    """Read both pipes until the verdict is complete, too much is printed or the time is over (then True)."""
+    """Read both pipes until the verdict is complete, too much is printed, or (returns True) the time is over."""
     answer, printed = bytearray(), bytearray()
     with selectors.DefaultSelector() as selector:
         selector.register(verdict, selectors.EVENT_READ, answer)

@@ -18,7 +18,7 @@ from esamp.sandbox.start import script, start, working_folder
 from esamp.sandbox.system_calls import REFUSED, machine_index
 
 ESSENTIAL = ("user", "files", "network", "processes")
-"""Without all of these no code is run, unless that is allowed."""
+"""Code is run only if all of these hold, unless the caller allows less."""
 MEANING = {
     "user": "no privileges, and none to gain",
     "files": "sees the system read-only, a temporary folder of its own in memory and nothing else",
@@ -31,19 +31,19 @@ FURTHER = {
     "namespaces": "no user namespace of its own, in which more of the kernel could be attacked",
     "memory": "no memory that its limits do not count: no shared memory of System V, memfd or tmpfs of its own",
 }
-"""What holds where the kernel can filter system calls. Code is run without these as well."""
+"""Isolations that need the kernel's filter of system calls. Code is run without them too."""
 WITHOUT = {
     "keys": "missing: code can read the keys in your session keyring, and leave some there",
     "sockets": "missing: code can open sockets of other kinds; in a virtual machine, AF_VSOCK reaches its host",
     "namespaces": "missing: code can make a user namespace of its own, and attack more of the kernel from there",
     "memory": "missing: shared memory (System V), memfds and a tmpfs of its own count in no limit",
 }
-"""What follows where one of these is missing."""
+"""Consequences if one of `FURTHER` is missing."""
 
 
 @dataclass(frozen=True)
 class Isolation:
-    """What this machine provides. Limits of time, memory, files and output, and an empty environment, always are."""
+    """The isolations of this machine. Limits and an empty environment always hold."""
 
     user: bool
     files: bool
@@ -56,24 +56,26 @@ class Isolation:
 
     @property
     def provided(self) -> tuple[str, ...]:
-        """Names of what there is of `ESSENTIAL`."""
+        """The names in `ESSENTIAL` that hold."""
         flags = (self.user, self.files, self.network, self.processes)
         return tuple(name for name, there in zip(ESSENTIAL, flags, strict=True) if there)
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """Names of what there is not of `ESSENTIAL`."""
+        """The names in `ESSENTIAL` that do not hold."""
         return tuple(name for name in ESSENTIAL if name not in self.provided)
 
 
 @lru_cache(maxsize=1)
 def available() -> Isolation:
-    """Try what this machine provides: all at once, then one by one."""
+    """Test which isolations hold on this machine: all together, and if that fails one by one."""
     if not sys.platform.startswith("linux"):
-        return Isolation(False, False, False, False, f"{sys.platform} has no namespaces")
+        return Isolation(
+            user=False, files=False, network=False, processes=False, reason=f"{sys.platform} has no namespaces"
+        )
     held, reason = _attempt(ESSENTIAL)
     if not reason:
-        return Isolation(True, True, True, True, "", _further(held))
+        return Isolation(user=True, files=True, network=True, processes=True, further=_further(held))
     alone = {name: name in _attempt(tuple(dict.fromkeys(("user", name))))[0] for name in ESSENTIAL}
     together = tuple(name for name in ESSENTIAL if alone[name])
     return Isolation(**alone, reason=reason, further=_further(_attempt(together)[0]))
@@ -84,35 +86,35 @@ def _further(held: Sequence[str]) -> tuple[str, ...]:
 
 
 def _attempt(isolate: Sequence[str]) -> tuple[list[str], str]:
-    """What holds as seen from within, and what went wrong with what should."""
+    """Start a probe in isolation. Returns the isolations that the probe found to hold, and the reason if one failed."""
     reads, writes = os.pipe()
     with os.fdopen(reads) as printed, working_folder(isolate) as folder, tempfile.NamedTemporaryFile() as outside:
         words = (*script("probe"), outside.name, str(_session_keyring()))
         started = start(words, folder, Limits(), isolate, stdout=writes)
         os.close(writes)
-        failure, said = started.failure(), printed.read()
+        failure, report = started.failure(), printed.read()
         code = started.process.wait()
     if failure or code:
-        return [], failure or f"the interpreter ended with {code}: {said.strip()[-200:]}"
-    held = json.loads(said)
-    lacking = [name for name in isolate if name not in held]
-    return held, f"tried out, these do not hold: {', '.join(lacking)}" if lacking else ""
+        return [], failure or f"the interpreter ended with {code}: {report.strip()[-200:]}"
+    held = json.loads(report)
+    ineffective = [name for name in isolate if name not in held]
+    return held, f"tried out, these do not hold: {', '.join(ineffective)}" if ineffective else ""
 
 
 def _session_keyring() -> int:
-    """The number of this process's session keyring; -1 where there is none."""
+    """The number of this process's session keyring, -1 if there is none."""
     index = machine_index(platform.machine())
     return -1 if index is None else int(ctypes.CDLL(None).syscall(REFUSED["keyctl"][index], 0, -3, 0))
 
 
-def settle(missing: str) -> tuple[str, ...]:
-    """What to isolate here.
+def choose_isolation(missing: str) -> tuple[str, ...]:
+    """The isolations to use on this machine.
 
     Args:
-        missing: ``refuse`` or ``allow``: what to do where this machine cannot isolate everything.
+        missing: ``refuse`` or ``allow`` a run with an essential isolation missing.
 
     Raises:
-        UnsupportedError: something is missing and that is not allowed; or the platform runs nothing at all.
+        UnsupportedError: an essential isolation is missing and `missing` is ``refuse``, or the platform is unsupported.
     """
     found = available()
     if found.missing and missing != "allow":

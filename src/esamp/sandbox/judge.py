@@ -1,7 +1,7 @@
 """The interpreter that runs the tests, which are trusted, and never the code.
 
-Of the candidate's process it believes nothing but plain values that were asked for: `wire.unpack` rebuilds them, and
-`ANSWERS` says what may answer which question. Run as a script in the sandbox, with the standard library only.
+It accepts only requested plain values from the candidate's process: `wire.unpack` rebuilds them, and `ANSWERS` defines
+the valid answers to each request. Run as a script in the sandbox, with the standard library only.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from typing import Any, NoReturn
 from esamp.sandbox.wire import DIGITS, EXCEPTIONS, Channel, MessageError, pack, unpack
 
 PORTION = 4096
-"""Items of an iterator that are asked for at once."""
+"""Items of an iterator that are requested at a time."""
 NEVER_BOUND = frozenset(dir(builtins)) | {"exit", "quit", "help", "copyright", "credits", "license"}
-"""Names that have a meaning in every interpreter, so that no code may give them one."""
+"""Names that every interpreter defines, so they are never taken from the code."""
 UNDUMPABLE = 4
 """PR_SET_DUMPABLE of `prctl`."""
 
@@ -118,11 +118,11 @@ class Judge:
         signal.signal(signal.SIGALRM, self._late)
 
     def ask(self, operation: str, *given: Any) -> Any:
-        """Have the candidate do something, in the time that one request may take.
+        """Send a request to the candidate and return its answer, within the time limit of one request.
 
         Raises:
-            BrokenError: it did not, and now nothing more can be asked.
-            Exception: one of `EXCEPTIONS`: what the code raised.
+            BrokenError: there was no valid answer in time, so no further request is possible.
+            Exception: the code raised an exception of `EXCEPTIONS`.
         """
         message = [operation, *(pack(each, self._number) for each in given)]
         if self.broken is not None:
@@ -144,7 +144,7 @@ class Judge:
         raise error_class(f"{name}: {text}")
 
     def _answer(self, operation: str, message: list[Any]) -> tuple[str, Any]:
-        """Send a request, and read and check what answers it."""
+        """Send a request, and read and check its answer."""
         self.channel.send(message)
         answer = self.channel.receive()
         if len(answer) == 2 and answer[0] == "ok":
@@ -193,10 +193,10 @@ class Judge:
 
 
 def needed(tests: str, defined: set[str]) -> tuple[list[str], list[str]]:
-    """The names that tests use and nobody of `defined`, Python or themselves defines: standard modules, and the rest.
+    """The names that the tests use, but neither `defined`, Python nor the tests define: standard modules, and the rest.
 
-    The second ones are taken from the code. A name counts as a standard module where the tests use an attribute of it,
-    since a module of the code's could lie.
+    The rest is taken from the code. A module's name counts as a standard module if the tests use an attribute of it,
+    because a module from the code could return anything.
     """
     free = _free(symtable.symtable(tests, "<tests>", "exec")) - NEVER_BOUND - defined
     owners = {

@@ -1,12 +1,12 @@
 # ruff: noqa: PTH102, PTH103, PTH112, PTH114, PTH115, PTH120, PTH123, PTH211
 """Becomes an isolated process: run as a script, with the standard library only, never imported by the package.
 
-Without `pathlib`, which is slow to import.
+It does not import `pathlib`, which is slow to import.
 
-Three processes: this one, which waits; process 1 of the new process namespace, which is ours as well, so that the
-code cannot end or leave what is killed; and below it, without any privilege, the interpreter that runs the code. Both
-of ours end everything below them when the time is over, when they are asked to, or when their parent dies.
-Nothing here knows a secret: the environment is cleared and all but the passed descriptors are closed.
+There are three processes: this one, which waits; process 1 of the new process namespace, which runs this script too,
+so that the code cannot escape from the namespace that is killed; and below it, without privileges, the interpreter that
+runs the code. The first two kill everything below them when the time is over, on request, or when their parent dies.
+No secret is accessible here: the environment is cleared, and all descriptors but the passed ones are closed.
 """
 
 from __future__ import annotations
@@ -93,10 +93,10 @@ def bind(path: str, attributes: int) -> None:
 
 
 def new_root(spec: dict[str, Any]) -> None:
-    """A root of its own: the system and the interpreter read-only, a temporary folder in memory, nothing else.
+    """Make a new root: the system and the interpreter read-only, a temporary folder in memory, nothing else.
 
-    Nothing of this is seen outside or outlives the process: all of it is in mounts of this process alone. They need a
-    folder that exists, and it is covered only until the machine's root has moved to ``/old``.
+    All of it is in mounts of this process, so it is invisible outside and ends with the process. The mounts need an
+    existing folder, which they cover only until the machine's root has moved to ``/old``.
     """
     base = spec["folder"]
     os.umask(0o022)
@@ -167,16 +167,16 @@ def restrict(spec: dict[str, Any]) -> None:
 
 
 def join_own_keyring(machine: str) -> None:
-    """Leave the session keyring of whoever started this.
+    """Leave the session keyring of the parent process.
 
-    Kernels without keys refuse this, and so do containers, which then refuse all use of keys: no error.
+    Kernels without keys refuse this, and so do containers, which then refuse all use of keys; neither is an error.
     """
     if machine in KEYCTL:
         libc.syscall(KEYCTL[machine], JOIN_SESSION_KEYRING, None, 0, 0, 0)
 
 
 def die_with(gone: Callable[[], bool]) -> None:
-    """End when the parent dies. `gone` says whether it did so before the kernel was asked to watch it."""
+    """End when the parent dies. `gone` returns whether it died before the kernel began to watch it."""
     checked("prctl", libc.prctl(PDEATHSIG, signal.SIGKILL, 0, 0, 0))
     if gone():
         os._exit(1)

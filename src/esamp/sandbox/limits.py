@@ -1,4 +1,4 @@
-"""What untrusted code may use."""
+"""Limits of time, memory, processes, files and output for untrusted code."""
 
 from pydantic import Field
 
@@ -6,7 +6,7 @@ from esamp.options import Options
 
 
 class Limits(Options):
-    """Limits of one run. Those of a process hold for each of its processes; the wall clock and output for all."""
+    """Limits of one check. CPU and memory are limits of each process; wall clock and output of all together."""
 
     wall_seconds: float = Field(15.0, ge=0.1, le=3600)
     """seconds from start to the hard kill of everything"""

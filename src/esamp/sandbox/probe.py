@@ -44,7 +44,7 @@ def no_privileges() -> bool:
 
 
 def no_namespaces() -> bool:
-    """Whether a child gets no namespaces of its own, in which it would have all rights."""
+    """Whether a child process cannot create new namespaces, in which it would have all rights."""
     child = os.fork()
     if child == 0:
         os._exit(1 if libc.unshare(NEWUSER | NEWNS) == 0 else 0)

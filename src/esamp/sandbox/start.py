@@ -24,11 +24,11 @@ from esamp.sandbox.system_calls import filter_program
 HERE = Path(__file__).parent
 FLAGS = ("-P", "-s", "-S", "-B", "-u")
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/tmp", "PYTHONHASHSEED": "0"}
-"""All that the code finds in its environment. The hash seed makes a verdict the same each time."""
+"""The whole environment of the code. The fixed hash seed makes verdicts reproducible."""
 USERS = 0x60000000
-"""From here on no machine numbers its users."""
+"""User ids from here on are used by no machine."""
 GRACE = 2.0
-"""Seconds after the wall clock's limit at which the sandbox ends by itself, and that it has to end when asked to."""
+"""Seconds after the wall-clock limit at which the sandbox ends by itself, and that it has for ending on request."""
 WIRE = "esamp.sandbox.wire"
 BOOTSTRAP = (
     "import marshal, sys, types\n"
@@ -37,7 +37,7 @@ BOOTSTRAP = (
     "exec(wire, module.__dict__)\n"
     "exec(script)\n"
 )
-"""Runs a script of this folder where the folder cannot be seen; it imports `wire` as if it were installed."""
+"""Runs a script of this folder in a process that cannot see the folder, with `wire` as an importable module."""
 
 
 @dataclass(frozen=True)
@@ -96,17 +96,17 @@ def start(
     pass_fds: Sequence[int] = (),
     root: bool | None = None,
 ) -> Started:
-    """Start an interpreter in a new session, isolated as asked.
+    """Start an interpreter in a new session with the given isolations.
 
     Args:
-        arguments: of the interpreter.
+        arguments: arguments of the interpreter.
         folder: see `working_folder`.
-        limits: what each of its processes may use.
-        isolate: which of `ESSENTIAL`.
+        limits: limits of each process and of the sandbox.
+        isolate: names of `ESSENTIAL`.
         stdin: its standard input.
         stdout: its standard output and errors.
         pass_fds: open descriptors that it gets; all others are closed.
-        root: whether to use the rights of root, not a user namespace; None: if there are any.
+        root: whether to use the rights of root and no user namespace; None: if this process has them.
     """
     reads, writes = os.pipe()
     python = os.path.realpath(sys.executable)

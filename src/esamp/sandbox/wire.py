@@ -36,7 +36,7 @@ SEQUENCES: dict[str, type[Any]] = {"l": list, "t": tuple, "s": set, "f": frozens
 
 
 class MessageError(Exception):
-    """What arrived is no message of this protocol, or nothing arrived because the other process ended."""
+    """The message is not one of this protocol, or there is none because the other process ended."""
 
 
 class Channel:

@@ -1,4 +1,4 @@
-"""Run by tests: prints the results of the async engine with two data-parallel ranks as JSON on the last line."""
+"""A script that tests start: samples from the async engine with two data-parallel ranks, as JSON on the last line."""
 
 import asyncio
 import json
@@ -11,13 +11,13 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from esamp.models import embedded_path
 
 
-async def ask(engine: AsyncLLM, name: str, rank: int, extra: dict | None) -> list[list[int]]:
+async def generate(engine: AsyncLLM, name: str, rank: int, extra: dict | None) -> list[list[int]]:
     """All samples of one request, sent to one rank."""
-    wanted = SamplingParams(
+    sampling = SamplingParams(
         n=4, max_tokens=24, seed=3, ignore_eos=True, extra_args=extra, output_kind=RequestOutputKind.FINAL_ONLY
     )
     prompt = {"prompt_token_ids": [1, *range(5, 25)]}
-    outputs = [each async for each in engine.generate(prompt, wanted, name, data_parallel_rank=rank)]
+    outputs = [each async for each in engine.generate(prompt, sampling, name, data_parallel_rank=rank)]
     return [list(sample.token_ids) for sample in outputs[-1].outputs]
 
 
@@ -36,12 +36,12 @@ async def main() -> None:
     )
     try:
         esamp = {"method": "esamp"}
-        both = [
-            ask(engine, f"r{rank}-{name}", rank, extra)
+        requests = [
+            generate(engine, f"r{rank}-{name}", rank, extra)
             for rank in (0, 1)
             for name, extra in (("p", None), ("e", esamp))
         ]
-        answers = await asyncio.gather(*both)
+        answers = await asyncio.gather(*requests)
     finally:
         engine.shutdown()
     sys.stdout.write(json.dumps(answers) + "\n")

@@ -1,4 +1,4 @@
-"""An engine that returns scripted texts, and scorer functions, for the tests of searches."""
+"""An engine that returns scripted texts, and replies for it, for the tests of searches."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -9,15 +9,20 @@ Script = Callable[[Request, int], str]
 
 
 class ScriptedEngine(Engine):
-    """Answers each request with scripted texts. Each character is a token, and each request takes a second."""
+    """Answers each request with scripted texts, in which each character is a token; a request takes one second."""
 
     def __init__(self, script: Script | Sequence[str], *, cut: bool = False) -> None:
-        """`script` is a function of request and sample index, or the texts of all samples. `cut`: finish by length."""
+        """Set the texts.
+
+        Args:
+            script: a function of request and sample index, or the texts of the samples of each request in order.
+            cut: whether every sample ends with the finish reason ``length`` instead of ``stop``.
+        """
         self.script: Script = script if callable(script) else lambda request, index: script[index % len(script)]
         self.cut = cut
         self.requests: list[Request] = []
         self.batches = 0
-        """number of calls of `outcomes`"""
+        """how often `outcomes` was called"""
 
     def outcomes(self, requests: Iterable[Request], *, progress: Progress | None = None) -> Iterator[Outcome]:
         self.batches += 1
@@ -34,26 +39,10 @@ class ScriptedEngine(Engine):
         pass
 
 
-def vowels(prompt: object, texts: Sequence[str]) -> list[float]:
-    """The number of vowels."""
-    return [float(sum(letter in "aeiou" for letter in text)) for text in texts]
+def tagged(*answers: tuple[str, float]) -> str:
+    """A reply in the format of `verbalized`: answers and their probabilities in tags."""
+    return "".join(f"<response><text>{text}</text><probability>{p}</probability></response>" for text, p in answers)
 
 
-def strange(prompt: object, texts: Sequence[str]) -> list[float]:
-    """The length; NaN for texts with an x, infinity for texts with a y."""
-    return [float("nan") if "x" in text else float("inf") if "y" in text else float(len(text)) for text in texts]
-
-
-def too_few(prompt: object, texts: Sequence[str]) -> list[float]:
-    return [1.0]
-
-
-def words(prompt: object, texts: Sequence[str]) -> list[str]:
-    return ["good" for _ in texts]
-
-
-def nothing(prompt: object, texts: Sequence[str]) -> None:
-    return None
-
-
-NOT_A_FUNCTION = 7
+def texts(completion: Completion) -> list[str]:
+    return [sample.text for sample in completion.samples]

@@ -1,6 +1,6 @@
-"""Run by tests: prints the results of one engine with several ranks as JSON on the last line.
+"""A script that tests start: samples and telemetry of an engine with tensor parallelism, as JSON on the last line.
 
-python vllm_parallel.py RANKS
+python run_tensor_parallel.py RANKS
 """
 
 import json
@@ -34,8 +34,8 @@ def main() -> None:
     )
     answers = {}
     for name, extra in CASES.items():
-        wanted = SamplingParams(n=4, max_tokens=24, seed=3, ignore_eos=True, extra_args=extra)
-        output = llm.generate(["Numbers: 3 5 7 2 Target: 24\n"], wanted, use_tqdm=False)[0]
+        sampling = SamplingParams(n=4, max_tokens=24, seed=3, ignore_eos=True, extra_args=extra)
+        output = llm.generate(["Numbers: 3 5 7 2 Target: 24\n"], sampling, use_tqdm=False)[0]
         answers[name] = {
             "tokens": [list(sample.token_ids) for sample in output.outputs],
             "telemetry": llm.collective_rpc("esamp_telemetry", args=(output.request_id,)),

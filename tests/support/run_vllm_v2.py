@@ -1,4 +1,6 @@
-"""Runs vLLM's Model Runner V2 without a GPU and saves the results: ``python tests/vllm_v2.py RESULT``.
+"""A script that tests start: runs vLLM's Model Runner V2 without a GPU and saves the results.
+
+    python -m support.run_vllm_v2 RESULT
 
 V2 needs Triton, which compiles for GPUs only. Triton can also interpret its kernels on tensors of the CPU, and vLLM has
 a V2 runner for CPUs, which it uses if it finds a Triton backend for them. So vLLM's own runner and kernels and our
@@ -22,7 +24,7 @@ from torch import Tensor
 
 
 class Interpreter:
-    """A driver that is always active."""
+    """A Triton driver that is always active."""
 
     @staticmethod
     def is_active() -> bool:
@@ -39,18 +41,18 @@ from vllm.v1.worker.gpu.warmup import warmup_kernels  # noqa: E402
 
 from esamp.models import embedded_path  # noqa: E402
 from support.vllm_engine import Request, Sample, counters, generate, running  # noqa: E402
-from support.vllm_scenes import (  # noqa: E402
-    CRAMPED,
+from support.vllm_requests import (  # noqa: E402
+    CHUNKS,
     EXPLORING,
     FILTERED,
     GRAMMARS,
     GREEDY,
     LOGITS,
-    LONG,
+    LONG_PROMPTS,
+    LONG_SAMPLES,
     ORDINARY,
-    PARTS,
-    PIECES,
     RIVALS,
+    SCARCE,
     STOPPING,
     core,
     idle,
@@ -61,8 +63,8 @@ from support.vllm_scenes import (  # noqa: E402
 )
 
 
-def forbid(self: Any, logits: Tensor, batch: Any, ids: Sequence[str], bits: NDArray[np.int32]) -> None:
-    """A grammar's mask: bit v % 32 of word v // 32 of a request's `bits` `[R, V / 32]` allows token v."""
+def apply_grammar_mask(self: Any, logits: Tensor, batch: Any, ids: Sequence[str], bits: NDArray[np.int32]) -> None:
+    """Apply a grammar's mask: bit v % 32 of word v // 32 of a request's row in `bits` `[R, V / 32]` allows token v."""
     rows = torch.tensor([batch.req_ids.index(name) for name in ids], dtype=torch.int64)
     allowed = (torch.from_numpy(bits).unsqueeze(-1) >> torch.arange(32)) & 1
     forbidden = allowed.flatten(1)[:, : logits.shape[1]] == 0
@@ -71,7 +73,7 @@ def forbid(self: Any, logits: Tensor, batch: Any, ids: Sequence[str], bits: NDAr
 
 # Two kernels cannot be interpreted: one is replaced by vLLM's PyTorch version, the other by ours.
 filters.HAS_TRITON = False
-StructuredOutputsWorker.apply_grammar_bitmask = forbid
+StructuredOutputsWorker.apply_grammar_bitmask = apply_grammar_mask
 
 
 def ordinary() -> dict[str, list[list[Sample]]]:
@@ -90,7 +92,7 @@ def ordinary() -> dict[str, list[list[Sample]]]:
 
 
 def logits() -> dict[str, Any]:
-    """Logits that every token is drawn from."""
+    """The logits that every token is drawn from."""
     with running(embedded_path(), **LOGITS) as llm:
         done = {name: generate(llm, requests) for name, requests in (("exploring", EXPLORING), ("greedy", GREEDY))}
         done["rivals"] = generate(llm, RIVALS)
@@ -98,27 +100,30 @@ def logits() -> dict[str, Any]:
 
 
 def drawn() -> dict[str, Any]:
-    """Log-probabilities after filters."""
+    """The log-probabilities after filters and grammars."""
     with running(embedded_path(), logprobs_mode="processed_logprobs") as llm:
         done = {"filtered": generate(llm, FILTERED), "grammar": generate(llm, GRAMMARS)}
         return done | {"counts": counters(llm)}
 
 
-def cramped() -> dict[str, Any]:
-    """Requests that do not fit at the same time, and one that is aborted."""
-    with running(embedded_path(), **CRAMPED) as llm:
-        done = {"all": stepping(llm, LONG), "aborted": stepping(llm, [*LONG, LONG[0]], abort="long-0")}
+def preempting() -> dict[str, Any]:
+    """Requests that do not fit in the cache together, and one that is aborted."""
+    with running(embedded_path(), **SCARCE) as llm:
+        done = {
+            "all": stepping(llm, LONG_SAMPLES),
+            "aborted": stepping(llm, [*LONG_SAMPLES, LONG_SAMPLES[0]], abort="request-0"),
+        }
         return done | {"idle": idle(llm)}
 
 
-def parts() -> dict[str, Any]:
-    """Prompts in chunks of 8 tokens, and from the prefix cache the second time."""
-    with running(embedded_path(), **LOGITS, **PARTS) as llm:
-        return {name: generate(llm, PIECES) for name in ("first", "cached")} | {"idle": idle(llm)}
+def chunked() -> dict[str, Any]:
+    """Prompts in chunks of 8 tokens, then again from the prefix cache."""
+    with running(embedded_path(), **LOGITS, **CHUNKS) as llm:
+        return {name: generate(llm, LONG_PROMPTS) for name in ("first", "cached")} | {"idle": idle(llm)}
 
 
 def overlapping() -> dict[str, Any]:
-    """Steps that are scheduled before the tokens of the previous step are known, as on a GPU."""
+    """Asynchronous scheduling, as on a GPU: a step is scheduled before the tokens of the previous one are known."""
     check = CpuPlatform.check_and_update_config
 
     def keep_asynchronous(config: VllmConfig) -> None:
@@ -132,8 +137,8 @@ def overlapping() -> dict[str, Any]:
             return {"exploring": generate(llm, EXPLORING), "ended": stepping(llm, STOPPING)}
 
 
-def usual() -> dict[str, Any]:
-    """An operator's defaults, and vLLM's dummy requests for warming up."""
+def default_method() -> dict[str, Any]:
+    """A default method that the operator sets, and vLLM's dummy requests for warming up."""
     settings = {"esamp": {"defaults": {"method": "esamp"}, "slots": 2}}
     with running(embedded_path(), additional_config=settings) as llm:
         worker = core(llm).model_executor.driver_worker.worker
@@ -144,11 +149,11 @@ def usual() -> dict[str, Any]:
         return {"warm": warm, "used": counters(llm)}
 
 
-SCENES = {scene.__name__: scene for scene in (ordinary, logits, drawn, cramped, parts, overlapping, usual)}
+RUNS = {run.__name__: run for run in (ordinary, logits, drawn, preempting, chunked, overlapping, default_method)}
 
 
 def main(result: Path, names: Sequence[str]) -> None:
-    torch.save({name: SCENES[name]() for name in names or SCENES}, result)
+    torch.save({name: RUNS[name]() for name in names or RUNS}, result)
 
 
 if __name__ == "__main__":

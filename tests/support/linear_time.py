@@ -1,4 +1,4 @@
-"""How the work of a function grows with its input, independent of how fast or busy the machine is."""
+"""A check that a function's run time is linear in its input, independent of the machine's speed and load."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 FACTOR = 4
 BOUND = 9.0
-"""Four times the input costs a linear function about 4 times the work and a quadratic one 16 times: 9 lies between."""
+"""The largest accepted ratio of run times: 4 times the input takes linear work 4 times as long, quadratic work 16."""
 SMALL = 0.02
-"""Seconds below which a measurement is mostly noise."""
+"""Shorter measurements, in seconds, count as this long, because they are mostly noise."""
 
 
 def _processor_time(work: Callable[[str], Any], text: str) -> float:
@@ -23,7 +23,7 @@ def _processor_time(work: Callable[[str], Any], text: str) -> float:
 def assert_linear(work: Callable[[str], Any], make: Callable[[int], str], size: int) -> None:
     """Check that `work` on `make(4 * size)` takes about four times as long as on `make(size)`, not sixteen times.
 
-    Both are measured up to four times and the smallest values are compared, since an interruption only ever adds time.
+    Both are measured up to four times, and the minima are compared, because interruptions only add time.
     """
     small, large = make(size), make(FACTOR * size)
     least = {small: float("inf"), large: float("inf")}

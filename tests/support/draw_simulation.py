@@ -1,4 +1,4 @@
-"""Plays draws on models that are given as tables: a function from what was said to the next token's probabilities."""
+"""Simulates decode steps of a `Draw` on models that map a sample's tokens to the next token's probabilities."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,8 +15,8 @@ from esamp.methods.base import ModelShape
 Text = tuple[int, ...]
 Model = Callable[[Text], Sequence[float]]
 SHAPE = ModelShape(1, {}, 1, torch.device("cpu"))
-UNSEEN: Any = None
-"""A draw looks at no LM head."""
+NO_HEAD: Any = None
+"""In place of the LM head, which a draw never uses."""
 
 
 @dataclass
@@ -32,17 +32,17 @@ class Row:
     stops: tuple[int, ...] = ()
     said: list[int] = field(default_factory=list)
     forced: Mapping[int, int] = field(default_factory=dict)
-    """the token that it gets at a position, whatever was chosen"""
+    """tokens by position that replace the chosen ones, as under a grammar"""
     chosen: list[int] = field(default_factory=list)
 
     @property
     def ended(self) -> bool:
-        """Whether the sample is finished."""
+        """Whether the sample has reached its limit or an end token."""
         return len(self.said) >= self.limit or bool(self.said and self.said[-1] in self.stops)
 
 
 def describe(rows: Sequence[Row]) -> Rows:
-    """What a draw is told of them."""
+    """The `Rows` of a decode step for these samples."""
     numbers = [[row.index, row.count, len(row.said), row.limit, row.seed] for row in rows]
     columns = torch.tensor(numbers, dtype=torch.int64).unbind(1)
     most = max(len(row.stops) for row in rows)
@@ -52,20 +52,20 @@ def describe(rows: Sequence[Row]) -> Rows:
 
 
 def step_of(rows: Sequence[Row], live: Tensor | None = None) -> DecodeStep:
-    """The step that gives the rows their next tokens; all of them are live by default."""
+    """The decode step of the rows' next tokens; all rows are live by default."""
     layout = RowLayout.build([row.slot for row in rows])
     live = layout.placed if live is None else live & layout.placed
-    return DecodeStep(torch.zeros(len(rows), 1), {}, layout, live, UNSEEN, describe(rows))
+    return DecodeStep(torch.zeros(len(rows), 1), {}, layout, live, NO_HEAD, describe(rows))
 
 
 def log_odds(rows: Sequence[Row]) -> Tensor:
-    """`[R, V]` logits of the rows' next tokens; anything for rows that have ended."""
+    """Logits `[R, V]` of the rows' next tokens; those of ended rows are arbitrary."""
     said = [() if row.ended else tuple(row.said) for row in rows]
     return torch.tensor([row.model(text) for row, text in zip(rows, said, strict=True)], dtype=torch.float64).log()
 
 
 def advance(draw: Any, rows: Sequence[Row], moving: Sequence[bool] | None = None) -> None:
-    """One decode step; rows that have ended or do not move are in it, but not live."""
+    """Run one decode step; rows that have ended or are not set in `moving` take part in it, but are not live."""
     moving = moving or [True] * len(rows)
     live = torch.tensor([not row.ended and moves for row, moves in zip(rows, moving, strict=True)])
     step = step_of(rows, live)
@@ -79,35 +79,35 @@ def advance(draw: Any, rows: Sequence[Row], moving: Sequence[bool] | None = None
 
 
 def finish(draw: Any, rows: Sequence[Row]) -> list[Text]:
-    """All rows in lockstep to their ends; what they said."""
+    """Run all rows in lockstep until they end, and return their tokens."""
     while not all(row.ended for row in rows):
         advance(draw, rows)
     return [tuple(row.said) for row in rows]
 
 
 def again(row: Row, **changes: Any) -> Row:
-    """The same, at its start."""
+    """A copy of the row without its tokens, with some fields changed."""
     return replace(row, said=[], chosen=[], **changes)
 
 
 def number(purpose: int, row: Row, position: int, *more: int) -> float:
-    """The random number of a row's token."""
+    """The random number that a draw uses at a position of a row for a purpose."""
     keys = [torch.tensor([key]) for key in (row.index, position, purpose, *more)]
     return float(uniform(torch.tensor([row.seed]), *keys))
 
 
 def fixed(*probabilities: float) -> Model:
-    """The same distribution at every token."""
+    """A model with the same distribution at every token."""
     return lambda said: probabilities
 
 
 def table(rows: Mapping[Text, Sequence[float]]) -> Model:
-    """A distribution for each prefix."""
+    """A model with a given distribution for each prefix."""
     return lambda said: rows[said]
 
 
 def random_model(seed: int, vocabulary: int, temperature: float = 1.0) -> Model:
-    """Any prefix has a distribution of its own."""
+    """A model with a pseudo-random distribution for each prefix."""
     token = torch.arange(vocabulary)
 
     def probabilities(said: Text) -> list[float]:

@@ -1,4 +1,4 @@
-"""Judges of known behaviour behind a real HTTP server, and finished studies for them to judge."""
+"""Judges with scripted verdicts behind a real HTTP server, and finished studies for them to judge."""
 
 import json
 import re
@@ -18,12 +18,13 @@ from esamp.study.store import Store
 from support.scripted_server import Reply, Scripted
 
 Groups = dict[str, list[str]]
-"""What a judge sees: texts by letter."""
+"""The texts that a judge is shown, by the letter of their group."""
 Behaviour = Callable[[Groups], str]
+"""From the texts to the judge's reply."""
 
 
 def groups(question: str) -> Groups:
-    """The texts by letter as they stand between the marks."""
+    """The texts of a judge's question, by the letter of their group."""
     mark = re.search(r"lines that begin with (#\w+)\.", question)
     assert mark is not None
     found: Groups = {}
@@ -54,7 +55,7 @@ def shorter(seen: Groups) -> str:
 
 
 def longest(seen: Groups) -> str:
-    """For rankings; groups of the same length are equal."""
+    """Ranks groups by the length of their texts; groups of equal length share a rank."""
     sizes = sorted({length(texts) for texts in seen.values()}, reverse=True)
     steps = [[letter for letter, texts in seen.items() if length(texts) == size] for size in sizes]
     return "Let me see.\n" + json.dumps({"ranking": [step if len(step) > 1 else step[0] for step in steps]})
@@ -66,7 +67,7 @@ def chat(content: str | None, reason: str = "stop") -> dict[str, Any]:
 
 
 class ScriptedJudge(Scripted):
-    """Answers by the behaviour of the judge that is asked; what `early` holds comes first."""
+    """Serves several judges by model name. Replies in `early` are sent before any verdict."""
 
     def __init__(self, **judges: Behaviour) -> None:
         super().__init__()
@@ -74,7 +75,7 @@ class ScriptedJudge(Scripted):
         self.models = (200, {"data": [{"id": name} for name in judges]})
         self.early: list[Reply] = []
         self.refuses = ""
-        """a text that the server answers with 400"""
+        """questions that contain this text are answered with status 400"""
 
     def next(self, body: dict[str, Any], headers: Mapping[str, str]) -> Reply:
         super().next(body, headers)
@@ -92,7 +93,7 @@ class ScriptedJudge(Scripted):
 
 
 def finished(folder: Path, arms: Mapping[str, Callable[[int, int], str]], *, n: int = 3, problems: int = 6) -> Path:
-    """A study whose groups hold the texts that each arm's function gives for a problem's number and a sample's."""
+    """The file of a finished study: arm by arm, `arms` maps a label to the text of (problem index, sample index)."""
     temperatures = iter(range(1, 20))
     methods = "".join(
         f'[[methods]]\nmethod = "vanilla"\nlabel = "{label}"\nsampling = {{ temperature = 0.{next(temperatures)} }}\n'

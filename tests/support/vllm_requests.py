@@ -1,20 +1,26 @@
-"""Requests that leave little out, and ways to run them: for Model Runner V2 interpreted on a CPU, and for a GPU."""
+"""Requests of all kinds for vLLM, ways to run them, and checks of their logits."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from vllm.sampling_params import StructuredOutputsParams
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
 
-from support.vllm_engine import LLM, Request, counters, generate
+from esamp import ESampConfig
+from support.request_reference import replay
+from support.vllm_engine import LLM, Request, Sample, StructuredOutputsParams, counters, generate
 
 LOGITS: Mapping[str, Any] = dict(logprobs_mode="processed_logits")
-CRAMPED: Mapping[str, Any] = dict(block_size=32, num_gpu_blocks_override=9, enable_prefix_caching=False)
-"""Room for 256 tokens."""
-PARTS: Mapping[str, Any] = dict(max_num_batched_tokens=8, max_num_seqs=8, enable_prefix_caching=True, block_size=32)
+SCARCE: Mapping[str, Any] = dict(block_size=32, num_gpu_blocks_override=9, enable_prefix_caching=False)
+"""Engine settings with a cache for 256 tokens, so that requests are preempted."""
+CHUNKS: Mapping[str, Any] = dict(max_num_batched_tokens=8, max_num_seqs=8, enable_prefix_caching=True, block_size=32)
+"""Engine settings with 8 tokens per step, so that prompts are split into chunks."""
 
 
 def prompt(length: int, first: int = 5) -> list[int]:
+    """Token ids of a prompt, which vary with `first`."""
     return [3 + (first + 7 * place) % 90 for place in range(length)]
 
 
@@ -49,14 +55,18 @@ RIVALS = [
     Request(prompt(6, 2), 4, dict(method="override+arithmetic", rounds=2), dict(logprobs=None)),
     Request(prompt(4, 2), 2, dict(method="rarity+arithmetic"), dict(logprobs=None)),
 ]
-"""Methods that choose their tokens by random numbers of their own: the same ones on every runner."""
+"""Methods that draw tokens with their own random numbers, which are the same on every runner."""
 NARROW = dict(temperature=0.7, top_k=20, top_p=0.9, min_p=0.02)
 FILTERED = [Request(prompt(9), 2, STATE | rule, NARROW) for rule in ({}, REFERENCE)]
-LONG = [
+LONG_SAMPLES = [
     Request(prompt(20), 4, STATE, dict(max_tokens=30, ignore_eos=True, logprobs=None)),
     Request(prompt(25, 3), 2, None, dict(max_tokens=30, ignore_eos=True, logprobs=None)),
 ]
-PIECES = [Request(prompt(70), 1, STATE), Request(prompt(45, 2), 2, None), Request(prompt(70), 1, STATE | REFERENCE)]
+LONG_PROMPTS = [
+    Request(prompt(70), 1, STATE),
+    Request(prompt(45, 2), 2, None),
+    Request(prompt(70), 1, STATE | REFERENCE),
+]
 STOPPING = [Request(prompt(5), 3, STATE, dict(max_tokens=24, stop_token_ids=[31], logprobs=None))]
 CHOICES = ["7+1=8", "7*8=56", "7-2=5", "7-3=4"]
 GRAMMAR = dict(structured_outputs=StructuredOutputsParams(choice=CHOICES), logprobs=None, detokenize=True)
@@ -64,7 +74,7 @@ GRAMMARS = [Request(prompt(6), 4, STATE | rule, GRAMMAR) for rule in ({}, REFERE
 
 
 def silent(request: Request) -> Request:
-    """The request without log-probabilities, for which vLLM would keep logits."""
+    """The request without log-probabilities."""
     return replace(request, params=dict(request.params) | dict(logprobs=None, prompt_logprobs=None))
 
 
@@ -77,18 +87,21 @@ def runner(llm: LLM) -> Any:
 
 
 def idle(llm: LLM) -> dict[str, float]:
-    """Counters after one more request, with which the worker is informed of the last ended samples."""
+    """The worker's counters after one more request, since the worker learns of ended samples one step later."""
     generate(llm, [Request(prompt(2), 1, None, dict(max_tokens=1, logprobs=None))])
     return counters(llm)
 
 
 def stepping(llm: LLM, requests: Sequence[Request], abort: str | None = None) -> dict[str, Any]:
-    """Tokens of each sample and the largest number of preemptions; the request `abort` is aborted after 10 steps."""
+    """Run requests step by step, and abort the request `abort` after 10 steps.
+
+    Returns the tokens of each sample, the largest number of preemptions of a request, and the increase of the counters.
+    """
     engine, preempted, steps = llm.llm_engine, 0, 0
     tokens: dict[tuple[str, int], list[int]] = {}
     before = idle(llm)
     for number, request in enumerate(requests):
-        engine.add_request(f"long-{number}", {"prompt_token_ids": list(request.prompt)}, request.sampling)
+        engine.add_request(f"request-{number}", {"prompt_token_ids": list(request.prompt)}, request.sampling)
     while engine.has_unfinished_requests():
         for output in engine.step():
             tokens |= {(output.request_id, each.index): list(each.token_ids) for each in output.outputs}
@@ -99,3 +112,26 @@ def stepping(llm: LLM, requests: Sequence[Request], abort: str | None = None) ->
             engine.abort_request([abort])
     after = idle(llm)
     return {"tokens": tokens, "preempted": preempted, "counts": {name: after[name] - before[name] for name in before}}
+
+
+def decoded_tokens(tokens: Mapping[tuple[str, int], Sequence[int]], *names: str) -> int:
+    """The number of tokens of these requests that were drawn in a decode step: all but the first of each sample."""
+    return sum(len(each) - 1 for (name, _), each in tokens.items() if name in names)
+
+
+def expected_logits(model: PreTrainedModel, request: Request, samples: Sequence[Sample]) -> list[tuple[Tensor, Tensor]]:
+    """The fused logits `[T, V]` and the model's own of each sample, by the formula."""
+    config = ESampConfig(**({"beta": 0.0} if request.esamp is None else request.esamp))
+    return replay(model, request.prompt, [sample.tokens for sample in samples], config)
+
+
+def check_logits(
+    model: PreTrainedModel, requests: Sequence[Request], results: Sequence[Sequence[Sample]], **close: float
+) -> None:
+    """Check, within `close`, that scores are the fused logits of the formula and that steering changes them."""
+    for request, samples in zip(requests, results, strict=True):
+        change = 0.0
+        for sample, (fused, own) in zip(samples, expected_logits(model, request, samples), strict=True):
+            torch.testing.assert_close(sample.scores, fused, **close, msg=str(request).__add__)
+            change = max(change, (fused - own).abs().max().item())
+        assert (change > 1e-2) == (request.esamp is not None), request

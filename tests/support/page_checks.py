@@ -1,4 +1,4 @@
-"""Texts that try to become markup, what a page shows of them, and readings of an open page."""
+"""Checks of HTML pages: texts that try to inject markup, what a page must show of them, and measures of contrast."""
 
 import re
 from typing import TYPE_CHECKING
@@ -27,13 +27,13 @@ def texts(tab: "Tab", selector: str) -> list[str]:
 
 
 def luminance(colour: str) -> float:
-    """Relative luminance (WCAG 2) of ``rgb(r, g, b)``."""
+    """Relative luminance (WCAG 2) of a colour ``rgb(r, g, b)``, from 0 (black) to 1 (white)."""
     parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
     red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
 def contrast(ink: str, ground: str) -> float:
-    """Contrast ratio (WCAG 2): 4.5 is enough for any text."""
+    """Contrast ratio (WCAG 2) of two colours, from 1 to 21; 4.5 suffices for text of any size."""
     darker, lighter = sorted((luminance(ink), luminance(ground)))
     return (lighter + 0.05) / (darker + 0.05)

@@ -1,4 +1,4 @@
-"""Made-up GPQA questions, whose words no other text has: where one of them turns up, a question leaked."""
+"""Made-up GPQA questions of words that occur nowhere else, so that any of `SECRETS` in an output shows a leak."""
 
 import csv
 from pathlib import Path
@@ -29,7 +29,8 @@ SECRETS = (
 )
 
 
-def written(folder: Path) -> str:
+def write_csv(folder: Path) -> str:
+    """Write the questions as GPQA's CSV file, and return its path."""
     with (folder / "own.csv").open("w", newline="") as file:
         table = csv.DictWriter(file, list(ROWS[0]))
         table.writeheader()

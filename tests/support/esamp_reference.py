@@ -1,6 +1,7 @@
-"""The algorithm once more, row by row in float64, from its formulas: slow, plain, and sharing no code with the package.
+"""An independent implementation of ESamp: its formulas row by row in float64. It shares no code with the package.
 
-hL final hidden state, h1 source state, y prediction of hL, c confidence, e = c (hL - y), w_z LM-head row of token z.
+Symbols: hL final hidden state, h1 source state, y prediction of hL, c confidence, e = c (hL - y), w_z the
+LM head's row of token z.
 """
 
 import math
@@ -26,7 +27,7 @@ def phi(h: Vector, projection: Vector | None = None) -> Vector:
 
 @dataclass
 class RLS:
-    """The recursion of the specification: K = (I + F P F')^-1 F P; W += K' (Y - F W); P -= P F' K."""
+    """Recursive least squares: K = (I + F P F')^-1 F P; W += K' (Y - F W); P -= P F' K."""
 
     features: int
     """length of phi"""
@@ -70,7 +71,7 @@ def ridge_fit(
 
 @dataclass
 class Mean:
-    """The group's running mean; it is confident as the constant feature alone would be in RLS."""
+    """The group's running mean; its confidence is that of RLS with the constant feature alone."""
 
     target: int
     ridge: float
@@ -151,21 +152,21 @@ Batch: TypeAlias = tuple[Sequence[Vector], Sequence[Vector]]
 
 
 def torch_adam(network: Network, batches: Sequence[Batch]) -> list[dict[str, Vector]]:
-    """The same training by `torch.optim.Adam` and `clip_grad_norm_`: a second opinion. Returns the weights."""
+    """The weights after the same training by `torch.optim.Adam` and `clip_grad_norm_`, to check `Network` itself."""
     with torch.inference_mode(False), torch.enable_grad():
-        held = [{n: torch.tensor(w, requires_grad=True) for n, w in b.items()} for b in network.weights]
-        flat = [w for block in held for w in block.values()]
+        weights = [{n: torch.tensor(w, requires_grad=True) for n, w in b.items()} for b in network.weights]
+        flat = [w for block in weights for w in block.values()]
         adam = torch.optim.Adam(flat, lr=network.lr, eps=network.eps, foreach=False)
         for sources, targets in batches:
-            current = Network([{n: w.detach().numpy() for n, w in b.items()} for b in held], loss=network.loss)
+            current = Network([{n: w.detach().numpy() for n, w in b.items()} for b in weights], loss=network.loss)
             _, gradients = current.gradients(sources, targets)
-            for block, grads in zip(held, gradients, strict=True):
+            for block, grads in zip(weights, gradients, strict=True):
                 for name, weight in block.items():
                     weight.grad = torch.tensor(grads[name])
             if network.clip:
                 torch.nn.utils.clip_grad_norm_(flat, network.clip)
             adam.step()
-        return [{n: w.detach().numpy() for n, w in b.items()} for b in held]
+        return [{n: w.detach().numpy() for n, w in b.items()} for b in weights]
 
 
 def _gradient(weight: torch.Tensor) -> Vector:
@@ -175,7 +176,7 @@ def _gradient(weight: torch.Tensor) -> Vector:
 
 @dataclass
 class NoDistiller(Mean):
-    """The action signal alone: the running mean stands in for a prediction, and there is no error."""
+    """No distiller, for the action signal alone: predicts the running mean with confidence 0."""
 
     def predict(self, h: Vector) -> tuple[Vector, float]:
         return super().predict(h)[0], 0.0
@@ -183,7 +184,7 @@ class NoDistiller(Mean):
 
 @dataclass
 class Group:
-    """One group on its own: predict and steer its rows, then learn from them, and keep the telemetry."""
+    """One group: changes the final hidden states of its rows, then trains on them, and keeps the telemetry."""
 
     distiller: Any
     memory: RLS | None = None
@@ -196,12 +197,12 @@ class Group:
     norms: list[float] = field(default_factory=list)
 
     def step(
-        self, sources: Sequence[Vector], deeps: Sequence[Vector], actions: Sequence[Vector] | None = None
+        self, sources: Sequence[Vector], finals: Sequence[Vector], actions: Sequence[Vector] | None = None
     ) -> list[Vector]:
-        """Changes of hL, one per row, found before anything of this step is learned."""
+        """The changes of hL, one per row, computed before training on this step."""
         changes = []
-        centre = sum(self.seen, np.zeros(len(deeps[0]))) / max(len(self.seen), 1)
-        for h, final in zip(sources, deeps, strict=True):
+        centre = sum(self.seen, np.zeros(len(finals[0]))) / max(len(self.seen), 1)
+        for h, final in zip(sources, finals, strict=True):
             y, confidence = self.distiller.predict(h)
             e = (confidence if self.gate else 1.0) * (final - y)
             change = self.beta * e
@@ -212,10 +213,10 @@ class Group:
             if self.seen:
                 self.residual += float(((final - y) ** 2).sum())
                 self.variance += float(((final - centre) ** 2).sum())
-        self.seen.extend(deeps)
-        self.distiller.learn(sources, deeps)
+        self.seen.extend(finals)
+        self.distiller.learn(sources, finals)
         if self.memory is not None and actions is not None:
-            self.memory.learn(deeps, actions)
+            self.memory.learn(finals, actions)
         return changes
 
     @property
@@ -236,7 +237,7 @@ def kl(new: Vector, old: Vector) -> float:
 
 
 def action(W: Vector, token: int, reference_logits: Vector) -> Vector:
-    """w_z - sum_v p_v w_v."""
+    """The action of a token z: w_z - sum_v p_v w_v, with p the softmax of the reference logits."""
     p = softmax(reference_logits)
     return W[token] - sum((p[v] * W[v] for v in range(len(W))), np.zeros(W.shape[1]))
 
@@ -247,7 +248,7 @@ def fused_logits(head: Callable[[Vector], Vector], final: Vector, y: Vector, bet
 
 
 def survivors(logits: Vector, temperature: float, top_k: int, top_p: float, min_p: float) -> list[int]:
-    """Tokens left by temperature, min-p, top-k and top-p, in this order, each on what the former left."""
+    """Tokens that survive temperature, min-p, top-k and top-p, applied in this order, most likely first."""
     scaled = logits / temperature
     order = sorted(range(len(logits)), key=lambda v: (-scaled[v], v))
     share = softmax(scaled)
@@ -267,7 +268,11 @@ def survivors(logits: Vector, temperature: float, top_k: int, top_p: float, min_
 def candidate_distribution(
     rule: str, reference: Vector, fused: Vector, temperature: float, top_k: int, top_p: float, min_p: float
 ) -> Vector:
-    """What is sampled from: `fused` filters the fused logits, `reference` re-scores the reference's survivors."""
+    """The sampling distribution by candidate rule.
+
+    The rule ``fused`` filters the fused logits; ``reference`` filters the reference logits, and gives the survivors
+    their fused logits.
+    """
     chosen = survivors(fused if rule == "fused" else reference, temperature, top_k, top_p, min_p)
     result = np.zeros(len(reference))
     result[chosen] = softmax(fused[chosen] / temperature)

@@ -1,4 +1,4 @@
-"""Rows of a decode step for tests that have no engine."""
+"""Rows of a decode step, for tests without an engine."""
 
 import torch
 
@@ -6,7 +6,7 @@ from esamp.decoding.step import Rows
 
 
 def plain_rows(count: int, position: int = 1) -> Rows:
-    """Samples 0, 1, ... of one group, each with `position` tokens, without ends or limits."""
+    """Samples 0, 1, ... of one group at one position, with seed 0, temperature 1, no end tokens and no token limit."""
     numbers = torch.arange(count)
     same = torch.full_like(numbers, position)
     none = torch.full((count, 1), -1)
