@@ -10,7 +10,7 @@ import pytest
 
 from esamp import plugins
 from esamp.cli import main
-from esamp.compare.compare import every_arm
+from esamp.compare.comparison import all_arms
 from esamp.errors import EsampError, OptionError
 from esamp.methods import registry
 from esamp.tasks import registry as tasks
@@ -70,7 +70,7 @@ def test_everything_else_is_there() -> None:
     assert registry.get("esamp+fire").name == "esamp+fire"
     assert set(registry.broken()) == set(MODULES)
     assert set(tasks.broken()) == set(MODULES) - {"bare"}
-    assert {"esamp", "raises"} <= {arm.method for arm in every_arm()}
+    assert {"esamp", "raises"} <= {arm.method for arm in all_arms()}
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -1,12 +1,12 @@
-"""Open-ended prompts: three that the demo answers, and others among which an answer has to find its own prompt."""
+"""Open-ended prompts: three for the demo, and others that the topic measure compares an answer with."""
 
 DEMO_PROMPTS: tuple[str, ...] = (
     "Invent a board game in three sentences.",
     "Write a horoscope for tomorrow.",
     "Write a love letter from the moon to the sun.",
 )
-"""Drawn by chance before any answer to them was seen: ``random.Random(0).sample(sorted(pool), 3)``, the pool being all
-prompts of this module that begin with Describe, Imagine, Invent, Suggest, Tell or Write."""
+"""Chosen at random before any answer to them was read: ``random.Random(0).sample(sorted(pool), 3)``, where the pool is
+all prompts of this module that begin with Describe, Imagine, Invent, Suggest, Tell or Write."""
 
 OTHER_PROMPTS: tuple[str, ...] = (
     "Describe an animal that does not exist.",
@@ -67,4 +67,4 @@ OTHER_PROMPTS: tuple[str, ...] = (
     "Write the weather forecast for a day in spring.",
     "Write three questions for a quiz about music.",
 )
-"""With those of the demo 60 prompts of many kinds. They are data of a measure: another list gives other figures."""
+"""57 prompts of many kinds, 60 with those of the demo. Changing the list changes the values of the topic measure."""

@@ -1,4 +1,4 @@
-"""What a report measures with other models: real ones, once, and only of texts that are kept."""
+"""Measurements with real embedding and language models: their values, files, and which groups are measured."""
 
 import json
 import math
@@ -14,10 +14,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from esamp.analysis import measuring
+from esamp.analysis import measurement_run
 from esamp.analysis.load import load
 from esamp.analysis.measures import MEASURES
-from esamp.analysis.text_parts import nonwords, opening, topic
+from esamp.analysis.text_measurements import nonwords, opening, topic
 from esamp.cli import main
 from esamp.metrics.embedding import DEFAULT_MODEL, SentenceEmbedder
 from esamp.metrics.quality import loop_rate, nonword_share, on_topic_share
@@ -26,9 +26,9 @@ from esamp.models import embedded_amateur_path, embedded_path
 from esamp.study import config
 from esamp.study.config import Study
 from esamp.study.grid import cells
-from esamp.study.measured import Measured, Scored
+from esamp.study.group_measurements import GroupLikelihoods, GroupMeasurements
 from esamp.study.records import Record, SampleRecord
-from esamp.study.run import Problems, load_tasks
+from esamp.study.run import TaskProblems, load_tasks
 from esamp.study.store import Store
 from esamp.tasks.base import Item
 
@@ -54,12 +54,12 @@ question = "Does it write more different texts at equal perplexity?"
 arm = "esamp"
 at_equal = ["perplexity"]
 """
-Parts = list[tuple[str, int]]
+Started = list[tuple[str, int]]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study that has been run and measured."""
+    """The folder of a study that has been run and measured."""
     folder = tmp_path_factory.mktemp("measured")
     (folder / "study.toml").write_text(TOML)
     given = [str(folder / "study.toml"), "--store", str(folder / "store")]
@@ -68,17 +68,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def opened(folder: Path, **changes: Any) -> tuple[Study, Store, dict[str, Problems]]:
+def opened(folder: Path, **changes: Any) -> tuple[Study, Store, dict[str, TaskProblems]]:
     study = replace(config.read(folder / "study.toml"), **changes)
     return study, Store(folder / "store"), load_tasks(study)
 
 
-def noted(parts: Parts) -> measuring.OnPart:
-    def on_part(title: str, groups: int) -> Callable[[], None]:
-        parts.append((title, groups))
+def noted(started: Started) -> measurement_run.OnMeasurement:
+    def on_measurement(title: str, groups: int) -> Callable[[], None]:
+        started.append((title, groups))
         return lambda: None
 
-    return on_part
+    return on_measurement
 
 
 def records(folder: Path) -> list[Record]:
@@ -102,7 +102,7 @@ def by_definition(path: Path, prompt: str, record: Record, *, own: bool) -> list
     return found
 
 
-def test_likelihoods_are_those_of_the_models(folder: Path) -> None:
+def test_stored_likelihoods_equal_those_of_the_models(folder: Path) -> None:
     study, _, problems = opened(folder)
     prompts = {item.id: item.prompt for item in problems[study.tasks[0].name].items}
     for record in records(folder):
@@ -120,38 +120,44 @@ def test_likelihoods_are_those_of_the_models(folder: Path) -> None:
 
 
 def test_likelihoods_kept_while_drawing_are_not_measured_again(folder: Path) -> None:
-    """A study without entropy takes those of the record if every sample has one, and reads the texts otherwise."""
+    """Without entropy the log-probabilities of the record are used if all samples have one; else texts are scored."""
     study, store, problems = opened(folder, entropy=False)
-    [part] = [part for part in measuring.parts(study, problems) if part.title == "likelihoods under countdown"]
+    [measurement] = [
+        measurement
+        for measurement in measurement_run.measurements(study, problems)
+        if measurement.title == "likelihoods under countdown"
+    ]
     cell = next(cells(study))
     key, line = next(iter(store.read(cell).items()))
     record = Record.of_json(line)
     samples = tuple(replace(each, logprob=-1.5 * each.tokens) for each in record.samples)
-    kept = measuring.attach(study, store, problems, cell, {key: replace(record, samples=samples)})[key]
+    kept = measurement_run.attach(study, store, problems, cell, {key: replace(record, samples=samples)})[key]
     assert kept.measured.own is not None
     assert kept.measured.own.nll == (1.5, 1.5)
     assert kept.measured.own.tokens == tuple(each.tokens for each in samples)
     assert all(map(math.isnan, kept.measured.own.entropy))
     half = replace(record, samples=(samples[0], *record.samples[1:]))
-    assert measuring.attach(study, store, problems, cell, {key: half})[key].measured.own is None
+    assert measurement_run.attach(study, store, problems, cell, {key: half})[key].measured.own is None
     empty = replace(record, samples=(replace(samples[0], tokens=0, logprob=0.0), *samples[1:]))
-    own = measuring.attach(study, store, problems, cell, {key: empty})[key].measured.own
+    own = measurement_run.attach(study, store, problems, cell, {key: empty})[key].measured.own
     assert own is not None
     assert math.isnan(own.nll[0])
 
-    parts: Parts = []
-    measuring.measure(study, store, problems, on_part=noted(parts))  # the engine hf has kept none
-    assert parts == [("likelihoods under countdown", 6)]
-    with_entropy = measuring.attach(*opened(folder), cell, {key: record})[key].measured.own
-    without = measuring.attach(study, store, problems, cell, {key: record})[key].measured.own
+    started: Started = []
+    measurement_run.measure(
+        study, store, problems, on_measurement=noted(started)
+    )  # engine hf keeps no log-probabilities
+    assert started == [("likelihoods under countdown", 6)]
+    with_entropy = measurement_run.attach(*opened(folder), cell, {key: record})[key].measured.own
+    without = measurement_run.attach(study, store, problems, cell, {key: record})[key].measured.own
     assert with_entropy is not None
     assert without is not None
     assert without.nll == pytest.approx(with_entropy.nll, abs=1e-5)
     assert all(map(math.isnan, without.entropy))
-    assert part.name != "own-596a2b34e7f7"
+    assert measurement.name != "own-596a2b34e7f7"
 
 
-def test_embeddings_are_those_of_the_texts(folder: Path) -> None:
+def test_stored_embeddings_equal_those_of_the_texts(folder: Path) -> None:
     embedder = SentenceEmbedder()
     measures = {measure.name: measure.of for measure in MEASURES}
     for record in records(folder):
@@ -162,7 +168,7 @@ def test_embeddings_are_those_of_the_texts(folder: Path) -> None:
         assert measures["cosine"](record) == pytest.approx(mean_cosine(vectors), abs=1e-4)
 
 
-def test_measures_of_quality_are_those_of_the_texts(folder: Path) -> None:
+def test_stored_quality_equals_that_of_the_texts(folder: Path) -> None:
     encode = SentenceEmbedder().encode
     measures = {measure.name: measure.of for measure in MEASURES}
     for record in records(folder):
@@ -180,17 +186,17 @@ def made(*texts: str | None) -> Record:
     return Record("0", samples, {}, {})
 
 
-def test_measures_of_quality_by_hand(folder: Path) -> None:
+def test_measures_of_quality_match_hand_computed_values(folder: Path) -> None:
     """A text of 40 words whose last ten differ has the same opening; an empty text is off topic."""
     long = " ".join(["one two three"] * 10)
     record = made(f"{long} apples pears and plums", f"{long} a trip to the moon by train", "", "flurbled the snorvelt")
     prompts = {str(place): text for place, text in enumerate(["Count.", "Sing.", "Pray.", "Cook.", "Run.", "Add."])}
-    found = Measured()
+    found = GroupMeasurements()
     request = next(cells(opened(folder)[0])).request(Item("0", "Count."))
     with ExitStack() as stack:
-        for part in (opening(DEFAULT_MODEL), topic(DEFAULT_MODEL, "t", prompts), nonwords()):
-            line = json.loads(json.dumps({"n": 4, **part.start(stack)(request, record)}))
-            found = part.put(found, line)
+        for measurement in (opening(DEFAULT_MODEL), topic(DEFAULT_MODEL, "t", prompts), nonwords()):
+            line = json.loads(json.dumps({"n": 4, **measurement.start(stack)(request, record)}))
+            found = measurement.add(found, line)
     encode = SentenceEmbedder().encode
     assert found.nonwords == pytest.approx(2 / (30 + 4 + 30 + 4 + 3), abs=1e-6)
     embedded = encode([long, long, "", "flurbled the snorvelt"])
@@ -205,13 +211,13 @@ def test_measures_of_quality_by_hand(folder: Path) -> None:
 
 
 def test_nothing_is_measured_twice(folder: Path) -> None:
-    parts: Parts = []
-    measuring.measure(*opened(folder), on_part=noted(parts))
-    assert parts == []
+    started: Started = []
+    measurement_run.measure(*opened(folder), on_measurement=noted(started))
+    assert started == []
 
 
-def test_nothing_is_measured_where_nothing_can_be_compared(folder: Path, tmp_path: Path) -> None:
-    """One method of the study has not been run: the report says so at once, and not after minutes of measuring."""
+def test_report_fails_before_measuring_if_an_arm_is_missing(folder: Path, tmp_path: Path) -> None:
+    """If an arm has not been run, the report fails before it measures anything."""
     for cell in (folder / "store" / "cells").iterdir():
         (tmp_path / "store" / "cells" / cell.name).mkdir(parents=True)
         for name in ("cell.json", "records.jsonl"):
@@ -223,17 +229,21 @@ def test_nothing_is_measured_where_nothing_can_be_compared(folder: Path, tmp_pat
     assert [path for path in sorted(tmp_path.rglob("*")) if path.name != "study.toml"] == before
 
 
-def test_what_is_left_is_measured(folder: Path) -> None:
-    """The process was killed within its last line, or the line was deleted."""
+def test_only_missing_measurements_are_run(folder: Path) -> None:
+    """A process was killed while writing its last line, or a line was deleted."""
     study, store, problems = opened(folder)
-    [part] = [part for part in measuring.parts(study, problems) if part.title == "likelihoods under countdown"]
+    [measurement] = [
+        measurement
+        for measurement in measurement_run.measurements(study, problems)
+        if measurement.title == "likelihoods under countdown"
+    ]
     cell = next(cells(study))
-    path = store.root / "cells" / cell.key / f"{part.name}.jsonl"
+    path = store.root / "cells" / cell.key / f"{measurement.name}.jsonl"
     whole = path.read_bytes()
     path.write_bytes(whole[:-20])
-    parts: Parts = []
-    measuring.measure(study, store, problems, on_part=noted(parts))
-    assert parts == [("likelihoods under countdown", 1)]
+    started: Started = []
+    measurement_run.measure(study, store, problems, on_measurement=noted(started))
+    assert started == [("likelihoods under countdown", 1)]
     assert sorted(map(json.loads, path.read_bytes().splitlines()), key=str) == sorted(
         map(json.loads, whole.splitlines()), key=str
     )
@@ -244,36 +254,38 @@ def test_a_group_that_was_drawn_again_is_measured_again(folder: Path) -> None:
     cell = next(cells(study))
     key, line = next(iter(store.read(cell).items()))
     record = Record.of_json(line)
-    assert measuring.attach(study, store, problems, cell, {key: record})[key].measured.vectors is not None
+    assert measurement_run.attach(study, store, problems, cell, {key: record})[key].measured.vectors is not None
     other = replace(record, samples=(replace(record.samples[0], text="another"), *record.samples[1:]))
-    assert measuring.attach(study, store, problems, cell, {key: other})[key].measured == Measured()
+    assert measurement_run.attach(study, store, problems, cell, {key: other})[key].measured == GroupMeasurements()
 
 
-def test_each_way_to_measure_has_files_of_its_own(folder: Path) -> None:
+def test_every_measurement_setting_has_its_own_files(folder: Path) -> None:
     study, _, problems = opened(folder)
-    names = {part.name for part in measuring.parts(study, problems)}
+    names = {measurement.name for measurement in measurement_run.measurements(study, problems)}
     other = replace(study, embedder="x", second_model="countdown")
-    others = {part.name for part in measuring.parts(other, problems)}
+    others = {measurement.name for measurement in measurement_run.measurements(other, problems)}
     assert len(names) == 6
     assert len(names & others) == 2  # non-words and likelihoods under the model itself
     nothing = replace(study, embedder=None, second_model=None, likelihood=False, words=False)
-    assert measuring.parts(nothing, problems) == []
-    assert measuring.parts(replace(nothing, likelihood=True, models=(served(study),)), problems) == []
+    assert measurement_run.measurements(nothing, problems) == []
+    assert measurement_run.measurements(replace(nothing, likelihood=True, models=(served(study),)), problems) == []
 
 
 def test_stores_measured_by_earlier_versions_are_still_read(folder: Path) -> None:
-    """The names of the files that they have; a new name measures everything again."""
+    """File names of existing stores must not change, or everything would be measured again."""
     study, _, problems = opened(folder)
-    names = {part.name for part in measuring.parts(study, problems)}
+    names = {measurement.name for measurement in measurement_run.measurements(study, problems)}
     assert names >= {"embedding-b02da82229e0", "own-596a2b34e7f7", "second-8ec1e32b59c9"}
 
 
-def test_other_prompts_of_a_task_are_another_measure_of_topic(folder: Path) -> None:
+def test_topic_files_depend_on_the_prompts_of_the_task(folder: Path) -> None:
     study, _, problems = opened(folder)
     [own] = problems.values()
     fewer = type("Fewer", (type(own.task),), {"items": lambda self, split=None, limit=None: list(own.items)})
-    changed = {study.tasks[0].name: Problems(fewer(own.task.options()), own.items)}
-    names, others = ({part.name for part in measuring.parts(study, each)} for each in (problems, changed))
+    changed = {study.tasks[0].name: TaskProblems(fewer(own.task.options()), own.items)}
+    names, others = (
+        {measurement.name for measurement in measurement_run.measurements(study, each)} for each in (problems, changed)
+    )
     assert {name.partition("-")[0] for name in names - others} == {"topic"}
 
 
@@ -281,35 +293,41 @@ def served(study: Study) -> config.ModelSpec:
     return study.models[0].replace(engine="openai")
 
 
-def test_of_private_tasks_nothing_is_measured(folder: Path) -> None:
+def test_private_tasks_are_not_measured(folder: Path) -> None:
     study, store, problems = opened(folder, embedder="another")
     [own] = problems.values()
     hidden = type("Hidden", (type(own.task),), {"private": True})(own.task.options())
-    parts: Parts = []
-    measuring.measure(study, store, {study.tasks[0].name: Problems(hidden, own.items)}, on_part=noted(parts))
-    assert parts == []
+    started: Started = []
+    measurement_run.measure(
+        study, store, {study.tasks[0].name: TaskProblems(hidden, own.items)}, on_measurement=noted(started)
+    )
+    assert started == []
 
 
-def test_groups_mean_over_their_tokens() -> None:
+def test_perplexity_and_entropy_are_means_over_tokens() -> None:
     samples = tuple(SampleRecord(n, "x", (1,), 1, "stop", False, None, None, "") for n in range(3))
-    scored = Scored((1.0, 2.0, math.nan), (0.5, 1.0, math.nan), (30, 10, 0))
-    record = Record("a", samples, {}, {}, measured=Measured(own=scored, second=replace(scored, nll=(2.0, 2.0, 9.0))))
+    scored = GroupLikelihoods((1.0, 2.0, math.nan), (0.5, 1.0, math.nan), (30, 10, 0))
+    record = Record(
+        "a", samples, {}, {}, measured=GroupMeasurements(own=scored, second=replace(scored, nll=(2.0, 2.0, 9.0)))
+    )
     measures = {measure.name: measure.of for measure in MEASURES}
     assert measures["perplexity"](record) == pytest.approx(math.exp(1.25))
     assert measures["entropy"](record) == pytest.approx(0.625)
     assert measures["second perplexity"](record) == pytest.approx(math.exp(2))
-    assert all(math.isnan(measures[name](replace(record, measured=Measured()))) for name in ("perplexity", "Vendi"))
-    nothing = Scored((math.nan,) * 3, (math.nan,) * 3, (0, 0, 0))
-    assert math.isnan(measures["perplexity"](replace(record, measured=Measured(own=nothing))))
+    assert all(
+        math.isnan(measures[name](replace(record, measured=GroupMeasurements()))) for name in ("perplexity", "Vendi")
+    )
+    nothing = GroupLikelihoods((math.nan,) * 3, (math.nan,) * 3, (0, 0, 0))
+    assert math.isnan(measures["perplexity"](replace(record, measured=GroupMeasurements(own=nothing))))
 
 
 def test_one_sample_has_no_diversity() -> None:
     sample = SampleRecord(0, "x", (1,), 1, "stop", False, None, None, "")
-    record = Record("a", (sample,), {}, {}, measured=Measured(vectors=np.ones((1, 3), np.float32)))
+    record = Record("a", (sample,), {}, {}, measured=GroupMeasurements(vectors=np.ones((1, 3), np.float32)))
     assert math.isnan(next(measure for measure in MEASURES if measure.name == "Vendi").of(record))
 
 
-def test_the_report_has_the_columns(folder: Path) -> None:
+def test_the_report_has_columns_for_all_measurements(folder: Path) -> None:
     text = (folder / "report" / "report.md").read_text()
     for column in ("Vendi", "Vendi30", "cosine", "perplexity", "second perplexity", "entropy", "loops %", "empty %"):
         assert f"| {column} |" in text, column
