@@ -142,7 +142,7 @@ def _samples(path: Path) -> dict[tuple[str, str], tuple[str, ...]]:
             texts = tuple(sample["text"] for sample in values["samples"])
             key = str(values["id"]), "\n\n".join(message_texts(values["prompt"]))
         except (ValueError, KeyError, TypeError, RecursionError):
-            raise InputError(f"{path}:{number} was not written by esamp generate --output") from None
+            raise InputError(f"{path}:{number} is not a line of esamp generate --output") from None
         if not texts or not all(isinstance(text, str) for text in texts):
             raise InputError(f"{path}:{number} has no samples, or samples without a text")
         found[key] = texts
