@@ -16,7 +16,7 @@ from esamp.engines.base import Request
 from esamp.engines.hf import HFEngine
 from esamp.errors import OptionError
 from esamp.methods import registry
-from esamp.methods.arithmetic import Arithmetic, ArithmeticOptions, first_codes, van_der_corput
+from esamp.methods.draws.arithmetic import Arithmetic, ArithmeticOptions, first_codes, van_der_corput
 from esamp.sampling import Sampling
 from support.draws import (
     SHAPE,

@@ -22,8 +22,8 @@ from esamp.errors import EsampError, OptionError, UnsupportedError
 from esamp.methods import registry
 from esamp.methods.base import Need
 from esamp.methods.beams import BeamMethod, Beams, Hypotheses
-from esamp.methods.diverse_beam import DiverseBeam, DiverseBeamOptions
-from esamp.methods.stochastic_beam import CHILD, ROOT, StochasticBeam, StochasticBeamOptions, conditioned
+from esamp.methods.beams.diverse_beam import DiverseBeam, DiverseBeamOptions
+from esamp.methods.beams.stochastic_beam import CHILD, ROOT, StochasticBeam, StochasticBeamOptions, conditioned
 from support.hf_models import COMMON, EOS, PAD, VOCAB, small, small_tokenizer
 
 END = 0

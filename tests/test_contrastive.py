@@ -32,7 +32,7 @@ from esamp.engines.hf import HFEngine
 from esamp.errors import EsampError, OptionError, UnsupportedError
 from esamp.methods import amateur, registry
 from esamp.methods.base import ModelShape
-from esamp.methods.contrastive import Contrastive, ContrastiveOptions
+from esamp.methods.contrast.contrastive import Contrastive, ContrastiveOptions
 from esamp.models import embedded_amateur_path, embedded_path
 from esamp.sampling import Sampling
 from support.hf_models import EOS, PAD, VOCAB, small

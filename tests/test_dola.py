@@ -22,7 +22,7 @@ from esamp.engines.hf import HFEngine
 from esamp.errors import EsampError, OptionError
 from esamp.methods import registry
 from esamp.methods.base import ModelShape
-from esamp.methods.dola import DoLa, DoLaOptions, candidates
+from esamp.methods.contrast.dola import DoLa, DoLaOptions, candidates
 from esamp.sampling import Sampling
 from support.hf_models import AFTER_HEAD, EOS, PAD, small
 from support.rows import plain_rows

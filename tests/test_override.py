@@ -22,9 +22,9 @@ from esamp.engines.hf import HFEngine
 from esamp.errors import InactiveMethodError, OptionError
 from esamp.methods import registry
 from esamp.methods.base import ModelShape
-from esamp.methods.override import OverRIDE
-from esamp.methods.override_options import OverRIDEOptions
-from esamp.methods.override_rounds import round_of, sizes_of_rounds
+from esamp.methods.override.method import OverRIDE
+from esamp.methods.override.options import OverRIDEOptions
+from esamp.methods.override.rounds import round_of, sizes_of_rounds
 from esamp.models import embedded_path
 from esamp.sampling import Sampling
 from support.hf_reference import states_alone

@@ -26,10 +26,10 @@ from esamp.methods.base import (
     Need,
 )
 from esamp.methods.esamp import ESamp
-from esamp.methods.fire import FireOptions
-from esamp.methods.min_p import MinPOptions
+from esamp.methods.filters.fire import FireOptions
+from esamp.methods.filters.min_p import MinPOptions
+from esamp.methods.filters.xtc import XTCOptions
 from esamp.methods.stack import SamplerStack, Stack, combine
-from esamp.methods.xtc import XTCOptions
 from esamp.options import Options, narrowed
 from esamp.sampling import Sampling
 from support.rows import plain_rows

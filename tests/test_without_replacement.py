@@ -18,7 +18,7 @@ from esamp.engines.base import Request
 from esamp.engines.hf import HFEngine
 from esamp.errors import OptionError
 from esamp.methods import registry
-from esamp.methods.without_replacement import WithoutReplacement, WithoutReplacementOptions
+from esamp.methods.draws.without_replacement import WithoutReplacement, WithoutReplacementOptions
 from esamp.sampling import Sampling
 from support.draws import SHAPE, Model, Row, Text, advance, again, finish, fixed, number, random_model, table
 

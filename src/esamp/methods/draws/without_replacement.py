@@ -10,9 +10,9 @@ from esamp.decoding.randomness import per_token
 from esamp.decoding.step import DecodeStep
 from esamp.errors import OptionError
 from esamp.methods.base import Draw, ModelShape
-from esamp.methods.inverse_cdf import at, locate
+from esamp.methods.draws.inverse_cdf import at, locate
+from esamp.methods.draws.trie import NOTHING, Children, Stand, Trie
 from esamp.methods.options import WithoutReplacementOptions
-from esamp.methods.trie import NOTHING, Children, Stand, Trie
 from esamp.options import Options, narrowed
 from esamp.sampling import Sampling
 

@@ -6,15 +6,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from esamp.decoding.adam import Adam
 from esamp.decoding.layout import RowLayout
+from esamp.decoding.precision import exact_type
 from esamp.decoding.slots import Bank, State
 from esamp.decoding.step import Rows
-from esamp.methods.override_options import OverRIDEOptions
+from esamp.methods.override.options import OverRIDEOptions
 
 STD = 0.02
 """Standard deviation of the initial W_A."""
-BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
-"""Of Adam (Kingma & Ba 2015), as PyTorch has them."""
+EPSILON = 1e-8
+"""Adam's epsilon, PyTorch's default."""
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 WEIGHTS = ("a", "b")
 
@@ -77,10 +79,11 @@ class Heads(ABC):
         slots: int,
     ) -> None:
         """Allocate; `sizes` are d and V, `stack` is H and `halves` T."""
-        self.rounds, self.rank, self.lr = options.rounds, options.head_rank, options.head_lr
+        self.rounds, self.rank = options.rounds, options.head_rank
         self.stack, self.halves, self.sizes = stack, halves, sizes
         self.dtype = DTYPES[options.head_dtype]
-        self.exact = torch.float64 if self.dtype == torch.float64 else torch.float32
+        self.exact = exact_type(self.dtype)
+        self._adam = Adam(options.head_lr, EPSILON, self.exact, device)
         generator = torch.Generator().manual_seed(options.head_seed)
         drawn = torch.randn(self.rounds - 1, self.rank, sizes[0], generator=generator) * STD
         self.initial = drawn.to(self.dtype).to(device)
@@ -140,10 +143,10 @@ class Heads(ABC):
         learned = rows & turn.taught.any(1)
         x, reference = (layout.to_grid(each.to(self.exact), learned) for each in (final, logits))
         taught = layout.to_grid(turn.taught, learned)  # [G, C, H]
-        old = self._learners(turn)
-        loss, gradients = self._gradients(old, x, reference, layout.to_grid(tokens, learned), self._wide(taught))
+        new = self._learners(turn)
+        loss, gradients = self._gradients(new, x, reference, layout.to_grid(tokens, learned), self._wide(taught))
         due = taught.any(1)  # [G, H]
-        new = self._adam(old, gradients, due)
+        self._train(new, gradients, due)
         wiped = due & ~self._finite(new) | layout.to_grid(turn.guided & broken.unsqueeze(1), broken).any(1)
         self._store(turn, new, wiped)
         reset = (layout.spread(wiped) & (turn.taught & learned.unsqueeze(1) | turn.guided)).any(1)
@@ -162,19 +165,15 @@ class Heads(ABC):
         into_inner = (slope @ state["b"].mT) * taught
         return loss, {"a": into_inner.mT @ x, "b": inner.mT @ slope}
 
-    def _adam(self, state: State, gradients: State, due: Tensor) -> State:
-        """One step with bias correction for the heads in `due` `[G, H]`."""
-        steps = state["steps"] + due
-        count = steps.clamp_min(1).repeat_interleave(self.rank, 1).unsqueeze(-1)
-        moving = due.repeat_interleave(self.rank, 1).unsqueeze(-1)
-        new: State = {"steps": steps}
+    def _train(self, state: State, gradients: State, due: Tensor) -> None:
+        """Change `state` in place by one step of Adam for the heads in `due` `[G, H]`."""
+        heads, steps = due.flatten(), state["steps"].flatten()
         for name, gradient in gradients.items():
-            m = BETA1 * state[f"{name}.m"] + (1 - BETA1) * gradient
-            v = BETA2 * state[f"{name}.v"] + (1 - BETA2) * gradient.square()
-            move = self.lr * (m / (1 - BETA1**count)) / ((v / (1 - BETA2**count)).sqrt() + EPSILON)
-            for key, value in ((name, state[name] - move), (f"{name}.m", m), (f"{name}.v", v)):
-                new[key] = torch.where(moving, value, state[key])
-        return new
+            size = (-1, self.rank * gradient.shape[-1])
+            tensors = (state[key].view(size) for key in (name, f"{name}.m", f"{name}.v"))
+            own = torch.where(heads.unsqueeze(1), gradient.view(size), 0.0)  # a broken head must not reach the others
+            self._adam.step(*tensors, self._adam.decay(steps), own, heads)
+        state["steps"] = state["steps"] + due
 
     def _learners(self, turn: Turn) -> State:
         """What learns: steps `[G, H]`, weights and moments `[G, H k, .]`, as they begin where no step was taken."""

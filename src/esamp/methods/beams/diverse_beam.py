@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from esamp.errors import OptionError
-from esamp.methods.beams import NOWHERE, BeamMethod, Beams, Ends, Hypotheses
+from esamp.methods.beams.base import NOWHERE, BeamMethod, Beams, Ends, Hypotheses
 from esamp.methods.options import DiverseBeamOptions
 from esamp.options import Options, narrowed
 from esamp.sampling import Sampling

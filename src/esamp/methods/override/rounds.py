@@ -6,8 +6,8 @@ from torch import Tensor
 from esamp.decoding.layout import RowLayout
 from esamp.decoding.slots import FreeSlots
 from esamp.decoding.step import Rows
-from esamp.methods.override_heads import Heads, Turn
-from esamp.methods.override_options import OverRIDEOptions
+from esamp.methods.override.heads import Heads, Turn
+from esamp.methods.override.options import OverRIDEOptions
 
 
 def sizes_of_rounds(n: int, rounds: int) -> tuple[int, ...]:

@@ -11,9 +11,9 @@ from esamp.decoding.step import Combined, DecodeStep, Steering
 from esamp.decoding.telemetry import Telemetry
 from esamp.errors import OptionError
 from esamp.methods.base import DecodeMethod, Detail, ModelShape
-from esamp.methods.override_heads import Heads, Turn
-from esamp.methods.override_options import OverRIDEOptions, head_bytes
-from esamp.methods.override_rounds import OwnHeads, SharedHeads, sizes_of_rounds
+from esamp.methods.override.heads import Heads, Turn
+from esamp.methods.override.options import OverRIDEOptions, head_bytes
+from esamp.methods.override.rounds import OwnHeads, SharedHeads, sizes_of_rounds
 from esamp.options import Options, narrowed
 
 FIELDS = (

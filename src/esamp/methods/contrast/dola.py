@@ -9,7 +9,7 @@ from torch import Tensor
 from esamp.decoding.step import Combined, DecodeStep, Steering
 from esamp.errors import OptionError
 from esamp.methods.base import ModelShape
-from esamp.methods.logit_contrast import LogitContrast, divergence, plausible_tokens
+from esamp.methods.contrast.logit_contrast import LogitContrast, divergence, plausible_tokens
 from esamp.methods.options import DoLaOptions
 from esamp.options import Options, narrowed
 

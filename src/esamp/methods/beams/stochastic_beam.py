@@ -9,7 +9,7 @@ from torch import Tensor
 
 from esamp.decoding.randomness import uniform
 from esamp.errors import OptionError
-from esamp.methods.beams import NOWHERE, BeamMethod, Beams, Ends, Hypotheses
+from esamp.methods.beams.base import NOWHERE, BeamMethod, Beams, Ends, Hypotheses
 from esamp.methods.options import StochasticBeamOptions
 from esamp.options import Options
 from esamp.sampling import Sampling

@@ -9,7 +9,7 @@ from esamp.decoding.randomness import per_group, per_token, uniform
 from esamp.decoding.step import DecodeStep, Rows
 from esamp.errors import OptionError
 from esamp.methods.base import Draw, ModelShape
-from esamp.methods.inverse_cdf import at, locate
+from esamp.methods.draws.inverse_cdf import at, locate
 from esamp.methods.options import ArithmeticOptions
 from esamp.options import Options, narrowed
 from esamp.sampling import Sampling

@@ -9,9 +9,9 @@ from torch import Tensor
 from esamp.decoding.layout import RowLayout
 from esamp.decoding.step import Combined, DecodeStep, Fed, Steering
 from esamp.errors import OptionError, UnsupportedError
-from esamp.methods import amateur
 from esamp.methods.base import ModelShape, Need
-from esamp.methods.logit_contrast import LogitContrast, plausible_tokens
+from esamp.methods.contrast import amateur
+from esamp.methods.contrast.logit_contrast import LogitContrast, plausible_tokens
 from esamp.methods.options import ContrastiveOptions
 from esamp.options import Options, narrowed
 
