@@ -108,10 +108,10 @@ class ResidualNetwork(Distiller):
         gradient = gradient.to(self.exact).nan_to_num_(0, 0, 0)  # a live row that is not finite costs its group a step
         if self.config.clip > 0:
             gradient.renorm_(2, 0, self.config.clip)
-        moving = {name: state[name].to(self.exact) for name in ("weights", "first", "second")}
-        self._adam.step(*moving.values(), state["decay"], gradient, batch.present)
+        weights, first, second = (state[name].to(self.exact) for name in ("weights", "first", "second"))
+        self._adam.step(weights, first, second, state["decay"], gradient, batch.present)
         if self.dtype != self.exact:
-            for name, new in moving.items():
+            for name, new in (("weights", weights), ("first", first), ("second", second)):
                 state[name].copy_(new)
 
     def backward(
