@@ -1,4 +1,4 @@
-"""Presence, frequency and repetition penalties, set in the engine's own sampler: what a user would try first."""
+"""`Penalties`: presence, frequency and repetition penalties, set in the engine's own sampler. Imports no torch."""
 
 from pydantic import Field
 
@@ -8,11 +8,11 @@ from esamp.options import Options, narrowed
 from esamp.sampling import Sampling
 
 NEUTRAL = {"presence": 0.0, "frequency": 0.0, "repetition": 1.0}
-"""What each of them is where it does nothing."""
+"""The value of each penalty that has no effect."""
 
 
 class PenaltyOptions(Options):
-    """Options of the penalties. One that does nothing leaves the request's own setting as it is."""
+    """Options of the penalties. A neutral value leaves the request's own setting unchanged."""
 
     penalty_presence: float = Field(0.5, ge=-2, le=2)
     """subtract this from the logits of tokens already generated"""
@@ -23,20 +23,19 @@ class PenaltyOptions(Options):
 
 
 class Penalties(Method):
-    """Lowers the logits of tokens that the text already has.
+    """Lowers the logits of tokens that the text already contains.
 
-    With ``c_v`` the times that token v was generated in this sample, and the prompt counted in for `repetition` alone::
+    With ``c_v`` the number of times that token v was generated in this sample (only `repetition` counts the prompt)::
 
         l_v <- l_v / repetition  if l_v > 0 else  l_v * repetition      where v is in the prompt or c_v > 0
         l_v <- l_v - frequency * c_v - presence * [c_v > 0]
 
-    on logits `[R, V]` before temperature. Engines know them as ``repetition_penalty``, ``frequency_penalty`` and
-    ``presence_penalty``, all of which do nothing by default. A rival that does nothing is none, so here presence is
-    0.5, amid the 0.1 to 1 that the OpenAI API's documentation calls reasonable. It is the one that does not grow with
-    the text: a frequency penalty ends by forbidding what every long text repeats, spaces and digits among them, and a
-    repetition penalty punishes the prompt's own words. They look at one sample at a time and know nothing of the
-    group's others. Sources: the OpenAI API for presence and frequency; Keskar et al. 2019, arXiv 1909.05858, for
-    repetition.
+    on logits `[R, V]` before temperature. The engines' settings are ``repetition_penalty``, ``frequency_penalty`` and
+    ``presence_penalty``, which have no effect by default. As a baseline needs a penalty with an effect, presence is 0.5
+    here, within the range of 0.1 to 1 that the OpenAI API's documentation calls reasonable. It does not grow with the
+    text, unlike a frequency penalty, which in long texts suppresses even spaces and digits, and it does not penalise
+    the words of the prompt, unlike a repetition penalty. Penalties depend on one sample only, not on the group's other
+    samples. Sources: the OpenAI API for presence and frequency; Keskar et al. 2019, arXiv 1909.05858, for repetition.
     """
 
     name = "penalties"
@@ -46,20 +45,20 @@ class Penalties(Method):
 
     @classmethod
     def sampler(cls, options: Options, sampling: Sampling) -> Sampling:
-        """With the penalties that are to do something.
+        """The request's settings, with the penalties that are not neutral.
 
         Raises:
-            OptionError: the request asks for another value of one of them itself.
+            OptionError: the request sets another value of one of these penalties.
         """
-        wanted, given = dict(narrowed(options, PenaltyOptions)), dict(sampling)
+        own, requested = dict(narrowed(options, PenaltyOptions)), dict(sampling)
         changes: dict[str, float] = {}
         for kind, neutral in NEUTRAL.items():
-            value, own = wanted[f"penalty_{kind}"], given[f"{kind}_penalty"]
+            value, other = own[f"penalty_{kind}"], requested[f"{kind}_penalty"]
             if value == neutral:
                 continue
-            if own not in (neutral, value):
+            if other not in (neutral, value):
                 raise OptionError(
-                    f"{kind}_penalty = {own} and penalty_{kind} = {value} are one setting with two values: "
+                    f"{kind}_penalty = {other} and penalty_{kind} = {value} are one setting with two values: "
                     f"leave {kind}_penalty out"
                 )
             changes[f"{kind}_penalty"] = value
