@@ -154,7 +154,7 @@ def test_what_else_is_in_the_batch_does_not_matter(served: Served) -> None:
     [
         (Scene("xtc", {}, dict(temperature=0)), "set a temperature above 0"),
         (Scene("esamp+fire", {}, dict(temperature=0)), "set one above 0"),
-        (Scene("fire", dict(fire_temperature=1.5), dict(temperature=2.0)), "no hotter"),
+        (Scene("fire", dict(fire_temperature=1.5), dict(temperature=2.0)), "is not above"),
         (Scene("min_p", {}, dict(min_p=0.4)), "leave min_p out"),
         (Scene("penalties", {}, dict(presence_penalty=0.2)), "leave presence_penalty out"),
         (Scene("vanilla+xtc"), "vanilla adds nothing"),
