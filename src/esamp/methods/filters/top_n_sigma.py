@@ -1,4 +1,4 @@
-"""Top-n-sigma: keep the tokens whose logit is within n standard deviations of the best."""
+"""`TopNSigma`: top-n-sigma, which keeps the tokens whose logit is within n standard deviations of the best."""
 
 from typing import Self
 
@@ -14,11 +14,11 @@ from esamp.options import Options, narrowed
 class TopNSigma(EarlyFilter):
     """Keeps token v if ``l_v >= max_u l_u - n * std_u(l_u)``.
 
-    ``l`` `[R, V]` are the model's logits, or those of the method of states before it, and ``std`` is their unbiased
-    standard deviation, as in the authors' code; logits that are minus infinity already do not count. Dividing all
-    logits by a temperature scales both sides alike, so the kept set does not depend on it. Equality keeps a token, as
-    in the paper: the best one always stays, also where all are equal. The request's penalties act behind it. Source:
-    Tang et al. 2024, arXiv 2411.07641.
+    ``l`` `[R, V]` are the model's logits, or those of the `DecodeMethod` in the same stack, and ``std`` is their
+    unbiased standard deviation, as in the authors' code, over the logits that are finite. Dividing all logits by a
+    temperature scales both sides alike, so that the kept set does not depend on it. A token at the threshold is kept,
+    as in the paper, so that the best one always is. The request's penalties apply afterwards. Source: Tang et al. 2024,
+    arXiv 2411.07641.
     """
 
     name = "top_n_sigma"
@@ -32,11 +32,11 @@ class TopNSigma(EarlyFilter):
 
     @classmethod
     def build(cls, options: Options, shape: ModelShape) -> Self:
-        """Nothing depends on the model."""
+        """Set up; the model does not matter."""
         return cls(narrowed(options, TopNSigmaOptions).n_sigma)
 
     def apply(self, logits: Tensor, rows: Rows) -> Tensor:
-        """Logits `[R, V]` in; minus infinity below the threshold out."""
+        """The logits `[R, V]`, with minus infinity below the threshold."""
         exact = logits.float()
         finite = exact.isfinite()
         count = finite.sum(-1, keepdim=True)

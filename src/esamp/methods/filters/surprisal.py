@@ -1,4 +1,4 @@
-"""Surprisal reweighting: prefer a token for being improbable, whatever anybody learned."""
+"""`Surprisal`: surprisal reweighting, which prefers improbable tokens and learns nothing."""
 
 from typing import Self
 
@@ -11,12 +11,12 @@ from esamp.options import Options, narrowed
 
 
 class Surprisal(EarlyFilter):
-    """``l_v + s (-log p_v)``, up to a constant ``(1 - s) log p_v``, where ``p_v >= floor * max_u p_u``; the rest goes.
+    """``l_v + s (-log p_v)``, up to a constant ``(1 - s) log p_v``, for tokens with ``p_v >= floor * max_u p_u``.
 
-    p is the model's own distribution at temperature 1. So this is temperature T / (1 - s), no more and no less, and for
-    s = -beta that T / (1 + beta) which Exploratory Sampling is while its distiller knows nothing. That is the point:
-    what a tilt by the surprisal of the token alone can do, a temperature does. With a floor, min-p at temperature 1
-    comes before. It acts on every token, the first one included.
+    Other tokens are dropped. p is the model's own distribution at temperature 1, so that this is exactly sampling at
+    temperature T / (1 - s); for s = -beta it is T / (1 + beta), which is what Exploratory Sampling amounts to before
+    its distiller has learned anything. The control shows that a tilt by a token's surprisal alone is nothing but a
+    temperature. A floor acts like min-p at temperature 1. The filter acts on every token, the first one included.
     """
 
     name = "surprisal"
@@ -30,12 +30,12 @@ class Surprisal(EarlyFilter):
 
     @classmethod
     def build(cls, options: Options, shape: ModelShape) -> Self:
-        """Nothing depends on the model."""
+        """Set up; the model does not matter."""
         own = narrowed(options, SurprisalOptions)
         return cls(own.surprisal_strength, own.surprisal_floor)
 
     def apply(self, logits: Tensor, rows: Rows) -> Tensor:
-        """Logits `[R, V]` in; float32 log-probabilities times ``1 - s`` out, minus infinity where dropped."""
+        """Float32 log-probabilities `[R, V]` times ``1 - s``, minus infinity where dropped."""
         if self.strength == 0 and self.floor == 0:
             return logits
         logp = logits.float().log_softmax(-1)

@@ -1,4 +1,4 @@
-"""Diverse Beam Search: groups of beams, each of which avoids the tokens of the groups before it."""
+"""`DiverseBeam`: Diverse Beam Search, in groups of beams of which each avoids the tokens of the groups before it."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from esamp.errors import OptionError
-from esamp.methods.beams import NOWHERE, BeamMethod, Beams, Ends, Hypotheses
+from esamp.methods.beams.base import NOWHERE, BeamMethod, Beams, Ends, Hypotheses
 from esamp.methods.options import DiverseBeamOptions
 from esamp.options import Options, narrowed
 from esamp.sampling import Sampling
@@ -17,10 +17,11 @@ class DiverseBeam(BeamMethod):
     """Beam search in G groups of n / G hypotheses, one group after another in every step.
 
     Group g ranks the continuations of its hypotheses by ``sum log p - lambda * sum over steps of the number of
-    hypotheses in groups 1 .. g - 1 that went on with the same token in the same step`` (Hamming diversity). Within a
-    group it is transformers' beam search: a continuation that ends among the n / G best is complete, the others
-    make room for those that go on, and the group is done when its best live hypothesis, divided by its length to the
-    power of the penalty, is not above the worst of its n / G best complete ones.
+    hypotheses in groups 1 .. g - 1 that continued with the same token in the same step`` (Hamming diversity). Within a
+    group it is the beam search of transformers: ending continuations among the n / G best become complete hypotheses,
+    other ending ones are dropped, and the n / G best that do not end stay live. A group is done when the score of its
+    best live hypothesis, divided by its length to the power of the penalty, does not exceed that of the worst of its
+    n / G best complete ones.
     """
 
     name = "diverse_beam"
@@ -35,10 +36,10 @@ class DiverseBeam(BeamMethod):
 
     @classmethod
     def waves(cls, options: Options, n: int) -> tuple[int, ...]:
-        """All hypotheses together.
+        """One wave of all hypotheses.
 
         Raises:
-            OptionError: they cannot be divided evenly.
+            OptionError: the groups do not divide n.
         """
         groups = narrowed(options, DiverseBeamOptions).beam_groups
         if groups is not None and n % groups:
@@ -47,19 +48,19 @@ class DiverseBeam(BeamMethod):
 
     @classmethod
     def sampler(cls, options: Options, sampling: Sampling) -> Sampling:
-        """Temperature 1; filters drop continuations, penalties move them.
+        """The request's settings at temperature 1; its filters and penalties apply to continuations.
 
         Raises:
-            OptionError: a temperature other than 1 and 0 was asked for.
+            OptionError: the request has a temperature other than 1 or 0.
         """
         if sampling.temperature not in (0, 1):
             raise OptionError(
-                f"temperature = {sampling.temperature:g}: diverse_beam draws nothing, leave the temperature at 1 (or 0)"
+                f"temperature = {sampling.temperature:g}: diverse_beam draws no tokens, so leave it at 1 (or 0)"
             )
         return sampling.replace(temperature=1.0)
 
     def start(self, seeds: Tensor, n: int, limit: int) -> Beams:
-        """The empty hypothesis in the first place of every group."""
+        """An empty hypothesis in the first place of each group."""
         score = torch.full((len(seeds), n), NOWHERE, dtype=torch.float64, device=seeds.device)
         score[:, :: self._width(n)] = 0
         rows = Hypotheses.roots(score, limit, self.pad)
@@ -67,11 +68,11 @@ class DiverseBeam(BeamMethod):
         return Beams(rows, rows.exist, nothing, seeds, torch.zeros_like(seeds))
 
     def advance(self, beams: Beams, log_probabilities: Tensor, ends: Ends) -> tuple[Beams, Tensor]:
-        """Group by group: no group can choose before those that it is to avoid."""
+        """Extend one group after another, as each depends on the tokens of the groups before it."""
         _, places, vocabulary = log_probabilities.shape
         width = self._width(places)
-        spare = max(2, 1 + self.stops) * width  # so many continuations have `width` ones that do not end
-        # penalties reach fewer than `places` tokens: what a group can choose is among so many best of each row
+        spare = max(2, 1 + self.stops) * width  # at least `width` of the best `spare` continuations do not end
+        # fewer than `places` tokens of a row are penalised, so that its best `count` ones are enough
         count = min(vocabulary, spare + places)
         gains, tokens = log_probabilities.nan_to_num(nan=NOWHERE, neginf=NOWHERE).topk(count)  # [P, K, C]
         taken = tokens.new_empty(len(tokens), 0)
@@ -80,8 +81,7 @@ class DiverseBeam(BeamMethod):
             group = slice(first, first + width)
             own = _part(beams, group)
             following, parent = self._step(own, gains[:, group].double(), tokens[:, group], taken, ends, spare)
-            went_on = following.rows.exist
-            newest = following.rows.tokens[:, :, beams.step].masked_fill(~went_on, -1)
+            newest = following.rows.tokens[:, :, beams.step].masked_fill(~following.rows.exist, -1)
             taken = torch.cat([taken, newest], 1)
             groups.append((following, parent + first))
         joined = groups[0][0]
@@ -98,19 +98,19 @@ class DiverseBeam(BeamMethod):
     def _step(
         self, beams: Beams, gains: Tensor, tokens: Tensor, taken: Tensor, ends: Ends, spare: int
     ) -> tuple[Beams, Tensor]:
-        """One token more for one group of W hypotheses.
+        """Extend the W hypotheses of one group by one token.
 
         Args:
-            beams: the group alone.
-            gains: `[P, W, C]` log-probabilities of the best continuations of each row.
-            tokens: `[P, W, C]` their tokens.
-            taken: `[P, M]` the tokens with which hypotheses of earlier groups went on; -1 is none.
-            ends: which hypotheses are over.
-            spare: how many continuations to look at.
+            beams: the state of this group.
+            gains: `[P, W, C]`, log-probabilities of the best continuations of each row.
+            tokens: `[P, W, C]`, their tokens.
+            taken: `[P, M]`, the tokens that hypotheses of earlier groups continued with; -1 for none.
+            ends: tells which hypotheses are complete.
+            spare: the number of continuations to consider.
         """
         width, count = gains.shape[1:]
-        met = (tokens.unsqueeze(-1) == taken[:, None, None]).sum(-1)
-        scores = beams.rows.score.unsqueeze(-1) + gains - self.config.beam_diversity * met
+        repeats = (tokens.unsqueeze(-1) == taken[:, None, None]).sum(-1)
+        scores = beams.rows.score.unsqueeze(-1) + gains - self.config.beam_diversity * repeats
         scores = scores.masked_fill(~beams.live.unsqueeze(-1), NOWHERE)
         best, chosen = scores.flatten(1).topk(min(spare, width * count))  # [P, M]
         parent = chosen // count
@@ -126,7 +126,7 @@ class DiverseBeam(BeamMethod):
         onward = candidates.score.masked_fill(over, NOWHERE).topk(width)
         rows = replace(candidates.at(onward.indices), score=onward.values)
         generated = beams.generated + ended.exist.sum(1) + (0 if last else rows.exist.sum(1))
-        # an empty place of `finished` is below everything
+        # an empty place of `finished` is below any score
         hopeful = rows.score.amax(1) * factor > finished.score.amin(1)
         rows = rows if last else rows.only(hopeful.unsqueeze(1))
         live = torch.zeros_like(rows.exist) if last else rows.exist
@@ -134,14 +134,14 @@ class DiverseBeam(BeamMethod):
         return following, parent.gather(1, onward.indices)
 
     def ranked(self, beams: Beams) -> Hypotheses:
-        """By the model's own verdict, over all groups: ``log_probability / length ** beam_length_penalty``."""
-        found = beams.finished
-        length = found.length.clamp_min(1).double()
-        merit = found.log_probability / length**self.config.beam_length_penalty
-        return replace(found, score=merit.masked_fill(~found.exist, NOWHERE)).best(merit.shape[1])
+        """The hypotheses of all groups, ranked by ``log_probability / length ** beam_length_penalty``."""
+        finished = beams.finished
+        length = finished.length.clamp_min(1).double()
+        score = finished.log_probability / length**self.config.beam_length_penalty
+        return replace(finished, score=score.masked_fill(~finished.exist, NOWHERE)).best(score.shape[1])
 
     def described(self, ranked: Hypotheses) -> Mapping[str, Tensor]:
-        """``log_probability`` is log p(y), ``score`` the same over ``length ** beam_length_penalty``."""
+        """``log_probability``: log p(y); ``score``: ``log_probability / length ** beam_length_penalty``."""
         return {"log_probability": ranked.log_probability, "score": ranked.score}
 
     def _width(self, n: int) -> int:
@@ -149,6 +149,6 @@ class DiverseBeam(BeamMethod):
 
 
 def _part(beams: Beams, group: slice) -> Beams:
-    """One group of a search."""
+    """The state of one group of a search."""
     places = torch.arange(group.start, group.stop, device=beams.live.device).expand(len(beams.live), -1)
     return replace(beams, rows=beams.rows.at(places), live=beams.live[:, group], finished=beams.finished.at(places))

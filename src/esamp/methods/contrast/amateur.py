@@ -1,4 +1,4 @@
-"""`Amateur`: a second causal language model that reads along, with a KV cache of its own."""
+"""`Amateur`: a second causal language model with its own KV cache, which reads what the engine's model reads."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def embedded() -> str:
-    """The folder of the amateur that ships with the package, a smaller sibling of the embedded model."""
+    """The folder of the amateur that ships with the package, a smaller version of the embedded model."""
     return str(files("esamp") / "models" / "countdown_amateur")
 
 
 class Amateur:
-    """Reads what an engine feeds its model, in batches of rows that keep their order, and gives the next logits."""
+    """Computes next-token logits for the tokens that an engine's model reads, in batches whose row order is fixed."""
 
     def __init__(self, model: PreTrainedModel) -> None:
-        """Read with a model of `load`, which may read for others as well.
+        """Use a model from `load`, which other instances may share.
 
         Raises:
-            OptionError: the model hands back no cache, so that it cannot read on token by token.
+            OptionError: the model returns no KV cache, which decoding token by token needs.
         """
         self._model = model
         self._accepted = frozenset(signature(model.forward).parameters)
@@ -41,30 +41,30 @@ class Amateur:
         with torch.no_grad():
             out = model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device), use_cache=True)
         if out.get("past_key_values") is None:
-            raise OptionError(f"{type(model).__name__} keeps no KV cache: choose a transformer as the amateur")
+            raise OptionError(f"{type(model).__name__} returns no KV cache: choose a transformer as the amateur")
         self.vocabulary: int = out.logits.shape[-1]
-        """V, the number of its logits"""
+        """V, the number of logits"""
 
     @property
     def context(self) -> int | None:
-        """Tokens that it can read; None for models without such a limit."""
+        """The largest number of tokens that the model can read; None if it has no limit."""
         limit = self._model.config.get_text_config(decoder=True).to_dict().get("max_position_embeddings")
         return None if limit is None else int(limit)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of its weights."""
+        """Bytes of the weights."""
         return _weights(self._model)
 
-    def start(self, fed: Fed) -> Tensor:
-        """Forget all and read whole prompts, padded on the left: logits `[R, V]` of their next tokens."""
+    def prefill(self, fed: Fed) -> Tensor:
+        """Clear the cache and read whole prompts, padded on the left; returns next-token logits `[R, V]` float32."""
         mask = fed.mask.to(self._model.device, torch.long)
         positions = (mask.cumsum(1) - 1).clamp_min(0)
         self._cache, self._mask, self._next = None, mask, positions[:, -1:] + 1
         return self._read(fed.ids, positions)
 
-    def follow(self, fed: Fed) -> Tensor:
-        """Read one more token of each row: logits `[R, V]` of the next one."""
+    def decode(self, fed: Fed) -> Tensor:
+        """Read one more token of each row; returns next-token logits `[R, V]` float32."""
         self._mask = torch.cat([self._mask, torch.ones_like(self._mask[:, :1])], 1)
         positions, self._next = self._next, self._next + 1
         return self._read(fed.ids, positions)
@@ -79,17 +79,17 @@ class Amateur:
         return logits.float()
 
 
-@lru_cache(maxsize=1)  # an engine builds its method anew for each batch; the weights stay the same
+@lru_cache(maxsize=1)  # an engine builds a new method for each batch, with the same weights
 def load(source: str, device: torch.device, dtype: str) -> PreTrainedModel:
-    """Load a model by hub name or folder onto `device`, in evaluation mode; the latest one stays loaded.
+    """Load a model by hub name or folder onto `device`, in evaluation mode. The most recent one is cached.
 
     Args:
-        source: what ``AutoModelForCausalLM.from_pretrained`` takes.
-        device: where the expert's logits are.
-        dtype: "auto" (float32 on a CPU, else the model's own), or a name in `DTYPES`.
+        source: the argument of ``AutoModelForCausalLM.from_pretrained``.
+        device: the device of the expert's logits.
+        dtype: "auto" (float32 on a CPU, else the stored type), or a name in `DTYPES`.
 
     Raises:
-        OptionError: it cannot be found or loaded.
+        OptionError: the model cannot be found or loaded.
     """
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
@@ -105,10 +105,10 @@ def load(source: str, device: torch.device, dtype: str) -> PreTrainedModel:
 
 
 def measure(source: str, device: torch.device, dtype: str) -> int:
-    """Bytes that the weights of `load` take, told by the configuration alone.
+    """Bytes of the weights that `load` would load, computed from the configuration alone.
 
     Raises:
-        OptionError: there is no configuration to be found.
+        OptionError: the model has no readable configuration.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -124,14 +124,14 @@ def measure(source: str, device: torch.device, dtype: str) -> int:
 
 @lru_cache(maxsize=1)
 def tokens_of(source: str) -> Mapping[str, int] | None:
-    """The token ids of the tokenizer that lies beside a model; None if there is none."""
+    """The token ids by text of the tokenizer stored with a model; None if there is none."""
     from transformers import AutoTokenizer
 
     try:
-        found: Mapping[str, int] = AutoTokenizer.from_pretrained(source).get_vocab()
+        vocabulary: Mapping[str, int] = AutoTokenizer.from_pretrained(source).get_vocab()
     except (OSError, ValueError):
         return None
-    return found
+    return vocabulary
 
 
 def _precision(dtype: str, device: torch.device) -> torch.dtype | Literal["auto"]:

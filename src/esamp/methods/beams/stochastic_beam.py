@@ -1,4 +1,4 @@
-"""Stochastic Beam Search: n samples without replacement in one pass."""
+"""`StochasticBeam`: Stochastic Beam Search, which draws n samples without replacement in one pass."""
 
 import math
 from collections.abc import Mapping
@@ -9,22 +9,20 @@ from torch import Tensor
 
 from esamp.decoding.randomness import uniform
 from esamp.errors import OptionError
-from esamp.methods.beams import NOWHERE, BeamMethod, Beams, Ends, Hypotheses
+from esamp.methods.beams.base import NOWHERE, BeamMethod, Beams, Ends, Hypotheses
 from esamp.methods.options import StochasticBeamOptions
+from esamp.methods.purpose import Purpose
 from esamp.options import Options
 from esamp.sampling import Sampling
 
-ROOT, CHILD = 0x5B0, 0x5B1
-"""What random numbers are for."""
-
 
 class StochasticBeam(BeamMethod):
-    """Gumbel-top-k over whole texts, found from the top down.
+    """Gumbel-top-k over whole texts, computed top down along the tree of prefixes.
 
-    Every text y has a perturbed log-probability ``G(y) ~ Gumbel(log p(y))``; the n texts of the largest G are n draws
-    from p without replacement, in their order. The G of a prefix is the largest one of all texts that start with it,
-    so a prefix's G is drawn first, then those of its continuations under the condition that their maximum is it, and a
-    beam of the n best prefixes never loses one that matters. Texts that are over keep their place and their G.
+    Every text y has a perturbed log-probability ``G(y) ~ Gumbel(log p(y))``; the n texts of the largest G, in this
+    order, are n draws from p without replacement. The G of a prefix is the largest G of the texts that start with it.
+    It is drawn first, and then those of its continuations, conditioned on their maximum being the prefix's G. A beam of
+    the n best prefixes therefore contains the prefixes of the n best texts. Complete texts keep their place and G.
     """
 
     name = "stochastic_beam"
@@ -34,37 +32,39 @@ class StochasticBeam(BeamMethod):
 
     @classmethod
     def sampler(cls, options: Options, sampling: Sampling) -> Sampling:
-        """The request's own: temperature, filters and penalties shape the distribution that is drawn from.
+        """The request's own settings, which determine the distribution that is drawn from.
 
         Raises:
-            OptionError: the temperature is 0, where there is one text only.
+            OptionError: the temperature is 0, where only one text has probability.
         """
         if sampling.temperature == 0:
             raise OptionError(
                 "temperature = 0 leaves stochastic_beam one text to draw: use a temperature above 0, or diverse_beam, "
-                "which draws nothing"
+                "which draws no tokens"
             )
         return sampling
 
     def start(self, seeds: Tensor, n: int, limit: int) -> Beams:
-        """One hypothesis, the empty one, with G ~ Gumbel(0)."""
+        """One empty hypothesis with G ~ Gumbel(0)."""
         score = torch.full((len(seeds), n), NOWHERE, dtype=torch.float64, device=seeds.device)
-        score[:, 0] = _gumbel(uniform(seeds, ROOT))
+        score[:, 0] = _gumbel(uniform(seeds, Purpose.BEAM_ROOT))
         rows = Hypotheses.roots(score, limit, self.pad)
         return Beams(rows, rows.exist, rows.at(seeds.new_empty(len(seeds), 0)), seeds, torch.zeros_like(seeds))
 
     def advance(self, beams: Beams, log_probabilities: Tensor, ends: Ends) -> tuple[Beams, Tensor]:
-        """The n largest G among the continuations of what is live and the texts that are over."""
+        """Keep the n largest G among the continuations of live hypotheses and the complete ones."""
         rows, (_, places, vocabulary) = beams.rows, log_probabilities.shape
         device = log_probabilities.device
         sums = rows.log_probability.unsqueeze(-1) + log_probabilities.double()  # [P, K, V]
         place = torch.arange(places, device=device).unsqueeze(-1)
         token = torch.arange(vocabulary, device=device)
-        free = sums + _gumbel(uniform(beams.seeds.view(-1, 1, 1), CHILD, beams.step, place, token))
-        # the condition keeps a row's order, so that no more than its n best continuations need be looked at
+        free = sums + _gumbel(uniform(beams.seeds.view(-1, 1, 1), Purpose.BEAM_CHILD, beams.step, place, token))
+        # conditioning keeps the order within a row, so that its n best continuations are enough
         free, token = free.nan_to_num(nan=NOWHERE, neginf=NOWHERE).topk(min(places, vocabulary))  # [P, K, C]
         score = conditioned(free, rows.score)
-        score[:, :, 0] = torch.where(beams.live, score[:, :, 0], rows.score)  # what is over has itself to offer
+        score[:, :, 0] = torch.where(
+            beams.live, score[:, :, 0], rows.score
+        )  # a complete hypothesis continues as itself
         score[:, :, 1:].masked_fill_(~beams.live.unsqueeze(-1), NOWHERE)
         best, chosen = score.flatten(1).topk(places)  # [P, K]
         parent = chosen // token.shape[-1]
@@ -83,27 +83,27 @@ class StochasticBeam(BeamMethod):
         return replace(beams, rows=following, live=live, generated=generated, step=beams.step + 1), parent
 
     def ranked(self, beams: Beams) -> Hypotheses:
-        """By G: the order in which the texts would have been drawn."""
+        """The hypotheses by decreasing G, the order in which the texts are drawn."""
         return beams.rows.best(beams.rows.score.shape[1])
 
     def described(self, ranked: Hypotheses) -> Mapping[str, Tensor]:
-        """``log_probability`` is log p(y), ``perturbed`` is G(y)."""
+        """``log_probability``: log p(y); ``perturbed``: G(y)."""
         return {"log_probability": ranked.log_probability, "perturbed": ranked.score}
 
 
 def conditioned(free: Tensor, maximum: Tensor) -> Tensor:
-    """Independent Gumbel variables under the condition that the largest is a given one.
+    """Independent Gumbel variables conditioned on their maximum.
 
     ``G = -log(exp(-M) - exp(-Z) + exp(-F))`` with M the `maximum`, F the `free` variables and Z the largest of them,
-    in the form that does not lose digits (appendix B.3 of the paper):
+    in a numerically stable form (appendix B.3 of the paper):
     ``v = M - F + log(1 - exp(F - Z))``, ``G = M - max(0, v) - log(1 + exp(-|v|))``.
 
     Args:
-        free: `[..., C]` float64, the largest one of the last dimension among them; minus infinity stays what it is.
+        free: `[..., C]` float64, which include the largest one of all; minus infinity remains minus infinity.
         maximum: `[...]` float64.
 
     Returns:
-        `[..., C]`, in the same order, the largest one equal to `maximum`.
+        `[..., C]`, in the same order; the largest one equals `maximum`.
     """
     limit = maximum.unsqueeze(-1)
     below = free - free.amax(-1, keepdim=True)
@@ -113,5 +113,5 @@ def conditioned(free: Tensor, maximum: Tensor) -> Tensor:
 
 
 def _gumbel(numbers: Tensor) -> Tensor:
-    """Standard Gumbel variables from uniform ones in (0, 1)."""
+    """Standard Gumbel variables from uniform numbers in (0, 1)."""
     return -(-numbers.log()).log()

@@ -1,4 +1,4 @@
-"""`BeamMethod`: methods that decode the samples of a prompt as hypotheses side by side which compete for places."""
+"""`BeamMethod`: the base of methods that decode the samples of a prompt as hypotheses competing for places."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -12,58 +12,58 @@ from esamp.methods.base import Method, Need
 from esamp.options import Options
 
 Ends: TypeAlias = Callable[[Tensor], Tensor]
-"""Which hypotheses `[P, H]` bool end with the last of their tokens `[P, H, t]`: by a token or a text, not the limit."""
+"""Which hypotheses `[P, H]` bool end with the last of their tokens `[P, H, t]`, by a stop token or text."""
 
 NOWHERE = float("-inf")
-"""The score of a place that holds no hypothesis."""
+"""The score of an empty place."""
 
 
 @dataclass(frozen=True)
 class Hypotheses:
-    """H hypotheses for each of P prompts. A place whose score is minus infinity holds none."""
+    """H places for hypotheses for each of P prompts. A place whose score is minus infinity is empty."""
 
     tokens: Tensor
-    """`[P, H, T]` int64, filled up with padding"""
+    """`[P, H, T]` int64, padded on the right"""
     length: Tensor
-    """`[P, H]` int64: tokens, the one that ends it included"""
+    """`[P, H]` int64: the number of tokens, including a final stop token"""
     log_probability: Tensor
     """`[P, H]` float64: log p of the tokens, given the prompt, under the distribution that a sampler would draw from"""
     score: Tensor
-    """`[P, H]` float64: what the method ranks by"""
+    """`[P, H]` float64: the score that the method ranks by"""
 
     @classmethod
     def roots(cls, score: Tensor, limit: int, pad: int) -> Self:
-        """No tokens yet, and room for `limit` of them, in each place of `score` `[P, H]`."""
+        """Empty hypotheses with the given `score` `[P, H]` and room for `limit` tokens."""
         tokens = torch.full((*score.shape, limit), pad, dtype=torch.int64, device=score.device)
         return cls(tokens, torch.zeros_like(score, dtype=torch.int64), torch.zeros_like(score), score)
 
     @property
     def exist(self) -> Tensor:
-        """Which places `[P, H]` hold a hypothesis."""
+        """`[P, H]` bool: places that hold a hypothesis."""
         return self.score > NOWHERE
 
     def at(self, places: Tensor) -> Self:
-        """Those in `places` `[P, M]`."""
+        """The hypotheses at `places` `[P, M]` int64."""
         tokens = self.tokens.gather(1, places.unsqueeze(-1).expand(-1, -1, self.tokens.shape[-1]))
-        others = (self.length, self.log_probability, self.score)
-        return type(self)(tokens, *(each.gather(1, places) for each in others))
+        columns = (self.length, self.log_probability, self.score)
+        return type(self)(tokens, *(column.gather(1, places) for column in columns))
 
     def only(self, kept: Tensor) -> Self:
-        """The same with the places emptied that are not in `kept` `[P, H]` bool."""
+        """A copy in which places that are not in `kept` `[P, H]` bool are empty."""
         return replace(self, score=self.score.masked_fill(~kept, NOWHERE))
 
     def extended(self, token: Tensor, step: int, log_probability: Tensor, score: Tensor) -> Self:
-        """Each with one `token` `[P, H]` more, its token number `step`; new sums `[P, H]` instead of the old ones."""
+        """Each hypothesis with `token` `[P, H]` as its token number `step`, and new sums `[P, H]`."""
         tokens = self.tokens.clone()
         tokens[:, :, step] = token
         return type(self)(tokens, self.length + 1, log_probability, score)
 
     def joined(self, other: Self) -> Self:
-        """Both, `[P, H + H']`."""
+        """Both, side by side `[P, H + H']`."""
         return type(self)(*(torch.cat(pair, 1) for pair in zip(self._columns, other._columns, strict=True)))
 
     def best(self, count: int) -> Self:
-        """The `count` of the highest score, best first."""
+        """The `count` hypotheses of the highest score, best first."""
         return self.at(self.score.topk(count).indices)
 
     @property
@@ -73,28 +73,28 @@ class Hypotheses:
 
 @dataclass(frozen=True)
 class Beams:
-    """The state of P searches, which are all at the same step and know nothing of each other."""
+    """The state of P independent searches, one per prompt, which are all at the same step."""
 
     rows: Hypotheses
-    """`[P, K]`: one for each of the model's rows"""
+    """`[P, K]`: the hypotheses in the model's rows"""
     live: Tensor
-    """`[P, K]` bool: which of them go on. A search without any is over, and stays as it is"""
+    """`[P, K]` bool: hypotheses that continue. A search without any is over and does not change any more"""
     finished: Hypotheses
-    """`[P, F]`: complete hypotheses that left the model's rows; F = 0 where they stay there"""
+    """`[P, F]`: complete hypotheses that are no longer in the model's rows; F = 0 if the method leaves them there"""
     seeds: Tensor
-    """`[P]` int64: the same for the same request in every run"""
+    """`[P]` int64: random numbers that are the same for the same request in every run"""
     generated: Tensor
-    """`[P]` int64: tokens with which hypotheses went on or ended, those included that were given up later"""
+    """`[P]` int64: tokens appended to hypotheses so far, including hypotheses that were discarded later"""
     step: int = 0
-    """tokens that every live hypothesis has"""
+    """the number of tokens of every live hypothesis"""
 
 
 class BeamMethod(Method, ABC):
-    """Decides which hypotheses go on with which token: pure functions of tensors, for many prompts at once.
+    """Decides which hypotheses continue with which token, by pure functions of tensors, for many prompts at once.
 
-    An engine gets a prompt's `Beams` from `start`, then, token by token, hands `advance` the model's distributions and
-    moves its own state of each row to where the row's children are, until nothing is live; `ranked` is the result.
-    No function synchronises with the host, and what happens to one prompt does not depend on the others.
+    An engine gets the initial `Beams` from `start`. At each token it passes the model's distributions to `advance` and
+    copies its own state of each row to the rows that continue it, until no hypothesis is live; `ranked` is the result.
+    No function synchronises with the host, and the results of a prompt do not depend on the other prompts.
     """
 
     kind: ClassVar[str] = "beams"
@@ -104,34 +104,34 @@ class BeamMethod(Method, ABC):
         """Set up for one set of options.
 
         Args:
-            options: the method's.
-            pad: the token to fill up with.
-            stops: how many different tokens end a text.
+            options: the options of the method.
+            pad: the padding token.
+            stops: the number of different tokens that end a text.
         """
         self.pad, self.stops = pad, stops
 
     @abstractmethod
     def start(self, seeds: Tensor, n: int, limit: int) -> Beams:
-        """Nothing but the prompt yet, for each of `seeds` `[P]` int64: n places, room for `limit` tokens."""
+        """The initial state for each of `seeds` `[P]` int64: n places with room for `limit` tokens."""
 
     @abstractmethod
     def advance(self, beams: Beams, log_probabilities: Tensor, ends: Ends) -> tuple[Beams, Tensor]:
-        """One token more.
+        """Extend the hypotheses by one token.
 
         Args:
             beams: the searches.
             log_probabilities: `[P, K, V]` float, normalised over V, minus infinity for tokens that were filtered out;
                 those of rows that are not live are ignored.
-            ends: which hypotheses are over; at the limit all are.
+            ends: tells which hypotheses are complete; all are at the limit.
 
         Returns:
-            The searches one step on, and which row `[P, K]` int64 each of the new rows continues.
+            The searches after the step, and the row `[P, K]` int64 that each of the new rows continues.
         """
 
     @abstractmethod
     def ranked(self, beams: Beams) -> Hypotheses:
-        """The result, `[P, n]`, best first, with empty places behind."""
+        """The resulting hypotheses `[P, n]`, best first, followed by empty places."""
 
     @abstractmethod
     def described(self, ranked: Hypotheses) -> Mapping[str, Tensor]:
-        """What there is to say of each hypothesis of a result, `[P, n]` each, by name."""
+        """Measurements of each hypothesis of a result, `[P, n]` each, by name."""

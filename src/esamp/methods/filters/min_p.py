@@ -1,4 +1,4 @@
-"""Min-p: keep the tokens that are not much less likely than the best. Set in the engine's own sampler."""
+"""`MinP`: min-p sampling, set in the engine's own sampler. Imports no torch."""
 
 from pydantic import Field
 
@@ -18,8 +18,8 @@ class MinPOptions(Options):
 class MinP(Method):
     """Keeps token v if ``p_v >= p_base * max_u p_u``, with ``p`` `[R, V]` the softmax of the logits at temperature.
 
-    Both engines have it in their own sampler as ``min_p``, behind temperature; this only sets it, so that it can be
-    named, listed and compared like the other methods. At temperature 0 the best token is taken with or without it.
+    Both engines implement it in their own sampler as ``min_p``, after temperature. This method only sets it, so that it
+    can be named, listed and compared like other methods. At temperature 0 it has no effect.
     Source: Nguyen et al. 2025, arXiv 2407.01082.
     """
 
@@ -32,10 +32,10 @@ class MinP(Method):
 
     @classmethod
     def sampler(cls, options: Options, sampling: Sampling) -> Sampling:
-        """With the threshold as ``min_p``.
+        """The request's settings, with the threshold as ``min_p``.
 
         Raises:
-            OptionError: the request asks for another one itself.
+            OptionError: the request sets another ``min_p``.
         """
         p_base = narrowed(options, MinPOptions).p_base
         if sampling.min_p not in (0, p_base):

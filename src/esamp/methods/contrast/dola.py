@@ -1,24 +1,27 @@
-"""DoLa: what a model says in its last layer beyond what it would have said in an early one."""
+"""`DoLa`: contrast the distribution of the last layer with that of an early layer of the same model."""
 
 import math
 from typing import Literal, Self
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
+from esamp.decoding.logits import kl_divergence
 from esamp.decoding.step import Combined, DecodeStep, Steering
 from esamp.errors import OptionError
 from esamp.methods.base import ModelShape
-from esamp.methods.logit_contrast import LogitContrast, divergence, plausible_tokens
+from esamp.methods.contrast.logit_contrast import LogitContrast, plausible_tokens
 from esamp.methods.options import DoLaOptions
 from esamp.options import Options, narrowed
 
 
 def candidates(part: Literal["low", "high"], depth: int, *, tied: bool) -> tuple[int, ...]:
-    """The layers of a range in a model of `depth` layers, by the rule that transformers had.
+    """The candidate layers of the range `part` in a model of `depth` layers, by the rule of transformers 4.
 
-    Every second layer of a half, but of no more than 20 layers at the bottom or the top. With a `tied` embedding the
-    low ones start at layer 2 (1 in a model of two layers): its early exit from layer 0 would only repeat the token.
+    Every second layer of the lower or the upper half, within the 20 lowest or highest layers. With a `tied` embedding
+    the low range starts at layer 2 (1 in a model of two layers), since the logits of layer 0 would favour the last
+    token itself.
     """
     if part == "high":
         return tuple(range(max(depth // 2, depth - 20), depth, 2))
@@ -29,20 +32,20 @@ def candidates(part: Literal["low", "high"], depth: int, *, tied: bool) -> tuple
 class DoLa(LogitContrast):
     """Contrasts the log-probabilities of the last layer with those of the early layer that differs from it most.
 
-    p_N is the softmax of the model's logits and q_j that of the logits of candidate layer j, whose state goes through
-    the same LM head. For each row on its own::
+    p_N is the softmax of the model's logits and q_j that of the logits of candidate layer j, whose state is projected
+    by the same LM head. For each row separately::
 
         j* = argmax_j JSD(p_N, q_j)      JSD(p, q) = KL(p || m) / 2 + KL(q || m) / 2      m = (p + q) / 2
         ln p_N[v] - ln q_j*[v]           where p_N[v] >= relative_top * max_u p_N[u]
         minus infinity                   elsewhere
 
-    all `[R, V]` float32, before penalties, temperature and filters. As in the published code, early states go into the
-    head raw, without the model's final norm; whatever the model does to its logits behind the head is done to both.
+    in `[R, V]` float32, before penalties, temperature and filters. As in the published code, early states enter the
+    head without the model's final norm; any scale or soft cap that the model applies to its logits is applied to both.
 
-    The published code differs in two ways: it takes one layer for a whole batch (rows depend on each other then, which
-    is not offered), and it computes KL(m || p) / 2 + KL(m || q) / 2 (``dola_divergence = "as-published"``). Both choose
-    a layer only; the contrast itself is the same. Repetition grows with the contrast: the published experiments use a
-    repetition penalty of 1.2.
+    The published code differs in two ways: it chooses one layer for the whole batch, so that rows depend on each other
+    (not available here), and it computes KL(m || p) / 2 + KL(m || q) / 2 (``dola_divergence = "as-published"``). Both
+    affect only the choice of the layer, not the contrast. The contrast increases repetition: the published experiments
+    use a repetition penalty of 1.2.
 
     Source: Chuang et al. 2023, arXiv 2309.03883; layer ranges as in transformers 4, where this was ``dola_layers``.
     """
@@ -51,7 +54,7 @@ class DoLa(LogitContrast):
     summary = "DoLa: subtract the log-probabilities that an early layer would have given"
     citation = "Chuang et al. 2023, DoLa: Decoding by Contrasting Layers Improves Factuality, arXiv 2309.03883"
     options = DoLaOptions
-    shares = "layer"
+    choice = "layer"
 
     def __init__(self, options: DoLaOptions, layers: tuple[int, ...], shape: ModelShape, slots: int) -> None:
         """Use `build`."""
@@ -60,10 +63,10 @@ class DoLa(LogitContrast):
 
     @classmethod
     def layers(cls, options: Options, depth: int | None = None) -> tuple[int, ...]:
-        """The candidates; for a range also those that it has in a model of this depth whose embedding is tied.
+        """The candidate layers; for a range, those of a tied and of an untied embedding together.
 
         Raises:
-            OptionError: a range, but nobody knows the depth, or a layer that is not below the last one.
+            OptionError: a range in a model of unknown depth, or a layer that is not below the last one.
         """
         own = narrowed(options, DoLaOptions)
         if own.dola_layers:
@@ -71,18 +74,18 @@ class DoLa(LogitContrast):
             return tuple(sorted(set(own.dola_layers)))
         if depth is None:
             raise OptionError(
-                f"dola_range = {own.dola_range!r} depends on the model's depth, which this engine does not tell: name "
-                "the layers (dola_layers)"
+                f"dola_range = {own.dola_range!r} depends on the model's depth, which this engine does not report: "
+                "name the layers (dola_layers)"
             )
         ranges = [candidates(own.dola_range, depth, tied=tied) for tied in (False, True)]
-        return tuple(sorted({layer for each in ranges for layer in each}))
+        return tuple(sorted(set().union(*ranges)))
 
     @classmethod
     def build(cls, options: Options, shape: ModelShape, *, slots: int, full: bool) -> Self:
-        """Settle which layers are candidates.
+        """Choose the candidate layers for this model.
 
         Raises:
-            OptionError: the model does not have such layers, or its head does not take their states.
+            OptionError: the model does not have these layers, or their states do not have the size of the head's input.
         """
         own = narrowed(options, DoLaOptions)
         chosen = tuple(sorted(set(own.dola_layers))) or candidates(own.dola_range, shape.layers, tied=shape.tied)
@@ -97,21 +100,21 @@ class DoLa(LogitContrast):
 
     @classmethod
     def size(cls, options: Options, shape: ModelShape, *, slots: int) -> int:
-        """Nothing: there are no states of groups."""
+        """0, as groups have no state."""
         return 0
 
     @classmethod
+    @override
     def steers(cls, options: Options) -> bool:
-        """Always."""
         return True
 
     @property
     def nbytes(self) -> int:
-        """Nothing: there are no states of groups."""
+        """0, as groups have no state."""
         return 0
 
     def steer(self, step: DecodeStep) -> Steering:
-        """Project the candidates beside the last state."""
+        """Project the states of the candidate layers along with the final ones."""
         early = tuple(step.residuals[layer].to(step.final.dtype) for layer in self._layers)
         return Steering((step.final, *early), lambda *logits: self._mixed(step, *logits))
 
@@ -123,28 +126,28 @@ class DoLa(LogitContrast):
         return self._contrasted(step, reference, last - farthest, plausible, chosen)
 
     def _farthest(self, last: Tensor, early: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-        """Log-probabilities `[R, V]` of each row's farthest candidate, the first of equals, and its index `[R]`."""
+        """Log-probabilities `[R, V]` of the candidate farthest from `last` (the first of ties), and its index `[R]`."""
         farthest = early[0].float().log_softmax(-1)
         index = torch.zeros(last.shape[0], dtype=torch.int64, device=last.device)
         if len(early) == 1:
             return farthest, index
         distance = self._distance(last, farthest)
-        for other, logits in enumerate(early[1:], start=1):  # one after the other: [R, V] each, and V is large
+        for other, logits in enumerate(early[1:], start=1):  # one by one, to save memory: V is large
             q = logits.float().log_softmax(-1)
-            found = self._distance(last, q)
-            further = found > distance
-            distance, index = torch.where(further, found, distance), index.masked_fill(further, other)
+            candidate = self._distance(last, q)
+            further = candidate > distance
+            distance, index = torch.where(further, candidate, distance), index.masked_fill(further, other)
             farthest = torch.where(further.unsqueeze(-1), q, farthest)
         return farthest, index
 
     def _distance(self, p: Tensor, q: Tensor) -> Tensor:
-        """How far apart two rows of log-probabilities `[R, V]` are, `[R]`; minus infinity where that is no number."""
+        """The divergence `[R]` of two sets of log-probabilities `[R, V]`; minus infinity where it is NaN."""
         mean = torch.logaddexp(p, q) - math.log(2)
         if self._options.dola_divergence == "as-published":
-            found = divergence(mean, p) + divergence(mean, q)
+            total = kl_divergence(mean, p) + kl_divergence(mean, q)
         else:
-            found = divergence(p, mean) + divergence(q, mean)
-        return torch.where(found.isnan(), float("-inf"), found / 2)
+            total = kl_divergence(p, mean) + kl_divergence(q, mean)
+        return torch.where(total.isnan(), float("-inf"), total / 2)
 
 
 def _check_depth(layers: tuple[int, ...], depth: int | None) -> None:
