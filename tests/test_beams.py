@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from esamp import Completion, HFEngine, Request, Sampling
 from esamp.decoding.randomness import uniform
-from esamp.engines.hf.beams import CHECK
+from esamp.engines.hf.beam_search import CHECK
 from esamp.errors import EsampError, OptionError, UnsupportedError
 from esamp.methods import registry
 from esamp.methods.base import Need

@@ -106,7 +106,7 @@ def test_version_is_one_line(capsys: Output) -> None:
         (["generate", "x", "--engine", "nope"], "option 'engine' = 'nope': choose from hf"),
         (["generate", "x", "--input", "f"], "give prompts as arguments or by --input, not both"),
         (["generate", "--input", "missing.jsonl"], "cannot read missing.jsonl: No such file"),
-        (["generate", "x\udcff"], "prompt 1: holds half a surrogate pair, or bytes that are not UTF-8"),
+        (["generate", "x\udcff"], "prompt 1: contains half a surrogate pair, or bytes that are not UTF-8"),
         (["doctor", "more"], "extra argument"),
     ],
 )

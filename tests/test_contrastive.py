@@ -25,7 +25,7 @@ from transformers import (
 import esamp
 from esamp import Run
 from esamp.decoding.layout import RowLayout
-from esamp.decoding.step import DecodeStep, Fed, Rows
+from esamp.decoding.step import DecodeStep, InputTokens, Rows
 from esamp.engines.base import Completion, Request
 from esamp.engines.checks import check_active
 from esamp.engines.hf import HFEngine
@@ -104,18 +104,20 @@ def says(folder: Path, logits: Sequence[Sequence[float]]) -> Path:
 SHAPE = ModelShape(hidden_size=4, layer_sizes={}, layers=1, device=torch.device("cpu"), vocabulary=4)
 
 
-def step(fed: Fed | None, slots: Sequence[int | None], layout: RowLayout | None = None, limit: int = 8) -> DecodeStep:
+def step(
+    input_tokens: InputTokens | None, slots: Sequence[int | None], layout: RowLayout | None = None, limit: int = 8
+) -> DecodeStep:
     layout = RowLayout.build(slots) if layout is None else layout
     numbers = torch.arange(len(slots))
     none = torch.full((len(slots), 1), -1)
     rows = Rows(numbers, numbers * 0, numbers * 0, numbers * 0 + limit, numbers * 0, none, torch.ones(len(slots)))
     head: Any = None
-    return DecodeStep(torch.zeros(len(slots), 4), {}, layout, layout.placed, head, rows, fed)
+    return DecodeStep(torch.zeros(len(slots), 4), {}, layout, layout.placed, head, rows, input_tokens)
 
 
-def feed(*tokens: int) -> Fed:
+def feed(*tokens: int) -> InputTokens:
     ids = torch.tensor(tokens).unsqueeze(1)
-    return Fed(ids, torch.ones_like(ids))
+    return InputTokens(ids, torch.ones_like(ids))
 
 
 def contrasted(method: Contrastive, at: DecodeStep, expert: Tensor) -> Tensor:
@@ -600,9 +602,9 @@ def test_prompts_that_the_amateur_cannot_read_are_refused(by_hand: Contrastive, 
         by_hand.steer(step(None, [0]))
     ids = torch.tensor([[1, 2, 3]])
     with pytest.raises(UnsupportedError, match="whole prompt"):
-        by_hand.steer(step(Fed(ids, torch.ones(1, 5)), [0]))
-    prompt = Fed(ids, torch.ones_like(ids))
-    by_hand.steer(step(prompt, [0], limit=62))  # 3 tokens, and 61 of 62 that are fed: its 64
+        by_hand.steer(step(InputTokens(ids, torch.ones(1, 5)), [0]))
+    prompt = InputTokens(ids, torch.ones_like(ids))
+    by_hand.steer(step(prompt, [0], limit=62))  # 3 tokens, and 61 of the 62 input tokens: its 64
     with pytest.raises(OptionError, match=r"context of 64 tokens.* 3 and 63: set max_tokens to at most 62"):
         by_hand.steer(step(prompt, [0], limit=63))
     model = small("llama")

@@ -163,7 +163,7 @@ def test_a_redirect_takes_neither_key_nor_prompt_along(script: Scripted, engine:
     other = Scripted()
     try:
         script.replies = [(status, f"{other.url}/elsewhere")]
-        with pytest.raises(InputError, match=rf"sends us on to {other.url}/elsewhere \({status}\)") as raised:
+        with pytest.raises(InputError, match=rf"redirects to {other.url}/elsewhere \({status}\)") as raised:
             list(engine.outcomes([request("a secret")]))
         assert not isinstance(raised.value, RequestError)  # every request would meet it
         assert not other.bodies
@@ -309,7 +309,7 @@ def test_a_few_failures_never_stop_a_run_and_earlier_ones_count() -> None:
     with pytest.raises(FailedRequestsError, match="stopped: 10 of 20 prompts failed"):
         few.add(lasting)
     with pytest.raises(FailedRequestsError, match="stopped"):
-        Failures(20, 0.1, found=[lasting] * 10).check()
+        Failures(20, 0.1, records=[lasting] * 10).check()
     Failures(20, 0.1).finish()
 
 

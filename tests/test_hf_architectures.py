@@ -71,8 +71,8 @@ def test_the_states_shown_to_the_method_are_those_of_the_model(
             out = run.generate(PROMPTS, **ARGUMENTS, **ALL)
         hidden, final = states_alone(model, out.sequences, layer)
         for step, (shown, told) in enumerate(zip(steps, out.hidden_states[1:], strict=True)):
-            fed = out.sequences[:, LENGTH + step, None]
-            assert torch.equal(shown.residuals[layer], after_layer(model, told, fed, layer)[:, -1])
+            input_ids = out.sequences[:, LENGTH + step, None]
+            assert torch.equal(shown.residuals[layer], after_layer(model, told, input_ids, layer)[:, -1])
             torch.testing.assert_close(shown.residuals[layer], hidden[:, LENGTH + step], atol=1e-4, rtol=1e-4)
             torch.testing.assert_close(shown.final, final[:, LENGTH + step], atol=1e-4, rtol=1e-4)
 

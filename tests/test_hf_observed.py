@@ -19,9 +19,9 @@ from transformers import CompileConfig, DynamicCache, LogitsProcessorList, PreTr
 import esamp
 from esamp import ESampConfig, Run
 from esamp.engines.hf import EndingsWarning
-from esamp.engines.hf.endings import Endings
-from esamp.engines.hf.prompt import find_cache, holds_tokens
-from esamp.engines.hf.streams import Pass, Streams
+from esamp.engines.hf.observed.endings import Endings
+from esamp.engines.hf.observed.passes import Pass, PassTracker
+from esamp.engines.hf.prompt_batch import find_cache, holds_tokens
 from esamp.errors import InputError, OptionError, UnsupportedError
 from support.hf_models import EOS, PAD, count_hooks, small
 
@@ -393,7 +393,7 @@ def test_the_model_as_its_own_assistant_is_refused(own_call: bool) -> None:
 
 def test_generate_batch_is_refused_by_its_name() -> None:
     with pytest.raises(UnsupportedError, match="generate_batch"):
-        Streams().enter({"input_ids": A, "cu_seq_lens_q": torch.tensor([0, 5]), "cache": object()})
+        PassTracker().enter({"input_ids": A, "cu_seq_lens_q": torch.tensor([0, 5]), "cache": object()})
 
 
 @both_calls
@@ -412,30 +412,30 @@ def test_the_last_piece_of_a_prompt_may_be_a_single_token(own_call: bool, chunk:
 
 
 def test_a_prompt_in_pieces_that_cannot_be_told_from_steps_is_refused() -> None:
-    streams, cache = Streams(), DynamicCache(config=small("llama").config)
+    tracker, cache = PassTracker(), DynamicCache(config=small("llama").config)
     for piece in (A[:, :2], A[:, 2:4]):
-        streams.enter({"input_ids": piece, "past_key_values": cache})
-        streams.leave()
+        tracker.enter({"input_ids": piece, "past_key_values": cache})
+        tracker.leave()
     with pytest.raises(UnsupportedError, match="prefill_chunk_size"):
-        streams.enter({"input_ids": A[:, 4:], "past_key_values": cache})
+        tracker.enter({"input_ids": A[:, 4:], "past_key_values": cache})
 
 
 def test_a_cache_of_an_unknown_kind_is_followed_and_what_it_holds_is_not_known() -> None:
     class Own:
         """A cache of somebody's own model."""
 
-    streams, cache = Streams(), Own()
-    passes = []
+    tracker, cache = PassTracker(), Own()
+    kinds = []
     for piece in (A, A[:, :1], A[:, :1]):
-        passes.append(streams.enter({"input_ids": piece, "past_key_values": cache}))
-        streams.leave()
-    assert passes == [Pass.PROMPT, Pass.STEP, Pass.STEP]
-    assert not streams.prompt.whole
+        kinds.append(tracker.enter({"input_ids": piece, "past_key_values": cache}))
+        tracker.leave()
+    assert kinds == [Pass.PROMPT, Pass.STEP, Pass.STEP]
+    assert not tracker.prompts.complete
 
 
 def test_a_cache_that_is_a_tuple_is_refused() -> None:
     with pytest.raises(UnsupportedError, match=r"tuple.*run\.generate"):
-        Streams().enter({"input_ids": A[:, :1], "past_key_values": ((torch.zeros(1), torch.zeros(1)),)})
+        PassTracker().enter({"input_ids": A[:, :1], "past_key_values": ((torch.zeros(1), torch.zeros(1)),)})
 
 
 def test_full_graphs_are_refused_by_their_name() -> None:

@@ -12,8 +12,8 @@ from torch import Tensor
 from transformers import LogitsProcessor, PreTrainedTokenizerFast
 
 from esamp import ESampConfig, HFEngine, Request, Sampling
-from esamp.engines.hf import decoding
-from esamp.engines.hf.settings import NEUTRAL, generate_settings, neutral_settings
+from esamp.engines.hf.arguments import NEUTRAL, generate_arguments, neutral_arguments
+from esamp.engines.hf.generate import generate
 from esamp.engines.text import decode, end, pieces
 from support.hf_models import EOS, PAD, small, small_tokenizer
 
@@ -81,7 +81,7 @@ def expected(folder: Path) -> dict[str, list[tuple[int, ...]]]:
 
 def test_every_neutral_setting_is_tried_with_another_value() -> None:
     assert set(NEUTRAL) == {*FOREIGN, *UNTRIED}
-    assert neutral_settings().keys() <= NEUTRAL.keys()
+    assert neutral_arguments().keys() <= NEUTRAL.keys()
 
 
 @pytest.mark.parametrize("method", ["vanilla", "esamp"])
@@ -192,8 +192,8 @@ class Kept(LogitsProcessor):
 def test_min_p_comes_before_top_k_and_top_p(settings: dict[str, Any], left: set[int]) -> None:
     kept, tokenizer = Kept(), small_tokenizer()
     prompt = tokenizer(PROMPT).input_ids
-    given = generate_settings(Sampling(**settings), 1, prompts=[prompt], pad=PAD, tokenizer=tokenizer)
-    decoding.generate(
+    given = generate_arguments(Sampling(**settings), 1, prompts=[prompt], pad=PAD, tokenizer=tokenizer)
+    generate(
         small("llama"),
         inputs=torch.tensor([prompt]),
         **given,

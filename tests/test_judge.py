@@ -372,7 +372,7 @@ def test_parallel_limits_the_requests_in_flight(tmp_path: Path, serve: Any, caps
         ((400, {"error": {"message": "max_tokens is not supported"}}), (), "max_tokens is not supported"),
         ((500, b"oops"), ("--retries", "0"), "failed 1 times, at last with 500: oops"),
         ((200, {"choices": []}), (), "is not a chat completion"),
-        ((200, b"<html>"), (), "what is no JSON"),
+        ((200, b"<html>"), (), "is not JSON"),
     ],
     ids=["key", "model", "field", "down", "shape", "page"],
 )

@@ -112,10 +112,10 @@ class TestOurs:
     pytestmark = real
 
     def test_it_is_known(self, ours: OpenAIEngine) -> None:
-        facts = ours.facts
-        assert (facts.model, facts.vllm, facts.slots, facts.context) == ("countdown", True, 2, 256)
-        assert facts.methods is not None
-        assert facts.methods >= {"esamp", "vanilla"}
+        info = ours.info
+        assert (info.model, info.vllm, info.slots, info.context) == ("countdown", True, 2, 256)
+        assert info.methods is not None
+        assert info.methods >= {"esamp", "vanilla"}
 
     def test_completions_have_tokens_and_cost(self, ours: OpenAIEngine) -> None:
         told: list[tuple[int, int]] = []
@@ -294,7 +294,7 @@ ABOUT = {"versions": {"esamp": "1"}, "exploring": True, "settings": {"slots": 2}
 def test_a_foreign_server_cannot_explore_whatever_it_says(script: Scripted, start: Any, about: Any) -> None:
     script.about = (200, about)
     for method in ("esamp", "xtc", "without_replacement"):
-        with pytest.raises(UnsupportedError, match="none that explores: start it with esamp serve"):
+        with pytest.raises(UnsupportedError, match="does not explore: start it with esamp serve"):
             only(start(), asked(method))
     assert not script.bodies
 
@@ -302,8 +302,8 @@ def test_a_foreign_server_cannot_explore_whatever_it_says(script: Scripted, star
 @pytest.mark.parametrize(
     ("report", "error", "sentence"),
     [
-        (None, InactiveMethodError, "does not say what method 'esamp' did"),
-        ({"method": "esamp", "explored": True, "prompts": [None]}, InactiveMethodError, "does not say"),
+        (None, InactiveMethodError, "reports no telemetry of method 'esamp'"),
+        ({"method": "esamp", "explored": True, "prompts": [None]}, InactiveMethodError, "reports no telemetry"),
         ({"explored": False, "message": "all slots are taken"}, UnsupportedError, "all slots are taken; ask for less"),
     ],
     ids=["silent", "empty", "refused"],
@@ -367,18 +367,18 @@ def test_what_passes_is_tried_again(script: Scripted, start: Any, first: Reply) 
         ((400, {"error": {"message": "temperature is odd"}}), OptionError, "says: temperature is odd"),
         ((400, {"error": {"message": "maximum context length is 9"}}), InputError, "says: maximum context"),
         ((422, {"error": {"message": "x" * 100_000}}), OptionError, r"x\.\.\.$"),
-        ((200, b"{"), EsampError, "answered what is no JSON"),
-        ((200, b"[" * 200_000), EsampError, "answered what is no JSON"),
-        ((200, b"<html>\x1b[2J</html>"), EsampError, r"no JSON: '<html>\?\[2J</html>'"),
-        ((200, []), EsampError, "is no completion"),
-        ((200, {"choices": [7]}), EsampError, "a choice is no object"),
+        ((200, b"{"), EsampError, "is not JSON"),
+        ((200, b"[" * 200_000), EsampError, "is not JSON"),
+        ((200, b"<html>\x1b[2J</html>"), EsampError, r"not JSON: '<html>\?\[2J</html>'"),
+        ((200, []), EsampError, "is not a completion"),
+        ((200, {"choices": [7]}), EsampError, "a choice is not an object"),
         ((200, {"choices": []}), UnansweredError, "it has no choices"),
         ((200, completion(2)), UnsupportedError, "gave 2 of 1 samples"),
         ((200, completion(text=3)), EsampError, "no text"),  # type: ignore[arg-type]
         ((200, completion(text="", reason="content_filter")), PromptError, "content filter withheld every sample"),
-        ((200, completion(reason=None)), UnansweredError, "broke a sample off: its finish_reason is 'None'"),
-        ((200, {**completion(), "usage": None}), UnsupportedError, "tells no usage"),
-        ((200, {**completion(), "usage": {"completion_tokens": -1}}), UnansweredError, "is no number of tokens: -1"),
+        ((200, completion(reason=None)), UnansweredError, "aborted a sample: its finish_reason is 'None'"),
+        ((200, {**completion(), "usage": None}), UnsupportedError, "reports no usage"),
+        ((200, {**completion(), "usage": {"completion_tokens": -1}}), UnansweredError, "is not a number of tokens: -1"),
     ],
     ids=lambda part: part[:20] if isinstance(part, str) else "",
 )
@@ -452,9 +452,9 @@ def test_the_model_is_the_only_one_or_named(script: Scripted, start: Any) -> Non
     script.models = (200, {"data": [{"id": "a"}, {"id": "b"}]})
     with pytest.raises(InputError, match="serves 'a', 'b': name one"):
         start()
-    assert start("a").facts.model == "a"
+    assert start("a").info.model == "a"
     script.models = (404, {"detail": "Not Found"})
-    assert start("anything").facts.model == "anything"
+    assert start("anything").info.model == "anything"
     with pytest.raises(InputError, match="404"):
         start()
     script.models = (200, {"data": "?"})
@@ -510,5 +510,5 @@ def test_it_is_an_engine_by_name(script: Scripted) -> None:
         ModelOptions(engine="openai", base_url=script.url).start()
     with pytest.raises(OptionError, match="device = 'cpu': the server decides"):
         ModelOptions(engine="openai", device="cpu", base_url=script.url).start()
-    with pytest.raises(OptionError, match="engine 'hf' asks no server"):
+    with pytest.raises(OptionError, match="engine 'hf' uses no server"):
         ModelOptions(base_url=script.url).start()

@@ -32,7 +32,7 @@ TOLD = {
     "exits": "importing hostile_exits:thing failed (SystemExit: goodbye); ask the package",
     "lacks": "(ModuleNotFoundError: No module named 'a_package_that_nobody_has')",
     "ours": "pip install theirs",
-    "wrong": "hostile_wrong:thing is no esamp",
+    "wrong": "hostile_wrong:thing is not an esamp",
     "nothing": "importing hostile_nothing:thing failed (AttributeError: ",
     "bare": "declares no citation; ask the package",
 }

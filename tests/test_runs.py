@@ -276,7 +276,7 @@ def test_zeros_at_the_end_are_an_incomplete_line(tmp_path: Path) -> None:
 def test_a_file_with_other_content_is_not_changed(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "diary.txt"
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r"diary.txt:1 was not written by such a run"):
+    with pytest.raises(InputError, match=r"diary.txt:1 was not written by a run like this one"):
         OutputFile(path, JOB.settings())
     assert path.read_bytes() == content
 

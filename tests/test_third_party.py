@@ -176,7 +176,7 @@ def test_errors_name_the_broken_or_conflicting_method(report: dict[str, Any]) ->
     errors = report["errors"]
     assert set(errors) == {"broken", "esamp+broken", "theirs+theirs", "theirs+their_choice"}
     for name in ("broken", "esamp+broken"):
-        assert "their_methods:nothing is no esamp Method; ask the package that installed it" in errors[name]
+        assert "their_methods:nothing is not an esamp Method; ask the package that installed it" in errors[name]
     assert "both have an option 'modulus'" in errors["theirs+their_choice"]
 
 

@@ -26,7 +26,7 @@ pytest.importorskip("vllm", reason='vLLM is not installed: pip install -e ".[vll
 import esamp
 from esamp import ESampConfig
 from esamp.engines.vllm.workers.exploration import Exploration
-from esamp.engines.vllm.workers.groups import Groups
+from esamp.engines.vllm.workers.groups import RequestGroups
 from esamp.models import embedded_path
 from support.forced_tokens import ForcedTokens
 from support.vllm_engine import LLM, Request, counters, generate, running
@@ -179,7 +179,7 @@ def without_waiting(method: Callable[..., Any]) -> Callable[..., Any]:
 
 def test_the_host_never_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     watched = [(Exploration, name) for name in ("begin", "steer", "combine", "learn")] + [
-        (Groups, name) for name in ("add", "finish")
+        (RequestGroups, name) for name in ("add", "finish")
     ]
     for owner, name in watched:
         monkeypatch.setattr(owner, name, without_waiting(vars(owner)[name]))

@@ -8,7 +8,7 @@ import torch
 
 from esamp.engines.vllm.params import SAMPLES
 from esamp.engines.vllm.settings import VLLMSettings
-from esamp.engines.vllm.workers.groups import Groups
+from esamp.engines.vllm.workers.groups import RequestGroups
 from esamp.errors import OptionError
 from esamp.methods.base import ModelShape
 from support.esamp_options import without_unused
@@ -18,15 +18,15 @@ ESAMP = {"method": "esamp", "features": 4}
 NAME = "a-name-nobody-can-guess"
 
 
-def make(**settings) -> Groups:
-    return Groups(VLLMSettings(**settings), SHAPE)
+def make(**settings) -> RequestGroups:
+    return RequestGroups(VLLMSettings(**settings), SHAPE)
 
 
 def ids(parent: str, n: int) -> list[str]:
     return [f"{index}_{parent}-1a2b3c4d" for index in range(n)]
 
 
-def enter(groups: Groups, parent: str, n: int, **parameters) -> list[str]:
+def enter(groups: RequestGroups, parent: str, n: int, **parameters) -> list[str]:
     """All n samples of a request that passed our admission."""
     names = ids(parent, n)
     for name in names:
@@ -34,7 +34,7 @@ def enter(groups: Groups, parent: str, n: int, **parameters) -> list[str]:
     return names
 
 
-def slot_of(groups: Groups, request_id: str) -> object:
+def slot_of(groups: RequestGroups, request_id: str) -> object:
     group = groups.samples[request_id].group
     return (id(group.built), group.slot) if group.slot is not None else None
 
@@ -303,4 +303,4 @@ def test_random_schedules_leak_no_slot(seed):
 @pytest.mark.parametrize("defaults", [{"method": "min_p"}, {"method": "esamp+penalties"}], ids=str)
 def test_default_methods_that_set_the_sampler_are_refused(defaults: dict[str, Any]) -> None:
     with pytest.raises(OptionError, match="--override-generation-config"):
-        Groups(VLLMSettings(defaults=defaults), SHAPE)
+        RequestGroups(VLLMSettings(defaults=defaults), SHAPE)

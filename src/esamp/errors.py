@@ -1,4 +1,4 @@
-"""Every error that `esamp` raises on purpose. Each says what is wrong and what to do about it."""
+"""The errors that `esamp` raises on purpose. Each message says what is wrong and what to do about it."""
 
 
 class EsampError(Exception):
@@ -10,19 +10,19 @@ class OptionError(EsampError):
 
 
 class UnsupportedError(EsampError):
-    """The request makes sense but this engine, model or decoding mode cannot carry it out."""
+    """This engine, model or decoding mode cannot do what was requested, although another may."""
 
 
 class InactiveMethodError(EsampError):
-    """A decoding method that should have acted never did: its numbers would be those of plain sampling."""
+    """A decoding method should have acted and did not, so its results would be those of plain sampling."""
 
 
 class InputError(EsampError):
-    """A prompt, file or data set cannot be used as it is."""
+    """A prompt, file, model or data set cannot be used."""
 
 
 class RequestError(EsampError):
-    """One request failed, and others of the same run may succeed: a run records it and goes on."""
+    """One request failed. Others of the same run may succeed, so a run records the failure and goes on."""
 
     retry = False
     """whether the same request may succeed at another time"""
@@ -33,7 +33,7 @@ class PromptError(InputError, RequestError):
 
 
 class RefusedError(OptionError, RequestError):
-    """A server refuses a request for a reason that the message repeats, or its method cannot be used on its prompt."""
+    """A server refused a request, for the reason in the message, or a method cannot be used on a prompt."""
 
 
 class UnansweredError(RequestError):
@@ -43,7 +43,7 @@ class UnansweredError(RequestError):
 
 
 class FailedRequestsError(EsampError):
-    """Requests of a run failed: it stopped because of too many, or ended without them."""
+    """Requests of a run failed. The run stopped because of their number, or ended without their samples."""
 
 
 class BusyError(InputError):
@@ -51,4 +51,4 @@ class BusyError(InputError):
 
 
 class MissingDependencyError(EsampError):
-    """An optional package is needed. The message carries the command that installs it."""
+    """An optional package is not installed. The message has the command that installs it."""

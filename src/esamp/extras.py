@@ -1,24 +1,32 @@
-"""The command that installs an optional part of the package, for the way in which this copy was installed."""
+"""Installed packages: their versions, and the command that installs an optional part of this one."""
 
 import json
 import shlex
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
 
 def install_command(*extras: str) -> str:
-    """``pip install ...`` for these extras of the package, ready to be pasted into a shell.
+    """``pip install ...`` for these extras of the package, quoted for a shell.
 
-    A copy that was installed from a clone is extended from that clone, any other one from the package index.
+    If this copy was installed from a clone, the command installs from that clone, else from the package index.
     """
-    wanted = ",".join(extras)
-    suffix = f"[{wanted}]" if wanted else ""
+    names = ",".join(extras)
+    suffix = f"[{names}]" if names else ""
     clone = _clone()
     if clone is None:
         return f"pip install {shlex.quote('esamp' + suffix)}"
     return f"pip install -e {shlex.quote(str(clone) + suffix)}"
+
+
+def installed_version(package: str) -> str | None:
+    """The version of an installed package by its metadata, without importing it; None if it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _clone() -> Path | None:
@@ -27,8 +35,8 @@ def _clone() -> Path | None:
         origin = distribution("esamp").read_text("direct_url.json")
     except PackageNotFoundError:
         return None
-    told = json.loads(origin) if origin else {}
-    if not told.get("dir_info", {}).get("editable"):
+    record = json.loads(origin) if origin else {}
+    if not record.get("dir_info", {}).get("editable"):
         return None
-    folder = Path(url2pathname(urlparse(told["url"]).path))
+    folder = Path(url2pathname(urlparse(record["url"]).path))
     return folder if (folder / "pyproject.toml").is_file() else None

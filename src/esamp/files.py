@@ -1,18 +1,18 @@
-"""Files that others made, read within limits."""
+"""Reads files of unknown origin: only regular files, up to a limit on their size."""
 
 from pathlib import Path
 
 from esamp.errors import InputError
 
 MOST_BYTES = 1 << 30
-"""Bytes of a file that is read at once."""
+"""Default limit of `read_bytes`, in bytes."""
 
 
 def exists(path: Path) -> bool:
-    """Whether something is there.
+    """Whether there is a file or folder with this path.
 
     Raises:
-        InputError: the system cannot tell: the name is too long, or a folder on the way is closed to us.
+        InputError: the system cannot tell: the name is too long, or a parent folder may not be entered.
     """
     try:
         return path.exists()
@@ -21,17 +21,17 @@ def exists(path: Path) -> bool:
 
 
 def check_regular(path: Path) -> None:
-    """Refuse a device, a pipe or a folder: a file of others may name one that never ends.
+    """Refuse a device, a pipe or a folder: reading one may never end. A path that does not exist passes.
 
     Raises:
-        InputError: it is one, or cannot be looked at.
+        InputError: it is one, or the system cannot tell.
     """
     if exists(path) and not path.is_file():
         raise InputError(f"cannot read {path}: it is not a regular file")
 
 
 def read_bytes(path: Path, *, most: int = MOST_BYTES) -> bytes:
-    """All of a file.
+    """The content of a file.
 
     Raises:
         InputError: it cannot be read, or is longer than `most` bytes.
@@ -47,6 +47,6 @@ def read_bytes(path: Path, *, most: int = MOST_BYTES) -> bytes:
 
 
 def unreadable(path: Path, error: OSError | ValueError) -> InputError:
-    """The error for a file that the system does not let us read; a ValueError is of a name with a null character."""
+    """The error for a file that cannot be read. A ValueError means that its name contains a null character."""
     reason = error.strerror if isinstance(error, OSError) and error.strerror else error
     return InputError(f"cannot read {path}: {reason}")

@@ -32,19 +32,19 @@ class Options(BaseModel):
         cls.__doc__ = "\n".join([cleandoc(cls.__doc__ or ""), "", "Options:", *listed])
 
     def __init__(self, /, **values: Any) -> None:
-        """Check `values` as the fields declare them; pydantic calls this however the options are built.
+        """Check `values` as the fields declare them. pydantic calls this for every way to create options.
 
         Raises:
             OptionError: naming the first offending option, its value and the allowed range.
         """
         for name in values:
-            if name not in type(self).model_fields:  # before pydantic, which would list all of a hundred thousand
+            if name not in type(self).model_fields:  # before pydantic, whose error would list all unknown names
                 raise OptionError(_unknown(type(self), name))
         try:
             super().__init__(**values)
         except ValidationError as error:
             raise OptionError(_explain(type(self), error)) from None
-        # What a preset filled in was not set explicitly: another preset may still change it.
+        # Values that a preset filled in do not count as set explicitly: another preset may still change them.
         self.model_fields_set.intersection_update(values)
 
     @classmethod
@@ -72,10 +72,10 @@ Kind = TypeVar("Kind", bound=Options)
 
 
 def narrowed(options: Options, kind: type[Kind]) -> Kind:
-    """`options`, known to be of this class: how a method takes what an engine hands it.
+    """`options` with the type `kind`, for methods, which engines give options of type `Options`.
 
     Raises:
-        OptionError: they are another method's.
+        OptionError: they are options of another method.
     """
     if not isinstance(options, kind):
         raise OptionError(f"expected {kind.__name__}, not {type(options).__name__}")
@@ -83,9 +83,9 @@ def narrowed(options: Options, kind: type[Kind]) -> Kind:
 
 
 def allowed(field: FieldInfo) -> str:
-    """What a field accepts, in words: ``a number from 0 to 16``, ``one of 'rls', 'mlp'``.
+    """A description of the values that a field accepts: ``a number from 0 to 16``, ``one of 'rls', 'mlp'``.
 
-    That an optional field also accepts None goes without saying.
+    For optional fields None is not mentioned.
     """
     schema = _field_schema(field)
     parts = [part for part in schema.get("anyOf", [schema]) if part.get("type") != "null"]
@@ -132,7 +132,7 @@ def _describe_range(schema: dict[str, Any]) -> str:
 
 
 def _digits(bound: float) -> str:
-    """``1000000`` and ``0.25``, never ``1e+06``: bounds are there to be read. Those of machine numbers as ``2**63``."""
+    """A bound in digits, ``1000000`` and not ``1e+06``; powers of two above 2**30 as ``2**63``."""
     if bound != int(bound):
         return repr(bound)
     exponent = int(bound).bit_length() - 1

@@ -1,6 +1,6 @@
-"""Classes that installed packages offer by entry points: looked up once, imported when they are asked for.
+"""Loads classes from the entry points of installed packages. Entry points are listed once; a class is imported on use.
 
-A package that fails when it is imported costs nobody but those who ask for what it offers.
+A package whose import fails affects only the names that it offers.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -15,9 +15,9 @@ from esamp.quoting import one_line, shortened, shown
 
 Kind = TypeVar("Kind")
 OURS = "esamp."
-"""How the targets of this package's own entry points begin."""
+"""Beginning of the targets of this package's own entry points."""
 LONGEST = 300
-"""Characters of a stranger's error that a message repeats."""
+"""Limit on the characters of another package's error in a message."""
 
 
 @dataclass(frozen=True)
@@ -29,28 +29,27 @@ class Failed:
 
 @cache
 def entries(group: str) -> Mapping[str, EntryPoint]:
-    """The entry points of a group by name, sorted. Of several with one name ours wins, else the first one.
+    """The entry points of a group by name, sorted. Of several with one name, ours is taken, else the first one.
 
-    To look through all installed packages takes milliseconds, so that it is done once: ``entries.cache_clear()`` makes
-    the next call look again.
+    Searching all installed packages takes milliseconds, so the result is cached; `forget` clears the cache.
     """
-    found: dict[str, EntryPoint] = {}
+    by_name: dict[str, EntryPoint] = {}
     for point in sorted(entry_points(group=group), key=lambda point: not point.value.startswith(OURS)):
-        found.setdefault(point.name, point)
-    return MappingProxyType(dict(sorted(found.items())))
+        by_name.setdefault(point.name, point)
+    return MappingProxyType(dict(sorted(by_name.items())))
 
 
 def load(group: str, name: str, kind: type[Kind], word: str) -> type[Kind]:
-    """The class that is called `name` in a group.
+    """The class of an entry point.
 
     Args:
-        group: of entry points.
-        name: of one of them.
-        kind: the class that it must derive from.
-        word: what it is called in messages: method, task.
+        group: the group of entry points.
+        name: the entry point's name.
+        kind: the class that the loaded class must derive from.
+        word: for `kind` in messages: method, task.
 
     Raises:
-        OptionError: there is no such name, its package fails when it is imported, or offers something else.
+        OptionError: there is no such name, its import fails, or it is not a subclass of `kind`.
     """
     points = entries(group)
     if name not in points:
@@ -59,24 +58,26 @@ def load(group: str, name: str, kind: type[Kind], word: str) -> type[Kind]:
     if isinstance(loaded, Failed):
         raise OptionError(f"{word} {name!r}: {loaded.reason}; ask the package that installed it")
     if not (isinstance(loaded, type) and issubclass(loaded, kind)):
-        raise OptionError(f"{word} {name!r}: {target} is no esamp {kind.__name__}; ask the package that installed it")
+        raise OptionError(
+            f"{word} {name!r}: {target} is not an esamp {kind.__name__}; ask the package that installed it"
+        )
     return loaded
 
 
 @cache
 def _imported(point: EntryPoint) -> object:
-    """What an entry point leads to; `Failed` if that cannot be imported."""
+    """The target of an entry point; `Failed` if it cannot be imported."""
     try:
         return point.load()
-    except EsampError:  # ours: it says what to do
+    except EsampError:  # says what to do
         raise
-    except (Exception, SystemExit) as error:  # noqa: BLE001  # a stranger's module may raise anything; it is reported
-        said = shortened(one_line(f"{type(error).__name__}: {error}".rstrip(": ")), LONGEST)
-        return Failed(f"importing {point.value} failed ({said})")
+    except (Exception, SystemExit) as error:  # noqa: BLE001  # another package's module may raise anything; reported
+        message = shortened(one_line(f"{type(error).__name__}: {error}".rstrip(": ")), LONGEST)
+        return Failed(f"importing {point.value} failed ({message})")
 
 
 def failures(names: Iterable[str], get: Callable[[str], object]) -> dict[str, str]:
-    """By name, why `get` cannot give it."""
+    """The messages of the `EsampError` that `get` raises, by name; names without an error are left out."""
     failed = {}
     for name in names:
         try:
@@ -87,6 +88,6 @@ def failures(names: Iterable[str], get: Callable[[str], object]) -> dict[str, st
 
 
 def forget() -> None:
-    """Look through the installed packages again, and import again what failed."""
+    """Clear the caches: the next call searches the installed packages, and imports them, again."""
     entries.cache_clear()
     _imported.cache_clear()

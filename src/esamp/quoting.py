@@ -1,22 +1,22 @@
-"""Texts and values of strangers as error messages, terminals and logs may repeat them: short, and without control."""
+"""Makes untrusted texts and values safe to print in messages, terminals and logs: short, no control characters."""
 
 import unicodedata
 from collections.abc import Iterator, Mapping
 
 BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-"""Marks that reorder what is shown after them."""
+"""Control characters for the direction of text, which can reorder the text after them."""
 LONGEST = 80
-"""Characters of a value in a message."""
+"""Default limit on the characters of a value in a message."""
 DEEPEST = 5
-"""Levels of lists and tables that a message repeats."""
+"""Limit on the levels of nested lists and tables in a message."""
 LONGEST_INTEGER = 256
-"""Bits of an integer up to which its digits are written out; the work for more digits grows with their square."""
+"""Limit on the bits of an integer whose digits are printed; computing digits takes quadratic time."""
 
 
 def printable(text: str) -> str:
-    r"""`text` with everything that could control a terminal spelled out: ``\x1b`` for escape, and so on.
+    r"""`text` with escape sequences for all characters that could control a terminal, such as ``\x1b`` for escape.
 
-    Newlines and tabs stay. What a model writes, and what a file holds, is never trusted.
+    Newlines and tabs stay. Texts of models and of files are untrusted.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -29,12 +29,12 @@ def one_line(text: str) -> str:
 
 
 def shortened(text: str, most: int = LONGEST) -> str:
-    """The beginning of a text, whatever its length."""
+    """The beginning of a text, at most `most` characters with an ellipsis."""
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def shown(value: object, most: int = LONGEST) -> str:
-    """A value as one short line, in Python's notation. Only as much of the value is read as is shown."""
+    """A value as one short line, in Python's notation. Only the part of the value that is shown is read."""
     text = ""
     for piece in _pieces(value, most, DEEPEST):
         text += piece

@@ -7,11 +7,11 @@ from pydantic import Field
 from esamp.options import Options
 
 DEFAULT_TOKENS = 512
-"""Longest sample of a request that sets no `max_tokens`."""
+"""Most tokens of a sample if the request sets no `max_tokens`."""
 
 
 class Sampling(Options):
-    """The ordinary sampler: what is filtered, how hot, how long. Order: temperature, min-p, top-k, top-p."""
+    """Settings of the ordinary sampler, applied in the order temperature, min-p, top-k, top-p."""
 
     temperature: float = Field(1.0, ge=0, le=100)
     """softmax temperature; 0 decodes greedily"""

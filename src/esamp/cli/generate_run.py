@@ -28,7 +28,7 @@ def generate(job: Job, texts: list[str], input: Path | None, output: Path | None
         if output is not None and file is not None and file.torn:
             warn_torn(output, "its prompt is done again")
         remaining, failed = jobs.remaining(job, prompts, file), jobs.failures(job, prompts, file)
-        done_before = len(prompts) - len(remaining) - len(failed.found)
+        done_before = len(prompts) - len(remaining) - len(failed.records)
         try:
             _generate(job, remaining, file, failed, as_json=json)
         except KeyboardInterrupt:
@@ -38,7 +38,7 @@ def generate(job: Job, texts: list[str], input: Path | None, output: Path | None
             message(_interrupted(done, len(prompts), output))
             raise typer.Exit(130) from None
     if output is not None:
-        done = len(prompts) - len(failed.found)
+        done = len(prompts) - len(failed.records)
         message(f"{counted(done, 'prompt')} done in {output}, {done_before} of them before this run")
     failed.finish()
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from esamp.analysis.measures import distinct_correct, share_correct
 from esamp.analysis.text_scores import TextScorer, TextScores
 from esamp.compare.arms import decode_prompts
-from esamp.engines.base import Completion, Cost, Engine, Progress
+from esamp.engines.base import Completion, Content, Cost, Engine, Progress
 from esamp.errors import EsampError, OptionError
 from esamp.explorer.config import ESampConfig
 from esamp.methods import registry
 from esamp.metrics.vendi import ngram_vendi
 from esamp.options import Options
-from esamp.runs.prompts import Content, Prompt
+from esamp.runs.prompts import Prompt
 from esamp.sampling import Sampling
 from esamp.study.arm import Arm
 from esamp.tasks.base import Grade

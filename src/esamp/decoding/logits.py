@@ -1,4 +1,4 @@
-"""Logits: how far two distributions are apart, which rows can be sampled from, and who is a candidate."""
+"""Measures of logits and log-probabilities: surprisal, entropy, divergence, and which rows can be sampled from."""
 
 import torch
 from torch import Tensor
@@ -15,6 +15,17 @@ def sound_rows(logits: Tensor) -> Tensor:
 def keeps_tokens(reference: Tensor, fused: Tensor) -> Tensor:
     """`[R]` bool: rows of `fused` `[R, V]` that rule out no token but those that `reference` does; float16 may."""
     return (~fused.isneginf() | reference.isneginf()).all(-1)
+
+
+def surprisal(logp: Tensor, tokens: Tensor) -> Tensor:
+    """``-log p(token)`` in nats `[...]` of `tokens` `[...]` int64, from log-probabilities `[..., V]`."""
+    return -logp.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+
+
+def entropy(logp: Tensor) -> Tensor:
+    """``-sum_v p_v log p_v`` in nats `[...]`, from log-probabilities `[..., V]`; tokens at -inf add nothing."""
+    terms: Tensor = torch.special.entr(logp.exp())
+    return terms.sum(-1)
 
 
 def divergence(fused: Tensor, reference: Tensor) -> Tensor:

@@ -63,8 +63,8 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Fed:
-    """The tokens that the model read in this pass: a prompt as a whole, then one token a step."""
+class InputTokens:
+    """The input of the model in this forward pass: whole prompts at prefill, then one token of each row a step."""
 
     ids: Tensor
     """`[R, L]` int64, prompts padded on the left"""
@@ -86,8 +86,8 @@ class DecodeStep:
     """`[R]` bool: False for rows that are finished or do not take part"""
     head: Head
     rows: Rows
-    fed: Fed | None = None
-    """for methods that need `Need.TOKENS`"""
+    input_tokens: InputTokens | None = None
+    """the model's input in this pass; None unless the method needs `Need.TOKENS`"""
 
     @cached_property
     def active(self) -> Tensor:

@@ -1,1 +1,1 @@
-"""Engines: whatever runs the language model. Each turns its own decode step into a `esamp.decoding.step.DecodeStep`."""
+"""Engines run the language model. Each turns its own decode step into a `esamp.decoding.step.DecodeStep`."""

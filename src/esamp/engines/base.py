@@ -1,4 +1,4 @@
-"""What every engine takes and gives: `Request` in, `Completion` out. Knows torch by its types only."""
+"""The interface of all engines: `Request`, `Completion`, `Failure`, `Engine`. Imports torch for type checking only."""
 
 from __future__ import annotations
 
@@ -18,18 +18,21 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Progress: TypeAlias = Callable[[int, int], None]
-"""Called with (samples finished, tokens generated) since the last call."""
+"""Called with the numbers of samples finished and tokens generated since the last call."""
 
 Content: TypeAlias = str | tuple[Mapping[str, str], ...]
-"""Of a prompt: a text, or chat messages (mappings with ``role`` and ``content``)."""
+"""A prompt's content: a text, or chat messages (mappings with ``role`` and ``content``)."""
+
+SEED_LIMIT = 2**62
+"""Seeds of requests and groups are below this: vLLM adds a sample's index to them, and the sum must be a valid seed."""
 
 
 @dataclass(frozen=True)
 class Request:
     """`n` samples of one prompt, decoded by one method.
 
-    Chat messages go through the model's chat template. All n samples form one group: they share what the method
-    learns, and no other request does.
+    Chat messages go through the model's chat template. The n samples form one group: what the method learns is shared
+    by them and by no other request.
     """
 
     id: str
@@ -56,16 +59,16 @@ class Request:
 
     @property
     def own_sampling(self) -> Sampling:
-        """What the engine's sampler is set to: the request's settings, with what the method makes of them.
+        """The settings of the engine's sampler: the request's, as changed by the method.
 
         Raises:
-            OptionError: the method makes no sense together with these settings.
+            OptionError: the method cannot be combined with these settings.
         """
         return registry.get(self.method).sampler(self.own_options, self.sampling)
 
     @property
     def own_seed(self) -> int:
-        """A seed of 63 bits of the request's own, so that neighbours in a study do not share random numbers."""
+        """A seed of 63 bits, derived from `seed` and the prompt, so that different prompts use other random numbers."""
         prompt = self.prompt if isinstance(self.prompt, str) else repr([sorted(turn.items()) for turn in self.prompt])
         digest = hashlib.blake2b(f"{self.seed}\n{prompt}".encode(errors="surrogatepass"), digest_size=8).digest()
         return int.from_bytes(digest, "little") >> 1
@@ -73,37 +76,36 @@ class Request:
 
 @dataclass(frozen=True)
 class TokenTrace:
-    """What the method saw at each generated token of one sample, each `[tokens]` float32 on the CPU.
+    """Measurements of each generated token of one sample, each `[tokens]` float32 on the CPU.
 
-    NaN where a value was not measured: the first token of a sample comes from prefill and is never steered, and a
-    method without a steering error has surprisal and entropy alone. What is None this engine does not measure. The
-    values of a token are those of the step that drew it, so its state has read the tokens before it and not itself.
+    NaN where a value was not measured: most methods do not act on a sample's first token, which comes from prefill, and
+    a method without a steering error has surprisal and entropy alone. None: this engine does not measure the value. A
+    token's values are those of the step that sampled it, before the model has read the token.
     """
 
     novelty: Tensor
-    """||e||, the norm of the steering error as it steers, i.e. behind the gate"""
+    """``||e||``, the norm of the steering error, after the gate"""
     kl: Tensor
-    """KL(steered || reference) in nats"""
+    """``KL(steered || reference)`` in nats"""
     surprisal: Tensor
-    """-log p of the token under the reference distribution, in nats"""
+    """``-log p(token)`` under the reference distribution, in nats"""
     pieces: tuple[str, ...]
     """the text that each token adds; joined, they are the sample's text before stop texts are cut off"""
     residual: Tensor | None = None
-    """||hL - y||, what the distiller's prediction misses, before the gate"""
+    """``||hL - y||``, the norm of the distiller's prediction error, before the gate"""
     entropy: Tensor | None = None
-    """-sum p log p of the reference distribution, in nats"""
+    """``-sum_v p_v log p_v`` of the reference distribution, in nats"""
     cosine: Tensor | None = None
-    """cos(e, w), w being the LM-head row of the token. The gate is a factor of e, so that it does not matter here, but
-    where it is shut e is zero and has no direction: NaN. Of the noise of `esamp_noise` neither this nor novelty speaks:
-    they are of the error that it stands in for"""
+    """``cos(e, w)`` with w the LM-head row of the token. The gate scales e and does not change the cosine, but a closed
+    gate makes e zero and this NaN. For `esamp_noise`, this and novelty measure the error that the noise replaces"""
     explained: Tensor | None = None
-    """1 - ||hL - y||^2 / ||hL - running mean||^2: telemetry's explained variance is one minus the ratio of their sums.
-    NaN in a group's first step, which has no mean yet"""
+    """``1 - ||hL - y||^2 / ||hL - running mean||^2``; the explained variance in telemetry is one minus the ratio of the
+    sums. NaN in a group's first step, which has no mean yet"""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One of the n answers."""
+    """One of the n samples of a request."""
 
     index: int
     text: str
@@ -111,27 +113,27 @@ class Sample:
     finish_reason: Literal["stop", "length"]
     trace: TokenTrace | None = None
     logprob: float | None = None
-    """sum of its tokens' log-probabilities under the model's own distribution at temperature 1, in nats; None where the
-    engine was not told to keep it"""
+    """sum of its tokens' log-probabilities under the model's own distribution at temperature 1, in nats; None unless
+    the engine was started to keep it"""
     server_reason: str = ""
-    """why a server ended the sample, in its own word, where that is neither "stop" nor "length": content_filter"""
+    """the server's own finish reason if it is neither "stop" nor "length", such as content_filter"""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What an answer took. Methods are compared at equal cost or not at all."""
+    """The cost of a completion, so that methods can be compared at equal cost."""
 
     tokens: int
-    """generated, those of discarded samples too"""
+    """generated tokens, including those of discarded samples"""
     prompt_tokens: int
-    """read, each prompt once however many samples were drawn from it"""
+    """tokens of prompts; each prompt counts once, whatever its number of samples"""
     calls: int
     """samples drawn from the model"""
     seconds: float
-    """wall time; requests that shared a batch shared it"""
+    """wall time; that of the batch for requests that shared one"""
 
     def __add__(self, other: Cost) -> Cost:
-        """One after the other."""
+        """The cost of both, one after the other."""
         return Cost(
             self.tokens + other.tokens,
             self.prompt_tokens + other.prompt_tokens,
@@ -142,7 +144,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Completion:
-    """All samples of one request and what its group's telemetry says (see `esamp.decoding.telemetry.Summary`)."""
+    """All samples of one request, and the telemetry of its group (see `esamp.decoding.telemetry.Summary`)."""
 
     request: Request
     samples: tuple[Sample, ...]
@@ -152,13 +154,13 @@ class Completion:
     telemetry: Mapping[str, float] = field(default_factory=dict)
     """empty for a method that reports nothing"""
     spent: Cost | None = None
-    """where more was generated than the samples show"""
+    """the cost if more was generated than the samples contain"""
     details: Mapping[str, Any] = field(default_factory=dict)
-    """how a search came to its answer (its tree, its votes): JSON values, empty for methods that do not search"""
+    """the course of a search (its tree, its votes) as JSON values; empty for methods that do not search"""
 
     @property
     def cost(self) -> Cost:
-        """What the answer took."""
+        """`spent`, or the cost of the samples alone."""
         if self.spent is not None:
             return self.spent
         tokens = sum(len(sample.token_ids) for sample in self.samples)
@@ -167,37 +169,41 @@ class Completion:
 
 @dataclass(frozen=True)
 class Failure:
-    """A request without an answer, while the engine goes on with the others."""
+    """A failed request. The engine goes on with the others."""
 
     request: Request
     error: RequestError
-    """why; `RequestError.retry` says whether the same request may succeed at another time"""
+    """`RequestError.retry` says whether the same request may succeed at another time"""
 
 
 Outcome: TypeAlias = Completion | Failure
-"""What comes of one request."""
+"""The result of one request."""
 
 
 class Engine(ABC):
-    """Runs requests. An engine owns a model and its tokenizer and knows no method by name."""
+    """Runs requests with one model and its tokenizer. No engine has code for a particular method."""
 
     @abstractmethod
     def outcomes(self, requests: Iterable[Request], *, progress: Progress | None = None) -> Iterator[Outcome]:
-        """Yield one outcome per request as soon as it is known; batches requests as it sees fit.
+        """Yield the outcome of each request as soon as it is known. The engine decides which requests share a batch.
 
-        Only what concerns one request is a `Failure`: a prompt that is too long, an answer that was aborted. What every
-        request would meet (no memory, no server, an unknown option) is raised.
+        An error that concerns one request is a `Failure`: a prompt that is too long, a sample that was aborted. An
+        error that would concern all of them (no memory, no server, an unknown option) is raised.
+
+        Args:
+            requests: taken one by one, when there is room for another.
+            progress: called with the samples and tokens of all requests.
 
         Raises:
-            UnsupportedError: a request names a method or an option that this engine cannot carry out.
+            UnsupportedError: this engine cannot run the method or an option of a request.
         """
 
     def generate(self, requests: Iterable[Request], *, progress: Progress | None = None) -> Iterator[Completion]:
-        """`outcomes` for callers who need all answers: the first failure is raised.
+        """Yield the completions of all requests, as `outcomes` does, and raise the first failure.
 
         Raises:
             RequestError: a request failed.
-            UnsupportedError: a request names a method or an option that this engine cannot carry out.
+            UnsupportedError: this engine cannot run the method or an option of a request.
         """
         return completions(self.outcomes(map(_checked, requests), progress=progress))
 
@@ -250,19 +256,21 @@ class Engine(ABC):
         return False
 
     def score(self, request: Request, samples: Sequence[Sample], *, distribution: bool = False) -> list[Likelihood]:
-        """How probable each of `samples` is under the model at temperature 1, given the request's prompt.
+        """The likelihood of each of `samples` under the model at temperature 1, given the request's prompt.
 
-        The request's method and sampler settings do not matter. A sample without token ids is scored by its text.
-        `distribution` adds what needs the model's whole distribution at every token: certainty and entropy.
+        Args:
+            request: its method and sampler settings have no effect.
+            samples: of this or another model; one without token ids is scored by its text.
+            distribution: also compute certainty and entropy, which need the model's distribution at every token.
 
         Raises:
-            UnsupportedError: the engine cannot score given tokens, or not their whole distribution.
+            UnsupportedError: the engine cannot score given tokens, or not compute certainty and entropy.
         """
         raise UnsupportedError(f"{type(self).__name__} cannot score given tokens: use the engine 'hf' or 'vllm'")
 
     @abstractmethod
     def close(self) -> None:
-        """Free what is not freed with the last reference to the engine. ``with engine:`` does it at the end."""
+        """Release resources that outlive the last reference to the engine, such as processes. Called by ``with``."""
 
     def __enter__(self) -> Self:
         return self

@@ -1,4 +1,4 @@
-"""What is refused before a request runs, and what must hold of its answer."""
+"""Checks of a request before it runs, and of its completion."""
 
 from esamp.engines.base import Completion, Request
 from esamp.errors import InactiveMethodError, UnsupportedError
@@ -7,10 +7,10 @@ from esamp.methods.base import DecodeMethod
 
 
 def refuse_search(request: Request) -> None:
-    """Refuse a request that no engine can answer by itself.
+    """Refuse a request whose method makes requests of its own, so that no engine can run it alone.
 
     Raises:
-        UnsupportedError: its method makes requests of its own.
+        UnsupportedError: it is one; names the function to call instead.
     """
     if registry.get(request.method).above_engines:
         raise UnsupportedError(
@@ -20,13 +20,13 @@ def refuse_search(request: Request) -> None:
 
 
 def check_active(completion: Completion) -> None:
-    """Refuse a completion whose method was asked to act and never did.
+    """Refuse a completion whose method should have steered rows and steered none.
 
-    Needs a sample of three tokens or more, as the first comes from prefill and nothing was learnt before the second, or
-    telemetry that says that the engine had no place for the group.
+    It should have if a sample has three tokens or more (the first comes from prefill, and before the second nothing was
+    learned), or if telemetry says that the group was refused a slot.
 
     Raises:
-        InactiveMethodError: the options ask for steering, there was room for it, and no row was steered.
+        InactiveMethodError: the options ask for steering, and no row was steered.
     """
     request = completion.request
     method = registry.get(request.method)
@@ -35,8 +35,8 @@ def check_active(completion: Completion) -> None:
     longest = max((len(sample.token_ids) for sample in completion.samples), default=0)
     refused = completion.telemetry.get("groups_refused", 0) > 0
     if (longest >= 3 or refused) and not completion.telemetry.get("rows_steered", 0):
-        told = ", ".join(f"{name} = {value:g}" for name, value in completion.telemetry.items()) or "nothing"
+        reported = ", ".join(f"{name} = {value:g}" for name, value in completion.telemetry.items()) or "nothing"
         raise InactiveMethodError(
             f"method {request.method!r} should have acted on request {request.id!r} and never did, so its samples are "
-            f"those of plain sampling. Is warm-up longer than the samples? Its telemetry says: {told}"
+            f"those of plain sampling. Is warm-up longer than the samples? Its telemetry says: {reported}"
         )

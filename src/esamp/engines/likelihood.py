@@ -1,4 +1,4 @@
-"""`Likelihood`: how probable given tokens are under an engine's model, as `Engine.score` reports it."""
+"""`Likelihood`: the result of `Engine.score`."""
 
 import math
 from dataclasses import dataclass
@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Likelihood:
-    """Of one sample under the model at temperature 1. NaN if the sample has no tokens or the value was not measured."""
+    """The likelihood of one sample under a model at temperature 1. NaN: no tokens, or the value was not computed."""
 
     total: float = math.nan
     """sum of the tokens' log-probabilities, in nats"""
     mean: float = math.nan
     """log-probability per token, in nats"""
     certainty: float = math.nan
-    """mean over the tokens of KL(uniform || model), in nats"""
+    """mean over the tokens of ``KL(uniform || model)``, in nats"""
     entropy: float = math.nan
     """mean over the tokens of the entropy of the model's distribution, in nats"""
     tokens: int = 0

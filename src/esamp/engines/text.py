@@ -1,4 +1,4 @@
-"""Between texts and token ids: prompts in, samples out."""
+"""Converts between text and token ids: encodes prompts, decodes samples and cuts them at stop texts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,20 +20,20 @@ class Ending:
     text: str
     """without special tokens, up to the stop text"""
     stopped: bool
-    """whether it ended by itself, not at the limit"""
+    """whether the model or a stop text ended it, and not the limit"""
 
 
 WINDOW = 6
-"""Tokens before a piece of text that decide how it begins."""
+"""Number of tokens before a piece of text that affect how it is decoded."""
 STEP = 64
-"""The room that a prompt leaves in the context is rounded down to a multiple of this, in tokens."""
+"""Limits that requests do not set are rounded down to a multiple of this, in tokens."""
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, request: Request) -> list[int]:
     """The token ids of a request's prompt.
 
     Raises:
-        PromptError: the prompt is empty, or is a chat and the model has no template or one that refuses it.
+        PromptError: the prompt is empty, or it is a chat and the model has no chat template or one that refuses it.
     """
     ids = _chat_ids(tokenizer, request) if not isinstance(request.prompt, str) else tokenizer(request.prompt).input_ids
     if not ids:
@@ -42,27 +42,32 @@ def encode(tokenizer: PreTrainedTokenizerBase, request: Request) -> list[int]:
 
 
 def sample_ids(tokenizer: PreTrainedTokenizerBase, sample: Sample) -> tuple[int, ...]:
-    """The token ids of a sample. Its text is encoded if it has none, as with samples of another model."""
+    """The token ids of a sample, by encoding its text if it has none, as with samples of another model."""
     if sample.token_ids or not sample.text:
         return sample.token_ids
     return tuple(tokenizer(sample.text, add_special_tokens=False).input_ids)
 
 
 def room(ids: Sequence[int], request: Request, context: int | None) -> int:
-    """How many tokens to generate at most behind the prompt `ids`, in a model of `context` tokens (None: any number).
+    """The most tokens to generate after a prompt: `max_tokens` of the request, or what fits into the context.
 
-    Without a limit of the request's own it is rounded down, so that prompts of about one length can share a batch.
+    In the second case the limit is rounded down, so that prompts of similar length have the same and can share a batch.
+
+    Args:
+        ids: of the prompt.
+        request: the prompt's request.
+        context: tokens that the model can read; None for any number.
 
     Raises:
-        PromptError: the prompt does not fit, or not with as many tokens as the request asks for.
+        PromptError: the prompt does not fit into the context, or not together with `max_tokens`.
     """
-    wanted = request.sampling.max_tokens
+    requested = request.sampling.max_tokens
     if context is None:
-        return wanted or DEFAULT_TOKENS
+        return requested or DEFAULT_TOKENS
     left = context - len(ids)
-    if left >= (wanted or 1):
-        return wanted or min(left // STEP * STEP or left, DEFAULT_TOKENS)
-    more = f" and max_tokens = {wanted}" if wanted else ""
+    if left >= (requested or 1):
+        return requested or min(left // STEP * STEP or left, DEFAULT_TOKENS)
+    more = f" and max_tokens = {requested}" if requested else ""
     remedy = f"set max_tokens to at most {left}" if left > 0 else "shorten it"
     raise PromptError(
         f"request {request.id!r}: {len(ids)} prompt tokens{more} exceed the model's context of {context}: {remedy}"
@@ -87,44 +92,44 @@ def end(
 
     Args:
         tokenizer: the model's.
-        prompt: what the sample continues.
-        tokens: what was generated, nothing of the padding behind.
-        request: names the stop texts.
-        ended: whether the model ended the text, by its own token or short of the limit.
+        prompt: token ids of the prompt.
+        tokens: generated token ids, without padding.
+        request: has the stop texts.
+        ended: whether the model ended the sample, by an end token or before the limit.
     """
     text, stops = decode(tokenizer, tokens, prompt), request.sampling.stop
-    found = [place for stop in stops if (place := text.find(stop)) >= 0]
-    if found:
-        return Ending(tuple(_until_text(tokenizer, prompt, tokens, stops)), text[: min(found)], True)
+    places = [place for stop in stops if (place := text.find(stop)) >= 0]
+    if places:
+        return Ending(tuple(_until_text(tokenizer, prompt, tokens, stops)), text[: min(places)], True)
     return Ending(tuple(tokens), text, ended)
 
 
 def decode(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int], before: Sequence[int] = ()) -> str:
     """The text that `tokens` add to the tokens `before`, without special tokens.
 
-    Decoders of SentencePiece models drop the space in front of the first token. So the last few tokens before are
-    decoded as well, and their text is taken off.
+    Decoders of SentencePiece models drop the space in front of the first token. So the last few tokens of `before` are
+    decoded too, and their text is removed.
     """
     if not before:
         return tokenizer.batch_decode([list(tokens)], skip_special_tokens=True)[0]
     tail = list(before[-WINDOW:])
-    start, whole = tokenizer.batch_decode([tail, tail + list(tokens)], skip_special_tokens=True)
-    return whole[len(start) :] if whole.startswith(start) else decode(tokenizer, tokens)
+    start, text = tokenizer.batch_decode([tail, tail + list(tokens)], skip_special_tokens=True)
+    return text[len(start) :] if text.startswith(start) else decode(tokenizer, tokens)
 
 
 def pieces(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], tokens: Sequence[int]) -> tuple[str, ...]:
-    """The text that each token adds to those before it, found within a window of neighbours."""
-    every, length, added = [*prompt[-WINDOW:], *tokens], len(prompt[-WINDOW:]), []
-    for place in range(length, len(every)):
+    """The text that each token adds to those before it, decoded within a window of neighbours."""
+    ids, length, added = [*prompt[-WINDOW:], *tokens], len(prompt[-WINDOW:]), []
+    for place in range(length, len(ids)):
         start = max(0, place - WINDOW)
-        before = decode(tokenizer, every[start:place])
-        after = decode(tokenizer, every[start : place + 1])
+        before = decode(tokenizer, ids[start:place])
+        after = decode(tokenizer, ids[start : place + 1])
         added.append(after.removeprefix(before) if after.startswith(before) else after[len(before) :])
     return tuple(added)
 
 
 def line_breaks(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """The tokens whose text has a line break in it."""
+    """The tokens whose text contains a line break."""
     texts = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
     return tuple(token for token, text in enumerate(texts) if "\n" in text)
 
@@ -132,7 +137,7 @@ def line_breaks(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
 def _until_text(
     tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], tokens: Sequence[int], stops: Sequence[str]
 ) -> Sequence[int]:
-    """The shortest prefix of `tokens` whose text holds one of `stops`."""
+    """The shortest prefix of `tokens` whose text contains one of `stops`."""
     low, high = 1, len(tokens)
     while low < high:
         middle = (low + high) // 2

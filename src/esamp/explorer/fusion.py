@@ -16,6 +16,8 @@ Subtraction alone, the paper's ablation of this formula, is ``head(hL) - s head(
 import torch
 from torch import Tensor
 
+from esamp.decoding.logits import entropy
+
 BISECTIONS = 14
 """Halvings of the interval in which `limited_logits` looks for a row's strength: it is known to one in ten thousand."""
 NEWTON_STEPS = 10
@@ -99,7 +101,7 @@ def softened_logits(reference: Tensor, fused: Tensor) -> Tensor:
     """
     reference, fused = reference.float(), fused.float()
     log_old, ruled_out = reference.log_softmax(-1), fused.isneginf()
-    wanted, absent = torch.special.entr(log_old.exp()).sum(-1), ruled_out.sum(-1)
+    wanted, absent = entropy(log_old), ruled_out.sum(-1)
     top = fused.amax(-1, keepdim=True)
     height = (fused - top).masked_fill(ruled_out, 0.0)  # ruled out tokens add 1 to a sum of weights, 0 to the others
 

@@ -8,7 +8,7 @@ from esamp.engines.openai.answers import token_count
 from esamp.engines.openai.background import Background
 from esamp.engines.openai.bodies import CHAT
 from esamp.engines.openai.endpoint import Endpoint
-from esamp.engines.openai.server import Facts, Server
+from esamp.engines.openai.server import Server, ServerInfo
 from esamp.errors import EsampError
 from esamp.judge.options import JudgeOptions
 from esamp.judge.presentations import Presentation
@@ -38,10 +38,10 @@ class Reply:
 class JudgeClient:
     """A server and the judges it serves."""
 
-    def __init__(self, server: Server, facts: Mapping[str, Facts], background: Background) -> None:
+    def __init__(self, server: Server, infos: Mapping[str, ServerInfo], background: Background) -> None:
         """Use `JudgeClient.find`."""
         self.background = background
-        self._server, self._facts = server, facts
+        self._server, self._infos = server, infos
 
     @classmethod
     def find(cls, options: JudgeOptions) -> Self:
@@ -55,12 +55,12 @@ class JudgeClient:
         endpoint = Endpoint.find(options.base_url)
         server, background = Server(endpoint, timeout=options.timeout, retries=options.retries), Background()
         try:
-            facts = {name: background.submit(server.facts(name)).result() for name in options.judge}
+            infos = {name: background.submit(server.info(name)).result() for name in options.judge}
         except BaseException:
             background.submit(server.close()).result()
             background.close()
             raise
-        return cls(server, facts, background)
+        return cls(server, infos, background)
 
     def __enter__(self) -> Self:
         return self
@@ -98,7 +98,7 @@ class JudgeClient:
             "seed": (int(presentation.key, 16) + attempt) % SEEDS,
             "temperature": options.temperature,
             "max_tokens": options.max_tokens,
-            **({"vllm_xargs": {"method": "vanilla"}} if self._facts[presentation.judge].defaults else {}),
+            **({"vllm_xargs": {"method": "vanilla"}} if self._infos[presentation.judge].defaults else {}),
             **options.extra,
         }
         kept = {name: value for name, value in body.items() if value is not None}

@@ -1,4 +1,4 @@
-"""Models by name: two that ship with the package, and a chat model that is fetched when it is first used."""
+"""Models by name: two that are part of the package, and a chat model that is downloaded on first use."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ NAMES = (EMBEDDED, AMATEUR, SMOLLM2)
 
 
 def embedded_path() -> Path:
-    """The folder of the embedded model, as `AutoModelForCausalLM.from_pretrained` takes it."""
+    """The folder of the embedded model, for `AutoModelForCausalLM.from_pretrained`."""
     return Path(__file__).parent / EMBEDDED
 
 
 def embedded_amateur_path() -> Path:
-    """The folder of its amateur, a much smaller model with the same tokenizer, for contrastive decoding."""
+    """The folder of the embedded amateur, a much smaller model with the same tokenizer, for contrastive decoding."""
     return Path(__file__).parent / AMATEUR
 
 
 def resolve(name: str | Path) -> str | Path:
-    """The folder of a model that is known by name; any other name (a folder, a hub name) is returned unchanged.
+    """The folder of one of the models in `NAMES`; any other name (a folder, a hub name) is returned unchanged.
 
     ``smollm2`` is downloaded or converted on first use and read from the user's cache from then on; see
     `esamp.models.smollm2`. A local folder that has one of these names is written ``./smollm2``.
 
     Raises:
-        EsampError: smollm2 is not in the cache and cannot be put there. The message says what to do.
+        EsampError: smollm2 is not in the cache and cannot be downloaded or converted. The message says what to do.
     """
     if name == EMBEDDED:
         return embedded_path()

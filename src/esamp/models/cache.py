@@ -1,4 +1,4 @@
-"""A KV cache that does not copy itself for every token, which is most of the time of a small model on a CPU."""
+"""`growing_cache`: a KV cache that is not copied for every token, which takes most of a small model's time on a CPU."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from transformers.cache_utils import DynamicLayer
 
 
 class GrowingLayer(DynamicLayer):
-    """A KV-cache layer that writes into spare room instead of copying everything for each token."""
+    """A KV-cache layer that writes into spare room, where `DynamicLayer` copies all keys and values for each token."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -37,9 +37,9 @@ class GrowingLayer(DynamicLayer):
 
 
 def growing_cache(model: PreTrainedModel) -> DynamicCache | None:
-    """An empty cache of growing layers; None where the model's own cache has other layers than plain ones.
+    """An empty cache of growing layers; None if the model's own cache has layers other than plain `DynamicLayer`.
 
-    It takes up to twice the memory of what it holds.
+    It takes up to twice the memory of the keys and values in it.
     """
     cache = DynamicCache(config=model.config)
     if not cache.layers or any(type(layer) is not DynamicLayer for layer in cache.layers):

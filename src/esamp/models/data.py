@@ -1,4 +1,4 @@
-"""Training batches for the embedded model: random traces, made on the fly in worker processes, grouped by length."""
+"""Training batches for the embedded model: random traces, generated in worker processes and grouped by length."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ POOL = 32  # batches' worth of traces that are sorted by length together: with m
 class Traces(IterableDataset[Tensor]):
     """Endless batches (rows, length) of int64 token ids, padded on the right; rows * length is at most `tokens`.
 
-    A trace is `<bos> words <eos>`, cut at the context length where it is longer, so that the model also learns to go
-    on searching up to there. No trace is about a problem of the test split.
+    A trace is `<bos> words <eos>`, cut at the context length, so that the model also learns to continue a search up to
+    that length. No trace is about a problem of the test split.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class Traces(IterableDataset[Tensor]):
         self.rules, self.habits = rules, habits
 
     def traces(self, rng: random.Random) -> Iterator[list[int]]:
-        """Token ids of random traces, test problems left out."""
+        """Token ids of random traces, without traces of test problems."""
         held_out = {test.problem.key for test in held_out_problems()}
         vocab = self.vocab
         while True:
@@ -41,7 +41,7 @@ class Traces(IterableDataset[Tensor]):
                 yield ids[: self.context]
 
     def __iter__(self) -> Iterator[Tensor]:
-        """The stream of one worker: pools of traces, sorted, cut into batches, the batches in random order."""
+        """Batches of one worker: pools of traces are sorted by length and cut into batches, which are shuffled."""
         worker = get_worker_info()
         rng = random.Random(f"{self.seed}/{worker.id if worker else 0}")
         pool: list[list[int]] = []

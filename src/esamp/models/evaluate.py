@@ -40,7 +40,7 @@ class Outcome:
 
     @property
     def correct(self) -> int:
-        """How many samples are right."""
+        """Number of correct samples."""
         return sum(grade.correct for grade in self.grades)
 
     def distinct(self, k: int) -> float:
@@ -81,7 +81,7 @@ def run(
 ) -> list[Outcome]:
     """Sample and grade every item. Prompts of equal length are batched together, so that no row needs padding.
 
-    `progress` is told how many items each batch finished.
+    `progress` is called with the number of items of each finished batch.
     """
     generator = torch.Generator(model.device).manual_seed(seed)
     length = int(model.config.max_position_embeddings)
@@ -111,7 +111,7 @@ def grade_all(item: Item, texts: Sequence[Sequence[int]], tokenizer: PreTrainedT
 
 
 def summarise(outcomes: Sequence[Outcome], seconds: float) -> Report:
-    """All the numbers of the report."""
+    """Compute the report from the outcomes of all problems."""
     n = [len(outcome.grades) for outcome in outcomes]
     correct = [outcome.correct for outcome in outcomes]
     total = sum(n)

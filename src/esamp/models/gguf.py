@@ -1,4 +1,4 @@
-"""A GGUF file, read by transformers and written as a folder of safetensors in bfloat16."""
+"""Converts a GGUF file to a model folder with safetensors in bfloat16, by means of transformers."""
 
 import logging
 import struct
@@ -12,7 +12,7 @@ from esamp.errors import EsampError, MissingDependencyError
 from esamp.models.store import WEIGHTS
 
 NEEDED = ("gguf", "accelerate")
-"""Packages that transformers reads GGUF files with."""
+"""Packages that transformers needs to read GGUF files."""
 UNREADABLE = (
     ArithmeticError,
     AttributeError,
@@ -24,16 +24,16 @@ UNREADABLE = (
     ValueError,
     struct.error,
 )
-"""What the readers raise when the file is damaged; they check little themselves."""
+"""Errors of the GGUF readers for a damaged file, which they hardly check."""
 
 
 def missing() -> list[str]:
-    """Those of them that are not installed."""
+    """The packages of `NEEDED` that are not installed."""
     return [name for name in NEEDED if find_spec(name) is None]
 
 
 def convert(file: Path, folder: Path) -> None:
-    """Write the model in `file` to `folder`: weights, configuration, tokenizer with chat template, generation settings.
+    """Write weights, configuration, tokenizer with chat template and generation settings of `file` to `folder`.
 
     Raises:
         MissingDependencyError: a package that reads the file is too old.
@@ -63,7 +63,7 @@ def convert(file: Path, folder: Path) -> None:
         settings.pop(name, None)
     settings |= {
         "architectures": [type(model).__name__],
-        "rms_norm_eps": float(f"{config.rms_norm_eps:.6g}"),  # the file has it in single precision
+        "rms_norm_eps": float(f"{config.rms_norm_eps:.6g}"),  # stored in single precision
         "dtype": "bfloat16",
     }
     tokenizer.model_max_length = config.max_position_embeddings
@@ -78,17 +78,17 @@ def convert(file: Path, folder: Path) -> None:
 
 
 def _dequantized() -> dict[str, Any]:
-    """The argument for weights as plain tensors; older releases of transformers know nothing else."""
+    """The argument to load weights as plain tensors; older releases of transformers always do, and have no argument."""
     import transformers
 
-    made = getattr(transformers, "GgufConfig", None)
-    return {} if made is None else {"quantization_config": made(dequantize=True)}
+    gguf_config = getattr(transformers, "GgufConfig", None)
+    return {} if gguf_config is None else {"quantization_config": gguf_config(dequantize=True)}
 
 
 def _split_digits(tokenizer: Any) -> None:
-    """Split numbers into digits before words, as SmolLM2's own tokenizer does; transformers drops this on the way.
+    """Split numbers into digits before other words, as SmolLM2's own tokenizer does.
 
-    It decides how spaces before a digit are tokenised.
+    transformers loses this step when it reads a GGUF file. It affects how spaces before a digit are tokenised.
     """
     from tokenizers import pre_tokenizers
 
@@ -99,7 +99,7 @@ def _split_digits(tokenizer: Any) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep transformers' progress bars and remarks off the terminal."""
+    """Turn off transformers' progress bars and messages below errors."""
     from transformers.utils import logging as words
 
     level, bars = words.get_verbosity(), words.is_progress_bar_enabled()

@@ -1,4 +1,4 @@
-"""The Hugging Face hub, asked once and briefly: an unreachable hub costs seconds, and no retries on the terminal."""
+"""Access to the Hugging Face hub with a short timeout and without the hub library's retries and their messages."""
 
 import difflib
 import logging
@@ -20,32 +20,32 @@ from esamp.models import NAMES
 from esamp.models.store import WEIGHTS, say
 
 PATIENCE = 4.0
-"""Seconds that the hub has to answer."""
+"""Seconds to wait for an answer of the hub."""
 NEEDED = ("config.json", "generation_config.json", WEIGHTS, "tokenizer.json", "tokenizer_config.json")
 FILES = (*NEEDED, "chat_template.jinja", "special_tokens_map.json", "vocab.json", "merges.txt")
 
 
 class HubError(Exception):
-    """The hub does not have the model, or cannot be asked. The message is a reason, to be put into an error of ours."""
+    """The hub does not have the model, or cannot be reached. The message is the reason, for the message of an error."""
 
 
 def fetch(name: str, target: Path) -> dict[str, str]:
-    """Put the model `name` into the folder `target`, from the hub's local cache if it is there, else from the hub.
+    """Copy the model `name` into the folder `target`, from the hub's local cache if it is there, else from the hub.
 
-    Returns what a manifest says of the source.
+    Returns the manifest's entries about the source.
 
     Raises:
         HubError: neither has it.
     """
-    found = _cached(name) or _downloaded(name)
+    snapshot = _cached(name) or _downloaded(name)
     for file in FILES:
-        if (found / file).exists():
-            _place((found / file).resolve(), target / file)
-    return {"source": "hub", "repository": name, "revision": found.name, "endpoint": constants.ENDPOINT}
+        if (snapshot / file).exists():
+            _link_or_copy((snapshot / file).resolve(), target / file)
+    return {"source": "hub", "repository": name, "revision": snapshot.name, "endpoint": constants.ENDPOINT}
 
 
 def find(name: str) -> None:
-    """Look whether `fetch` would find the model, without downloading it.
+    """Check that `fetch` would find the model, without downloading it.
 
     Raises:
         HubError: it would not.
@@ -55,7 +55,7 @@ def find(name: str) -> None:
 
 
 def check(name: str | Path) -> None:
-    """Refuse a model that is no folder and not on the hub, before a library tries to download it for a minute.
+    """Refuse a model that is neither a folder nor on the hub, before a library retries its download for a minute.
 
     Raises:
         InputError: there is no such model, or the hub cannot be reached and the model is not in its local cache.
@@ -70,11 +70,13 @@ def check(name: str | Path) -> None:
     except HFValidationError:  # a path, or another library's notation
         return
     except HubError as error:
-        raise InputError(f"model {name!r} cannot be loaded: it is no folder, and {error} -- {remedy(name)}") from error
+        raise InputError(
+            f"model {name!r} cannot be loaded: it is not a folder, and {error} -- {remedy(name)}"
+        ) from error
 
 
 def check_named(name: str) -> None:
-    """Refuse a model that cannot be found: neither one of ours, nor a folder, nor on the hub. Downloads nothing.
+    """Refuse a model that is neither one of ours, nor a folder, nor on the hub. Downloads nothing.
 
     Raises:
         InputError: there is no such folder or model, or the hub cannot be reached and its cache has none.
@@ -87,7 +89,7 @@ def check_named(name: str) -> None:
 
 
 def remedy(name: str | Path) -> str:
-    """What to do about a model that cannot be loaded, with the name that was probably meant."""
+    """What to do about a model that cannot be loaded, for messages; suggests a similar name."""
     close = difflib.get_close_matches(str(name).lower(), NAMES, n=1, cutoff=0.7)
     meant = f"did you mean {close[0]!r}? Otherwise " if close else ""
     return (
@@ -97,17 +99,17 @@ def remedy(name: str | Path) -> str:
 
 
 def revision(name: str) -> str:
-    """The commit that the hub has of a model now.
+    """The commit of a model that the hub has now.
 
     Raises:
-        HubError: it has none, or does not answer within `PATIENCE`.
+        HubError: it has no such model, or does not answer within `PATIENCE`.
     """
     if constants.HF_HUB_OFFLINE:
         raise HubError("the Hugging Face hub is switched off by HF_HUB_OFFLINE")
     answer: list[str | HubError] = []
-    asking = threading.Thread(target=lambda: answer.append(_ask(name)), daemon=True)
-    asking.start()
-    asking.join(PATIENCE + 1)  # looking up the host's address heeds no timeout
+    thread = threading.Thread(target=lambda: answer.append(_ask(name)), daemon=True)
+    thread.start()
+    thread.join(PATIENCE + 1)  # resolving the host's name has no timeout
     if not answer:
         raise HubError(f"the Hugging Face hub at {constants.ENDPOINT} does not answer")
     if isinstance(answer[0], HubError):
@@ -128,12 +130,12 @@ def _ask(name: str) -> str | HubError:
 
 
 def _cached(name: str) -> Path | None:
-    """The snapshot in the hub's local cache, if all files are there."""
+    """The snapshot in the hub's local cache; None if it is incomplete."""
     try:
-        found = Path(snapshot_download(name, local_files_only=True, allow_patterns=list(FILES)))
+        snapshot = Path(snapshot_download(name, local_files_only=True, allow_patterns=list(FILES)))
     except (OSError, ValueError):
         return None
-    return found if all((found / file).exists() for file in NEEDED) else None
+    return snapshot if all((snapshot / file).exists() for file in NEEDED) else None
 
 
 def _downloaded(name: str) -> Path:
@@ -141,17 +143,17 @@ def _downloaded(name: str) -> Path:
     say(f"downloading {name} from {constants.ENDPOINT}, once (about 270 MB)")
     try:
         with _quiet():
-            found = Path(snapshot_download(name, allow_patterns=list(FILES)))
+            snapshot = Path(snapshot_download(name, allow_patterns=list(FILES)))
     except (TransportError, OSError, ValueError) as error:
         raise HubError(f"the download from {constants.ENDPOINT} failed ({_first_line(error)})") from error
-    if missing := [file for file in NEEDED if not (found / file).exists()]:
+    if missing := [file for file in NEEDED if not (snapshot / file).exists()]:
         raise HubError(f"the Hugging Face hub has no {', '.join(missing)} of {name!r}")
-    return found
+    return snapshot
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the hub library's retry lines off the terminal."""
+    """Turn off the hub library's messages about retries."""
     level = hub_logging.get_verbosity()
     hub_logging.set_verbosity(logging.CRITICAL)
     try:
@@ -160,8 +162,8 @@ def _quiet() -> Iterator[None]:
         hub_logging.set_verbosity(level)
 
 
-def _place(source: Path, target: Path) -> None:
-    """A second name for the file where the file system has such, else a copy."""
+def _link_or_copy(source: Path, target: Path) -> None:
+    """A hard link to the file if the file system supports it, else a copy."""
     try:
         os.link(source, target)
     except OSError:

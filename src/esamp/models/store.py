@@ -1,6 +1,6 @@
-"""Model folders in the user's cache. A folder is complete, or it is made again.
+"""`CachedModel`: a model folder in the user's cache. A folder that is not complete is written again.
 
-A model is written into a temporary folder beside its final place, checked, given a manifest, and renamed. A lock lets
+A model is written into a temporary folder next to its final place, checked, given a manifest, and renamed. A lock lets
 one process do this while others wait for the result.
 """
 
@@ -23,16 +23,17 @@ from safetensors import SafetensorError, safe_open
 from esamp.errors import EsampError
 
 MANIFEST = "esamp.json"
-"""Written last. It records where the model comes from, and the size and SHA-256 of every other file."""
+"""Name of the manifest, which is written last: the source of the model, and size and SHA-256 of every other file."""
 WEIGHTS = "model.safetensors"
 FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Error numbers of a full disk."""
 
 
 def cache_root() -> Path:
     """The cache folder: ``$ESAMP_CACHE``, else ``$XDG_CACHE_HOME/esamp``, else ``~/.cache/esamp``.
 
     Raises:
-        EsampError: none of them is set and the user has no home.
+        EsampError: neither variable is set and the user has no home directory.
     """
     try:
         if own := os.environ.get("ESAMP_CACHE"):
@@ -49,9 +50,9 @@ class CachedModel:
 
     name: str
     version: int
-    """version of the conversion; folders of another one are made again"""
+    """version of the conversion; folders of another version are written again"""
     bytes_needed: int
-    """free disk space that writing the model takes"""
+    """free disk space needed to write the model"""
 
     @property
     def path(self) -> Path:
@@ -65,40 +66,43 @@ class CachedModel:
         takes about a second.
         """
         try:
-            found = json.loads((self.path / MANIFEST).read_text(encoding="utf-8"))
-            files = found["files"]
-            if found["version"] != self.version or WEIGHTS not in files:
+            manifest = json.loads((self.path / MANIFEST).read_text(encoding="utf-8"))
+            files = manifest["files"]
+            if manifest["version"] != self.version or WEIGHTS not in files:
                 return None
             hashed = [name for name in files if name != WEIGHTS or hash_weights]
-            whole = all((self.path / name).stat().st_size == entry["bytes"] for name, entry in files.items())
-            if not whole or any(_sha256(self.path / name) != files[name]["sha256"] for name in hashed):
+            same_sizes = all((self.path / name).stat().st_size == entry["bytes"] for name, entry in files.items())
+            if not same_sizes or any(_sha256(self.path / name) != files[name]["sha256"] for name in hashed):
                 return None
             check(self.path)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, EsampError):
             return None
-        return dict(found)
+        return dict(manifest)
 
-    def get(self, make: Callable[[Path], dict[str, str]]) -> Path:
-        """The complete folder. Where there is none, `make` writes the files and returns the manifest's source entries.
+    def get(self, write: Callable[[Path], dict[str, str]]) -> Path:
+        """The complete folder, which is written if there is none.
+
+        Args:
+            write: writes the model's files into a folder and returns the manifest's entries about the source.
 
         Raises:
-            EsampError: the cache cannot be written, the disk is full, or `make` wrote no valid model.
+            EsampError: the cache cannot be written, the disk is full, or `write` wrote no valid model.
         """
         if self.manifest() is not None:
             return self.path
         with _explained(self.path.parent), self._lock():
             if self.manifest() is None:  # another process may have written it while this one waited
-                self._install(make)
+                self._create(write)
         return self.path
 
-    def _install(self, make: Callable[[Path], dict[str, str]]) -> None:
+    def _create(self, write: Callable[[Path], dict[str, str]]) -> None:
         parent = self.path.parent
         self._remove_leftovers()
         if shutil.disk_usage(parent).free < self.bytes_needed:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         temporary = Path(tempfile.mkdtemp(prefix=f".{self.name}-", suffix=".part", dir=parent))
         try:
-            source = make(temporary)
+            source = write(temporary)
             check(temporary)
             _write_manifest(temporary, {"version": self.version, **source})
             temporary.chmod(0o755)
@@ -109,7 +113,7 @@ class CachedModel:
             self._remove_leftovers()
 
     def _remove_leftovers(self) -> None:
-        """Temporary folders of processes that were killed, and of this one. The lock is held, so nobody writes them."""
+        """Remove temporary folders, also those of killed processes. The lock is held, so no process writes them."""
         for folder in self.path.parent.glob(f".{self.name}-*.part"):
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -137,9 +141,9 @@ def check(folder: Path) -> None:
         with safe_open(folder / WEIGHTS, framework="numpy") as weights:
             names = set(weights.keys())
             for name, shape in expected.items():
-                found = tuple(weights.get_slice(name).get_shape()) if name in names else None
-                if found != shape:
-                    raise EsampError(f"tensor {name} of the model has shape {found}, expected {shape}")
+                actual = tuple(weights.get_slice(name).get_shape()) if name in names else None
+                if actual != shape:
+                    raise EsampError(f"tensor {name} of the model has shape {actual}, expected {shape}")
     except (SafetensorError, FileNotFoundError, ValueError, KeyError, TypeError) as error:
         raise EsampError(f"the model's files are incomplete or damaged: {error}") from None
 
@@ -173,14 +177,14 @@ def _shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 
 
 def say(text: str) -> None:
-    """One line on standard error about work that takes more than a moment."""
+    """Print one line on standard error about work that takes several seconds."""
     sys.stderr.write(f"esamp: {text}\n")
     sys.stderr.flush()
 
 
 @contextmanager
 def _explained(folder: Path) -> Iterator[None]:
-    """Turn what the file system reports into an error that says what to do."""
+    """Replace errors of the file system by errors that say what to do."""
     try:
         yield
     except (OSError, SafetensorError) as error:
@@ -195,7 +199,7 @@ def _explained(folder: Path) -> Iterator[None]:
 def _write_manifest(folder: Path, source: Mapping[str, Any]) -> None:
     files = {}
     for path in sorted(folder.iterdir()):
-        if path.stat().st_nlink == 1:  # a file of our own, not one that the hub's cache shares
+        if path.stat().st_nlink == 1:  # not a hard link into the hub's cache
             path.chmod(0o644)
         with path.open("rb") as file:
             os.fsync(file.fileno())

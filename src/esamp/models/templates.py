@@ -1,4 +1,4 @@
-"""Whether a model is a chat model, as its tokenizer tells."""
+"""Whether a model is a chat model, by the chat template of its tokenizer."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 KNOWN = {EMBEDDED: False, AMATEUR: False, SMOLLM2: True}
-"""Of our own models, so that nothing is fetched to know it."""
+"""The answers for our own models, so that none of them is downloaded."""
 
 
 @cache
 def has_chat_template(model: str) -> bool:
-    """`applies_template` for a model by its name.
+    """`applies_template` for the tokenizer of a model.
 
     Args:
-        model: a name of ours, a folder, or a hub name, whose tokenizer is downloaded.
+        model: one of `esamp.models.NAMES`, a folder, or a hub name, whose tokenizer is downloaded.
 
     Raises:
         InputError: the tokenizer cannot be loaded.
@@ -39,7 +39,7 @@ def has_chat_template(model: str) -> bool:
 
 
 def applies_template(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether there is a chat template. One that gives a message the token ids of the plain text counts as none."""
+    """Whether there is a chat template other than one that encodes a message like plain text."""
     if tokenizer.chat_template is None:
         return False
     from jinja2 import TemplateError
@@ -48,5 +48,5 @@ def applies_template(tokenizer: PreTrainedTokenizerBase) -> bool:
         turn = {"role": "user", "content": "a"}
         text = str(tokenizer.apply_chat_template([turn], add_generation_prompt=True, tokenize=False))
         return bool(tokenizer(text, add_special_tokens=False).input_ids != tokenizer("a").input_ids)
-    except TemplateError:  # it wants other messages than one user's, so it does something
+    except TemplateError:  # it refuses a single user message, so it does not encode it like plain text
         return True

@@ -10,7 +10,7 @@ WORDS = ("\n", "Numbers", "target", "try", "left", "not", "yes", "too", "small",
 SYMBOLS = ("=", "+", "-", "*", "/", "(", ")")
 CHAT_TEMPLATE = "{{ bos_token }}{{ messages[-1]['content'] }}"
 
-# What people type for what the traces say: "numbers: 3, 5, 8; Target = 24", "3 × 5 ÷ 8 − 1".
+# Other spellings of the words in the traces: "numbers: 3, 5, 8; Target = 24", "3 × 5 ÷ 8 − 1".
 SPELLINGS = (
     (r"(?i)\bnumbers?\b\s*[:=]?", " Numbers "),
     (r"(?i)\btarget\b\s*[:=]?", " target "),

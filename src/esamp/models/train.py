@@ -1,10 +1,9 @@
-"""Train the embedded Countdown model from nothing.
+"""Train the embedded Countdown model from random weights.
 
     python -m esamp.models.train --out DIR [--minutes 55] [--device auto] [--width 192] [--resume]
 
-The budget is wall time: the learning rate falls to zero when the minutes are over. Every two minutes the model (usable
-at once) and the state of the training are written to DIR; `--resume` goes on from there, with the minutes already
-trained counted in.
+The budget is wall time: the learning rate reaches zero when the minutes are over. Every two minutes the model and the
+state of the training are written to DIR; `--resume` continues from there, and the minutes already trained count.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ TYPICAL = "Numbers 3 5 8 9 target 24\ntry 9 - 3 = 6 left 5 8 6\n8 + 5 = 13 left 
 
 @dataclass(frozen=True)
 class Options:
-    """The settings; the command line is made from these fields."""
+    """The settings; the command line is derived from these fields."""
 
     out: Path = field(metadata={"help": "folder for the model and the checkpoint"})
     minutes: float = field(default=55.0, metadata={"help": "wall time of the training, resumes included"})
@@ -50,7 +49,7 @@ class Options:
     other_lr: float = field(default=3e-3, metadata={"help": "peak learning rate of AdamW"})
     seed: int = field(default=0, metadata={"help": "seed of the weights and the traces"})
     save_every: float = field(default=120.0, metadata={"help": "seconds between two checkpoints"})
-    resume: bool = field(default=False, metadata={"help": "go on from the checkpoint in --out"})
+    resume: bool = field(default=False, metadata={"help": "continue from the checkpoint in --out"})
     no_compile: bool = field(default=False, metadata={"help": "without torch.compile: slower, but starts at once"})
 
 
@@ -78,7 +77,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def set_threads() -> None:
-    """One thread per core that this process may run on (`OMP_NUM_THREADS` keeps its say)."""
+    """Use one thread per core that this process may run on, unless `OMP_NUM_THREADS` is set."""
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1)
 
@@ -109,7 +108,9 @@ def new_model(options: Options, tokenizer: PreTrainedTokenizerFast, device: torc
 def loss_of(model: nn.Module, ids: Tensor) -> Tensor:
     """Mean cross-entropy of the next token; ids: (rows, length), padded on the right with PAD."""
     length = ids.shape[1] - 1
-    mask = None if ids.is_cuda else torch.full((1, 1, length, length), -1e9).triu(1)  # the fused kernel knows its own
+    mask = (
+        None if ids.is_cuda else torch.full((1, 1, length, length), -1e9).triu(1)
+    )  # the fused kernel is causal by itself
     logits = model(input_ids=ids[:, :-1], attention_mask=mask, use_cache=False).logits
     return F.cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten(), ignore_index=PAD)
 
@@ -128,12 +129,12 @@ def optimizers(model: nn.Module, options: Options) -> list[torch.optim.Optimizer
 
 
 def schedule(progress: float) -> float:
-    """Learning-rate factor: up over the first 2 % of the time, level to 40 %, then straight down to 0."""
+    """Learning-rate factor: linear warm-up over the first 2 % of the time, constant to 40 %, then linear decay to 0."""
     return min(progress / 0.02, 1.0, max(0.0, (1.0 - progress) / 0.6))
 
 
 class Trainer:
-    """The model, its optimizers and how far the training is; all of it goes to the checkpoint and back."""
+    """The model, its optimizers and the progress of the training, all of which a checkpoint stores."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
@@ -170,7 +171,7 @@ class Trainer:
         self.tokenizer.save_pretrained(out)
 
     def load(self) -> None:
-        """Go on from the checkpoint in the output folder."""
+        """Restore the checkpoint in the output folder."""
         state = torch.load(self.options.out / CHECKPOINT, map_location=self.device, weights_only=True)
         self.model.load_state_dict(state["model"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
@@ -179,13 +180,13 @@ class Trainer:
         self.resumed += 1
 
     def batches(self) -> Iterator[Tensor]:
-        """Batches on the device; enough processes that making traces does not hold up the training."""
+        """Batches on the device, from enough processes that generating traces does not slow down the training."""
         workers = min(8, max(1, (os.cpu_count() or 1) - 1)) if self.device.type == "cuda" else 1
         for batch in stream(self.dataset, workers):
             yield batch.to(self.device, non_blocking=True)
 
     def train(self) -> None:
-        """Train until the minutes are over, reporting and saving on the way."""
+        """Train until the minutes are over, with reports and checkpoints in between."""
         budget = self.options.minutes * 60
         loss_fn = loss_of if self.options.no_compile else torch.compile(loss_of, dynamic=True)
         clock = saved = shown = time.monotonic()

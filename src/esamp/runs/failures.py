@@ -1,4 +1,4 @@
-"""Failed requests of a run: their record, their allowed number, and the summary at the end."""
+"""Failed requests of a run: their records in the output file, their allowed number, and the summary at the end."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -39,8 +39,10 @@ class FailureRecord:
     @classmethod
     def of_line(cls, line: Mapping[str, Any]) -> "FailureRecord | None":
         """The record in a line; None if its request did not fail."""
-        found = line.get("failure")
-        return cls(str(found.get("reason", "")), found.get("retry") is not False) if isinstance(found, dict) else None
+        failure = line.get("failure")
+        if not isinstance(failure, dict):
+            return None
+        return cls(str(failure.get("reason", "")), failure.get("retry") is not False)
 
     def as_json(self) -> dict[str, Any]:
         """The value of the field ``failure``."""
@@ -55,7 +57,7 @@ class Failures:
     """requests of the whole run, including finished ones"""
     max_failed: float
     what: str = "prompts"
-    found: list[FailureRecord] = field(default_factory=list)
+    records: list[FailureRecord] = field(default_factory=list)
 
     def add(self, failure: FailureRecord) -> None:
         """Count a failure.
@@ -63,7 +65,7 @@ class Failures:
         Raises:
             FailedRequestsError: there are now more than `max_failed` allows.
         """
-        self.found.append(failure)
+        self.records.append(failure)
         self.check()
 
     def check(self) -> None:
@@ -72,11 +74,11 @@ class Failures:
         Raises:
             FailedRequestsError: there are more than `max_failed` allows.
         """
-        count = len(self.found)
+        count = len(self.records)
         if count >= FEWEST and count > self.max_failed * self.total:
             raise FailedRequestsError(
                 f"stopped: {count} of {self.total} {self.what} failed, more than max_failed = {self.max_failed:g} "
-                f"allows: {reasons(self.found)}. Remove the cause and run the same command again, or allow more "
+                f"allows: {reasons(self.records)}. Remove the cause and run the same command again, or allow more "
                 "(--max-failed, or max_failed in the study's file)"
             )
 
@@ -86,14 +88,14 @@ class Failures:
         Raises:
             FailedRequestsError: at least one failed.
         """
-        if not self.found:
+        if not self.records:
             return
-        again = sum(failure.retry for failure in self.found)
-        skipped = len(self.found) - again
+        again = sum(failure.retry for failure in self.records)
+        skipped = len(self.records) - again
         outcome = [f"{again} may pass, and the same command tries them again"] if again else []
         outcome += [f"{skipped} would fail again and will be skipped"] if skipped else []
         raise FailedRequestsError(
-            f"{len(self.found)} of {self.total} {self.what} failed ({'; '.join(outcome)}): {reasons(self.found)}"
+            f"{len(self.records)} of {self.total} {self.what} failed ({'; '.join(outcome)}): {reasons(self.records)}"
         )
 
 

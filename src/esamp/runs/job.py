@@ -1,4 +1,4 @@
-"""`Job`: all settings that determine what a run generates, and the run itself."""
+"""`Job`: all settings of a run, its requests and its records; `run`: executes it."""
 
 import hashlib
 import math
@@ -158,12 +158,12 @@ class Job:
 
     def record(self, outcome: Outcome) -> dict[str, Any]:
         """An outcome as JSON for files and output. Numbers that were not measured are null."""
-        what = {"id": outcome.request.id, "prompt": outcome.request.prompt}
+        identity = {"id": outcome.request.id, "prompt": outcome.request.prompt}
         if isinstance(outcome, Failure):
-            return {**what, "samples": [], "failure": FailureRecord.of(outcome.error).as_json()}
+            return {**identity, "samples": [], "failure": FailureRecord.of(outcome.error).as_json()}
         return {
-            **what,
-            "samples": [_shown(sample) for sample in outcome.samples],
+            **identity,
+            "samples": [_sample_record(sample) for sample in outcome.samples],
             "telemetry": finite(outcome.telemetry),
             "cost": {**asdict(outcome.cost), "seconds": round(outcome.cost.seconds, 3)},
             **({"details": outcome.details} if outcome.details else {}),
@@ -172,13 +172,13 @@ class Job:
         }
 
 
-def _shown(sample: Sample) -> dict[str, Any]:
-    shown = {"text": sample.text, "tokens": len(sample.token_ids), "finish_reason": sample.finish_reason}
-    return {**shown, **({"server_reason": sample.server_reason} if sample.server_reason else {})}
+def _sample_record(sample: Sample) -> dict[str, Any]:
+    record = {"text": sample.text, "tokens": len(sample.token_ids), "finish_reason": sample.finish_reason}
+    return {**record, **({"server_reason": sample.server_reason} if sample.server_reason else {})}
 
 
 def finite(values: Mapping[str, float]) -> dict[str, float | None]:
-    """The values with None for NaN and infinity, which JSON lacks."""
+    """The values with None for NaN and infinity, which JSON does not have."""
     return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
@@ -192,7 +192,7 @@ def failures(job: Job, prompts: Sequence[Prompt], output: OutputFile | None) -> 
     known = {} if output is None else output.failed
     keys = [job.key(prompt) for prompt in prompts] if known else []
     return Failures(
-        len(prompts), job.run.max_failed, found=[known[k] for k in keys if k in known and not known[k].retry]
+        len(prompts), job.run.max_failed, records=[known[k] for k in keys if k in known and not known[k].retry]
     )
 
 

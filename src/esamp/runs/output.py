@@ -122,19 +122,23 @@ class OutputFile:
 
 
 def _read(where: str, line: bytes, settings: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
-    """The key and the fields of a line; raises InputError for other content or other settings."""
+    """The key and the fields of a line.
+
+    Raises:
+        InputError: it has other content, or was written with other settings.
+    """
     try:
-        found = json.loads(line)
+        fields = json.loads(line)
     except (ValueError, RecursionError):
         raise _not_ours(where) from None
-    if not isinstance(found, dict) or not isinstance(found.get("key"), str) or "settings" not in found:
+    if not isinstance(fields, dict) or not isinstance(fields.get("key"), str) or "settings" not in fields:
         raise _not_ours(where)
-    if differences := _differences(found["settings"], settings):
+    if differences := _differences(fields["settings"], settings):
         raise InputError(
             f"{where} was written with other settings ({'; '.join(differences)}): "
             "give the same ones to continue it, or another output file"
         )
-    return found["key"], found
+    return fields["key"], fields
 
 
 def _sync_folder(path: Path) -> None:
@@ -148,7 +152,8 @@ def _sync_folder(path: Path) -> None:
 
 def _not_ours(where: str) -> InputError:
     return InputError(
-        f"{where} was not written by such a run; files with other content are not changed: give another output file"
+        f"{where} was not written by a run like this one; files with other content are not changed: give another "
+        "output file"
     )
 
 

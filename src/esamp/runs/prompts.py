@@ -6,14 +6,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, BinaryIO
 
+from esamp.engines.base import Content
 from esamp.errors import InputError
 from esamp.files import read_bytes
 from esamp.quoting import shortened
-
-Content: TypeAlias = str | tuple[Mapping[str, str], ...]
-"""A text, or chat messages with ``role`` and ``content``."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ def from_texts(texts: Sequence[str]) -> list[Prompt]:
 
 
 def read_text(stream: BinaryIO, *, name: str) -> list[Prompt]:
-    """The whole stream as one prompt, without its last line break.
+    """One prompt from a complete stream, without its last line break.
 
     Raises:
         InputError: the stream is empty or not UTF-8.
@@ -114,8 +112,8 @@ def _id(where: str, values: dict[str, Any]) -> str | None:
 
 def _line_content(where: str, values: dict[str, Any]) -> Content:
     if ("prompt" in values) == ("messages" in values):
-        found = ", ".join(repr(key) for key in values) or "none"
-        raise InputError(f'{where}: expected either "prompt" or "messages"; its keys: {found}')
+        keys = ", ".join(repr(key) for key in values) or "none"
+        raise InputError(f'{where}: expected either "prompt" or "messages"; its keys: {keys}')
     if "prompt" in values:
         return _content(where, values["prompt"])
     messages = values["messages"]
@@ -140,7 +138,7 @@ def _unicode(where: str, text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise InputError(f"{where}: holds half a surrogate pair, or bytes that are not UTF-8") from None
+        raise InputError(f"{where}: contains half a surrogate pair, or bytes that are not UTF-8") from None
     return text
 
 

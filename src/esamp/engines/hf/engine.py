@@ -1,29 +1,30 @@
-"""`HFEngine`: requests in, completions out, on any transformers model."""
+"""`HFEngine`: runs requests on any transformers model."""
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from typing_extensions import override
 
 from esamp.engines import text
 from esamp.engines.base import Engine, Failure, Outcome, Progress, Request, Sample, TokenTrace
 from esamp.engines.checks import refuse_search
-from esamp.engines.hf import beams, decoding
+from esamp.engines.hf.arguments import generate_arguments
+from esamp.engines.hf.batched_request import BatchedRequest, TokenCounter
+from esamp.engines.hf.beam_search import BeamResult, beam_search
 from esamp.engines.hf.explore import explore
-from esamp.engines.hf.job import Job, completion, kind
+from esamp.engines.hf.generate import generate
 from esamp.engines.hf.loading import load_model
-from esamp.engines.hf.processors import SeededSampler, TokenCounter
-from esamp.engines.hf.prompt import left_padded
+from esamp.engines.hf.processors import SeededSampler
+from esamp.engines.hf.prompt_batch import left_padded, token_list
 from esamp.engines.hf.run import Run
 from esamp.engines.hf.score import score
-from esamp.engines.hf.settings import generate_settings
-from esamp.engines.hf.traces import Trace, Watch
+from esamp.engines.hf.traces import PlainRecorder, Trace
 from esamp.engines.likelihood import Likelihood
 from esamp.errors import OptionError, PromptError, UnsupportedError
 from esamp.methods import registry
@@ -32,11 +33,10 @@ from esamp.methods.beams import BeamMethod
 from esamp.models import EMBEDDED, resolve
 from esamp.models.cache import growing_cache
 from esamp.models.templates import applies_template
-from esamp.sampling import Sampling
 
 
 class HFEngine(Engine):
-    """Runs requests through ``model.generate``, many prompts at a time, each request's samples in its method's waves.
+    """Runs requests through ``model.generate``: many prompts in a batch, their samples in the waves of their method.
 
     A sample depends on its request's seed, prompt and index alone, up to the rounding of a batch's matrix products.
     """
@@ -54,7 +54,7 @@ class HFEngine(Engine):
         Args:
             model: decoder-only model, on its device, in evaluation mode.
             tokenizer: its tokenizer.
-            batch_rows: most samples decoded side by side.
+            batch_rows: most samples in a batch.
             trace: keep per-token measurements in `Sample.trace`.
         """
         if batch_rows < 1:
@@ -72,43 +72,44 @@ class HFEngine(Engine):
         batch_rows: int = 64,
         trace: bool = False,
     ) -> Self:
-        """Load a model by name (see `esamp.models.resolve`), hub name or folder; None is the embedded one.
+        """Load a model and its tokenizer.
 
         Args:
-            model: one of ours by name, or what ``AutoModelForCausalLM.from_pretrained`` takes.
+            model: one of ours by name (see `esamp.models.resolve`), a folder or a hub name; None is the embedded model.
             device: "auto" (CUDA if there is one), or a torch device such as "cuda:1" or "cpu".
             dtype: "auto" (float32 on a CPU, else the model's own), "float32", "bfloat16" or "float16".
-            batch_rows: most samples decoded side by side.
-            trace: keep per-token measurements.
+            batch_rows: most samples in a batch.
+            trace: keep per-token measurements in `Sample.trace`.
 
         Raises:
             InputError: the model cannot be found or loaded.
-            OptionError: no such dtype or device.
+            OptionError: an unknown dtype, or a device that cannot be used.
         """
         loaded, tokenizer = load_model(resolve(EMBEDDED if model is None else model), device=device, dtype=dtype)
         return cls(loaded, tokenizer, batch_rows=batch_rows, trace=trace)
 
+    @override
     def outcomes(self, requests: Iterable[Request], *, progress: Progress | None = None) -> Iterator[Outcome]:
-        """Yield completions batch by batch, in the order of the requests; failures come before their neighbours.
+        """Yield completions batch by batch, in the order of the requests; a failure precedes the batch around it.
 
         Raises:
-            UnsupportedError: a batch does not fit into the device's memory, or a request asks for what cannot be done.
+            UnsupportedError: a batch does not fit into the device's memory, or the engine cannot run a request.
         """
-        for jobs in self._batches(requests):
-            if isinstance(jobs, Failure):
-                yield jobs
+        for batch in self._batches(requests):
+            if isinstance(batch, Failure):
+                yield batch
                 continue
             started = time.perf_counter()
             try:
-                telemetry = self._run_batch(jobs, progress)
+                telemetry = self._decode_batch(batch, progress)
             except torch.OutOfMemoryError as error:
                 raise UnsupportedError(
                     f"out of memory with {self._batch_rows} samples side by side: lower batch_rows (--batch-rows) or "
                     "max_tokens, or choose a smaller dtype"
                 ) from error
             seconds = time.perf_counter() - started
-            for job, numbers in zip(jobs, telemetry, strict=True):
-                yield completion(job, seconds, numbers)
+            for batched, numbers in zip(batch, telemetry, strict=True):
+                yield batched.completion(seconds, numbers)
 
     @property
     @override
@@ -119,139 +120,165 @@ class HFEngine(Engine):
     def score(self, request: Request, samples: Sequence[Sample], *, distribution: bool = False) -> list[Likelihood]:
         return score(self.model, self.tokenizer, request, samples, distribution=distribution)
 
+    @override
     def close(self) -> None:
         """Nothing to do: the model is freed with the last reference to it."""
 
-    # ---- batches
+    # ---- requests to batches
 
-    def _batches(self, requests: Iterable[Request]) -> Iterator[list[Job] | Failure]:
-        """Neighbouring requests that can be decoded together, and those whose prompts cannot be decoded at all."""
-        batch: list[Job] = []
+    def _batches(self, requests: Iterable[Request]) -> Iterator[list[BatchedRequest] | Failure]:
+        """Neighbouring requests that can share a batch, and the failures of those whose prompts cannot be used."""
+        batch: list[BatchedRequest] = []
         for request in requests:
             try:
-                job = self._job(request)
+                batched = self._prepare(request)
             except PromptError as error:
                 yield Failure(request, error)
                 continue
             widest = max(self._waves(request))
-            if batch and (kind(job) != kind(batch[0]) or (len(batch) + 1) * widest > self._batch_rows):
+            if batch and (batched.batch_key != batch[0].batch_key or (len(batch) + 1) * widest > self._batch_rows):
                 yield batch
                 batch = []
-            batch.append(job)
+            batch.append(batched)
         if batch:
             yield batch
 
-    def _waves(self, request: Request) -> list[int]:
-        """Sizes of the generate calls that a request's samples take, none above `batch_rows`."""
-        method = registry.get(request.method)
-        sizes = method.waves(request.own_options, request.n)
-        limit = self._batch_rows
-        return [part for size in sizes for part in [limit] * (size // limit) + [size % limit] if part]
-
-    def _run_batch(self, jobs: Sequence[Job], progress: Progress | None) -> list[Mapping[str, float]]:
-        request = jobs[0].request
-        method = registry.get(request.method)
-        if issubclass(method, BeamMethod):
-            return [found.telemetry for found in self._search(method, jobs, progress)]
-        with ExitStack() as stack:
-            run: Run | None = None
-            if issubclass(method, DecodeMethod):
-                run = stack.enter_context(
-                    explore(
-                        self.model,
-                        request.own_options,
-                        method=request.method,
-                        slots=len(jobs),
-                        trace=self._trace,
-                        tokenizer=self.tokenizer,
-                        pad_token_id=self._pad,
-                    )
-                )
-                run.seeds, run.samples = [job.request.own_seed for job in jobs], request.n
-            start = 0
-            for size in self._waves(request):
-                self._run_wave(jobs, run, start, size, progress)
-                start += size
-            return [run.telemetry(group) if run is not None else {} for group in range(len(jobs))]
-
-    def _search(self, method: type[BeamMethod], jobs: Sequence[Job], progress: Progress | None) -> list[beams.Found]:
-        request, prompts, seeds = jobs[0].request, [job.prompt for job in jobs], [job.request.own_seed for job in jobs]
-        chooser = method(request.own_options, pad=self._pad, stops=len(self._eos))
-        settings = self._settings(request.own_sampling, jobs)
-        found = beams.run(self.model, chooser, prompts, seeds, request.n, settings, self._batch_rows, progress)
-        for job, each in zip(jobs, found, strict=True):
-            job.found = each
-            job.samples = [self._sample(job, index, tokens, None, index) for index, tokens in enumerate(each.tokens)]
-        return found
-
-    def _run_wave(self, jobs: Sequence[Job], run: Run | None, start: int, size: int, progress: Progress | None) -> None:
-        sampling = jobs[0].request.own_sampling
-        padded, mask = left_padded([job.prompt for job in jobs], self._pad)
-        uniforms = torch.cat([job.uniforms[start : start + size] for job in jobs]).to(self.model.device)
-        last = [SeededSampler(uniforms)] if sampling.temperature > 0 else []
-        arguments: dict[str, Any] = dict(
-            inputs=padded.repeat_interleave(size, 0).to(self.model.device),
-            attention_mask=mask.repeat_interleave(size, 0).to(self.model.device),
-            **self._settings(sampling, jobs),
-        )
-        if self.model.device.type == "cpu" and (cache := growing_cache(self.model)) is not None:
-            arguments["past_key_values"] = cache
-        count = TokenCounter(progress)
-        if run is not None:
-            run.samples_per_prompt = size
-            rows = run.generate(**arguments, last=last, on_sampled=count.step)
-            trace = run.trace if self._trace else None
-        else:
-            rows, trace = self._plainly(arguments, last, count)
-        for row, (tokens, kept) in enumerate(zip(rows[:, padded.shape[1] :].tolist(), count.lengths(), strict=True)):
-            job = jobs[row // size]
-            job.samples.append(self._sample(job, start + row % size, tokens[:kept], trace, row))
-        count.finish(len(jobs) * size)
-
-    def _plainly(
-        self, arguments: Mapping[str, Any], last: Sequence[SeededSampler], count: TokenCounter
-    ) -> tuple[Tensor, Trace | None]:
-        """A generate call in which no method acts."""
-        watch = Watch() if self._trace else None
-
-        def sampled(tokens: Tensor, finished: Tensor) -> None:
-            count.step(tokens, finished)
-            if watch is not None:
-                watch.sampled(tokens)
-
-        around: dict[str, Any] = dict(on_prompt=_ignore, on_sampled=sampled, last=lambda config: list(last))
-        rows = decoding.generate(self.model, **arguments, **around, first=[] if watch is None else [watch])
-        return rows, None if watch is None else watch.trace
-
-    # ---- one request
-
-    def _job(self, request: Request) -> Job:
+    def _prepare(self, request: Request) -> BatchedRequest:
+        """Encode a request's prompt and draw its random numbers."""
         if request.n < 1:
             raise OptionError(f"request {request.id!r}: n = {request.n} must be at least 1")
         refuse_search(request)
         prompt = text.encode(self.tokenizer, request)
         limit = text.room(prompt, request, self._context)
         generator = torch.Generator().manual_seed(request.own_seed)
-        return Job(request, prompt, limit, torch.rand(request.n, limit, generator=generator, dtype=torch.float64))
+        uniforms = torch.rand(request.n, limit, generator=generator, dtype=torch.float64)
+        return BatchedRequest(request, prompt, limit, uniforms)
 
-    def _sample(self, job: Job, index: int, tokens: list[int], trace: Trace | None, row: int) -> Sample:
-        request = job.request
-        ended = len(tokens) < job.limit or tokens[-1] in self._eos
-        ending = text.end(self.tokenizer, job.prompt, tokens, request, ended=ended)
-        kept = None
+    def _waves(self, request: Request) -> list[int]:
+        """Samples per generate call, in order: the method's waves, cut into parts of at most `batch_rows`."""
+        method = registry.get(request.method)
+        sizes = method.waves(request.own_options, request.n)
+        limit = self._batch_rows
+        return [part for size in sizes for part in [limit] * (size // limit) + [size % limit] if part]
+
+    # ---- batches to samples
+
+    def _decode_batch(self, batch: Sequence[BatchedRequest], progress: Progress | None) -> list[Mapping[str, float]]:
+        """Decode all samples of a batch. Returns the telemetry of each request."""
+        request = batch[0].request
+        method = registry.get(request.method)
+        if issubclass(method, BeamMethod):
+            return [result.telemetry for result in self._search_beams(method, batch, progress)]
+        with ExitStack() as stack:
+            run = stack.enter_context(self._explored(batch)) if issubclass(method, DecodeMethod) else None
+            start = 0
+            for size in self._waves(request):
+                self._decode_wave(batch, run, start, size, progress)
+                start += size
+            return [run.telemetry(group) if run is not None else {} for group in range(len(batch))]
+
+    @contextmanager
+    def _explored(self, batch: Sequence[BatchedRequest]) -> Iterator[Run]:
+        """A block in which the batch's method acts on decode steps; each request is a group."""
+        request = batch[0].request
+        with explore(
+            self.model,
+            request.own_options,
+            method=request.method,
+            slots=len(batch),
+            trace=self._trace,
+            tokenizer=self.tokenizer,
+            pad_token_id=self._pad,
+        ) as run:
+            run.seeds, run.samples = [batched.request.own_seed for batched in batch], request.n
+            yield run
+
+    def _decode_wave(
+        self, batch: Sequence[BatchedRequest], run: Run | None, start: int, size: int, progress: Progress | None
+    ) -> None:
+        """Decode samples `start` to ``start + size - 1`` of each request in one generate call."""
+        prompts, mask = left_padded([batched.prompt for batched in batch], self._pad)
+        arguments = self._arguments(batch) | dict(
+            inputs=prompts.repeat_interleave(size, 0).to(self.model.device),
+            attention_mask=mask.repeat_interleave(size, 0).to(self.model.device),
+        )
+        if self.model.device.type == "cpu" and (cache := growing_cache(self.model)) is not None:
+            arguments["past_key_values"] = cache
+        uniforms = torch.cat([batched.uniforms[start : start + size] for batched in batch]).to(self.model.device)
+        sampler = [SeededSampler(uniforms)] if batch[0].request.own_sampling.temperature > 0 else []
+        counter = TokenCounter(progress)
+        if run is not None:
+            run.samples_per_prompt = size
+            rows = run.generate(**arguments, last=sampler, on_sampled=counter.step)
+            trace = run.trace if self._trace else None
+        else:
+            rows, trace = self._generate_plain(arguments, sampler, counter)
+        generated = rows[:, prompts.shape[1] :].tolist()
+        for row, (tokens, length) in enumerate(zip(generated, counter.lengths(), strict=True)):
+            batched = batch[row // size]
+            batched.samples.append(self._sample(batched, start + row % size, tokens[:length], trace, row))
+        counter.finish(len(batch) * size)
+
+    def _generate_plain(
+        self, arguments: Mapping[str, Any], sampler: Sequence[SeededSampler], counter: TokenCounter
+    ) -> tuple[Tensor, Trace | None]:
+        """A generate call in which no method acts on decode steps."""
+        recorder = PlainRecorder() if self._trace else None
+
+        def on_sampled(tokens: Tensor, finished: Tensor) -> None:
+            counter.step(tokens, finished)
+            if recorder is not None:
+                recorder.record(tokens)
+
+        callbacks: dict[str, Any] = dict(
+            on_prompt=lambda *_: None, on_sampled=on_sampled, last=lambda config: list(sampler)
+        )
+        rows = generate(self.model, **arguments, **callbacks, first=[] if recorder is None else [recorder])
+        return rows, None if recorder is None else recorder.trace
+
+    def _search_beams(
+        self, method: type[BeamMethod], batch: Sequence[BatchedRequest], progress: Progress | None
+    ) -> list[BeamResult]:
+        request = batch[0].request
+        results = beam_search(
+            self.model,
+            method(request.own_options, pad=self._pad, stops=len(self._eos)),
+            [batched.prompt for batched in batch],
+            [batched.request.own_seed for batched in batch],
+            request.n,
+            self._arguments(batch),
+            self._batch_rows,
+            progress,
+        )
+        for batched, result in zip(batch, results, strict=True):
+            batched.beam_result = result
+            batched.samples = [
+                self._sample(batched, index, tokens, None, index) for index, tokens in enumerate(result.tokens)
+            ]
+        return results
+
+    def _sample(self, batched: BatchedRequest, index: int, tokens: list[int], trace: Trace | None, row: int) -> Sample:
+        """Sample `index` of a request from its generated tokens and its `row` of the trace."""
+        request = batched.request
+        ended = len(tokens) < batched.limit or tokens[-1] in self._eos
+        ending = text.end(self.tokenizer, batched.prompt, tokens, request, ended=ended)
+        token_trace = None
         if trace is not None:
             series = {name: values[row, : len(ending.tokens)].clone() for name, values in vars(trace).items()}
-            kept = TokenTrace(**series, pieces=text.pieces(self.tokenizer, job.prompt, ending.tokens))
-        return Sample(index, ending.text, ending.tokens, "stop" if ending.stopped else "length", kept)
+            token_trace = TokenTrace(**series, pieces=text.pieces(self.tokenizer, batched.prompt, ending.tokens))
+        return Sample(index, ending.text, ending.tokens, "stop" if ending.stopped else "length", token_trace)
 
-    def _settings(self, sampling: Sampling, jobs: Sequence[Job]) -> dict[str, Any]:
-        prompts = [job.prompt for job in jobs]
-        return generate_settings(sampling, jobs[0].limit, prompts=prompts, pad=self._pad, tokenizer=self.tokenizer)
+    # ---- the model's properties
+
+    def _arguments(self, batch: Sequence[BatchedRequest]) -> dict[str, Any]:
+        """The arguments of ``generate`` for the sampler settings that the batch has in common."""
+        prompts = [batched.prompt for batched in batch]
+        sampling, limit = batch[0].request.own_sampling, batch[0].limit
+        return generate_arguments(sampling, limit, prompts=prompts, pad=self._pad, tokenizer=self.tokenizer)
 
     @property
-    def _eos(self) -> tuple[int, ...]:
-        eos = self.model.generation_config.eos_token_id
-        return tuple(eos) if isinstance(eos, list) else () if eos is None else (eos,)
+    def _eos(self) -> list[int]:
+        return token_list(self.model.generation_config.eos_token_id)
 
     @property
     def _context(self) -> int | None:
@@ -266,8 +293,4 @@ class HFEngine(Engine):
         pad = self.tokenizer.pad_token_id
         if pad is None:
             pad = self.model.generation_config.pad_token_id
-        return pad if pad is not None else (self._eos or (0,))[0]
-
-
-def _ignore(prompt: Tensor, inputs: Mapping[str, Any], config: GenerationConfig) -> None:
-    """A plain engine call has nothing to do with the prompt."""
+        return pad if pad is not None else (self._eos or [0])[0]

@@ -11,11 +11,11 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from esamp.engines.hf.exploration import Exploration
-from esamp.engines.hf.groups import Groups
+from esamp.engines.hf.groups import PromptGroups
 from esamp.engines.hf.head import probe
-from esamp.engines.hf.prompt import token_list
+from esamp.engines.hf.hooks import ModelHooks, layer_stack
+from esamp.engines.hf.prompt_batch import token_list
 from esamp.engines.hf.run import Run
-from esamp.engines.hf.taps import Taps, layer_stack
 from esamp.engines.text import line_breaks
 from esamp.errors import OptionError, UnsupportedError
 from esamp.methods import registry
@@ -23,7 +23,7 @@ from esamp.methods.base import DecodeMethod
 from esamp.options import Options
 
 COMPILER = "torch._dynamo.exc"
-"""The module of the errors that torch.compile raises when it cannot trace code."""
+"""Module of the errors that torch.compile raises when it cannot trace code."""
 
 
 class InactiveMethodWarning(UserWarning):
@@ -47,23 +47,23 @@ def explore(
 ) -> Iterator[Run]:
     """Explore in every ``run.generate(...)`` call inside the block, and in plain ``model.generate(...)`` calls.
 
-    Neighbouring rows with the same prompt form a group, as ``num_return_sequences`` lays them out. Calls with the same
-    prompt share a group, so that later waves of samples profit from earlier ones.
+    Neighbouring rows with the same prompt form a group, as with ``num_return_sequences``. Calls with the same prompt
+    share a group, so that later waves of samples learn from earlier ones.
 
     Args:
         model: any decoder-only transformers model, on any device, in any precision.
         options: the method's options, `ESampConfig` by default.
-        samples_per_prompt: rows per group within one call, where neighbours with equal prompts are not one group.
-        method: name of a decoding method, by entry point.
-        slots: most groups remembered at a time; memory grows with the groups that come, up to this many.
+        samples_per_prompt: rows per group within one call, if neighbours with equal prompts are not all one group.
+        method: name of a decoding method.
+        slots: most groups kept at a time; memory grows with the number of groups, up to this one.
         telemetry: "full" adds KL, the length of the error and its cosine with the sampled token, for which the
             reference states are projected beside the steered ones; by default "basic", or "full" with a trace.
-        trace: keep what is measured of every token (`Run.trace`).
-        tokenizer: the model's, for methods that must know which tokens break lines.
+        trace: keep the measurements of every token (`Run.trace`).
+        tokenizer: the model's, for methods that need the tokens that contain line breaks.
         seed: for methods that draw random numbers of their own.
-        eos_token_id: end of sequence, by default the model's. Plain ``model.generate`` calls need it to know which rows
-            are finished; ``run.generate`` knows by itself.
-        pad_token_id: fed to finished rows, by default the model's; for plain calls as well.
+        eos_token_id: end of sequence, by default the model's. Only plain ``model.generate`` calls use it, to find the
+            rows that are finished.
+        pad_token_id: the input of finished rows, by default the model's; also for plain calls only.
 
     Raises:
         UnsupportedError: encoder-decoder models, beam search, assisted decoding, models without an LM head, models that
@@ -83,14 +83,14 @@ def explore(
     options = chosen.options() if options is None else options
     config = _checked(model)
     layers = chosen.layers(options, len(layer_stack(model)))
-    with _compiler_errors_explained():
+    with _explained_compiler_errors():
         shape, head = probe(model, layers)
     if tokenizer is not None:
         shape = replace(shape, line_breaks=partial(line_breaks, tokenizer), tokens=tokenizer.get_vocab)
     built = chosen.build(options, shape, slots=1, full=(telemetry or ("full" if trace else "basic")) == "full")
     eos = eos_token_id if eos_token_id is not None else config.eos_token_id
     pad = pad_token_id if pad_token_id is not None else config.pad_token_id
-    groups = Groups(built, samples_per_prompt, slots)
+    groups = PromptGroups(built, samples_per_prompt, slots)
     run = Run(
         model,
         Exploration(built, groups, head, shape.device, trace=trace),
@@ -100,15 +100,15 @@ def explore(
         trace=trace,
     )
     if _has_compiled_code(model):
-        torch.compiler.reset()  # code compiled without the hooks would run on without them
-    taps = Taps(model, layers, run)
+        torch.compiler.reset()  # code compiled without the hooks would not call them
+    hooks = ModelHooks(model, layers, run)
     try:
-        with _compiler_errors_explained():
+        with _explained_compiler_errors():
             yield run
     finally:
-        taps.remove()
+        hooks.remove()
         if _has_compiled_code(model):
-            torch.compiler.reset()  # and code compiled with them would keep their graph breaks
+            torch.compiler.reset()  # code compiled with them would keep their graph breaks
     run.close()
     _warn_if_inactive(run)
 
@@ -123,11 +123,11 @@ def _warn_if_inactive(run: Run) -> None:
 
 
 @contextmanager
-def _compiler_errors_explained() -> Iterator[None]:
-    """Say what to do where the user's compiled code cannot be traced around our hooks.
+def _explained_compiler_errors() -> Iterator[None]:
+    """Replace errors of torch.compile, which it raises if it cannot trace the user's code around our hooks.
 
     Raises:
-        UnsupportedError: in place of the compiler's own error.
+        UnsupportedError: in place of the compiler's own error; says what to do.
     """
     try:
         yield
@@ -141,7 +141,7 @@ def _compiler_errors_explained() -> Iterator[None]:
 
 
 def _checked(model: PreTrainedModel) -> GenerationConfig:
-    """The model's generation settings, if it is a model that can be explored."""
+    """The model's generation settings; refuses a model that cannot be explored."""
     if not isinstance(model, PreTrainedModel):
         raise UnsupportedError(
             f"{type(model).__name__} wraps a model: pass the transformers model inside "
@@ -153,7 +153,11 @@ def _checked(model: PreTrainedModel) -> GenerationConfig:
 
 
 def _has_compiled_code(model: PreTrainedModel) -> bool:
-    """Whether ``generate`` compiled the model's decode step, or the user its forward passes or any of its modules'."""
+    """Whether ``generate`` compiled the decode step, or the user the model's forward pass or one of its modules.
+
+    Two private attributes show it: ``_compiled_call``, which transformers' ``generate`` stores in the model, and
+    ``_compiled_call_impl``, which PyTorch's ``Module.compile`` sets. Neither library offers a public way to ask.
+    """
     return "_compiled_call" in vars(model) or any(
         "forward" in vars(module) or module._compiled_call_impl is not None for module in model.modules()
     )

@@ -1,4 +1,4 @@
-"""The LM head of a transformers model, as methods see it, and what one forward pass tells about the model."""
+"""`HFHead`: the LM head of a transformers model as methods use it, and `probe`, which measures a model and its head."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from esamp.engines.hf.taps import Taps, layer_stack, output_head
+from esamp.engines.hf.hooks import ModelHooks, layer_stack, output_head
 from esamp.engines.linearity import head_scale, is_linear, probe_states, row_sums
 from esamp.errors import UnsupportedError
 from esamp.methods.base import ModelShape
@@ -17,13 +17,13 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 @dataclass(frozen=True)
 class HFHead:
-    """Implements `esamp.decoding.step.Head` by the head module's weight."""
+    """Implements `esamp.decoding.step.Head` with the weight of the head's module."""
 
     is_linear: bool
     weight: Tensor | None
-    """`[V, d]` in a float dtype; None where it cannot be read"""
+    """`[V, d]` in a float dtype; None if it cannot be read"""
     obstacle: str = ""
-    """why it cannot be read, as in `ModelShape.head_obstacle`"""
+    """why it cannot be read, see `ModelShape.head_obstacle`"""
 
     @property
     def has_rows(self) -> bool:
@@ -31,23 +31,23 @@ class HFHead:
         return self.weight is not None
 
     def rows(self, tokens: Tensor) -> Tensor:
-        """w_z of `tokens` `[R]`, as `[R, d]` float32."""
-        return nn.functional.embedding(tokens.to(self._readable.device), self._readable).float()
+        """Rows w_z of `tokens` `[R]`, as `[R, d]` float32."""
+        return nn.functional.embedding(tokens.to(self._readable_weight.device), self._readable_weight).float()
 
     def mean_rows(self, probabilities: Tensor) -> Tensor:
-        """sum_v p_v w_v of `probabilities` `[R, V]`, as `[R, d]` float32."""
-        weight = self._readable
+        """``sum_v p_v w_v`` of `probabilities` `[R, V]`, as `[R, d]` float32."""
+        weight = self._readable_weight
         return (probabilities.to(weight.device, weight.dtype) @ weight).float()
 
     @property
-    def _readable(self) -> Tensor:
+    def _readable_weight(self) -> Tensor:
         if self.weight is None:
-            raise UnsupportedError(f"the rows of the LM head were asked for, which {self.obstacle}")
+            raise UnsupportedError(f"this needs the rows of the LM head, which {self.obstacle}")
         return self.weight
 
 
 class _Probe:
-    """A listener that sends the states of `probe_states` through the head."""
+    """A listener that makes the head project the states of `probe_states`."""
 
     def __init__(self) -> None:
         self.layer_sizes: dict[int, int] = {}
@@ -58,7 +58,7 @@ class _Probe:
     def on_forward(self, inputs: dict[str, Any]) -> bool:
         return True
 
-    def on_hidden(self, layer: int, states: Tensor) -> None:
+    def on_residual(self, layer: int, states: Tensor) -> None:
         self.layer_sizes[layer] = states.shape[-1]
 
     def on_head(self, states: Tensor) -> Tensor:
@@ -74,28 +74,30 @@ class _Probe:
 
 
 def probe(model: PreTrainedModel, layers: tuple[int, ...]) -> tuple[ModelShape, HFHead]:
-    """Run one token through `model` to learn its sizes, its device, and whether its head is linear.
+    """Measure a model's sizes and device, and whether its head is linear, with a forward pass of one token.
 
-    Measuring linearity (does scaling the state scale the logits?) needs no list of architectures with a soft cap.
+    Args:
+        model: the model.
+        layers: residual-stream depths whose sizes are measured.
 
     Raises:
-        UnsupportedError: the model is no decoder that we can read.
+        UnsupportedError: the model is not a decoder, or has no LM head or layers that can be hooked.
     """
     if model.config.is_encoder_decoder:
         raise UnsupportedError(
             f"{type(model).__name__} is an encoder-decoder: esamp needs a decoder-only model (AutoModelForCausalLM)"
         )
     listener = _Probe()
-    place = "cpu" if model.device.type == "meta" else model.device  # offloaded weights come to where the inputs go
-    taps = Taps(model, layers, listener)
+    place = "cpu" if model.device.type == "meta" else model.device  # offloaded weights are moved to the inputs' device
+    hooks = ModelHooks(model, layers, listener)
     try:
         with torch.no_grad():
             model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=place), use_cache=False, return_dict=True)
     finally:
-        taps.remove()
+        hooks.remove()
     if listener.final is None or set(listener.layer_sizes) != set(layers):
         raise UnsupportedError(f"{type(model).__name__} does not pass its states through its layers and its LM head")
-    weight, obstacle = _readable_weight(output_head(model), listener.final.shape[-1])
+    weight, obstacle = _find_weight(output_head(model), listener.final.shape[-1])
     shape = ModelShape(
         hidden_size=listener.final.shape[-1],
         layer_sizes=listener.layer_sizes,
@@ -109,8 +111,8 @@ def probe(model: PreTrainedModel, layers: tuple[int, ...]) -> tuple[ModelShape, 
     return shape, HFHead(listener.linear, weight, obstacle)
 
 
-def _readable_weight(head: nn.Module, size: int) -> tuple[Tensor | None, str]:
-    """The weight `[V, size]` if it is an ordinary tensor of numbers, or None and why it is not."""
+def _find_weight(head: nn.Module, size: int) -> tuple[Tensor | None, str]:
+    """The weight `[V, size]` if it is an ordinary floating-point tensor; else None and the obstacle."""
     weight = dict(head.named_parameters(recurse=False)).get("weight")
     if weight is None and any(name.endswith("weight") for name, _ in head.named_parameters()):
         return None, "is wrapped by other layers, such as a LoRA adapter (merge it, or adapt other layers only)"

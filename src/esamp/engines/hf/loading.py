@@ -1,4 +1,4 @@
-"""Models and tokenizers from the hub or a folder, onto a device, with errors that say what to do."""
+"""Loads models and tokenizers from the hub or a folder onto a device."""
 
 from pathlib import Path
 from typing import Literal
@@ -15,11 +15,11 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def load_model(source: str | Path, *, device: str, dtype: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load `source` in evaluation mode, and its tokenizer; see `HFEngine.load`.
+    """Load a model, in evaluation mode, and its tokenizer; the arguments are those of `HFEngine.load`.
 
     Raises:
         InputError: the model cannot be found or loaded.
-        OptionError: no such dtype or device.
+        OptionError: an unknown dtype, or a device that cannot be used.
     """
     place = _device(device)
     precision = _precision(dtype, place)
@@ -36,16 +36,16 @@ def load_model(source: str | Path, *, device: str, dtype: str) -> tuple[PreTrain
 
 
 def refuse(device: str, dtype: str, base_url: str) -> None:
-    """Refuse a device that torch does not have here, or an unknown dtype.
+    """Refuse a device that cannot be used on this machine, or an unknown dtype; `base_url` has no meaning here.
 
     Raises:
-        OptionError: says which can be used.
+        OptionError: names the values that can be used.
     """
     _precision(dtype, _device(device))
 
 
 def place(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
-    """The device and the number format that these names stand for where there is no model; "auto" is float32.
+    """The device and number format for work without a model; as a dtype, "auto" is float32 on any device.
 
     Raises:
         OptionError: no such dtype or device.
@@ -56,7 +56,7 @@ def place(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
 
 
 def random_model(folder: Path, *, device: str, dtype: str) -> PreTrainedModel:
-    """A model of the shape that `folder` has a ``config.json`` of, with random weights, in evaluation mode.
+    """A model with random weights, in evaluation mode, of the shape in the ``config.json`` of `folder`.
 
     Raises:
         OptionError: no such dtype or device.
@@ -64,8 +64,8 @@ def random_model(folder: Path, *, device: str, dtype: str) -> PreTrainedModel:
     place = _device(device)
     precision = _precision(dtype, place)
     with place:
-        made = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder), dtype=precision)
-    model: PreTrainedModel = made.eval()
+        created = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder), dtype=precision)
+    model: PreTrainedModel = created.eval()
     return model
 
 

@@ -1,31 +1,29 @@
-"""What this engine adds to a generate call: logits processors, an ear at the stopping criteria, a counter."""
+"""Logits processors: the request's settings with vLLM's meaning, the method's last step, and seeded sampling."""
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import LogitsProcessor, PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
+from transformers import LogitsProcessor
 
 from esamp.decoding.logits import rescore_survivors
 from esamp.decoding.step import Combined
-from esamp.engines.base import Progress
 
 
-class Finish(LogitsProcessor):
-    """Runs last: what a method still has to do to the filtered scores of a step, if anything.
+class AfterFilters(LogitsProcessor):
+    """Runs last and applies what a method changes after the filters, if anything (see `Combined`).
 
-    Tokens that survived every filter on the reference logits get the fused score; then comes the method's own function
-    of the scores that a token would be drawn from.
+    Tokens that survived every filter on the reference logits get the fused score; then the method's own function is
+    applied to the scores that a token would be drawn from.
     """
 
     def __init__(self, take: Callable[[], Combined | None], temperature: float) -> None:
-        """`take` gives what the method made of this step's logits, or None when there is nothing to do."""
+        """`take` returns the method's combined logits of this step, or None if no method acted."""
         self._take, self._temperature = take, temperature
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Filtered scores `[B, V]` in, those to draw from out."""
+        """Filtered scores `[B, V]` in, the scores to draw from out."""
         combined = self._take()
         if combined is None:
             return scores
@@ -35,7 +33,7 @@ class Finish(LogitsProcessor):
 
 
 class CountPenalties(LogitsProcessor):
-    """Presence and frequency penalties as vLLM and the OpenAI API have them: over the generated tokens alone.
+    """Presence and frequency penalties as in vLLM and the OpenAI API: they count generated tokens only.
 
     ``score[v] -= frequency * count[v] + presence * (count[v] > 0)``
     """
@@ -46,7 +44,7 @@ class CountPenalties(LogitsProcessor):
         self._prompt: int | None = None  # tokens of the prompt, padding included
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Scores `[B, V]` in, penalised scores out. The first call sees the prompt alone; rows may move later."""
+        """Scores `[B, V]` in, penalised scores out. `input_ids` of the first call are the prompts alone."""
         if self._prompt is None:
             self._prompt = input_ids.shape[1]
         generated = input_ids[:, self._prompt :]
@@ -55,13 +53,14 @@ class CountPenalties(LogitsProcessor):
 
 
 class RepetitionPenalty(LogitsProcessor):
-    """``score / penalty`` where it is positive, ``score * penalty`` where it is not, for tokens of prompt and sample.
+    """``score / penalty`` if the score is positive, else ``score * penalty``, for tokens of prompt and sample.
 
-    transformers' own takes padding for prompt: it would punish the end-of-text token in the shorter prompts of a batch.
+    transformers' own processor counts padding as part of the prompt, and so would penalise the padding token, often
+    the end-of-text token, in the shorter prompts of a batch.
     """
 
     def __init__(self, penalty: float, padding: Sequence[int]) -> None:
-        """`padding` is how many tokens stand before each prompt; each prompt has as many rows as any other."""
+        """`padding` is the number of padding tokens before each prompt; all prompts have the same number of rows."""
         self._penalty, self._padding = penalty, list(padding)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
@@ -74,9 +73,9 @@ class RepetitionPenalty(LogitsProcessor):
 
 
 class MinP(LogitsProcessor):
-    """Drops tokens of less than a share of the best token's probability at temperature T, before top-k and top-p.
+    """Drops tokens with less than a share of the best token's probability at temperature T, before top-k and top-p.
 
-    transformers has min-p behind them. vLLM has it first, and a request means the same on both engines.
+    transformers applies min-p after them, vLLM before; a request means the same on both engines.
     """
 
     def __init__(self, share: float, temperature: float) -> None:
@@ -84,66 +83,15 @@ class MinP(LogitsProcessor):
         self._reach = -math.log(share) * temperature
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Scores `[B, V]` before the temperature in; minus infinity where they are too far below the best out."""
+        """Scores `[B, V]`, not divided by the temperature, in; out with minus infinity for dropped tokens."""
         return scores.masked_fill(scores < scores.amax(-1, keepdim=True) - self._reach, -torch.inf)
-
-
-class BehindPrompt(StoppingCriteria):
-    """Shows another criterion the generated tokens alone, so that no stop text begins within the prompt."""
-
-    def __init__(self, criterion: StoppingCriteria) -> None:
-        """For one generate call."""
-        self._criterion = criterion
-        self._prompt: int | None = None  # tokens of the prompt, padding included
-
-    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
-        """Which rows `[B]` end here. The first call comes with one generated token."""
-        if self._prompt is None:
-            self._prompt = input_ids.shape[1] - 1
-        done: Tensor = self._criterion(input_ids[:, self._prompt :], scores, **kwargs)
-        return done
-
-
-class DecodedStopTexts(StoppingCriteria):
-    """Stop texts for tokenizers that `StopStringCriteria` cannot take apart: decodes each row's last tokens."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, stops: Sequence[str]) -> None:
-        """A row ends when its newest token completes one of `stops`."""
-        self._tokenizer, self._stops = tokenizer, tuple(stops)
-        self._window = max(map(len, stops)) + 1  # tokens; each adds a character or more
-
-    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
-        """Which rows `[B]` end here."""
-        tails = input_ids[:, -self._window :].tolist()
-        now = self._tokenizer.batch_decode(tails, skip_special_tokens=False)
-        before = self._tokenizer.batch_decode([tail[:-1] for tail in tails], skip_special_tokens=False)
-        ended = [self._found(text) > self._found(old) for text, old in zip(now, before, strict=True)]
-        return torch.tensor(ended, device=input_ids.device)
-
-    def _found(self, text: str) -> int:
-        return sum(text.count(stop) for stop in self._stops)
-
-
-class WatchedCriteria(StoppingCriteriaList):
-    """The user's stopping criteria, reporting each step's tokens and which rows they finish."""
-
-    def __init__(self, criteria: StoppingCriteriaList, report: Callable[[Tensor, Tensor], None]) -> None:
-        """`report` gets the newest tokens `[B]` and a mask `[B]` of the rows that are done with them."""
-        super().__init__(criteria)
-        self._report = report
-
-    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
-        """Ask all criteria, report, and pass the answer on."""
-        done: Tensor = super().__call__(input_ids, scores, **kwargs)
-        self._report(input_ids[:, -1], done)
-        return done
 
 
 class SeededSampler(LogitsProcessor):
     """Runs last and picks each row's token by inverse transform sampling from that row's own random numbers.
 
     A sample then depends on its request's seed and its index in the group alone, not on what else is in the batch.
-    All other tokens are dropped, so that the sampler behind has no choice left.
+    All other tokens are dropped, so that the sampler after it can only take that token.
     """
 
     def __init__(self, uniforms: Tensor) -> None:
@@ -158,30 +106,3 @@ class SeededSampler(LogitsProcessor):
         token = torch.searchsorted(cumulative, u * cumulative[:, -1:], right=True)
         token = token.clamp_max(scores.shape[-1] - 1)
         return torch.full_like(scores, -torch.inf).scatter_(1, token, 0.0)
-
-
-class TokenCounter:
-    """Counts each row's tokens as they are sampled, and tells the progress bar."""
-
-    def __init__(self, progress: Progress | None) -> None:
-        """`progress` is told of tokens at each step, and of samples by `finish`."""
-        self._progress = progress
-        self._running = self._lengths = torch.empty(0)
-
-    def step(self, tokens: Tensor, finished: Tensor) -> None:
-        """The tokens `[B]` just sampled, and which rows `[B]` they finished."""
-        if not self._lengths.numel():
-            self._running, self._lengths = torch.ones_like(finished), torch.zeros_like(tokens)
-        self._lengths = self._lengths + self._running
-        if self._progress is not None:
-            self._progress(0, int(self._running.sum()))
-        self._running = self._running & ~finished
-
-    def lengths(self) -> list[int]:
-        """Tokens of each row, the one that finished it included."""
-        return [int(length) for length in self._lengths.tolist()]
-
-    def finish(self, samples: int) -> None:
-        """This many samples are done."""
-        if self._progress is not None:
-            self._progress(samples, 0)

@@ -1,4 +1,4 @@
-"""`Run`: what ``with explore(...) as run`` gives."""
+"""`Run`: the object of ``with explore(...) as run``."""
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -6,11 +6,14 @@ from typing import Any
 
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, PreTrainedModel
+from typing_extensions import override
 
-from esamp.engines.hf import decoding, traces
+from esamp.engines.hf import traces
 from esamp.engines.hf.exploration import Driver, Exploration
-from esamp.engines.hf.observed import ObservedCalls
-from esamp.engines.hf.own_call import GenerateCall
+from esamp.engines.hf.generate import generate
+from esamp.engines.hf.generate_call import GenerateCall
+from esamp.engines.hf.hooks import Listener
+from esamp.engines.hf.observed.calls import ObservedCalls
 from esamp.engines.hf.traces import Trace
 from esamp.errors import EsampError, OptionError, UnsupportedError
 from esamp.methods.base import DecodeMethod
@@ -21,13 +24,14 @@ THREADS = (
 )
 
 
-class Run:
+class Run(Listener):
     """The exploration of one ``with explore(...)`` block: `generate`, counters and traces.
 
-    ``run.generate(...)`` takes the arguments of ``model.generate`` and gives the same result. It learns exactly when
-    each row is finished, whatever ends it, learns from the last token as well, leaves other uses of the model within
-    the call alone, and offers ``candidates = "reference"``. Plain ``model.generate(...)`` inside the block explores
-    too, but is only observed from outside; what cannot be observed is refused, or warned of once.
+    ``run.generate(...)`` takes the arguments of ``model.generate`` and returns the same. It takes part in the decoding
+    loop: it is told which rows are finished, whatever ends them, learns from each sample's last token, leaves other
+    uses of the model within the call alone, and offers ``candidates = "reference"``. Plain ``model.generate(...)``
+    inside the block explores too, but is only observed from outside; what cannot be observed is refused, or warned of
+    once.
     """
 
     def __init__(
@@ -40,23 +44,23 @@ class Run:
         seed: int,
         trace: bool,
     ) -> None:
-        """Use `explore`."""
+        """Called by `explore`, whose arguments these are."""
         self.model, self._exploration, self._trace = model, exploration, trace
         self.seeds: int | Sequence[int] = seed
-        """of each group of the next call in batch order, or a number from which each group's seed is derived"""
+        """seed of each group of the next call in batch order, or a number from which each group's seed is derived"""
         self.samples = 0
-        """of a group over all calls, if that is known beforehand"""
+        """samples of a group over all calls; 0 if unknown"""
         self._observed = ObservedCalls(exploration, stops=stops, pad=pad, seed=seed)
-        self._own: GenerateCall | None = None
-        self._own_calls = 0
+        self._call: GenerateCall | None = None  # of `generate`, while it runs
+        self._calls = 0  # of `generate`
         self._driver: Driver = self._observed  # of the current forward pass
         self.refused = False
-        """whether a forward pass was refused with an error, so that nothing explored for a reason that was told"""
-        self._inside = threading.Lock()  # held while a forward pass runs
-        self._thread = 0  # that runs it
-        self._own_thread = 0  # that called `generate`
+        """whether a forward pass was refused with an error, which explains why nothing was explored"""
+        self._pass_lock = threading.Lock()  # held during a forward pass
+        self._pass_thread = 0  # thread of the latest forward pass
+        self._call_thread = 0  # thread that called `generate`
 
-    # ---- the user's side
+    # ---- for users
 
     def generate(
         self,
@@ -69,22 +73,22 @@ class Run:
 
         Args:
             *args: of ``model.generate``.
-            last: processors to run behind all others.
-            on_sampled: told at each step the sampled tokens `[B]` and which rows `[B]` they finish.
+            last: processors to run after all others.
+            on_sampled: called at each step with the sampled tokens `[B]` and a mask `[B]` of the rows they finish.
             **kwargs: of ``model.generate``.
 
         Raises:
-            UnsupportedError: beam search or assisted decoding was asked for, or another call is not over yet.
+            UnsupportedError: the call asks for beam search or assisted decoding, or another call is still running.
             OptionError: samples_per_prompt would split the samples of a prompt.
         """
-        if self._own is not None:
+        if self._call is not None:
             raise UnsupportedError("run.generate is running already, in another thread or around this call")
         self._observed.close()  # the calls before this one
         call = GenerateCall(self._exploration, seeds=self.seeds, samples=self.samples)
 
         def prompted(ids: Tensor, inputs: Mapping[str, Any], config: GenerationConfig) -> None:
             call.on_prompt(ids, inputs, config)
-            self._own_calls += 1
+            self._calls += 1
 
         def sampled(tokens: Tensor, finished: Tensor) -> None:
             call.on_sampled(tokens, finished)
@@ -94,9 +98,9 @@ class Run:
         def processors(config: GenerationConfig) -> list[LogitsProcessor]:
             return [*call.last_processors(config), *last]
 
-        self._own, self._own_thread = call, threading.get_ident()
+        self._call, self._call_thread = call, threading.get_ident()
         try:
-            return decoding.generate(
+            return generate(
                 self.model,
                 *args,
                 on_prompt=prompted,
@@ -105,7 +109,7 @@ class Run:
                 **kwargs,
             )
         finally:
-            self._own = None
+            self._call = None
             self._exploration.stop()
 
     @property
@@ -115,7 +119,7 @@ class Run:
 
     @property
     def samples_per_prompt(self) -> int | None:
-        """Rows per group in the next call, None to find them by their prompts; may change from call to call."""
+        """Rows per group in the next call; None: neighbouring rows with equal prompts form a group."""
         return self._exploration.groups.block
 
     @samples_per_prompt.setter
@@ -129,11 +133,11 @@ class Run:
 
     @property
     def prompts_seen(self) -> int:
-        """Generate calls, and passes of the model by hand, inside the block."""
-        return self._own_calls + self._observed.prompts
+        """Generate calls, and direct calls of the model, inside the block."""
+        return self._calls + self._observed.prompts
 
     def telemetry(self, group: int | None = None) -> dict[str, float]:
-        """Telemetry of one group of the latest call (in batch order), or of everything in this run."""
+        """Telemetry of one group of the latest call (by its number in batch order), or of all groups of this run."""
         groups = self._exploration.groups
         slot = None if group is None else groups.latest[group]
         if group is not None and slot is None:
@@ -146,49 +150,49 @@ class Run:
         """Measurements of every token of the latest generate call; needs ``trace=True``."""
         if not self._trace:
             raise OptionError("no trace was kept: call explore(..., trace=True)")
-        return traces.stacked(self._exploration.measured, ahead=0 if self.method.first_token else 1)
+        return traces.stacked(self._exploration.measured, unmeasured=0 if self.method.first_token else 1)
 
     def new_groups(self) -> None:
-        """Forget all groups: prompts seen before start afresh."""
+        """Forget all groups: prompts that were seen before start new groups."""
         self._exploration.groups.clear()
 
     def close(self) -> None:
-        """The block is over."""
+        """End the block."""
         self._observed.close()
 
-    # ---- one forward pass (`Listener`)
+    # ---- for the model's hooks
 
+    @override
     def on_forward(self, inputs: Mapping[str, Any]) -> bool:
-        """Hand the pass to the driver of the call that it belongs to."""
         thread = threading.get_ident()
-        outside = self._own is not None and thread != self._own_thread
-        entered = not outside and self._inside.acquire(blocking=False)
-        if not entered and (outside or thread != self._thread):
+        foreign = self._call is not None and thread != self._call_thread
+        entered = not foreign and self._pass_lock.acquire(blocking=False)
+        if not entered and (foreign or thread != self._pass_thread):
             raise UnsupportedError(THREADS)
-        self._thread = thread
-        self._driver = self._observed if self._own is None else self._own
+        self._pass_thread = thread
+        self._driver = self._observed if self._call is None else self._call
         try:
             return self._driver.on_forward(inputs)
         except EsampError:
             self.refused = True
             raise
 
-    def on_hidden(self, layer: int, states: Tensor) -> None:
-        """Keep the newest token's state."""
+    @override
+    def on_residual(self, layer: int, states: Tensor) -> None:
         self._exploration.read_residuals(layer, states)
 
+    @override
     def on_head(self, states: Tensor) -> Tensor:
-        """Ask the method what to project."""
         return self._exploration.project(states)
 
+    @override
     def on_logits(self, logits: Tensor) -> Tensor:
-        """Let the method combine the logits of its states."""
         combined = self._exploration.combine(logits)
         self._driver.on_combined(combined)
         return combined.logits.unsqueeze(1)
 
+    @override
     def on_end(self) -> None:
-        """Let the next pass in."""
-        if self._thread == threading.get_ident() and self._inside.locked():
+        if self._pass_thread == threading.get_ident() and self._pass_lock.locked():
             self._driver.on_end()
-            self._inside.release()
+            self._pass_lock.release()

@@ -1,4 +1,4 @@
-"""Log-probabilities of given samples, from forward passes over the prompt and their tokens."""
+"""`score`: likelihoods of given samples, from forward passes over the prompt and the samples' tokens."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -8,16 +8,15 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import DynamicLayer
 
+from esamp.decoding.logits import entropy, surprisal
 from esamp.engines import text
 from esamp.engines.base import Request, Sample
 from esamp.engines.likelihood import Likelihood
 
 MAX_LOGITS = 1 << 26
 """Most logits of one forward pass; a single row may exceed it."""
-MIN_LOGP = -1e4
-"""Log-probabilities are clamped here in the entropy, so that 0 log 0 counts as 0."""
 POSITIONS = 256
-"""Positions whose logits are converted to float32 at a time."""
+"""Number of positions whose logits are converted to float32 at a time."""
 
 
 def score(
@@ -28,7 +27,7 @@ def score(
     *,
     distribution: bool,
 ) -> list[Likelihood]:
-    """`Engine.score` for a transformers model. Equal samples are computed once."""
+    """`Engine.score` for a transformers model. Equal samples are scored once."""
     prompt = text.encode(tokenizer, request)
     rows = [text.sample_ids(tokenizer, sample) for sample in samples]
     scored: dict[tuple[int, ...], Likelihood] = {(): Likelihood()}
@@ -38,7 +37,7 @@ def score(
 
 
 def _batches(model: PreTrainedModel, rows: set[tuple[int, ...]]) -> Iterator[list[tuple[int, ...]]]:
-    """Rows of similar length, as many as `MAX_LOGITS` allows."""
+    """Batches of rows of similar length, as many as `MAX_LOGITS` allows."""
     vocabulary = model.config.get_text_config(decoder=True).vocab_size
     batch: list[tuple[int, ...]] = []
     for row in sorted(rows, key=lambda row: (len(row), row)):
@@ -54,7 +53,7 @@ def _batches(model: PreTrainedModel, rows: set[tuple[int, ...]]) -> Iterator[lis
 def _score_batch(
     model: PreTrainedModel, prompt: Sequence[int], rows: Sequence[tuple[int, ...]], distribution: bool
 ) -> list[Likelihood]:
-    """Likelihoods of `rows` after the prompt. The padding is on the right, where a causal model does not see it."""
+    """Likelihoods of `rows` after the prompt. Padding is on the right, where it does not affect a causal model."""
     longest = max(map(len, rows))
     ids = torch.tensor([[*row, *[row[-1]] * (longest - len(row))] for row in rows], device=model.device)  # (rows, T)
     lengths = torch.tensor([len(row) for row in rows], device=model.device)
@@ -63,8 +62,8 @@ def _score_batch(
     measured = [_measure(*piece, distribution) for piece in pieces]
     columns = [torch.cat(column, 1).double() for column in zip(*measured, strict=True)]  # each (rows, T)
     is_token = torch.arange(longest, device=model.device) < lengths.unsqueeze(1)
-    total, certainty, entropy = (torch.where(is_token, column, 0.0).sum(1) for column in columns)
-    table = torch.stack([total, total / lengths, certainty / lengths, entropy / lengths]).tolist()
+    total, certainty, entropies = (torch.where(is_token, column, 0.0).sum(1) for column in columns)
+    table = torch.stack([total, total / lengths, certainty / lengths, entropies / lengths]).tolist()
     return [Likelihood(*values) for values in zip(*table, map(len, rows), strict=True)]
 
 
@@ -91,9 +90,8 @@ def _measure(logits: Tensor, targets: Tensor, distribution: bool) -> tuple[Tenso
     Without `distribution` the last two are NaN.
     """
     logp = logits.float().log_softmax(-1)
-    chosen = logp.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+    chosen = -surprisal(logp, targets)
     if not distribution:
         nan = torch.full_like(chosen, math.nan)
         return chosen, nan, nan
-    entropy = -(logp.exp() * logp.clamp_min(MIN_LOGP)).sum(-1)
-    return chosen, -math.log(logp.shape[-1]) - logp.mean(-1), entropy
+    return chosen, -math.log(logp.shape[-1]) - logp.mean(-1), entropy(logp)

@@ -1,4 +1,4 @@
-"""What a server answers, checked: it is somebody else's text until then."""
+"""Checks a server's responses, which are untrusted, and turns them into samples and completions."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -12,24 +12,24 @@ from esamp.quoting import shown
 
 Reason: TypeAlias = Literal["stop", "length"]
 Quote: TypeAlias = Callable[[object], str]
-"""What of a server's text a message may repeat: `esamp.engines.openai.endpoint.Endpoint.quoted`."""
+"""Shortens a server's text for a message and removes the key: `esamp.engines.openai.endpoint.Endpoint.quoted`."""
 MOST_TOKENS = 10**12
-"""Tokens that a server may claim to have read or generated for one request."""
+"""Limit on the number of tokens that a server reports for one request."""
 MOST_MEASURED = 1e30
-"""Measurements are below it, so that their sums stay numbers."""
+"""Limit on the absolute value of a measurement, so that sums stay finite."""
 MOST_IDS = 2**31
-"""Token ids are below it."""
+"""Limit on token ids."""
 FILTER = "content_filter"
 ENDINGS: Mapping[str, Reason] = {
     **dict.fromkeys(("stop", "eos", "eos_token", "stop_sequence", "end_turn"), "stop"),
     **dict.fromkeys(("length", "max_tokens", "model_length"), "length"),
     **dict.fromkeys((FILTER, "tool_calls", "function_call"), "stop"),
 }
-"""What servers call the end of a sample, in small letters; after any other (abort, error) a request is unanswered."""
+"""Finish reasons of servers, in lower case. With any other (abort, error) the request has failed."""
 SYNONYMS = frozenset(ENDINGS) - {FILTER, "tool_calls", "function_call"}
-"""Words that say no more than "stop" or "length"."""
+"""Finish reasons that mean the same as "stop" or "length"."""
 TEXT_PARTS = ("text", "output_text", "refusal")
-"""Kinds of the parts of a message that are its text; the others are thoughts, images, calls."""
+"""Types of the parts of a message that are its text; others are thoughts, images, tool calls."""
 
 
 @dataclass(frozen=True)
@@ -38,32 +38,40 @@ class Answer:
 
     samples: tuple[Sample, ...]
     tokens: int
-    """generated in all"""
+    """generated tokens of all samples"""
     prompt_tokens: int
     report: Mapping[str, Any] | None
-    """what our server says of the method"""
+    """the object `esamp` of the response, which a server of `esamp serve` adds"""
 
 
 def answer(response: object, call: Call, first: int, quote: Quote) -> Answer:
-    """Read a response of `call.size` samples, of which `first` is the first one.
+    """Check and read a response.
+
+    Args:
+        response: parsed JSON.
+        call: the request, whose ``size`` is the number of samples in the response.
+        first: index of its first sample.
+        quote: for texts of the server in errors.
 
     Raises:
-        UnansweredError: it is no completion, has numbers that cannot be, or a sample was broken off.
-        UnsupportedError: it has another number of samples, or does not tell how many tokens they took.
+        UnansweredError: it is not a completion, has impossible numbers, or a sample was aborted.
+        UnsupportedError: it has another number of samples, or neither token ids nor a token count.
     """
     what = f"request {call.request.id!r}"
     choices = response.get("choices") if isinstance(response, dict) else None
     if not isinstance(response, dict) or not isinstance(choices, list) or not choices:
-        raise UnansweredError(f"{what}: the server's answer is no completion: it has no choices")
+        raise UnansweredError(f"{what}: the server's answer is not a completion: it has no choices")
     if len(choices) != call.size:
         raise UnsupportedError(f"{what}: the server gave {len(choices)} of {call.size} samples: ask for n = 1")
     samples = tuple(_sample(choice, place, first, what, quote) for place, choice in enumerate(choices))
     if sorted(sample.index for sample in samples) != list(range(first, first + call.size)):
-        raise UnansweredError(f"{what}: the server's answer is no completion: its choices are not numbered from 0 on")
+        raise UnansweredError(
+            f"{what}: the server's answer is not a completion: its choices are not numbered from 0 on"
+        )
     usage = response.get("usage")
     counted = token_count(usage, "completion_tokens", what)
     if counted is None and not all(sample.token_ids or _withheld(sample) for sample in samples):
-        raise UnsupportedError(f"{what}: the server tells no usage, so nobody knows what its answers cost")
+        raise UnsupportedError(f"{what}: the server reports no usage, so the cost of its answers is unknown")
     report = response.get("esamp")
     return Answer(
         tuple(sorted(samples, key=lambda sample: sample.index)),
@@ -74,44 +82,49 @@ def answer(response: object, call: Call, first: int, quote: Quote) -> Answer:
 
 
 def completion(call: Call, answers: Sequence[Answer], seconds: float, quote: Quote) -> Completion:
-    """All answers to one request.
+    """The completion of a request from all answers to it.
 
     Raises:
-        UnansweredError: the server's numbers of what the method did are none.
-        PromptError: a filter withheld all samples.
+        UnansweredError: the server's telemetry is not numbers.
+        PromptError: a content filter withheld all samples.
         UnsupportedError: the server ran the request without its method.
-        InactiveMethodError: it does not say what the method did.
+        InactiveMethodError: the server reports no telemetry of the method.
     """
-    samples = tuple(sample for each in answers for sample in each.samples)
+    samples = tuple(sample for answer in answers for sample in answer.samples)
     if all(map(_withheld, samples)):
         raise PromptError(f"request {call.request.id!r}: the server's content filter withheld every sample")
-    prompt_tokens = max(each.prompt_tokens for each in answers)
-    spent = Cost(sum(each.tokens for each in answers), prompt_tokens, len(samples), seconds)
+    prompt_tokens = max(answer.prompt_tokens for answer in answers)
+    spent = Cost(sum(answer.tokens for answer in answers), prompt_tokens, len(samples), seconds)
     telemetry = _telemetry(call, answers, quote) if call.explores else {}
     return Completion(call.request, samples, prompt_tokens, seconds, telemetry, spent)
 
 
 def token_count(usage: object, name: str, what: str) -> int | None:
-    """What a response's ``usage`` says of a kind of tokens; None where it says nothing.
+    """The number of tokens under `name` in a response's ``usage``; None if it is missing.
+
+    Args:
+        usage: the field of the response.
+        name: ``completion_tokens`` or ``prompt_tokens``.
+        what: names the request in an error.
 
     Raises:
-        UnansweredError: it says something else than a number of tokens.
+        UnansweredError: the value is not a number of tokens.
     """
     value = usage.get(name) if isinstance(usage, dict) else None
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if value is not None and not (type(value) is int and 0 <= value <= MOST_TOKENS):
-        raise UnansweredError(f"{what}: the server's usage.{name} is no number of tokens: {shown(value)}")
+        raise UnansweredError(f"{what}: the server's usage.{name} is not a number of tokens: {shown(value)}")
     return value
 
 
 def _telemetry(call: Call, answers: Sequence[Answer], quote: Quote) -> dict[str, float]:
-    """Of the group: of several answers the one that saw most of it."""
-    request, found = call.request, list[dict[str, float]]()
-    for each in answers:
-        report = each.report or {}
+    """The group's telemetry: if there are several answers, that of the one with the most rows."""
+    request, groups = call.request, list[dict[str, float]]()
+    for answer in answers:
+        report = answer.report or {}
         if report.get("explored") is False:
-            why = quote(report.get("message", "it does not say why"))
+            why = quote(report.get("message", "no reason given"))
             raise UnsupportedError(
                 f"request {request.id!r} was decoded without method {request.method!r}: {why}; ask for less at a time "
                 "(--batch-rows, concurrency), or start the server with more --slots or --when-full wait"
@@ -119,50 +132,49 @@ def _telemetry(call: Call, answers: Sequence[Answer], quote: Quote) -> dict[str,
         prompts = report.get("prompts")
         for prompt in prompts if isinstance(prompts, list) else []:
             if isinstance(prompt, dict):
-                found.append({name: _number(name, value, request.id, quote) for name, value in prompt.items()})
-    if not found:
+                groups.append({name: _number(name, value, request.id, quote) for name, value in prompt.items()})
+    if not groups:
         raise InactiveMethodError(
-            f"request {request.id!r}: the server does not say what method {request.method!r} did: does something "
-            "on the way drop fields?"
+            f"request {request.id!r}: the server reports no telemetry of method {request.method!r}: does a proxy "
+            "between here and the server drop fields?"
         )
-    return max(found, key=lambda group: group.get("rows", 0.0))
+    return max(groups, key=lambda group: group.get("rows", 0.0))
 
 
 def _number(name: str, value: object, request: str, quote: Quote) -> float:
-    """A measurement; the server's null is our NaN."""
+    """A measurement of the server; null becomes NaN."""
     if value is None:
         return math.nan
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < MOST_MEASURED:
-        said = quote(f"{shown(name)} = {shown(value)}")
-        raise UnansweredError(f"request {request!r}: the server's telemetry has what is no measurement: {said}")
+        quoted = quote(f"{shown(name)} = {shown(value)}")
+        raise UnansweredError(f"request {request!r}: the server's telemetry has a value that is not a number: {quoted}")
     return float(value)
 
 
 def _sample(choice: object, place: int, first: int, what: str, quote: Quote) -> Sample:
     if not isinstance(choice, dict):
-        raise UnansweredError(f"{what}: the server's answer is no completion: a choice is no object")
+        raise UnansweredError(f"{what}: the server's answer is not a completion: a choice is not an object")
     given = choice.get("finish_reason")
     reason = given.partition(":")[0].strip().lower() if isinstance(given, str) else ""  # content_filter: SAFETY
     if reason not in ENDINGS:
-        said = shown(quote(given))
-        raise UnansweredError(f"{what}: the server broke a sample off: its finish_reason is {said}")
+        raise UnansweredError(f"{what}: the server aborted a sample: its finish_reason is {shown(quote(given))}")
     message = choice.get("message")
     text = _message_text(message) if isinstance(message, dict) else choice.get("text")
     if text is None and reason == FILTER:
         text = ""
     index, ids = choice.get("index", place), choice.get("token_ids")
     if not isinstance(text, str) or type(index) is not int:
-        raise UnansweredError(f"{what}: the server's answer is no completion: a choice has no text or no index")
+        raise UnansweredError(f"{what}: the server's answer is not a completion: a choice has no text or no index")
     if ids is not None and not (
-        isinstance(ids, list) and all(type(each) is int and 0 <= each < MOST_IDS for each in ids)
+        isinstance(ids, list) and all(type(token) is int and 0 <= token < MOST_IDS for token in ids)
     ):
-        raise UnansweredError(f"{what}: the server's token_ids are no list of token ids: {shown(ids)}")
+        raise UnansweredError(f"{what}: the server's token_ids are not a list of token ids: {shown(ids)}")
     own = "" if reason in SYNONYMS else reason
-    return Sample(first + index, _whole(text), tuple(ids or ()), ENDINGS[reason], server_reason=own)
+    return Sample(first + index, _without_surrogates(text), tuple(ids or ()), ENDINGS[reason], server_reason=own)
 
 
 def _message_text(message: Mapping[str, Any]) -> object:
-    """The text of a chat message: its content, all at once or in parts, or the reason why the model refuses."""
+    """The text of a chat message: its content, as one text or in parts, or the model's refusal."""
     content = message.get("content")
     if isinstance(content, list):
         content = "".join(map(_part_text, content))
@@ -175,8 +187,8 @@ def _part_text(part: object) -> str:
     return part if isinstance(part, str) else ""
 
 
-def _whole(text: str) -> str:
-    """Without the halves of characters that JSON can say and no file can hold."""
+def _without_surrogates(text: str) -> str:
+    """The text without lone surrogates, which JSON can contain and UTF-8 cannot."""
     return text.encode(errors="replace").decode()
 
 

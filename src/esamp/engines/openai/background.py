@@ -1,4 +1,4 @@
-"""`Background`: an event loop in a thread of its own, for callers that have none or are in one."""
+"""`Background`: an event loop in a thread of its own, for callers with or without an event loop."""
 
 import asyncio
 import threading
@@ -18,11 +18,11 @@ class Background:
         self._thread.start()
 
     def submit(self, work: Coroutine[Any, Any, Result]) -> "Future[Result]":
-        """Start `work`; cancelling the future cancels it."""
+        """Start a coroutine. Cancelling the future cancels the coroutine."""
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def close(self) -> None:
-        """Cancel what runs and end the thread."""
+        """Cancel all running coroutines and end the thread."""
         self.submit(_end()).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()

@@ -1,14 +1,14 @@
-"""A `Request` as what is posted: one body, or one for each greedy sample."""
+"""`Call`: a `Request` as the bodies of HTTP requests: one body, or one for each greedy sample."""
 
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from esamp.engines.base import Request
+from esamp.engines.base import SEED_LIMIT, Request
 from esamp.engines.checks import refuse_search
-from esamp.engines.openai.server import Facts
-from esamp.engines.vllm.params import SEED_LIMIT, check_supported, flatten
+from esamp.engines.openai.server import ServerInfo
+from esamp.engines.vllm.params import check_supported, flatten
 from esamp.errors import OptionError, PromptError, UnsupportedError
 from esamp.methods import registry
 from esamp.methods.base import DecodeMethod
@@ -17,14 +17,14 @@ from esamp.sampling import DEFAULT_TOKENS, Sampling
 
 COMPLETIONS, CHAT = "/completions", "/chat/completions"
 FOREIGN_SEED_LIMIT = 2**31
-"""Seeds for servers other than vLLM are below this: they may store them in 32 bits."""
+"""Limit on seeds for servers other than vLLM, which may store them in 32 bits."""
 BEYOND = ("top_k", "min_p", "repetition_penalty")
-"""Settings of the sampler that are not in the API's standard, by the names that vLLM gave them."""
+"""Sampler settings that are not in the API's standard, by their names in vLLM."""
 
 
 @dataclass(frozen=True)
 class Call:
-    """One request as it goes over the wire."""
+    """One request, ready to be sent."""
 
     request: Request
     path: str
@@ -43,8 +43,12 @@ class Call:
         return self.request.n // len(self.bodies)
 
 
-def call(request: Request, facts: Facts) -> Call:
+def call(request: Request, info: ServerInfo) -> Call:
     """Prepare a request for a server.
+
+    Args:
+        request: the request.
+        info: what the server is.
 
     Raises:
         OptionError: n or an option cannot be sent.
@@ -57,46 +61,46 @@ def call(request: Request, facts: Facts) -> Call:
         raise PromptError(f"request {request.id!r}: the prompt is empty")
     refuse_search(request)
     explores = issubclass(registry.get(request.method), DecodeMethod)
-    _check_method(request, facts, explores=explores)
+    _check_method(request, info, explores=explores)
     sampling = request.own_sampling
     text = request.prompt
     prompt = {"prompt": text} if isinstance(text, str) else {"messages": [dict(turn) for turn in text]}
     apart = request.n > 1 and sampling.temperature == 0  # vLLM refuses several greedy samples of one request
     group = secrets.token_hex(16) if apart and explores else None
-    common: dict[str, Any] = {"model": facts.model, **prompt, **_sampler(sampling, facts)}
-    if explores or facts.defaults:
-        common["vllm_xargs"] = _xargs(request, facts, telemetry=explores, group=group)
-    seed = request.own_seed % (SEED_LIMIT if facts.vllm else FOREIGN_SEED_LIMIT)
+    common: dict[str, Any] = {"model": info.model, **prompt, **_sampler(sampling, info)}
+    if explores or info.defaults:
+        common["vllm_xargs"] = _xargs(request, info, telemetry=explores, group=group)
+    seed = request.own_seed % (SEED_LIMIT if info.vllm else FOREIGN_SEED_LIMIT)
     count = request.n if apart else 1
     bodies = tuple({**common, "n": request.n // count, "seed": seed + index} for index in range(count))
     return Call(request, COMPLETIONS if isinstance(text, str) else CHAT, bodies, explores)
 
 
 def limit(sampling: Sampling, context: int | None) -> int:
-    """Most tokens of a sample. Nobody counts a prompt's tokens here, so half of a small context is left to it."""
+    """Most tokens of a sample. The length of the prompt is unknown here, so half of a small context is left for it."""
     return sampling.max_tokens or min(DEFAULT_TOKENS, (context or 2 * DEFAULT_TOKENS) // 2)
 
 
-def _sampler(sampling: Sampling, facts: Facts) -> dict[str, Any]:
-    """The sampler's settings.
+def _sampler(sampling: Sampling, info: ServerInfo) -> dict[str, Any]:
+    """The fields of a body for the sampler's settings.
 
-    To vLLM all are sent: what a request leaves out it takes from the model's ``generation_config.json``.
+    vLLM gets all of them, as it would take missing ones from the model's ``generation_config.json``.
     """
     neutral, values = Sampling(), dict(sampling)
-    beyond = {name: values[name] for name in BEYOND if facts.vllm or values[name] != dict(neutral)[name]}
+    beyond = {name: values[name] for name in BEYOND if info.vllm or values[name] != dict(neutral)[name]}
     return {
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
         "presence_penalty": sampling.presence_penalty,
         "frequency_penalty": sampling.frequency_penalty,
-        "max_tokens": limit(sampling, facts.context),
+        "max_tokens": limit(sampling, info.context),
         **({"stop": list(sampling.stop)} if sampling.stop else {}),
-        **({"return_token_ids": True} if facts.vllm else {}),
+        **({"return_token_ids": True} if info.vllm else {}),
         **beyond,
     }
 
 
-def _check_method(request: Request, facts: Facts, *, explores: bool) -> None:
+def _check_method(request: Request, info: ServerInfo, *, explores: bool) -> None:
     method = registry.get(request.method)
     try:
         check_supported(method)
@@ -104,39 +108,41 @@ def _check_method(request: Request, facts: Facts, *, explores: bool) -> None:
         raise UnsupportedError(f"request {request.id!r}: {error}") from error
     if not explores:
         return
-    if facts.methods is None:
+    if info.methods is None:
         raise UnsupportedError(
-            f"request {request.id!r}: method {request.method!r} acts inside the engine, and this server is none that "
-            "explores: start it with esamp serve, or use one that only sets the sampler (vanilla, min_p, penalties)"
+            f"request {request.id!r}: method {request.method!r} acts inside the engine, and this server does not "
+            "explore: start it with esamp serve, or use a method that only sets the sampler (vanilla, min_p, penalties)"
         )
-    missing = sorted(set(request.method.split("+")) - facts.methods)
+    missing = sorted(set(request.method.split("+")) - info.methods)
     if missing:
         raise UnsupportedError(f"request {request.id!r}: this server has no method {missing[0]!r}: install it there")
 
 
-def _xargs(request: Request, facts: Facts, *, telemetry: bool, group: str | None) -> dict[str, Any]:
-    """The method and its options: those that say something, or all where the server would fill in its own."""
+def _xargs(request: Request, info: ServerInfo, *, telemetry: bool, group: str | None) -> dict[str, Any]:
+    """The method and its options: those that are not defaults, or all if the server has defaults of its own."""
     options = request.own_options
-    asked = flatten(request.method, options)
-    if facts.defaults:
-        asked = {**dict(options), **asked}
-    said = {name: _said(name, value, options, facts) for name, value in asked.items()}
-    beside = {**({"telemetry": 1} if telemetry else {}), **({} if group is None else {"group": group})}
-    return {**{name: value for name, value in said.items() if value is not None}, **beside}
+    parameters = flatten(request.method, options)
+    if info.defaults:
+        parameters = {**dict(options), **parameters}
+    values = {name: _json_value(name, value, options, info) for name, value in parameters.items()}
+    common = {**({"telemetry": 1} if telemetry else {}), **({} if group is None else {"group": group})}
+    return {**{name: value for name, value in values.items() if value is not None}, **common}
 
 
-def _said(name: str, value: object, options: Options, facts: Facts) -> str | int | float | list[Any] | None:
-    """A value as ``vllm_xargs`` takes it: texts, numbers and lists of them; a truth is 0 or 1; None is left out.
+def _json_value(name: str, value: object, options: Options, info: ServerInfo) -> str | int | float | list[Any] | None:
+    """A value for ``vllm_xargs``, which takes texts, numbers and lists of them: booleans become 0 and 1.
+
+    Returns None for an option to leave out: it is None, and so is its default.
 
     Raises:
-        OptionError: it is something else, or to leave it out says something else.
+        OptionError: the value has another type, or it is None and leaving it out would mean another value.
     """
     if isinstance(value, bool):
         return int(value)
     if isinstance(value, str | int | float):
         return value
-    if isinstance(value, tuple | list) and all(isinstance(each, str | int | float) for each in value):
-        return [int(each) if isinstance(each, bool) else each for each in value]
-    if value is None and type(options).model_fields[name].default is None and name not in facts.defaults:
+    if isinstance(value, tuple | list) and all(isinstance(entry, str | int | float) for entry in value):
+        return [int(entry) if isinstance(entry, bool) else entry for entry in value]
+    if value is None and type(options).model_fields[name].default is None and name not in info.defaults:
         return None
     raise OptionError(f"option {name!r} = {value!r} cannot be sent to a server: give it a text, a number or a list")

@@ -1,4 +1,4 @@
-"""`OpenAIEngine`: requests in, completions out, through a server."""
+"""`OpenAIEngine`: runs requests at an OpenAI-compatible server."""
 
 import asyncio
 import queue
@@ -7,27 +7,29 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from typing import Self
 
+from typing_extensions import override
+
 from esamp.engines.base import Completion, Engine, Failure, Outcome, Progress, Request
 from esamp.engines.openai.answers import Answer, answer, completion
 from esamp.engines.openai.background import Background
 from esamp.engines.openai.bodies import Call, call
 from esamp.engines.openai.endpoint import Endpoint, refuse
-from esamp.engines.openai.server import Facts, Server
+from esamp.engines.openai.server import Server, ServerInfo
 from esamp.errors import EsampError, OptionError, RequestError
 
 
 class OpenAIEngine(Engine):
-    """Runs requests at an OpenAI-compatible server, several at a time; completions come in the order they end.
+    """Runs requests at an OpenAI-compatible server, several at a time. Completions come in the order in which they end.
 
-    A server that `esamp serve` started decodes by any method that acts there and tells what it did; at others only
-    methods that set the sampler work. There are no token ids where the server gives none, and never traces.
+    At a server of `esamp serve` all methods work that work in vLLM, with telemetry; at others only methods that set the
+    sampler. Samples have token ids only if the server returns them, and never traces.
     """
 
     def __init__(
-        self, server: Server, facts: Facts, background: Background, *, batch_rows: int = 64, concurrency: int = 64
+        self, server: Server, info: ServerInfo, background: Background, *, batch_rows: int = 64, concurrency: int = 64
     ) -> None:
-        """`OpenAIEngine.load` finds all of these; `background` runs `server` and is the engine's from here on."""
-        self.facts = facts
+        """Take the parts that `load` creates; `background`, which runs `server`, now belongs to the engine."""
+        self.info = info
         self._server, self._background, self._open = server, background, True
         self._batch_rows, self._concurrency = batch_rows, concurrency
 
@@ -45,17 +47,17 @@ class OpenAIEngine(Engine):
         timeout: float = 1800.0,
         retries: int = 4,
     ) -> Self:
-        """Find a server and what it is.
+        """Connect to a server, and ask it for its model and methods.
 
         Args:
-            model: its name at the server; None takes the only one that is served.
-            device: "auto": the server's matter.
-            dtype: "auto": the server's matter.
-            batch_rows: most samples in flight; a request of more goes alone.
-            base_url: where the server is, ending in ``/v1`` as a rule; by default ``$OPENAI_BASE_URL``.
-            api_key: by default ``$OPENAI_API_KEY``; a server that wants none needs none.
+            model: its name at the server; None is the only one that is served.
+            device: must be "auto": the server decides.
+            dtype: must be "auto": the server decides.
+            batch_rows: most samples in flight; a request with more is sent alone.
+            base_url: address of the server, usually ending in ``/v1``; by default ``$OPENAI_BASE_URL``.
+            api_key: by default ``$OPENAI_API_KEY``; not every server needs one.
             concurrency: most requests in flight.
-            timeout: seconds to wait for one whole answer.
+            timeout: seconds to wait for a complete answer.
             retries: how often a request is sent again after 408, 409, 429, 5xx or a broken connection, with growing
                 pauses.
 
@@ -77,71 +79,73 @@ class OpenAIEngine(Engine):
         endpoint = Endpoint.find(base_url, api_key)
         server, background = Server(endpoint, timeout=timeout, retries=retries), Background()
         try:
-            facts = background.submit(server.facts(model)).result()
+            info = background.submit(server.info(model)).result()
         except BaseException:
             background.submit(server.close()).result()
             background.close()
             raise
-        return cls(server, facts, background, batch_rows=batch_rows, concurrency=concurrency)
+        return cls(server, info, background, batch_rows=batch_rows, concurrency=concurrency)
 
+    @override
     def close(self) -> None:
-        """Leave the server; requests in flight are given up."""
+        """Close the connections. Requests in flight are cancelled."""
         if self._open:
             self._open = False
             self._background.submit(self._server.close()).result()
             self._background.close()
 
+    @override
     def outcomes(self, requests: Iterable[Request], *, progress: Progress | None = None) -> Iterator[Outcome]:
-        """Yield completions as they arrive, and failures as they are known.
+        """Yield completions and failures in the order in which they are known.
 
         Raises:
-            UnsupportedError: the server cannot do what a request asks for.
+            UnsupportedError: the server cannot run a request.
             OptionError: a request cannot be sent.
-            InputError: the server refuses the key or the model, or sends us elsewhere.
+            InputError: the server refuses the key or the model, or redirects.
             EsampError: this engine was closed.
         """
         if not self._open:
             raise EsampError("this engine was closed: load another one")
         source = map(self._call, requests)
-        following = next(source, None)
-        flying: dict[Future[Completion], Call] = {}
-        landed: queue.SimpleQueue[Future[Completion]] = queue.SimpleQueue()
+        upcoming = next(source, None)
+        in_flight: dict[Future[Completion], Call] = {}
+        done: queue.SimpleQueue[Future[Completion]] = queue.SimpleQueue()
         try:
-            while flying or following is not None:
-                while following is not None and (isinstance(following, Failure) or self._fits(following, flying)):
-                    if isinstance(following, Failure):
-                        yield following
+            while in_flight or upcoming is not None:
+                while upcoming is not None and (isinstance(upcoming, Failure) or self._fits(upcoming, in_flight)):
+                    if isinstance(upcoming, Failure):
+                        yield upcoming
                     else:
-                        future = self._background.submit(self._complete(following))
-                        flying[future] = following
-                        future.add_done_callback(landed.put)
-                    following = next(source, None)
-                if not flying:
+                        future = self._background.submit(self._complete(upcoming))
+                        in_flight[future] = upcoming
+                        future.add_done_callback(done.put)
+                    upcoming = next(source, None)
+                if not in_flight:
                     continue
-                future = landed.get()
-                outcome = _landed(flying.pop(future).request, future)
+                future = done.get()
+                outcome = _outcome(in_flight.pop(future).request, future)
                 if progress is not None and isinstance(outcome, Completion):
                     progress(len(outcome.samples), outcome.cost.tokens)
                 yield outcome
         finally:
-            for future in flying:
+            for future in in_flight:
                 future.cancel()
 
     def _call(self, request: Request) -> Call | Failure:
         try:
-            return call(request, self.facts)
+            return call(request, self.info)
         except RequestError as error:
             return Failure(request, error)
 
-    def _fits(self, following: Call, flying: dict["Future[Completion]", Call]) -> bool:
-        """Whether another request may start beside those in flight; one may always."""
-        if not flying:
+    def _fits(self, upcoming: Call, in_flight: dict["Future[Completion]", Call]) -> bool:
+        """Whether another request may start now; always if none is in flight."""
+        if not in_flight:
             return True
-        groups = sum(each.explores for each in flying.values())
-        if following.explores and groups >= (self.facts.slots or 1):
+        groups = sum(call.explores for call in in_flight.values())
+        if upcoming.explores and groups >= (self.info.slots or 1):
             return False
-        rows = following.request.n + sum(each.request.n for each in flying.values())
-        return len(flying) < self._concurrency and rows <= self._batch_rows
+        rows = upcoming.request.n + sum(call.request.n for call in in_flight.values())
+        return len(in_flight) < self._concurrency and rows <= self._batch_rows
 
     async def _complete(self, call: Call) -> Completion:
         start = time.perf_counter()
@@ -154,7 +158,7 @@ class OpenAIEngine(Engine):
         return answer(response, call, place, self._server.endpoint.quoted)
 
 
-def _landed(request: Request, future: Future[Completion]) -> Outcome:
+def _outcome(request: Request, future: Future[Completion]) -> Outcome:
     try:
         return future.result()
     except RequestError as error:

@@ -1,4 +1,4 @@
-"""`Server`: the official client, and what the server at the other end is."""
+"""`Server`: sends requests with the official client. `ServerInfo`: what the server is."""
 
 import json
 import os
@@ -12,31 +12,31 @@ from esamp.errors import InputError, UnansweredError
 from esamp.quoting import shortened, shown
 
 MOST_SLOTS = 65_536
-"""Slots that a server of ours can have."""
+"""Limit on the slots that a server of `esamp serve` reports."""
 MOST_CONTEXT = 2**31
-"""Tokens of the longest context that anybody may claim."""
+"""Limit on the context length that a server reports, in tokens."""
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What a server tells about itself."""
+class ServerInfo:
+    """What a server reports about itself."""
 
     model: str
-    """the one that is asked"""
+    """name of the model that requests will use"""
     vllm: bool
-    """whether it is vLLM, ours or anybody's"""
+    """whether it is vLLM, with or without our classes"""
     context: int | None
-    """tokens of prompt and answer together, where it tells"""
+    """most tokens of prompt and sample together; None if it is not reported"""
     methods: frozenset[str] | None
-    """the methods that requests can choose; None for a server that is not ours"""
+    """names of the methods that requests can use; None for a server that does not explore"""
     slots: int | None = None
-    """groups that can explore at a time, on ours"""
+    """groups that can explore at a time; None for a server that does not explore"""
     defaults: frozenset[str] = frozenset()
-    """parameters that ours fills in where a request leaves them out"""
+    """names of the parameters for which the server has defaults of its own"""
 
 
 class Server:
-    """One server and the client that asks it."""
+    """A client for one server."""
 
     def __init__(self, endpoint: Endpoint, *, timeout: float, retries: int) -> None:
         import openai
@@ -58,15 +58,21 @@ class Server:
         )
 
     async def close(self) -> None:
-        """Close its connections."""
+        """Close the connections."""
         await self._client.close()
 
     async def post(self, path: str, body: Mapping[str, Any], *, what: str, extras: Collection[str] = ()) -> object:
-        """The JSON that the server answers to `body`.
+        """Send a body, and return the parsed JSON of the answer.
+
+        Args:
+            path: below the base URL.
+            body: as JSON values.
+            what: names the request in errors.
+            extras: fields of the body that are not in the API's standard.
 
         Raises:
-            EsampError: it refuses, fails, or is not there; see `Endpoint.explained`.
-            UnansweredError: it answers what is no JSON, or an error with status 200.
+            EsampError: the server refuses the request, fails, or cannot be reached; see `Endpoint.explained`.
+            UnansweredError: the answer is not JSON, or is an error with status 200.
         """
         response, error = await self._sent("post", path, body=dict(body))
         if error is not None:
@@ -76,11 +82,14 @@ class Server:
             raise UnansweredError(f"{what}: {self.endpoint.url} says: {self.endpoint.quoted(sentence(answer))}")
         return answer
 
-    async def facts(self, model: str | None) -> Facts:
-        """Ask it what it is and serves.
+    async def info(self, model: str | None) -> ServerInfo:
+        """Ask the server for its models, its methods and its settings.
+
+        Args:
+            model: the model to use; None is the only one.
 
         Raises:
-            InputError: it does not serve `model`, or there are several and none was named.
+            InputError: it does not serve `model`, or `model` is None and it serves several.
             EsampError: it cannot be reached.
         """
         listed = await self._models(required=model is None)
@@ -92,7 +101,7 @@ class Server:
         card = listed.get(name, {})
         about = await self._about()
         length = card.get("max_model_len")
-        return Facts(
+        return ServerInfo(
             name,
             vllm=about is not None or card.get("owned_by") == "vllm",
             context=length if type(length) is int and 1 < length < MOST_CONTEXT else None,
@@ -102,7 +111,7 @@ class Server:
         )
 
     async def _models(self, *, required: bool) -> dict[str, dict[str, Any]]:
-        """What ``/v1/models`` lists, by name. Not every server has it."""
+        """The entries of ``/v1/models`` by model name; empty if there is no such path and it is not `required`."""
         import openai
 
         what = "list of models"
@@ -112,13 +121,13 @@ class Server:
         if error is not None:
             tries = 1 if isinstance(error, openai.NotFoundError) else self._tries
             raise self.endpoint.explained(error, what=what, tries=tries)
-        found = self._read(response, what)
-        data = found.get("data") if isinstance(found, dict) else None
+        answer = self._read(response, what)
+        data = answer.get("data") if isinstance(answer, dict) else None
         cards = [card for card in data if isinstance(card, dict)] if isinstance(data, list) else []
         return {card["id"]: card for card in cards if isinstance(card.get("id"), str)}
 
     async def _about(self) -> dict[str, Any] | None:
-        """What ``GET /esamp`` says; None for a server that is not ours or does not explore."""
+        """The answer to ``GET /esamp``; None for a server that does not explore."""
         response, error = await self._sent("get", f"{self.endpoint.root}/esamp")
         try:
             about = None if error is not None else json.loads(response.text)
@@ -134,7 +143,11 @@ class Server:
         return about if sound and "esamp" in versions else None
 
     async def _sent(self, verb: Literal["get", "post"], path: str, **more: Any) -> tuple[Any, Any]:
-        """The client's response, or its error: that one has the key among its headers, so it is no error's context."""
+        """The client's response and its error, one of them None.
+
+        The error is returned and not raised because it holds the key among its headers: if it were the context of an
+        error of ours, a log could show the key.
+        """
         import openai
 
         try:
@@ -150,13 +163,13 @@ class Server:
     def _read(self, response: Any, what: str) -> object:
         if refused := response.extensions.get(self._refused):
             raise UnansweredError(f"{what}: the answer of {self.endpoint.url} {refused}: ask for less at a time")
-        with suppress(ValueError, RecursionError):  # whose error holds the text, and so perhaps the key
+        with suppress(ValueError, RecursionError):  # the parser's error holds the text, and so perhaps the key
             return json.loads(response.text)
-        said = shortened(self.endpoint.quoted(response.text))
-        raise UnansweredError(f"{what}: {self.endpoint.url} answered what is no JSON: {said!r}; is its path right?")
+        text = shortened(self.endpoint.quoted(response.text))
+        raise UnansweredError(f"{what}: the answer of {self.endpoint.url} is not JSON: {text!r}; is its path right?")
 
 
 def _account_headers() -> set[str]:
-    """Headers by which the official client tells an account that the environment names."""
+    """Headers in which the official client sends the account that the environment names."""
     custom = (line.partition(":") for line in os.environ.get("OPENAI_CUSTOM_HEADERS", "").split("\n"))
     return {"OpenAI-Organization", "OpenAI-Project", *(name.strip() for name, colon, _ in custom if colon)}

@@ -1,4 +1,4 @@
-"""`Client`: the official client's HTTP client, with limits of what a server may make it wait for and keep."""
+"""`Client`: the official client's HTTP client, with limits on the time and the size of an answer."""
 
 import asyncio
 from collections.abc import Iterable
@@ -9,21 +9,22 @@ import openai
 from typing_extensions import override
 
 LIBRARY = import_module(openai.DefaultAsyncHttpxClient.__mro__[1].__module__.partition(".")[0])
-"""The HTTP library of the official client: httpx, or what follows it."""
+"""The HTTP library of the official client: httpx, or its successor. Looked up in the base class of the official
+client's ``DefaultAsyncHttpxClient``, because no public name gives it."""
 MOST_BYTES = 64 << 20
-"""Bytes of an answer, unpacked."""
+"""Limit on the bytes of an answer, uncompressed."""
 ENCODINGS = frozenset({"", "identity", "gzip", "deflate"})
-"""What a body may be packed with: of these a chunk unpacks to a thousand times its size at most."""
-TOO_LONG, PACKED = f"is longer than {MOST_BYTES >> 20} MiB", "is packed in a way that nobody asked for"
+"""Accepted compressions; each uncompresses a chunk to at most a thousand times its size."""
+TOO_LONG, PACKED = f"is longer than {MOST_BYTES >> 20} MiB", "has a compression that was not requested"
 REFUSED = "esamp_refused"
-"""Extension of a response whose body was not read to its end: why, as the end of a sentence."""
+"""Extension of a response whose body was not read completely: the reason, as the end of a sentence."""
 
 
 class Client(openai.DefaultAsyncHttpxClient):  # type: ignore[misc]  # its base is whichever HTTP library it uses
-    """Follows no redirect, which would take prompts along; keeps no more than `MOST_BYTES` of an answer.
+    """Follows no redirects, which would send prompts to another address, and keeps at most `MOST_BYTES` of an answer.
 
-    `seconds` is the time for one answer as a whole. The timeout of the library underneath is for each read, so that a
-    server which sends a byte now and then would hold its client for ever.
+    `seconds` is the time limit for a complete answer. The HTTP library's own timeout is for each read, so a server that
+    sends a byte now and then could keep the client waiting forever.
     """
 
     def __init__(self, *, seconds: float) -> None:
@@ -46,7 +47,7 @@ class Client(openai.DefaultAsyncHttpxClient):  # type: ignore[misc]  # its base 
 
 
 async def _bounded(response: Any) -> Any:
-    """The same response with its body read and unpacked, as far as the limits allow."""
+    """The same response with its body read and uncompressed, if it is within the limits."""
     refused, parts, size = "", list[bytes](), 0
     if response.headers.get("content-encoding", "").strip().lower() not in ENCODINGS:
         refused = PACKED
@@ -67,5 +68,5 @@ async def _bounded(response: Any) -> Any:
 
 
 def _unpacked(headers: Iterable[tuple[str, str]]) -> Iterable[tuple[str, str]]:
-    """Without those that describe the body as it was sent."""
+    """The headers without those that describe the compressed body."""
     return (pair for pair in headers if pair[0].lower() not in ("content-encoding", "content-length"))

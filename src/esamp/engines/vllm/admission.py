@@ -23,11 +23,11 @@ try:
 except ModuleNotFoundError:  # before vLLM 0.27 Model Runner V2 had no custom logits processors
 
     class V2LogitsProcessor:  # type: ignore[no-redef]
-        """Stands in for the interface that this vLLM does not have."""
+        """An empty base class in place of the missing interface."""
 
 
 class Admission(LogitsProcessor, V2LogitsProcessor):
-    """A logits processor of both model runners' interfaces that returns all logits unchanged."""
+    """A logits processor that returns all logits unchanged, with the interfaces of both model runners."""
 
     @classmethod
     @override
@@ -51,7 +51,7 @@ class Admission(LogitsProcessor, V2LogitsProcessor):
             sampling_params.extra_args = {**sampling_params.extra_args, SAMPLES: sampling_params.n}
 
     def __init__(self, vllm_config: VllmConfig, *args: Any) -> None:
-        """Take the arguments of either interface."""
+        """Takes the arguments of either interface."""
         self._explores = "esamp" in str(vllm_config.parallel_config.worker_cls)
 
     @override

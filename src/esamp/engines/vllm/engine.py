@@ -46,10 +46,10 @@ class VLLMEngine(Engine):
         logprobs: bool = False,
         in_process: bool = False,
     ) -> None:
-        """Use a running engine that was started with our worker: of ``vllm.LLM`` it is ``.llm_engine``.
+        """Use a running engine that was started with our worker.
 
         Args:
-            llm: the engine, which must not be used otherwise meanwhile.
+            llm: the engine, ``.llm_engine`` of a ``vllm.LLM``. It must not be used in any other way meanwhile.
             tokenizer: the tokenizer of its model.
             trace: measure every token, for `Sample.trace`.
             logprobs: compute log-probabilities under the model's own distribution, for `Sample.logprob`.
@@ -90,9 +90,9 @@ class VLLMEngine(Engine):
 
         Args:
             model: one of ours by name (see `esamp.models.resolve`), a folder, or a name that vLLM finds.
-            device: "auto", "cpu" or "cuda"; the installed build of vLLM runs on one of the two.
+            device: "auto", "cpu" or "cuda"; a build of vLLM runs on only one of the two.
             dtype: "auto" (float32 on a CPU, else vLLM's choice), "float32", "bfloat16" or "float16".
-            batch_rows: most samples decoded side by side.
+            batch_rows: most samples in a batch.
             trace: measure every token, for `Sample.trace`.
             logprobs: compute log-probabilities under the model's own distribution, for `Sample.logprob`.
             layers: depths of the residual stream that requests can read.
@@ -125,6 +125,7 @@ class VLLMEngine(Engine):
             llm_engine.stop(llm, in_process=in_process)
             raise
 
+    @override
     def close(self) -> None:
         """End vLLM's engine and free its memory. With `in_process` every other vLLM engine of this process ends too."""
         if self._open:
@@ -133,6 +134,7 @@ class VLLMEngine(Engine):
             del self.llm
             llm_engine.stop(llm, in_process=self._in_process)
 
+    @override
     def outcomes(self, requests: Iterable[Request], *, progress: Progress | None = None) -> Iterator[Outcome]:
         """Yield the outcome of each request when its last sample has ended.
 
@@ -142,17 +144,17 @@ class VLLMEngine(Engine):
         if not self._open:
             raise EsampError("this engine was closed: load another one")
         source = map(self._prepare, requests, itertools.repeat(progress))
-        following = next(source, None)
+        upcoming = next(source, None)
         submitted: list[PendingRequest] = []
         try:
-            while submitted or following is not None:
-                while following is not None and (isinstance(following, Failure) or self._fits(following)):
-                    if isinstance(following, Failure):
-                        yield following
+            while submitted or upcoming is not None:
+                while upcoming is not None and (isinstance(upcoming, Failure) or self._fits(upcoming)):
+                    if isinstance(upcoming, Failure):
+                        yield upcoming
                     else:
-                        self._submit(following)
-                        submitted.append(following)
-                    following = next(source, None)
+                        self._submit(upcoming)
+                        submitted.append(upcoming)
+                    upcoming = next(source, None)
                 if submitted and all(pending.left for pending in submitted):
                     self._step()
                 for pending in [pending for pending in submitted if not pending.left or pending.broken]:
@@ -233,8 +235,8 @@ class VLLMEngine(Engine):
         """Run one step of the engine, and give its tokens to their requests."""
         for output in self.llm.step():
             pending, first = self._pending[output.request_id]
-            for each in output.outputs:
-                pending.receive(first + each.index, each)
+            for new in output.outputs:
+                pending.receive(first + new.index, new)
 
     def _outcome(self, pending: PendingRequest) -> Outcome:
         if pending.broken is not None:

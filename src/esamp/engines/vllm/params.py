@@ -1,4 +1,4 @@
-"""The parameters of a request: flat keys in ``SamplingParams.extra_args``, or ``vllm_xargs`` over HTTP."""
+"""Parses and checks a request's parameters: flat keys in ``SamplingParams.extra_args``, or ``vllm_xargs`` over HTTP."""
 
 import re
 from collections.abc import Mapping
@@ -31,13 +31,11 @@ METHOD = "method"
 SAMPLES = "esamp_samples"
 """Written at admission: n of the request, which vLLM does not pass on with its samples."""
 SAMPLER_SET = "esamp_sampler_set"
-"""Written by `VLLMEngine`, which has applied the method's settings of the sampler already."""
+"""Written by `VLLMEngine`, which has already applied the method's sampler settings."""
 MAX_PARAMETERS, MAX_ENTRIES, MAX_CHARACTERS = 256, 1024, 4096
 """Limits on the parameters of a request, the entries of a list and the characters of a text among them."""
 FOREIGN = frozenset({"kv_transfer_params", "ec_transfer_params", "kv_cache_report_mode", SAMPLES, SAMPLER_SET})
 """Keys in the same mapping that are no options: vLLM's own, and those that are written at admission."""
-SEED_LIMIT = 2**62
-"""Seeds of requests are below this: vLLM adds a sample's index to them, and the sum must be a valid seed."""
 
 AnyOptions = TypeVar("AnyOptions", bound=Options)
 
@@ -226,8 +224,8 @@ def sample_id(request_id: str, samples: int | None) -> SampleId:
         request_id: the engine's id.
         samples: n of the request if it is known; with n = 1 the id has no index, whatever it looks like.
     """
-    found = SAMPLE_ID.fullmatch(request_id) if samples != 1 else None
-    return SampleId(found[2], int(found[1])) if found else SampleId(request_id, 0)
+    match = SAMPLE_ID.fullmatch(request_id) if samples != 1 else None
+    return SampleId(match[2], int(match[1])) if match else SampleId(request_id, 0)
 
 
 def _method_options(parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,6 +27,9 @@ PATIENCE = 1.0
 class Scheduler(VLLMScheduler):
     """Starts the samples of a request together, in the waves of their method, and groups when a slot is free.
 
+    ``_enqueue_waiting_request`` and ``_free_request`` are private methods of vLLM: every request enters the queues
+    through the one and leaves the scheduler through the other, and no public method does the same.
+
     For an engine with asynchronous scheduling an `AsyncScheduler` is created, so that one name serves both.
     """
 

@@ -1,4 +1,4 @@
-"""Log-probabilities of given samples, from vLLM's prompt log-probabilities."""
+"""`score`: likelihoods of given samples, from vLLM's log-probabilities of prompt tokens."""
 
 import math
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def score(
     llm: "LLMEngine", tokenizer: PreTrainedTokenizerBase, request: Request, samples: Sequence[Sample]
 ) -> list[Likelihood]:
-    """`Engine.score` for vLLM, without what needs the whole distribution. Equal samples are computed once.
+    """`Engine.score` for vLLM, without certainty and entropy. Equal samples are scored once.
 
     Raises:
         UnsupportedError: the engine is busy, or a sample fills the context to its last token.
@@ -50,7 +50,7 @@ def token_logprobs(llm: "LLMEngine", prompt: Sequence[int], rows: Sequence[tuple
         )
     params = SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=0, detokenize=False)
     row_of = {f"score {place}": row for place, row in enumerate(rows)}
-    found: dict[str, list[float]] = {}
+    logprobs: dict[str, list[float]] = {}
     try:
         for name, row in row_of.items():
             llm.add_request(name, {"prompt_token_ids": [*prompt, *row]}, params)
@@ -60,9 +60,9 @@ def token_logprobs(llm: "LLMEngine", prompt: Sequence[int], rows: Sequence[tuple
                 if table is None or len(table) != len(prompt) + len(row):
                     raise EsampError("vLLM returned no log-probabilities for the tokens of a prompt")
                 steps = zip(table[len(prompt) :], row, strict=True)
-                found[output.request_id] = [step[token].logprob for step, token in steps]
+                logprobs[output.request_id] = [step[token].logprob for step, token in steps]
     except (ValueError, VLLMValidationError) as error:
         raise UnsupportedError(f"vLLM cannot score a sample: {error}") from error
     finally:
-        llm.abort_request([name for name in row_of if name not in found])
-    return [found[name] for name in row_of]
+        llm.abort_request([name for name in row_of if name not in logprobs])
+    return [logprobs[name] for name in row_of]

@@ -1,4 +1,4 @@
-"""`Gate`: decides which samples may start now. It knows names and times, and nothing of vLLM.
+"""`Gate`: decides which samples may start now, from their ids and arrival times alone. Independent of vLLM.
 
 The samples of a request arrive one by one and start wave by wave: a wave starts when all of its samples have arrived
 and those of the wave before have ended. It starts incomplete if no sample has arrived for `patience` seconds. Groups
@@ -18,7 +18,7 @@ class WavePlan:
     """How the samples of one request start."""
 
     group: Hashable
-    """what takes up one place: the request itself, or a group that it shares with other requests"""
+    """occupies one place: the request itself, or a group that it shares with other requests"""
     sizes: tuple[int, ...] = ()
     """samples in each wave; empty where the number of samples is unknown, so that each starts when it arrives"""
 
@@ -74,12 +74,12 @@ class Gate:
 
     def ready(self, now: float) -> list[Start]:
         """Samples that start at time `now`, in the order in which they run."""
-        found: list[Start] = []
+        starts: list[Start] = []
         while True:
             requests = list(self._pending)
-            found += [start for request in requests for start in self._update(request, now)]
+            starts += [start for request in requests for start in self._update(request, now)]
             if self._pending.keys() <= set(requests):  # no further group was admitted meanwhile
-                return found
+                return starts
 
     def _update(self, request: "_Request", now: float) -> list[Start]:
         """Start what may start of a request, and forget it once nothing of it is left."""
@@ -143,15 +143,15 @@ class _Request:
 
     def starts(self, *, overdue: bool) -> list[Start]:
         """Late samples of started waves, and the next wave if no sample runs and it is complete or `overdue`."""
-        found = [sample for wave in self._waves[: self._started] for sample in wave.take()]
-        while not (self.running or found) and self._started < len(self._waves):
+        samples = [sample for wave in self._waves[: self._started] for sample in wave.take()]
+        while not (self.running or samples) and self._started < len(self._waves):
             wave = self._waves[self._started]
             if wave.incomplete and not overdue:
                 break
             self._started += 1
-            found = wave.take()
-        self.running.update(found)
-        return [Start(sample, later=self._started > 1) for sample in found]
+            samples = wave.take()
+        self.running.update(samples)
+        return [Start(sample, later=self._started > 1) for sample in samples]
 
     @property
     def has_samples(self) -> bool:
@@ -193,6 +193,6 @@ class _GroupQueue:
         del side[request.group]
         if side is self._waiting or not self._waiting:
             return ()
-        following = next(iter(self._waiting))
-        self._admitted[following] = self._waiting.pop(following)
-        return list(self._admitted[following])
+        admitted = next(iter(self._waiting))
+        self._admitted[admitted] = self._waiting.pop(admitted)
+        return list(self._admitted[admitted])

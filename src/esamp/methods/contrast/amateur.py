@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from esamp.decoding.step import Fed
+from esamp.decoding.step import InputTokens
 from esamp.errors import OptionError
 
 if TYPE_CHECKING:
@@ -56,18 +56,18 @@ class Amateur:
         """Bytes of the weights."""
         return _weights(self._model)
 
-    def prefill(self, fed: Fed) -> Tensor:
+    def prefill(self, input_tokens: InputTokens) -> Tensor:
         """Clear the cache and read whole prompts, padded on the left; returns next-token logits `[R, V]` float32."""
-        mask = fed.mask.to(self._model.device, torch.long)
+        mask = input_tokens.mask.to(self._model.device, torch.long)
         positions = (mask.cumsum(1) - 1).clamp_min(0)
         self._cache, self._mask, self._next = None, mask, positions[:, -1:] + 1
-        return self._read(fed.ids, positions)
+        return self._read(input_tokens.ids, positions)
 
-    def decode(self, fed: Fed) -> Tensor:
+    def decode(self, input_tokens: InputTokens) -> Tensor:
         """Read one more token of each row; returns next-token logits `[R, V]` float32."""
         self._mask = torch.cat([self._mask, torch.ones_like(self._mask[:, :1])], 1)
         positions, self._next = self._next, self._next + 1
-        return self._read(fed.ids, positions)
+        return self._read(input_tokens.ids, positions)
 
     def _read(self, ids: Tensor, positions: Tensor) -> Tensor:
         arguments = dict(attention_mask=self._mask, position_ids=positions, logits_to_keep=1)

@@ -8,7 +8,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from esamp.decoding.layout import RowLayout
-from esamp.decoding.step import Combined, DecodeStep, Fed, Steering
+from esamp.decoding.step import Combined, DecodeStep, InputTokens, Steering
 from esamp.errors import OptionError, UnsupportedError
 from esamp.methods.base import ModelShape, Need
 from esamp.methods.contrast import amateur
@@ -96,13 +96,13 @@ class Contrastive(LogitContrast):
             UnsupportedError: the engine does not provide the tokens, or the prompt is not available as tokens.
             OptionError: the amateur's context is too short.
         """
-        fed = _tokens(step)
+        input_tokens = _tokens(step)
         # All steps of an engine call share one layout. A prompt prefilled in chunks is given in full with each of them.
-        if step.layout is not self._layout or fed.ids.shape[1] > 1:
-            self._check_room(step, fed)
-            self._layout, weaker = step.layout, self._amateur.prefill(fed)
+        if step.layout is not self._layout or input_tokens.ids.shape[1] > 1:
+            self._check_room(step, input_tokens)
+            self._layout, weaker = step.layout, self._amateur.prefill(input_tokens)
         else:
-            weaker = self._amateur.decode(fed)
+            weaker = self._amateur.decode(input_tokens)
         return Steering((step.final,), lambda logits: self._mixed(step, logits, weaker))
 
     def _mixed(self, step: DecodeStep, reference: Tensor, weaker: Tensor) -> Combined:
@@ -110,28 +110,29 @@ class Contrastive(LogitContrast):
         contrast = torch.lerp(weaker.to(expert.device), expert, 1 + self._options.contrast)
         return self._contrasted(step, reference, contrast, plausible_tokens(expert, self._options.plausibility))
 
-    def _check_room(self, step: DecodeStep, fed: Fed) -> None:
+    def _check_room(self, step: DecodeStep, input_tokens: InputTokens) -> None:
         """Refuse prompts too long for the amateur. Runs once per call, so that it may synchronise with the device."""
         context, longest = self._amateur.context, int(step.rows.limit.max()) - 1
-        if context is not None and fed.ids.shape[1] + longest > context:
+        length = input_tokens.ids.shape[1]
+        if context is not None and length + longest > context:
             raise OptionError(
-                f"the amateur has a context of {context} tokens, but prompt and sample may have {fed.ids.shape[1]} and "
-                f"{longest + 1}: set max_tokens to at most {max(context - fed.ids.shape[1] + 1, 0)}, or choose an "
+                f"the amateur has a context of {context} tokens, but prompt and sample may have {length} and "
+                f"{longest + 1}: set max_tokens to at most {max(context - length + 1, 0)}, or choose an "
                 "amateur with a longer context"
             )
 
 
-def _tokens(step: DecodeStep) -> Fed:
-    if step.fed is None:
+def _tokens(step: DecodeStep) -> InputTokens:
+    if step.input_tokens is None:
         raise UnsupportedError(
             "contrastive: the amateur reads every token, which only the transformers engine provides"
         )
-    if not step.fed.ids.shape[1] or step.fed.mask.shape != step.fed.ids.shape:
+    if not step.input_tokens.ids.shape[1] or step.input_tokens.mask.shape != step.input_tokens.ids.shape:
         raise UnsupportedError(
             "contrastive: the amateur must read the whole prompt: pass token ids with a mask of the same shape, not "
             "embeddings or the rest of a prompt whose beginning is in a cache"
         )
-    return step.fed
+    return step.input_tokens
 
 
 def _same_tokens(source: str, own: Mapping[str, int]) -> None:

@@ -1,1 +1,1 @@
-"""The HTTP server of ``esamp serve``: the command line that starts it, and the middleware around its responses."""
+"""The HTTP server of ``esamp serve``: its command line, and the middleware around its requests and responses."""

@@ -1,4 +1,4 @@
-"""`Exchange`: one request to the model and its response, as they pass through the middleware."""
+"""`Exchange`: one HTTP request that may explore, and its response, on their way through the middleware."""
 
 import asyncio
 import json
@@ -180,7 +180,7 @@ class Exchange:
         ids = [response_id]
         if self._path == COMPLETIONS:
             ids = [f"{response_id}-{index}" for index in range(self._request.prompts)]
-        prompts = await asyncio.gather(*(self._telemetry(each) for each in ids))
+        prompts = await asyncio.gather(*(self._telemetry(request_id) for request_id in ids))
         refused = sum(bool(prompt and prompt.get("groups_refused")) for prompt in prompts)
         if not (self._request.parsed.telemetry or refused):
             return None
@@ -189,7 +189,7 @@ class Exchange:
             return None
         report: dict[str, Any] = {"method": self._request.parsed.method.name, "explored": not refused}
         if refused:
-            answers = await asyncio.gather(*(self._front_end.call_workers("esamp_refusal", each) for each in ids))
+            answers = await asyncio.gather(*(self._front_end.call_workers("esamp_refusal", name) for name in ids))
             reasons = sorted({reason for engines in answers for reason in engines if reason})
             report["message"] = f"{refused} of {len(prompts)} prompts ran as plain sampling: {'; '.join(reasons)}"
         return {**report, "prompts": prompts}

@@ -1,4 +1,4 @@
-"""`FrontEnd`: an API server's view of its engine: our settings, the requests they allow, and calls of the workers."""
+"""`FrontEnd`: the API server's access to its engine: our settings, the requests that they allow, calls of workers."""
 
 import asyncio
 import logging
@@ -21,7 +21,7 @@ XARGS = "vllm_xargs"
 MAX_SAMPLES = 65_536
 """Limit on the samples of a request; vLLM has its own, 16,384 by default."""
 MAY_HAVE_XARGS = re.compile(rb"vllm_xargs|\\u00[567]|\x00")
-"""Found in any JSON text with that key: the key itself, one of its letters escaped, or the zeros of UTF-16."""
+"""Matches any JSON text with that key: the key itself, one of its letters escaped, or the zeros of UTF-16."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class ExploringRequest:
 
 @dataclass(frozen=True)
 class FrontEnd:
-    """An API server's view of its engine, or of several data-parallel ones."""
+    """The API server's access to its engine, or to several data-parallel ones."""
 
     client: Any
     """vLLM's ``EngineClient``"""
@@ -110,12 +110,18 @@ class FrontEnd:
         return call.result()
 
     async def _call_engines(self, method: str, args: tuple[str, ...]) -> list[Any]:
-        # vLLM's own collective_rpc calls all data-parallel engines but returns only the results of the first.
+        """Call all data-parallel engines. Returns the result of rank 0 of each.
+
+        vLLM's ``collective_rpc`` calls all engines but returns only the results of the first, so its private
+        ``_call_utility_async`` is called for each of them.
+        """
         core = self.client.engine_core
         if self.engines == 1:
             return [(await self.client.collective_rpc(method, args=args))[0]]
         call = ("collective_rpc", method, None, args, None)
-        answers = await asyncio.gather(*(core._call_utility_async(*call, engine=each) for each in core.core_engines))
+        answers = await asyncio.gather(
+            *(core._call_utility_async(*call, engine=engine) for engine in core.core_engines)
+        )
         return [ranks[0] for ranks in answers]
 
     def _check(self, parsed: ParsedRequest, request: Mapping[str, Any]) -> None:

@@ -12,11 +12,11 @@ import itertools
 from importlib.metadata import version
 from typing import Any
 
-import vllm
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from esamp.engines.vllm import distribution
 from esamp.engines.vllm.server import metrics
 from esamp.engines.vllm.server.exchange import REPORTED, BufferedResponse, Exchange
 from esamp.engines.vllm.server.frontend import FrontEnd
@@ -77,7 +77,7 @@ class Middleware:
 def _about(front_end: FrontEnd) -> dict[str, Any]:
     """The response to ``GET /esamp``."""
     return {
-        "versions": {"esamp": version("esamp"), "vllm": vllm.__version__},
+        "versions": {"esamp": version("esamp"), "vllm": distribution.imported_version()},
         "exploring": front_end.explores,
         "waves": front_end.waves,
         "settings": front_end.settings.model_dump(mode="json"),

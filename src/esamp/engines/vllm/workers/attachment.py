@@ -1,4 +1,4 @@
-"""`Attachment`: everything that the model runner of one rank holds for exploring."""
+"""`Attachment`: the state that a model runner holds for exploring: settings, taps, groups and exploration."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from functools import partial
 
 import torch
-import vllm
 from torch import Tensor, nn
 from transformers import AutoTokenizer
 from vllm.config import ModelConfig, VllmConfig
@@ -19,7 +18,7 @@ from esamp.engines.vllm.settings import VLLMSettings
 from esamp.engines.vllm.workers.clock import Clock
 from esamp.engines.vllm.workers.exploration import Exploration
 from esamp.engines.vllm.workers.group import SampleSettings
-from esamp.engines.vllm.workers.groups import Groups
+from esamp.engines.vllm.workers.groups import RequestGroups
 from esamp.engines.vllm.workers.head import find_head
 from esamp.engines.vllm.workers.taps import Taps, attach_taps
 from esamp.errors import OptionError, UnsupportedError
@@ -30,18 +29,18 @@ logger = logging.getLogger("vllm.esamp")
 RAW_MODES = ("raw_logprobs", "raw_logits")
 """Values of ``logprobs_mode`` in which vLLM reports the model's own distribution, before any sampling parameter."""
 NO_ADAPTER = (0,) * PROBES
-"""LoRA adapters of the rows by which the LM head is probed: none."""
+"""LoRA adapters of the rows with which the LM head is probed: none."""
 
 
 class Attachment:
     """Settings and, once the model is loaded, the taps, the groups and their exploration."""
 
     taps: Taps
-    groups: Groups
+    groups: RequestGroups
     exploration: Exploration
 
     def __init__(self, vllm_config: VllmConfig, device: torch.device) -> None:
-        """Check that the engine can explore.
+        """Check that the engine can explore. `attach` completes the rest.
 
         Raises:
             OptionError: a setting in ``additional_config`` is wrong.
@@ -54,7 +53,11 @@ class Attachment:
         self._paused = False
 
     def attach(self, model: nn.Module) -> None:
-        """Attach to the loaded model: find its LM head, attach taps, allocate slots, and log the result."""
+        """Prepare the loaded model: attach taps, measure its LM head, allocate slots, and log the result.
+
+        Raises:
+            UnsupportedError: the model has no such layers, or none that can be read.
+        """
         config = self._config.model_config
         size, dtype = config.get_hidden_size(), config.dtype
         depth = config.hf_text_config.num_hidden_layers
@@ -75,7 +78,7 @@ class Attachment:
             tied=bool(config.hf_text_config.to_dict().get("tie_word_embeddings")),
             head_scale=head.scale,
         )
-        self.groups = Groups(self.settings, shape)
+        self.groups = RequestGroups(self.settings, shape)
         self.exploration = Exploration(self.groups, head, self._device, self._clock)
         logger.info(
             "Exploratory Sampling is on for requests that ask for it: %d slots (%.1f MiB), layers %s kept, %s head",
@@ -146,9 +149,10 @@ def check_engine(config: VllmConfig) -> None:
     Raises:
         UnsupportedError: naming the feature to leave out.
     """
-    if problem := distribution.outdated(vllm.__version__):
+    version = distribution.imported_version()
+    if problem := distribution.outdated(version):
         raise UnsupportedError(problem)
-    if warning := distribution.untested(vllm.__version__):
+    if warning := distribution.untested(version):
         logger.warning("%s", warning)
     parallel = config.parallel_config
     for used, feature in (

@@ -1,4 +1,4 @@
-"""`ExploringWorker`: what the CPU and the GPU worker share: setting up, and the calls of the front end."""
+"""`ExploringWorker`: the common base of the CPU and the GPU worker: set-up, and the methods that front ends call."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,7 +20,7 @@ class ExploringWorker(WorkerBase):
     @override
     def load_model(self, *args: Any, **kwargs: Any) -> None:
         super().load_model(*args, **kwargs)
-        # Not within vLLM's own method: memory that is allocated there is released while the engine sleeps.
+        # Not inside vLLM's own method: memory that is allocated there is released while the engine sleeps.
         with set_current_vllm_config(self.vllm_config):
             self.model_runner.attach_esamp()
 
@@ -55,8 +55,8 @@ class ExploringWorker(WorkerBase):
 def prepare(config: VllmConfig) -> VllmConfig:
     """Refuse an unsupported configuration early, and write our settings into it.
 
-    vLLM caches compiled models under a hash of the configuration. With the settings in it, models that return inner
-    states are not confused with others.
+    vLLM caches compiled models under a hash of the configuration. With the settings in it, models that return the
+    residual stream are not confused with others.
     """
     check_engine(config)
     settings = VLLMSettings.read(config.additional_config)

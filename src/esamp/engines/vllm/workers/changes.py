@@ -1,4 +1,4 @@
-"""`Change`: logits of a method in place of the model's own, and how samplers apply them."""
+"""`Change`: logits of a method that replace the model's own, and how samplers apply them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,48 +27,49 @@ class Change:
     """`[r, V]`, see `esamp.decoding.step.Combined`"""
     late: Callable[[Tensor], Tensor] | None = None
     """see `esamp.decoding.step.Combined`"""
-    whole: bool = False
-    """whether these are all rows of the batch, in order"""
+    all_rows: bool = False
+    """whether `rows` are all rows of the batch, in order"""
 
     @property
     def acts_after_filters(self) -> bool:
-        """Whether the filtered logits change once more."""
+        """Whether the logits change once more after the filters."""
         return self.rescore is not None or self.late is not None
 
 
 def project(
     compute_logits: Callable[[Tensor], Tensor],
     batch: Tensor,
-    wanted: Sequence[tuple[Tensor, Tensor]],
+    states: Sequence[tuple[Tensor, Tensor]],
     *,
     in_place: bool,
 ) -> Sequence[Tensor]:
-    """`Project` by vLLM's own head.
+    """`Project` with vLLM's own LM head.
 
     Args:
-        compute_logits: the model's method.
-        batch: `[R, d]`: the states that the head is given for the batch.
-        wanted: see `Project`.
-        in_place: whether states must stand in their rows of a whole batch, as LoRA adapters go by the row's position.
+        compute_logits: the model's method, `[R, d]` to `[R, V]`.
+        batch: `[R, d]`: the batch's final hidden states.
+        states: rows and states as in `Project`.
+        in_place: whether each state must be projected at its row of a full batch; LoRA needs this, as it finds a row's
+            adapter by the row's position.
     """
     if not in_place:
-        states = wanted[0][1] if len(wanted) == 1 else torch.cat([state for _, state in wanted])
-        return compute_logits(states.to(batch.dtype)).split([len(rows) for rows, _ in wanted])
-    full = [batch.index_copy(0, rows, state.to(batch.dtype)) for rows, state in wanted]
-    return [compute_logits(states).index_select(0, rows) for states, (rows, _) in zip(full, wanted, strict=True)]
+        joined = states[0][1] if len(states) == 1 else torch.cat([state for _, state in states])
+        return compute_logits(joined.to(batch.dtype)).split([len(rows) for rows, _ in states])
+    full = [batch.index_copy(0, rows, state.to(batch.dtype)) for rows, state in states]
+    return [compute_logits(replaced).index_select(0, rows) for replaced, (rows, _) in zip(full, states, strict=True)]
 
 
 def apply_changes(logits: Tensor, changes: Sequence[Change]) -> Tensor:
     """`logits` `[R, V]` with the rows of `changes` replaced. Forbidden tokens (-inf) stay forbidden."""
     for change in changes:
-        old = logits if change.whole else logits.index_select(0, change.rows)
+        old = logits if change.all_rows else logits.index_select(0, change.rows)
         new = change.logits.to(logits.dtype).masked_fill(old.isneginf(), float("-inf"))
-        logits = new if change.whole else logits.index_copy(0, change.rows, new)
+        logits = new if change.all_rows else logits.index_copy(0, change.rows, new)
     return logits
 
 
 def apply_after_filters(logits: Tensor, changes: Sequence[Change], temperature: Tensor) -> Tensor:
-    """The logits that tokens are drawn from: rescored, and passed through the methods' late filters.
+    """The logits that tokens are drawn from: rescored, and passed through the methods' `Combined.late`.
 
     Args:
         logits: `[R, V]`: filtered, and divided by the temperature.

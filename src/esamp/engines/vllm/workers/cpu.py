@@ -17,8 +17,9 @@ class CPURunner(ExploringRunner, CPUModelRunner):
     """The V1 model runner on a CPU.
 
     Chunked prefill samples a token that is discarded. vLLM then resets the request's generator by its offset, but only
-    generators of a GPU have one: on a CPU a seed together with chunked prefill would end the engine. So this class
-    restores those generators itself, and hides them from vLLM meanwhile.
+    generators of a GPU have one: on a CPU a seed together with chunked prefill would end the engine. Overrides of the
+    private methods ``_sample``, which draws, and ``_bookkeeping_sync``, which resets, therefore restore those
+    generators and hide them from vLLM.
     """
 
     @override
@@ -33,7 +34,9 @@ class CPURunner(ExploringRunner, CPUModelRunner):
     @override
     def _bookkeeping_sync(self, *args: Any, **kwargs: Any) -> Any:
         generators = self.input_batch.generators
-        self.input_batch.generators = {row: each for row, each in generators.items() if not self._discards(row)}
+        self.input_batch.generators = {
+            row: generator for row, generator in generators.items() if not self._discards(row)
+        }
         try:
             return super()._bookkeeping_sync(*args, **kwargs)
         finally:
@@ -53,7 +56,7 @@ class Worker(ExploringWorker, CPUWorker):
 
     @override
     def init_device(self) -> None:
-        super().init_device()  # creates a model runner, whose class it names itself
+        super().init_device()  # creates a model runner of vLLM's own class
         del self.model_runner
         self.model_runner = self._runner_class()(self.vllm_config, self.device)
 

@@ -1,10 +1,9 @@
-"""`Exploration`: what happens to a batch between hidden states and tokens, for every model runner of vLLM.
+"""`Exploration`: the decode step of all methods, between hidden states and tokens, for every model runner of vLLM.
 
 begin     find the rows of the coming step that a method acts on
-steer     before the LM head: ask the methods which states to project, and write those that need no comparison with
-          the model's own logits into the batch
+steer     before the LM head: which states to project; one that replaces its row's final state is written into the batch
 combine   after the LM head: project the other states, and combine their logits with the batch's
-learn     after sampling: let the methods observe the tokens
+learn     after sampling: the methods observe the tokens
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,11 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from esamp.decoding.layout import RowLayout, on_device
+from esamp.decoding.logits import surprisal
 from esamp.decoding.step import DecodeStep, Head, Rows, Steering
 from esamp.engines.vllm.workers.changes import Change, Project
 from esamp.engines.vllm.workers.clock import Clock
 from esamp.engines.vllm.workers.group import LiveSample
-from esamp.engines.vllm.workers.groups import Groups
+from esamp.engines.vllm.workers.groups import RequestGroups
 from esamp.engines.vllm.workers.method_pool import BuiltMethod
 
 FIRST_TOKEN, LATER_TOKEN = 1, 2
@@ -38,17 +38,17 @@ class MethodRows:
     """`[r]` int64: positions in the batch"""
     layout: RowLayout
     fixed: Rows
-    """the rows' properties, all but `position` the same at every step"""
-    whole: bool
+    """the rows' properties; all but `position` stay the same from step to step"""
+    all_rows: bool
     """whether these are all rows of the batch, in order"""
     step: DecodeStep | None = None
     steering: Steering | None = None
     extra: tuple[Tensor, ...] = ()
-    """states to project besides those in the batch"""
+    """states to project in addition to those in the batch"""
 
     def of(self, batch: Tensor) -> Tensor:
-        """The part `[r, ...]` of a tensor `[R, ...]` that belongs to these rows."""
-        return batch if self.whole else batch.index_select(0, self.index)
+        """These rows `[r, ...]` of a tensor `[R, ...]` of the batch."""
+        return batch if self.all_rows else batch.index_select(0, self.index)
 
 
 @dataclass
@@ -64,7 +64,7 @@ class _Assignment:
 class Exploration:
     """All methods of one model runner and their groups, applied step by step."""
 
-    def __init__(self, groups: Groups, head: Head, device: torch.device, clock: Clock) -> None:
+    def __init__(self, groups: RequestGroups, head: Head, device: torch.device, clock: Clock) -> None:
         self.groups, self.head, self.clock = groups, head, clock
         self._device = device
         self._assignment: _Assignment | None = None
@@ -109,38 +109,38 @@ class Exploration:
 
     def steer(
         self,
-        hidden: Tensor,
+        hidden_states: Tensor,
         index: Tensor,
-        inner: Mapping[int, Tensor],
+        residuals: Mapping[int, Tensor],
         input_ids: Tensor | None,
         *,
         keep_reference: bool,
         sees_logits: bool = True,
     ) -> None:
-        """Ask the methods which states to project. A state that simply replaces a row's is written into `hidden`.
+        """Get the states that the methods project. One that replaces its row's is written into `hidden_states`.
 
         Args:
-            hidden: `[T, d]`: final hidden states of all tokens of the pass. Changed in place.
-            index: `[R]`: the token of each row of the batch.
-            inner: `[T, s]` by depth: the residual stream.
-            input_ids: `[T]`, if rows may have ended without the engine knowing yet.
+            hidden_states: `[T, d]`: final hidden states of all tokens of the pass. Changed in place.
+            index: `[R]`: the newest token of each row of the batch.
+            residuals: `[T, s]` by depth: the residual stream.
+            input_ids: `[T]`, if rows may have ended that the engine still decodes (asynchronous scheduling).
             keep_reference: whether the engine needs the model's own logits of every row, for log-probabilities.
-            sees_logits: whether `combine` will be given the batch's logits; otherwise all states are projected anew.
+            sees_logits: whether `combine` will get the batch's logits; otherwise all states are projected once more.
         """
         with self.clock("predict"):
             for method in self._methods:
                 tokens = method.of(index)
-                final = hidden.index_select(0, tokens)
-                leading = method.whole and self._one_token_each
-                states = {
+                final = hidden_states.index_select(0, tokens)
+                leading = method.all_rows and self._one_token_each
+                at_rows = {
                     layer: state[: len(tokens)] if leading else state.index_select(0, tokens)
-                    for layer, state in inner.items()
+                    for layer, state in residuals.items()
                 }
                 rows = replace(method.fixed, position=method.of(self._position))
                 live = method.layout.placed
                 if input_ids is not None:
                     live = live & self._unfinished(input_ids.index_select(0, tokens), rows)
-                method.step = DecodeStep(final, states, method.layout, live, self.head, rows)
+                method.step = DecodeStep(final, at_rows, method.layout, live, self.head, rows)
                 method.steering = method.built.method.steer(method.step)
                 first, *others = method.steering.states
                 in_batch = first is final or not keep_reference
@@ -148,16 +148,22 @@ class Exploration:
                     in_batch = method.steering.plain and not keep_reference
                 method.extra = tuple(others) if in_batch else method.steering.states
                 if in_batch and first is not final and leading:
-                    hidden[: len(tokens)].copy_(first)
+                    hidden_states[: len(tokens)].copy_(first)
                 elif in_batch and first is not final:
-                    hidden.index_copy_(0, tokens.long(), first.to(hidden.dtype))
+                    hidden_states.index_copy_(0, tokens.long(), first.to(hidden_states.dtype))
 
     def combine(self, logits: Tensor | None, project: Project) -> list[Change]:
-        """The methods' logits where those in `logits` `[R, V]` are not theirs already; `logits` stay unchanged."""
+        """The methods' logits, as changes of the batch's.
+
+        Args:
+            logits: `[R, V]` of the batch, which stay unchanged; None if `steer` was told that there will be none. A
+                method whose state was written into the batch and that changes no logits needs no change here.
+            project: projects the states that are not in the batch.
+        """
         changes = []
         with self.clock("mix"):
-            wanted = [(method.index, state) for method in self._methods for state in method.extra]
-            projected = list(project(wanted)) if wanted else []
+            states = [(method.index, state) for method in self._methods for state in method.extra]
+            projected = list(project(states)) if states else []
             for method in self._methods:
                 if method.steering is None or (method.steering.plain and not method.extra):
                     continue
@@ -165,7 +171,7 @@ class Exploration:
                 if len(own) < len(method.steering.states) and logits is not None:
                     own.insert(0, method.of(logits))
                 combined = method.steering.combine(*own)
-                changes.append(Change(method.index, combined.logits, combined.rescore, combined.late, method.whole))
+                changes.append(Change(method.index, combined.logits, combined.rescore, combined.late, method.all_rows))
         return changes
 
     def learn(self, tokens: Tensor) -> None:
@@ -194,10 +200,10 @@ class Exploration:
             built = sample.group.built
             if phase[row] == LATER_TOKEN or built.method.first_token:
                 by_method.setdefault(id(built), (built, []))[1].append((row, sample))
-        return [self._method_rows(built, found, len(ids)) for built, found in by_method.values()]
+        return [self._method_rows(built, rows, len(ids)) for built, rows in by_method.values()]
 
-    def _method_rows(self, built: BuiltMethod, found: Sequence[tuple[int, LiveSample]], batch: int) -> MethodRows:
-        samples = [sample for _, sample in found]
+    def _method_rows(self, built: BuiltMethod, rows: Sequence[tuple[int, LiveSample]], batch: int) -> MethodRows:
+        samples = [sample for _, sample in rows]
         longest = max(1, *(len(sample.settings.stops) for sample in samples))
         stops = [[*sample.settings.stops, *[-1] * (longest - len(sample.settings.stops))] for sample in samples]
         table = [[sample.index, sample.count, sample.settings.limit, sample.seed] for sample in samples]
@@ -206,10 +212,10 @@ class Exploration:
         return MethodRows(
             built,
             samples,
-            on_device([row for row, _ in found], self._device),
+            on_device([row for row, _ in rows], self._device),
             RowLayout.build([sample.group.slot for sample in samples], self._device),
             Rows(index, count, torch.zeros_like(index), limit, seed, on_device(stops, self._device), temperature),
-            whole=[row for row, _ in found] == list(range(batch)),
+            all_rows=[row for row, _ in rows] == list(range(batch)),
         )
 
     def _record_trace(self, method: MethodRows, tokens: Tensor) -> None:
@@ -217,10 +223,9 @@ class Exploration:
         if not any(sample.group.trace for sample in method.samples) or method.step is None:
             return
         detail = method.built.method.detail()
-        surprisal = torch.full_like(detail.novelty, float("nan"))
+        nats = torch.full_like(detail.novelty, float("nan"))
         if detail.reference is not None:
-            logp = detail.reference.float().log_softmax(-1)
-            surprisal = -logp.gather(1, tokens.long().unsqueeze(1)).squeeze(1)
-        measured = torch.stack([detail.novelty, detail.kl, surprisal]).masked_fill(~method.step.live, float("nan"))
+            nats = surprisal(detail.reference.float().log_softmax(-1), tokens.long())
+        measured = torch.stack([detail.novelty, detail.kl, nats]).masked_fill(~method.step.live, float("nan"))
         for row, sample in enumerate(method.samples):
             sample.trace.append(measured[:, row])

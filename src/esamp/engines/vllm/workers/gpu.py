@@ -19,7 +19,7 @@ class Worker(ExploringWorker, GPUWorker):
 
     @override
     def _make_model_runner(self) -> Any:
-        """Create the model runner; releases of vLLM that have this method call it in `init_device`."""
+        """Create the model runner. Newer releases of vLLM call this private method in `init_device`."""
         if self.use_v2_model_runner:
             from esamp.engines.vllm.workers.runner_v2 import ExploringRunnerV2
 
@@ -29,6 +29,6 @@ class Worker(ExploringWorker, GPUWorker):
     @override
     def init_device(self) -> None:
         super().init_device()
-        if "esamp" not in type(self.model_runner).__module__:  # an older vLLM, which names the class itself
+        if "esamp" not in type(self.model_runner).__module__:  # an older vLLM, which creates its own class
             del self.model_runner  # frees its buffers before the new runner allocates the same memory
             self.model_runner = self._make_model_runner()

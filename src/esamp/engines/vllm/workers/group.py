@@ -1,4 +1,4 @@
-"""`Group` and `LiveSample`: what is known of the samples that explore. Host only; nothing of vLLM in it."""
+"""`Group` and `LiveSample`: the groups and samples that explore. Host memory only; independent of vLLM."""
 
 import hashlib
 from collections.abc import Callable, Hashable, Mapping
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from esamp.engines.vllm.params import SEED_LIMIT
+from esamp.engines.base import SEED_LIMIT
 from esamp.engines.vllm.workers.method_pool import BuiltMethod
 
 
@@ -25,7 +25,7 @@ class Group:
     """samples that have not arrived yet; None if unknown"""
     trace: bool = False
     report: Callable[[], Mapping[str, float]] | None = None
-    """telemetry, once the slot has been released"""
+    """returns the telemetry, once the slot has been released"""
 
     def telemetry(self) -> Mapping[str, float]:
         """What the method did for the group so far. Synchronises with the device."""

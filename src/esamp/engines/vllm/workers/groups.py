@@ -1,4 +1,4 @@
-"""`Groups`: which requests explore together, with which method and in which slot. Host only; nothing of vLLM in it."""
+"""`RequestGroups`: groups requests, and gives each group a method and a slot. Host memory only; independent of vLLM."""
 
 import logging
 from collections import Counter
@@ -22,7 +22,7 @@ RANDOM_SUFFIX = 9
 DEFAULT_SETTINGS = SampleSettings()
 
 
-class Groups:
+class RequestGroups:
     """Admits samples to groups, and groups to slots.
 
     A group keeps its slot until its last sample has ended. If its number of samples is unknown, or the group has a
@@ -67,7 +67,7 @@ class Groups:
             self._join(self._group(sample.parent, parsed), request_id, sample, parsed, settings)
 
     def finish(self, request_ids: Iterable[str]) -> None:
-        """Remove samples that have ended, in a fixed order: every rank of a tensor-parallel group must do the same."""
+        """Remove samples that have ended, in a fixed order, so that all tensor-parallel ranks free the same slots."""
         for request_id in sorted(request_ids):
             group = self._leave(request_id)
             if group is None or group.live:
@@ -175,7 +175,7 @@ class Groups:
         return group
 
     def _existing(self, key: Hashable, parent: str) -> Group | None:
-        """The group with this key, also one that was refused when earlier samples of the request arrived."""
+        """The group with this key; also a refused one whose earlier samples have all ended."""
         before = self._known.get(parent)
         if key not in self._groups and before is not None and before.key == key and before.refused is not None:
             self._groups[key] = before

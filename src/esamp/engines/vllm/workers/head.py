@@ -34,11 +34,11 @@ class VLLMHead:
         weight = self._readable_weight
         local = tokens.long() - self.first
         mine = (local >= 0) & (local < weight.shape[0])
-        found = nn.functional.embedding(local.clamp(0, weight.shape[0] - 1), weight).float()
-        return tensor_model_parallel_all_reduce(found * mine.unsqueeze(-1))
+        rows = nn.functional.embedding(local.clamp(0, weight.shape[0] - 1), weight).float()
+        return tensor_model_parallel_all_reduce(rows * mine.unsqueeze(-1))
 
     def mean_rows(self, probabilities: Tensor) -> Tensor:
-        """Sums over v of p_v w_v for `probabilities` `[R, V]`, as `[R, d]` float32; every rank gets the whole sum."""
+        """``sum_v p_v w_v`` of `probabilities` `[R, V]`, as `[R, d]` float32; every rank gets the whole sum."""
         weight = self._readable_weight
         share = probabilities[:, self.first : self.first + weight.shape[0]].to(weight.dtype)
         return tensor_model_parallel_all_reduce((share @ weight[: share.shape[1]]).float())
@@ -52,7 +52,14 @@ class VLLMHead:
 
 @torch.inference_mode()
 def find_head(model: Any, hidden_size: int, dtype: torch.dtype, device: torch.device) -> VLLMHead:
-    """Read the head of a loaded model, and measure whether it is linear. All ranks must call it at the same time."""
+    """Read the head of a loaded model, and measure whether it is linear. Collective: all ranks must call it.
+
+    Args:
+        model: the model.
+        hidden_size: d.
+        dtype: of the states.
+        device: of the states.
+    """
     logits = model.compute_logits(probe_states(hidden_size, dtype, device))
     module = _head_module(model)
     weight = None
@@ -69,11 +76,11 @@ def find_head(model: Any, hidden_size: int, dtype: torch.dtype, device: torch.de
 
 def _head_module(model: nn.Module) -> Any:
     """The head's module: named ``lm_head`` in all of vLLM's models, or the embedding if the head is tied to it."""
-    found = {
+    modules = {
         name.removesuffix(".base_layer"): module  # LoRA wraps modules that it can adapt
         for name, module in model.named_modules()
         if isinstance(module, VocabParallelEmbedding)
     }
-    heads = [module for name, module in found.items() if name.rpartition(".")[2] == "lm_head"]
-    tied = [module for name, module in found.items() if name.rpartition(".")[2] == "embed_tokens"]
+    heads = [module for name, module in modules.items() if name.rpartition(".")[2] == "lm_head"]
+    tied = [module for name, module in modules.items() if name.rpartition(".")[2] == "embed_tokens"]
     return (heads or tied or [None])[0]

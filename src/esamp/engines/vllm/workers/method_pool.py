@@ -31,12 +31,12 @@ class BuiltMethod:
 
     @property
     def bytes_per_slot(self) -> float:
-        """Memory of one group."""
+        """Bytes of memory of one group."""
         return self.method.nbytes / self.size
 
 
 class MethodPool:
-    """Slots for the operator's default options are allocated at once, those for other options as they are needed."""
+    """Builds methods. Slots for the operator's default options are allocated at start, others when they are needed."""
 
     def __init__(self, settings: VLLMSettings, shape: ModelShape) -> None:
         """Allocate the slots of the default options.
@@ -52,7 +52,7 @@ class MethodPool:
         self._default = None if default is None else self._build(default, settings.slots)
 
     def __iter__(self) -> Iterator[BuiltMethod]:
-        """All built methods."""
+        """Iterate over the built methods."""
         return iter(self._built.values())
 
     def __len__(self) -> int:

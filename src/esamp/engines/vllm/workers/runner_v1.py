@@ -17,7 +17,12 @@ from esamp.engines.vllm.workers.sampler_v1 import ExploringSampler
 
 
 class ExploringRunner(GPUModelRunner):
-    """Acts between hidden states and tokens; everything else in a step is vLLM's."""
+    """Acts between hidden states and tokens; everything else in a step is vLLM's.
+
+    vLLM has no public interface to this moment, so private methods are overridden: ``_update_states`` (requests enter
+    and leave the batch), ``_prepare_inputs`` (which rows get a token), ``_model_forward`` (the final hidden states)
+    and ``_sample`` (the sampled tokens). ``_set_active_loras`` is called once, before the LM head is probed.
+    """
 
     def __init__(self, vllm_config: VllmConfig, device: torch.device) -> None:
         """Take vLLM's arguments."""
@@ -30,7 +35,7 @@ class ExploringRunner(GPUModelRunner):
         self._sampled: Tensor | None = None
 
     def attach_esamp(self) -> None:
-        """Attach to the loaded model, before anything is compiled."""
+        """Prepare the loaded model for exploring, before anything is compiled."""
         if self.lora_config is not None:
             self._set_active_loras(NO_ADAPTER, NO_ADAPTER, set())  # before this call its indices are uninitialised
         self.esamp.attach(self.get_model())
@@ -60,11 +65,11 @@ class ExploringRunner(GPUModelRunner):
         """Run the model's layers, then steer before the LM head."""
         output = super()._model_forward(input_ids, *args, **kwargs)
         if self._logits_indices is not None and self.esamp.exploration.active:
-            hidden, inner = output if self.esamp.taps.in_output else (output, None)
+            hidden_states, returned = output if self.esamp.taps.in_output else (output, None)
             self.esamp.exploration.steer(
-                hidden,
+                hidden_states,
                 self._logits_indices,
-                self.esamp.taps.read(inner, hidden),
+                self.esamp.taps.read(returned, hidden_states),
                 input_ids if self.use_async_scheduling else None,
                 keep_reference=self._needs_own_logits(),
             )
@@ -80,7 +85,7 @@ class ExploringRunner(GPUModelRunner):
         states, compute_logits = self.execute_model_state.sample_hidden_states, self.model.compute_logits
         with torch.inference_mode():
             changes = exploration.combine(
-                logits, lambda wanted: project(compute_logits, states, wanted, in_place=self.lora_config is not None)
+                logits, lambda extra: project(compute_logits, states, extra, in_place=self.lora_config is not None)
             )
         self.sampler.change(changes)
         output = super().sample_tokens(grammar_output)
@@ -97,6 +102,6 @@ class ExploringRunner(GPUModelRunner):
         return output
 
     def _needs_own_logits(self) -> bool:
-        """Whether any request wants log-probabilities of the model's own distribution."""
+        """Whether any request asks for log-probabilities of the model's own distribution."""
         batch = self.input_batch
         return self.model_config.logprobs_mode in RAW_MODES and bool(batch.num_logprobs or batch.logprob_token_ids)

@@ -74,7 +74,7 @@ class ExploringSamplerV2(Sampler):
         temperature = states.temperature.gpu.index_select(0, rows)
         filtered = self.apply_sampling_params(logits, rows, *args, **kwargs).float()
         final = apply_after_filters(filtered, self._changes, temperature)
-        drawn = gumbel_sample(
+        tokens = gumbel_sample(
             final,
             rows,
             states.temperature.gpu,
@@ -84,10 +84,10 @@ class ExploringSamplerV2(Sampler):
             use_fp64=self.use_fp64_gumbel,
             **NOT_DRAFTING,
         )
-        return drawn, final
+        return tokens, final
 
-    def wants_logprobs(self, slots: Any) -> bool:
-        """Whether any request in these slots of vLLM's batch wants log-probabilities."""
+    def reports_logprobs(self, slots: Any) -> bool:
+        """Whether any request in these slots of vLLM's batch asks for log-probabilities."""
         return bool(
             self.sampling_states.max_num_logprobs(slots) != NO_LOGPROBS
             or self.logprob_token_ids_state.max_num_token_ids(slots) > 0
@@ -95,7 +95,10 @@ class ExploringSamplerV2(Sampler):
 
 
 class ExploringRunnerV2(GPUModelRunner):
-    """Acts between hidden states and tokens; everything else in a step is vLLM's."""
+    """Acts between hidden states and tokens; everything else in a step is vLLM's.
+
+    The private method ``_set_active_loras`` of vLLM is called once, before the LM head is probed.
+    """
 
     sampler: Any
 
@@ -103,11 +106,11 @@ class ExploringRunnerV2(GPUModelRunner):
         """Take vLLM's arguments."""
         super().__init__(vllm_config, device)
         self.esamp = Attachment(vllm_config, device)
-        self._inner: Sequence[Tensor] | None = None
+        self._aux_hidden_states: Sequence[Tensor] | None = None
         self._sampled: Tensor | None = None
 
     def attach_esamp(self) -> None:
-        """Attach to the loaded model, before anything is compiled."""
+        """Prepare the loaded model for exploring, before anything is compiled."""
         if self.lora_config is not None:
             self._set_active_loras(NO_ADAPTER, NO_ADAPTER, set())  # before this call its indices are uninitialised
         self.esamp.attach(self.get_model())
@@ -130,12 +133,12 @@ class ExploringRunnerV2(GPUModelRunner):
     def sample_tokens(self, grammar_output: Any) -> Any:
         """Sample, then learn: the device learns while the host schedules the next step."""
         state = self.execute_model_state
-        self._inner = None if state is None else state.aux_hidden_states
+        self._aux_hidden_states = None if state is None else state.aux_hidden_states
         output = super().sample_tokens(grammar_output)
         if self._sampled is not None:
             with torch.inference_mode():
                 self.esamp.exploration.learn(self._sampled[:, 0])
-        self._sampled = self._inner = None
+        self._sampled = self._aux_hidden_states = None
         return output
 
     @override
@@ -152,18 +155,18 @@ class ExploringRunnerV2(GPUModelRunner):
         if not exploration.active:
             return super().sample(hidden_states, input_batch, grammar_output)
         indices = input_batch.logits_indices
-        own_logprobs = self.model_config.logprobs_mode in RAW_MODES and self.sampler.wants_logprobs(slots)
+        own_logprobs = self.model_config.logprobs_mode in RAW_MODES and self.sampler.reports_logprobs(slots)
         exploration.steer(
             hidden_states,
             indices,
-            self.esamp.taps.read(self._inner, hidden_states),
+            self.esamp.taps.read(self._aux_hidden_states, hidden_states),
             input_batch.input_ids if self.scheduler_config.async_scheduling else None,
             keep_reference=own_logprobs,
             sees_logits=False,
         )
         compute_logits, in_place = self.get_model().compute_logits, self.lora_config is not None
         changes = exploration.combine(
-            None, lambda wanted: project(compute_logits, hidden_states[indices], wanted, in_place=in_place)
+            None, lambda extra: project(compute_logits, hidden_states[indices], extra, in_place=in_place)
         )
         self.sampler.change(changes)
         output = super().sample(hidden_states, input_batch, grammar_output)

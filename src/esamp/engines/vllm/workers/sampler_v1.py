@@ -47,7 +47,7 @@ class ExploringSampler(Sampler):
     def sample(
         self, logits: Tensor, sampling_metadata: SamplingMetadata, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor | None]:
-        """Sample as vLLM does, with `apply_after_filters` between filters and draw where a change needs it."""
+        """Sample as vLLM does, with `apply_after_filters` after the filters where a change needs it."""
         if not any(change.acts_after_filters for change in self._changes):
             return super().sample(logits, sampling_metadata, *args, **kwargs)
         greedy = None
@@ -64,7 +64,7 @@ class ExploringSampler(Sampler):
             logits = processor.apply(logits)
         logits = apply_top_k_top_p(logits, sampling_metadata.top_k, sampling_metadata.top_p)
         logits = apply_after_filters(logits, self._changes, temperature)
-        drawn, processed = self.topk_topp_sampler(logits, sampling_metadata.generators, None, None)
+        tokens, processed = self.topk_topp_sampler(logits, sampling_metadata.generators, None, None)
         if greedy is not None:
-            drawn = torch.where(sampling_metadata.temperature < GREEDY, greedy, drawn)
-        return drawn, processed
+            tokens = torch.where(sampling_metadata.temperature < GREEDY, greedy, tokens)
+        return tokens, processed

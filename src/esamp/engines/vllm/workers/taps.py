@@ -1,4 +1,4 @@
-"""Taps: where the residual stream between the layers of a vLLM model is read.
+"""`Taps`: read the residual stream between the layers of a vLLM model.
 
 About forty architectures return these states themselves, through the interface that EAGLE-3 uses. For the others,
 forward hooks copy the chosen layers' outputs into buffers, which compiled code and CUDA graphs write like any tensor.
@@ -20,47 +20,48 @@ class Taps(ABC):
     """The residual stream after chosen layers, as of the model's latest forward pass."""
 
     in_output: bool
-    """whether the model returns ``(hidden states, list of inner states)`` instead of hidden states only"""
+    """whether the model returns ``(final hidden states, residuals of the layers)`` instead of hidden states only"""
 
     nbytes: int = 0
-    """bytes of buffers that were allocated for it"""
+    """bytes of allocated buffers"""
 
     @abstractmethod
-    def read(self, inner: Sequence[Tensor] | None, hidden: Tensor) -> Mapping[int, Tensor]:
+    def read(self, returned: Sequence[Tensor] | None, hidden_states: Tensor) -> Mapping[int, Tensor]:
         """States `[T, s]` by depth: the residual stream after that many layers.
 
         Args:
-            inner: the inner states that the model returned, if `in_output`.
-            hidden: `[T, d]`: the final hidden states, which the LM head projects.
+            returned: the residuals that the model returned, if `in_output`.
+            hidden_states: `[T, d]`: the final hidden states, which the LM head projects.
         """
 
 
 class OutputTaps(Taps):
-    """Taps of a model that returns its inner states."""
+    """Taps of a model that returns its residual stream."""
 
     in_output = True
 
     def __init__(self, model: nn.Module, layers: tuple[int, ...]) -> None:
-        """Choose the states that the model returns: the inputs of the layers with these numbers."""
+        """Make the model return the inputs of the layers with these numbers."""
         self._layers = tuple(sorted(set(layers)))
         eagle3: Any = model  # implements vLLM's SupportsEagle3
         eagle3.set_aux_hidden_state_layers(self._layers)
 
     @override
-    def read(self, inner: Sequence[Tensor] | None, hidden: Tensor) -> Mapping[int, Tensor]:
-        if inner is None or len(inner) != len(self._layers):
+    def read(self, returned: Sequence[Tensor] | None, hidden_states: Tensor) -> Mapping[int, Tensor]:
+        if returned is None or len(returned) != len(self._layers):
             raise UnsupportedError(
-                f"the model returned {0 if inner is None else len(inner)} inner states, not those of layers "
+                f"the model returned {0 if returned is None else len(returned)} inner states, not those of layers "
                 f"{self._layers}"
             )
-        return dict(zip(self._layers, inner, strict=True))
+        return dict(zip(self._layers, returned, strict=True))
 
 
 class HookTaps(Taps):
     """Taps of any other model: forward hooks on its layers.
 
-    Many layers return two tensors whose sum is the residual stream: the next norm adds them. Others return the whole
-    stream and a second, unrelated tensor. The last layer shows which it is: the head projects the stream's final norm.
+    Many layers return two tensors whose sum is the residual stream: the next norm adds them. Others return the complete
+    stream and a second, unrelated tensor. Which it is, is measured at the last layer, as the final norm of the stream
+    must be the state that the LM head projects.
     """
 
     in_output = False
@@ -88,20 +89,20 @@ class HookTaps(Taps):
         self.nbytes = sum(buffer.nbytes for buffer in self._buffers.values())
 
     @override
-    def read(self, inner: Sequence[Tensor] | None, hidden: Tensor) -> Mapping[int, Tensor]:
+    def read(self, returned: Sequence[Tensor] | None, hidden_states: Tensor) -> Mapping[int, Tensor]:
         """Read the buffers. The first call synchronises with the device."""
         if self._summed is None:
-            self._summed = self._is_sum(hidden)
-        outputs = {layer: self._buffers[layer][:, : len(hidden)] for layer in self._layers}
+            self._summed = self._is_sum(hidden_states)
+        outputs = {layer: self._buffers[layer][:, : len(hidden_states)] for layer in self._layers}
         return {layer: output.sum(0) if self._summed else output[0] for layer, output in outputs.items()}
 
-    def _is_sum(self, hidden: Tensor) -> bool:
+    def _is_sum(self, hidden_states: Tensor) -> bool:
         """Whether the stream is the sum of a layer's two outputs, judged by the first token."""
         if self._norm is None:
             return True
-        returned = self._buffers[self._last][:, :1]
-        whole, summed = (self._normed(state) - hidden[:1] for state in (returned[0], returned.sum(0)))
-        return bool(summed.norm() <= whole.norm())
+        outputs = self._buffers[self._last][:, :1]
+        first, both = (self._normed(state) - hidden_states[:1] for state in (outputs[0], outputs.sum(0)))
+        return bool(both.norm() <= first.norm())
 
     def _normed(self, state: Tensor) -> Tensor:
         output: Any = None if self._norm is None else self._norm(state)
@@ -127,7 +128,9 @@ def layer_stack(model: nn.Module) -> tuple[nn.ModuleList, nn.Module | None]:
     lists = {name: module for name, module in model.named_modules() if isinstance(module, nn.ModuleList)}
     outer = {name: module for name, module in lists.items() if name.rpartition(".")[2] in ("layers", "h", "blocks")}
     if not outer:
-        raise UnsupportedError(f"{type(model).__name__}: found no list of decoder layers to read inner states from")
+        raise UnsupportedError(
+            f"{type(model).__name__}: found no list of decoder layers to read the residual stream from"
+        )
     longest = max(outer, key=lambda name: len(outer[name]))
     around = model.get_submodule(longest.rpartition(".")[0])
     norms = [module for module in around.children() if "norm" in type(module).__name__.lower()]

@@ -1,4 +1,4 @@
-"""Taps: module hooks that read hidden states on their way and let a method replace what the LM head projects."""
+"""`ModelHooks`: module hooks that read hidden states and let a listener replace the input of the LM head."""
 
 import inspect
 from collections.abc import Callable
@@ -14,12 +14,12 @@ from esamp.errors import UnsupportedError
 
 
 class Listener(Protocol):
-    """What a `Taps` reports to, in the order of one forward pass of the model."""
+    """The calls of `ModelHooks`, in the order of one forward pass of the model."""
 
     def on_forward(self, inputs: dict[str, Any]) -> bool:
-        """The model is called with these keyword arguments. True asks for the rest of the calls of this pass."""
+        """The model is called with these keyword arguments. Returns whether the other calls of this pass follow."""
 
-    def on_hidden(self, layer: int, states: Tensor) -> None:
+    def on_residual(self, layer: int, states: Tensor) -> None:
         """The residual stream `[B, T, s]` after `layer` transformer layers."""
 
     def on_head(self, states: Tensor) -> Tensor:
@@ -29,34 +29,40 @@ class Listener(Protocol):
         """The model's logits `[K * B, 1, V]`, post-processing done; returns `[B, 1, V]`."""
 
     def on_end(self) -> None:
-        """The pass is over, with a result or with an error. Follows every `on_forward`, whatever that returned."""
+        """The pass has ended, with a result or with an error. Follows every `on_forward`, whatever it returned."""
 
 
-class Taps:
+class ModelHooks:
     """Hooks on a causal language model: its input, some of its layers, its LM head and its output.
 
-    Nothing in the model is replaced: the hooks are PyTorch's own and `remove` takes them away again. By the time
-    `on_logits` is called, the model's own post-processing (soft cap, scale, bias) has been applied to every row.
+    Nothing in the model is replaced: the hooks are PyTorch's own, and `remove` removes them. When `on_logits` is
+    called, the model's own post-processing (soft cap, scale, bias) has been applied to every row. To refuse a second
+    set of hooks on one model, the private dictionary ``_forward_pre_hooks`` is read: PyTorch has no other list of them.
     """
 
     def __init__(self, model: PreTrainedModel, layers: tuple[int, ...], listener: Listener) -> None:
-        """Install the hooks.
+        """Register the hooks.
+
+        Args:
+            model: the model.
+            layers: numbers of transformer layers after which the residual stream is read.
+            listener: gets the calls.
 
         Raises:
-            UnsupportedError: the model has no such layer or no LM head that can be hooked, or it has taps already.
+            UnsupportedError: the model has no such layer or no LM head module, or it has such hooks already.
         """
-        if any(_is_tap(hook) for hook in model._forward_pre_hooks.values()):
+        if any(_is_ours(hook) for hook in model._forward_pre_hooks.values()):
             raise UnsupportedError(
                 "this model is being explored already: leave the other explore() block first, or load the model twice"
             )
         self._listener: Listener | None = listener
-        self._watching = False
+        self._listening = False
         stack, head = layer_stack(model), output_head(model)
         if max(layers, default=0) > len(stack):
             raise UnsupportedError(
-                f"layer {max(layers)} was asked for, but {type(model).__name__} has {len(stack)} layers"
+                f"layer {max(layers)} does not exist: {type(model).__name__} has {len(stack)} layers"
             )
-        # dynamo must not trace the bookkeeping: a compiled decode step breaks its graph here and goes on behind it
+        # torch.compile must not trace the hooks: a compiled forward pass has a graph break at each of them
         outside = _outside_graphs
         self._handles: list[RemovableHandle] = [
             model.register_forward_pre_hook(outside(self._before_model), with_kwargs=True),
@@ -71,40 +77,40 @@ class Taps:
             self._handles.append(handle)
 
     def remove(self) -> None:
-        """Take the hooks away. Compiled code that still holds them finds them inert."""
+        """Remove the hooks. In compiled code that still contains them they do nothing from now on."""
         for handle in self._handles:
             handle.remove()
         self._listener = None
-        self._watching = False
+        self._listening = False
 
     def _before_model(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._listener is not None:
             inputs = {"input_ids": args[0], **kwargs} if args else kwargs
-            self._watching = self._listener.on_forward(inputs)
+            self._listening = self._listener.on_forward(inputs)
 
     def _before_first_layer(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._watching and self._listener is not None:
-            self._listener.on_hidden(0, args[0] if args else kwargs["hidden_states"])
+        if self._listening and self._listener is not None:
+            self._listener.on_residual(0, args[0] if args else kwargs["hidden_states"])
 
     def _after_layer(self, layer: int) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
-            if self._watching and self._listener is not None:
-                self._listener.on_hidden(layer, output if isinstance(output, Tensor) else output[0])
+            if self._listening and self._listener is not None:
+                self._listener.on_residual(layer, output if isinstance(output, Tensor) else output[0])
 
         return hook
 
     def _before_head(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Tensor] | None:
-        if self._watching and self._listener is not None:
+        if self._listening and self._listener is not None:
             return (self._listener.on_head(args[0]),)
         return None
 
     def _after_model(self, module: nn.Module, args: Any, output: Any) -> Any:
-        """Also called when the pass ends with an error; `output` is None then."""
+        """End the pass. After an error in it, PyTorch calls this with None as the output."""
         if self._listener is None:
             return output
-        watching, self._watching = self._watching, False
+        listening, self._listening = self._listening, False
         try:
-            if watching and output is not None:
+            if listening and output is not None:
                 if isinstance(output, tuple):
                     raise UnsupportedError("the model returned a tuple: call it with return_dict=True")
                 output.logits = self._listener.on_logits(output.logits)
@@ -114,14 +120,13 @@ class Taps:
 
 
 def _outside_graphs(hook: Callable[..., Any]) -> Callable[..., Any]:
-    undisturbed: Callable[..., Any] = torch.compiler.disable(hook)
-    return undisturbed
+    untraced: Callable[..., Any] = torch.compiler.disable(hook)
+    return untraced
 
 
-def _is_tap(hook: Callable[..., Any]) -> bool:
-    """Whether a hook of a model is one of `Taps`."""
+def _is_ours(hook: Callable[..., Any]) -> bool:
     inner = inspect.unwrap(hook)
-    return isinstance(inner, MethodType) and isinstance(inner.__self__, Taps)
+    return isinstance(inner, MethodType) and isinstance(inner.__self__, ModelHooks)
 
 
 def layer_stack(model: PreTrainedModel) -> nn.ModuleList:
@@ -140,10 +145,10 @@ def layer_stack(model: PreTrainedModel) -> nn.ModuleList:
 
 
 def output_head(model: PreTrainedModel) -> nn.Module:
-    """The LM head.
+    """The LM head's module.
 
     Raises:
-        UnsupportedError: the model has none, or it is no module.
+        UnsupportedError: the model has no LM head, or none that is a module.
     """
     head = model.get_output_embeddings()
     if not isinstance(head, nn.Module):

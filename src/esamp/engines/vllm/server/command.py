@@ -1,6 +1,6 @@
 """The command line of ``vllm serve`` with our classes in it.
 
-``python -m esamp.engines.vllm.server.launch serve ...`` runs ``vllm serve ...`` for re-packaged builds of vLLM, whose
+``python -m esamp.engines.vllm.server.command serve ...`` runs ``vllm serve ...`` for re-packaged builds of vLLM, whose
 own command fails: it looks up the version of a distribution called ``vllm``.
 """
 
@@ -21,7 +21,7 @@ CLASSES: Mapping[str, str] = {
     "--scheduler-cls": SCHEDULER_CLASS,
     "--middleware": "esamp.engines.vllm.server.middleware.Middleware",
 }
-"""vLLM's flags and the classes that they name, unless the user names others."""
+"""vLLM's flags and the values that we give them, unless the user sets the flag."""
 ADDITIONAL_CONFIG, ADDITIONAL_CONFIG_SHORT = "--additional-config", "-ac"
 RUST_FRONT_END = "VLLM_USE_RUST_FRONTEND"
 CACHES: Mapping[str, str] = {EMBEDDED: "512M", AMATEUR: "512M", SMOLLM2: "2G"}
@@ -31,7 +31,7 @@ MEMORY_FLAGS = frozenset({"--kv-cache-memory-bytes", "--gpu-memory-utilization"}
 MEMORY_VARIABLE = "VLLM_CPU_KVCACHE_SPACE"
 
 
-def arguments(given: Sequence[str], settings: VLLMSettings) -> list[str]:
+def vllm_arguments(given: Sequence[str], settings: VLLMSettings) -> list[str]:
     """The arguments of ``vllm serve`` for the arguments of ``esamp serve``.
 
     A model comes first in `given`; without one it is the embedded model. One of our own models is served under its
@@ -41,16 +41,16 @@ def arguments(given: Sequence[str], settings: VLLMSettings) -> list[str]:
         OptionError: the user's ``--additional-config`` is no JSON object, or our section of it has wrong settings.
     """
     rest, model = list(given), []
-    flags = {_flag(each) for each in rest}
+    flags = {_flag(argument) for argument in rest}
     if rest and not rest[0].startswith("-"):
         model = _model_arguments(rest.pop(0), flags)
     elif not flags & {"--model", "--config"}:
         model = _model_arguments(EMBEDDED, flags)
-    classes = [each for flag, name in CLASSES.items() if _is_missing(flag, name, flags, rest) for each in (flag, name)]
+    classes = [part for flag, name in CLASSES.items() if _is_missing(flag, name, flags, rest) for part in (flag, name)]
     return [*model, *classes, *_with_settings(rest, settings)]
 
 
-def command(vllm_arguments: Sequence[str]) -> list[str]:
+def serve_command(arguments: Sequence[str]) -> list[str]:
     """The command that serves with these arguments, in this Python and without the current folder on its path.
 
     Raises:
@@ -70,11 +70,11 @@ def command(vllm_arguments: Sequence[str]) -> list[str]:
         )
     if problem := distribution.outdated(installed.version):
         raise UnsupportedError(problem)
-    module = "vllm.entrypoints.cli.main" if installed.name == "vllm" else "esamp.engines.vllm.server.launch"
-    return [sys.executable, "-P", "-m", module, "serve", *vllm_arguments]
+    module = "vllm.entrypoints.cli.main" if installed.name == "vllm" else "esamp.engines.vllm.server.command"
+    return [sys.executable, "-P", "-m", module, "serve", *arguments]
 
 
-def warning() -> str | None:
+def version_warning() -> str | None:
     """A warning if the installed vLLM is newer than the newest tested one."""
     installed = distribution.find()
     return None if installed is None else distribution.untested(installed.version)
@@ -123,16 +123,16 @@ def _is_missing(flag: str, value: str, flags: set[str], rest: Sequence[str]) -> 
 def _with_settings(rest: Sequence[str], settings: VLLMSettings) -> list[str]:
     """`rest` with our settings in its ``--additional-config``, where they replace settings of the same name."""
     ours = settings.model_dump(mode="json", exclude_unset=True)
-    dotted = any(_flag(each).startswith((f"{ADDITIONAL_CONFIG}.", f"{ADDITIONAL_CONFIG_SHORT}.")) for each in rest)
-    found = [index for index, each in enumerate(rest) if _flag(each) in (ADDITIONAL_CONFIG, ADDITIONAL_CONFIG_SHORT)]
-    if dotted and found:
+    dotted = any(_flag(part).startswith((f"{ADDITIONAL_CONFIG}.", f"{ADDITIONAL_CONFIG_SHORT}.")) for part in rest)
+    whole = [index for index, part in enumerate(rest) if _flag(part) in (ADDITIONAL_CONFIG, ADDITIONAL_CONFIG_SHORT)]
+    if dotted and whole:
         raise OptionError(f"give {ADDITIONAL_CONFIG} as JSON or key by key, not both: vLLM would drop the JSON")
     if dotted:  # vLLM merges these flags itself
         added = ((f"{ADDITIONAL_CONFIG}.{SECTION}.{key}", json.dumps(value)) for key, value in ours.items())
         return [*rest, *(part for flag in added for part in flag)]
-    if not found:
+    if not whole:
         return [*rest, *((ADDITIONAL_CONFIG, json.dumps({SECTION: ours})) if ours else ())]
-    last = found[-1]  # vLLM uses the last one
+    last = whole[-1]  # vLLM uses the last one
     _, joined, text = rest[last].partition("=")
     if not joined and last + 1 == len(rest):
         raise OptionError(f"{ADDITIONAL_CONFIG} requires an argument: a JSON object")

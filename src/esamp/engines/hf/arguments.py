@@ -1,27 +1,27 @@
-"""The arguments of ``generate`` for a request's sampler."""
+"""The arguments of ``model.generate`` for a request's sampler settings."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedTokenizerBase, StoppingCriteriaList
 
-from esamp.engines.hf.decoding import stop_criterion
-from esamp.engines.hf.processors import BehindPrompt, CountPenalties, MinP, RepetitionPenalty
+from esamp.engines.hf.processors import CountPenalties, MinP, RepetitionPenalty
+from esamp.engines.hf.stopping import GeneratedTokensCriterion, stop_criterion
 from esamp.sampling import Sampling
 
 NEUTRAL: Mapping[str, Any] = dict(
-    # how the search goes: one hypothesis a row, one token a step
+    # one hypothesis a row, one token a step
     num_beams=1,
     num_return_sequences=1,
     guidance_scale=None,
     prompt_lookup_num_tokens=None,
     token_healing=False,
-    # filters that a request does not have
+    # filters that `Sampling` does not have
     typical_p=1.0,
     epsilon_cutoff=0.0,
     eta_cutoff=0.0,
     top_h=None,
-    # changes of single tokens' scores
+    # changes of the scores of single tokens
     encoder_repetition_penalty=1.0,
     no_repeat_ngram_size=0,
     encoder_no_repeat_ngram_size=0,
@@ -40,7 +40,7 @@ NEUTRAL: Mapping[str, Any] = dict(
     max_time=None,
     stop_strings=None,
     exponential_decay_length_penalty=None,
-    # how states are kept and what is returned
+    # the cache and the returned values
     use_cache=True,
     cache_implementation=None,
     cache_config=None,
@@ -50,33 +50,33 @@ NEUTRAL: Mapping[str, Any] = dict(
     output_attentions=False,
     output_hidden_states=False,
 )
-"""What a model's folder may set in generation_config.json although the request decides it or has no such setting, each
-at the value that changes nothing. What belongs to the model is honoured: the tokens that begin, end and pad a text."""
+"""Settings that a model's generation_config.json may change, but that the request decides or does not have, each with
+the value that has no effect. The model's own begin, end and padding tokens are not among them: those are used."""
 
 
-def neutral_settings() -> dict[str, Any]:
-    """Those of `NEUTRAL` that the installed version of transformers knows."""
+def neutral_arguments() -> dict[str, Any]:
+    """The part of `NEUTRAL` that the installed version of transformers has."""
     known = vars(GenerationConfig())
     return {name: value for name, value in NEUTRAL.items() if name in known}
 
 
-def generate_settings(
+def generate_arguments(
     sampling: Sampling, limit: int, *, prompts: Sequence[Sequence[int]], pad: int, tokenizer: PreTrainedTokenizerBase
 ) -> dict[str, Any]:
-    """Every sampler setting is given, so that no default of the model interferes.
+    """All sampler settings as arguments of ``generate``, so that no default of the model's folder applies.
 
     Args:
-        sampling: what is asked for.
+        sampling: the request's settings.
         limit: most tokens of a sample.
-        prompts: the prompts of the batch, which are padded on the left to one length.
-        pad: the padding.
-        tokenizer: for stop texts.
+        prompts: token ids of the batch's prompts, which will be padded on the left to one length.
+        pad: the padding token.
+        tokenizer: encodes stop texts.
     """
-    settings: dict[str, Any] = dict(
+    arguments: dict[str, Any] = dict(
         max_new_tokens=limit,
         repetition_penalty=1.0,
         pad_token_id=pad,
-        **neutral_settings(),
+        **neutral_arguments(),
     )
     processors = LogitsProcessorList()
     if sampling.repetition_penalty != 1:
@@ -88,11 +88,13 @@ def generate_settings(
     if sampling.min_p and sampling.temperature:
         processors.append(MinP(sampling.min_p, sampling.temperature))
     if processors:
-        settings["logits_processor"] = processors
+        arguments["logits_processor"] = processors
     if sampling.stop:
-        settings["stopping_criteria"] = StoppingCriteriaList([BehindPrompt(stop_criterion(tokenizer, sampling.stop))])
+        arguments["stopping_criteria"] = StoppingCriteriaList(
+            [GeneratedTokensCriterion(stop_criterion(tokenizer, sampling.stop))]
+        )
     if sampling.temperature == 0:
-        return settings | dict(do_sample=False, temperature=None, top_k=None, top_p=None, min_p=None)
-    return settings | dict(
+        return arguments | dict(do_sample=False, temperature=None, top_k=None, top_p=None, min_p=None)
+    return arguments | dict(
         do_sample=True, temperature=sampling.temperature, top_k=sampling.top_k, top_p=sampling.top_p, min_p=None
     )

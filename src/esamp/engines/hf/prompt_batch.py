@@ -1,4 +1,4 @@
-"""What a generate call starts from, as far as it can be seen: enough to tell whether two rows have the same prompt."""
+"""`PromptBatch`: the prompts of a generate call, and which of its rows have the same one."""
 
 import hashlib
 from collections.abc import Hashable, Mapping, Sequence
@@ -15,26 +15,26 @@ PER_TOKEN = ("inputs_embeds", "attention_mask", "position_ids")
 
 
 @dataclass(frozen=True)
-class Prompt:
-    """The prompts of a batch."""
+class PromptBatch:
+    """The prompts of a batch, as far as the model's inputs show them."""
 
     tokens: Tensor
     """`[B, L]` token ids, or `[B, L, d]` embeddings"""
     lengths: tuple[int, ...] | None
-    """tokens of each row without the padding on the left; None if nothing but the padding token can tell"""
-    whole: bool
-    """False when a cache brought tokens that cannot be seen"""
+    """tokens of each row without the padding on the left; None if only the padding token marks padding"""
+    complete: bool
+    """False if the cache already held tokens, which are unknown here"""
     extras: bytes
-    """digest of what else the model was given, such as images"""
+    """digest of the model's other inputs, such as images"""
 
     @classmethod
     def read(cls, pieces: Sequence[Tensor], inputs: Mapping[str, Any], *, cached: bool) -> Self:
-        """Describe a prompt.
+        """Read the prompts from the inputs of prefill.
 
         Args:
-            pieces: its token ids (or embeddings) as they came, in order.
-            inputs: what the model was given with the last piece, or what ``generate`` prepared for it.
-            cached: whether the cache held tokens before the first piece.
+            pieces: token ids `[B, L]` or embeddings `[B, L, d]` of each forward pass of prefill, in order.
+            inputs: the model's inputs in the last of these passes, or those that ``generate`` prepared for it.
+            cached: whether the cache held tokens before the first pass.
         """
         tokens = torch.cat(list(pieces), dim=1)
         rows, length = tokens.shape[:2]
@@ -47,11 +47,15 @@ class Prompt:
             lengths = tuple(int(count) for count in mask[:, -length:].sum(1))
         elif mask is not None:
             lengths = None if by_position is None else tuple(min(count, length) for count in by_position)
-        whole = not cached or (by_position is not None and max(by_position) == length)
-        return cls(tokens, lengths, whole, _digest_extras(inputs))
+        complete = not cached or (by_position is not None and max(by_position) == length)
+        return cls(tokens, lengths, complete, _digest_extras(inputs))
 
-    def contents(self, pad: int | None) -> list[Hashable]:
-        """One key per row: equal for equal prompts, however they are padded."""
+    def keys(self, pad: int | None) -> list[Hashable]:
+        """A key for each row; equal for equal prompts, however they are padded.
+
+        Args:
+            pad: the padding token, which is stripped where `lengths` is None.
+        """
         rows = self.tokens.tolist() if self.tokens.dim() == 2 else [_digests(row) for row in self.tokens]
         keys: list[Hashable] = []
         for index, row in enumerate(rows):
@@ -69,17 +73,17 @@ def left_padded(prompts: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Ten
 
 
 def token_list(tokens: int | Sequence[int] | None) -> list[int]:
-    """The tokens of a setting that has one, several or none, as ``eos_token_id`` does."""
+    """A setting such as ``eos_token_id``, which may be one token, several or None, as a list."""
     return [] if tokens is None else [tokens] if isinstance(tokens, int) else list(tokens)
 
 
 def find_cache(inputs: Mapping[str, Any]) -> object | None:
-    """The cache that the model is called with, whatever it is called."""
+    """The cache among the model's inputs, under any of its names; None if there is none."""
     return next((inputs[name] for name in CACHE_NAMES if inputs.get(name) is not None), None)
 
 
 def holds_tokens(cache: object | None) -> bool:
-    """Whether `cache` has anything in it; of an unknown kind of cache nothing is known, so the answer is yes."""
+    """Whether `cache` holds any tokens. True for a cache of an unknown class."""
     if not isinstance(cache, Cache):
         return cache is not None
     for layer in cache.layers:

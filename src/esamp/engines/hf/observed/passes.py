@@ -1,4 +1,4 @@
-"""Telling the forward passes of a generate call from all others by nothing but what the model is called with."""
+"""`PassTracker`: classifies forward passes as prefill or decode steps by what the model is called with."""
 
 import weakref
 from collections import deque
@@ -12,12 +12,12 @@ from torch import Tensor
 from transformers import Cache
 from typing_extensions import TypeIs
 
-from esamp.engines.hf.decoding import ASSISTED
-from esamp.engines.hf.prompt import Prompt, find_cache, holds_tokens
+from esamp.engines.hf.generate import ASSISTED
+from esamp.engines.hf.prompt_batch import PromptBatch, find_cache, holds_tokens
 from esamp.errors import UnsupportedError
 
 REMEMBERED = 4
-"""Earlier generate calls (or passes by hand) to which a forward pass may turn out to return."""
+"""Earlier generate calls (or single passes) that are kept, to detect that a forward pass continues one of them."""
 
 BEAMS = (
     "the rows changed places between two decode steps, as beam search and assisted decoding do: use sampling or "
@@ -35,7 +35,7 @@ TUPLE = (
 
 
 class Pass(Enum):
-    """What a forward pass is."""
+    """The kinds of forward passes."""
 
     PROMPT = "a prompt, or the first piece of one"
     PIECE = "a further piece of the prompt"
@@ -43,28 +43,29 @@ class Pass(Enum):
 
 
 @dataclass
-class _Stream:
+class _Call:
     """The forward passes of one generate call."""
 
     cache: "weakref.ref[object] | None"
-    """None where the model is called without a cache, with whole texts"""
+    """None if the model is called without a cache, with prompt and sample at every step"""
     pieces: list[Tensor]
-    """of the prompt, token ids `[B, L]` or embeddings `[B, L, d]`"""
+    """the passes' token ids `[B, L]` or embeddings `[B, L, d]` at prefill"""
     inputs: Mapping[str, Any]
-    """of the prompt's last piece"""
+    """the model's inputs in the last pass of prefill"""
     cached: bool
-    """whether the cache held tokens before"""
+    """whether the cache held tokens before prefill"""
     steps: int = 0
+    """decode steps so far"""
     text: Tensor | None = None
-    """what the model read last, where there is no cache"""
-    contents: Tensor | None = field(default=None, repr=False)
+    """the latest input `[B, T]` if there is no cache"""
+    cache_tensor: Tensor | None = field(default=None, repr=False)
     """a tensor of the cache after the latest pass"""
 
     def continues(self, cache: object | None, states: Tensor) -> bool:
-        """Whether a pass with this cache and input `[B, T]` brings one new token to each row of this stream.
+        """Whether a pass with this cache and input `[B, T]` adds one token to each row of this call.
 
         Raises:
-            UnsupportedError: it does, but the rows have changed places.
+            UnsupportedError: it does, but the rows have been reordered.
         """
         if self.cache is not None:
             return self.cache() is cache and states.shape[1] == 1
@@ -73,31 +74,32 @@ class _Stream:
             return False
         if torch.equal(states[:, :-1], before):
             return True
-        if self.steps and _moved(states[:, :-1], before):
+        if self.steps and _is_reordered(states[:, :-1], before):
             raise UnsupportedError(BEAMS)
         return False
 
-    def reads_on(self, cache: object | None) -> bool:
+    def is_in_prefill(self, cache: object | None) -> bool:
         """Whether a pass of several tokens with this cache is another piece of the prompt."""
         return cache is not None and not self.steps and self.cache is not None and self.cache() is cache
 
 
-class Streams:
+class PassTracker:
     """Follows the forward passes of ``generate``: a prompt (in one piece or in several), then one token at a time.
 
-    A pass is a decode step if it brings one token to the cache of the pass before, or, without a cache, the same rows
-    grown by one token. Passes that return to an earlier call show that two are interleaved, which is refused.
+    A pass is a decode step if it adds one token to the cache of the previous pass, or, without a cache, has the
+    previous input with one more token per row. A pass that continues an earlier call shows that two calls are
+    interleaved, which is refused.
     """
 
     def __init__(self) -> None:
-        self._current: _Stream | None = None
-        self._earlier: deque[_Stream] = deque(maxlen=REMEMBERED)
+        self._current: _Call | None = None
+        self._earlier: deque[_Call] = deque(maxlen=REMEMBERED)
 
     @property
-    def prompt(self) -> Prompt:
-        """The prompt of the current call."""
+    def prompts(self) -> PromptBatch:
+        """The prompts of the current call."""
         assert self._current is not None
-        return Prompt.read(self._current.pieces, self._current.inputs, cached=self._current.cached)
+        return PromptBatch.read(self._current.pieces, self._current.inputs, cached=self._current.cached)
 
     def enter(self, inputs: Mapping[str, Any]) -> Pass:
         """Classify a forward pass.
@@ -111,35 +113,35 @@ class Streams:
         states = ids if isinstance(ids, Tensor) else inputs["inputs_embeds"]
         if isinstance(cache, tuple):
             raise UnsupportedError(TUPLE)
-        if cache is not None and _verifies(inputs):
+        if cache is not None and _verifies_draft(inputs):
             raise UnsupportedError(ASSISTED)
         current = self._current
         if current is not None and current.continues(cache, states):
             if _is_last_piece(current, inputs):
                 return self._add_piece(current, states, inputs)
-            if current.contents is not None and _contents(cache) is not current.contents:
+            if current.cache_tensor is not None and _cache_tensor(cache) is not current.cache_tensor:
                 self._current = None
                 raise UnsupportedError(BEAMS)
             current.steps += 1
             current.text = states if cache is None else None
             return Pass.STEP
-        if current is not None and current.reads_on(cache):
+        if current is not None and current.is_in_prefill(cache):
             return self._add_piece(current, states, inputs)
         self._refuse_return(cache, states)
         self._begin(cache, states, inputs)
         return Pass.PROMPT
 
     def leave(self) -> None:
-        """The pass is over: remember the contents of the cache by identity."""
+        """End a pass: keep a tensor of the cache, by whose identity changes from outside are detected."""
         current = self._current
         if current is not None and current.cache is not None:
-            current.contents = _contents(current.cache())
+            current.cache_tensor = _cache_tensor(current.cache())
 
     def _begin(self, cache: object | None, states: Tensor, inputs: Mapping[str, Any]) -> None:
         if self._current is not None:
-            self._current.contents, self._current.inputs = None, {}
+            self._current.cache_tensor, self._current.inputs = None, {}
             self._earlier.append(self._current)
-        self._current = _Stream(
+        self._current = _Call(
             cache=None if cache is None else weakref.ref(cache),
             pieces=[states],
             inputs=dict(inputs),
@@ -148,39 +150,39 @@ class Streams:
         )
 
     @staticmethod
-    def _add_piece(stream: _Stream, states: Tensor, inputs: Mapping[str, Any]) -> Pass:
-        stream.pieces.append(states)
-        stream.inputs = dict(inputs)
+    def _add_piece(call: _Call, states: Tensor, inputs: Mapping[str, Any]) -> Pass:
+        call.pieces.append(states)
+        call.inputs = dict(inputs)
         return Pass.PIECE
 
     def _refuse_return(self, cache: object | None, states: Tensor) -> None:
-        for stream in self._earlier:
-            if stream.continues(cache, states):
+        for call in self._earlier:
+            if call.continues(cache, states):
                 self._current = None
                 self._earlier.clear()
                 raise UnsupportedError(INTERRUPTED)
 
 
-def _moved(rows: Tensor, before: Tensor) -> bool:
-    """Whether every one of `rows` `[B, L]` was another row of `before` `[B, L]`."""
+def _is_reordered(rows: Tensor, before: Tensor) -> bool:
+    """Whether each of `rows` `[B, L]` equals a row of `before` `[B, L]`."""
     same = (rows.unsqueeze(1) == before.unsqueeze(0)).flatten(2).all(-1)
     return bool(same.any(1).all())
 
 
-def _is_last_piece(stream: _Stream, inputs: Mapping[str, Any]) -> bool:
-    """Whether a pass of one token is the end of a prompt that comes in pieces, and not a decode step.
+def _is_last_piece(call: _Call, inputs: Mapping[str, Any]) -> bool:
+    """Whether a pass of one token is the last piece of a prompt that comes in pieces, and not a decode step.
 
-    ``generate`` cuts the attention masks and positions of the pieces from tensors for the whole prompt, and makes new
-    ones for each decode step.
+    ``generate`` slices the attention masks and positions of the pieces from tensors for the whole prompt, and creates
+    new ones for each decode step.
 
     Raises:
-        UnsupportedError: the prompt came in pieces, and nothing tells whether this is another one.
+        UnsupportedError: the prompt came in pieces, and the model is given neither masks nor positions.
     """
-    if stream.steps:
+    if call.steps:
         return False
-    pairs = [(stream.inputs.get(name), inputs.get(name)) for name in ("attention_mask", "position_ids")]
+    pairs = [(call.inputs.get(name), inputs.get(name)) for name in ("attention_mask", "position_ids")]
     known = [_same_memory(a, b) for a, b in pairs if _per_token(a) and _per_token(b)]
-    if not known and len(stream.pieces) > 1:
+    if not known and len(call.pieces) > 1:
         raise UnsupportedError(
             "the prompt comes in pieces, and this model is given nothing that tells its last piece from a decode step: "
             "leave prefill_chunk_size out, or use run.generate(...), which takes the same arguments"
@@ -205,19 +207,19 @@ def _refuse_paged(inputs: Mapping[str, Any]) -> None:
         )
 
 
-def _verifies(inputs: Mapping[str, Any]) -> bool:
-    """Whether the model is asked for the logits of several new tokens at once."""
+def _verifies_draft(inputs: Mapping[str, Any]) -> bool:
+    """Whether the pass returns logits of several new tokens, as the verification of drafted tokens does."""
     kept = inputs.get("logits_to_keep")
     return isinstance(kept, int) and kept > 1
 
 
-def _contents(cache: object | None) -> Tensor | None:
+def _cache_tensor(cache: object | None) -> Tensor | None:
     """A tensor in the first layer of a cache, which is replaced only inside the model's forward pass."""
     if not isinstance(cache, Cache):
         return None
     for layer in cache.layers:
         parts = vars(layer)
-        for found in (parts.get("keys"), *parts.get("conv_states", {}).values()):
-            if isinstance(found, Tensor) and found.device.type != "mps":
-                return found
+        for tensor in (parts.get("keys"), *parts.get("conv_states", {}).values()):
+            if isinstance(tensor, Tensor) and tensor.device.type != "mps":
+                return tensor
     return None
