@@ -133,7 +133,7 @@ def test_answers_that_are_read(
         (two("", "content_filter"), PromptError, "filter withheld every sample"),
         ((200, {"choices": []}), UnansweredError, "has no choices"),
         ((200, {"error": {"message": f"upstream of {KEY} is gone"}}), UnansweredError, r"says: upstream of \*\*\* is"),
-        ((200, b"<html>busy</html>"), UnansweredError, "no JSON"),
+        ((200, b"<html>busy</html>"), UnansweredError, "not JSON"),
         ((500, {"error": {"message": "oops"}}), UnansweredError, "with 500: oops"),
         ((429, {"error": {"message": "slow down"}}), UnansweredError, "with 429: slow down"),
         ((400, {"error": {"message": "maximum context length is 9"}}), PromptError, "maximum context"),
