@@ -1,7 +1,7 @@
 """`Exploration`: what happens to a batch between hidden states and tokens, for every model runner of vLLM.
 
 begin     find the rows of the coming step that a method acts on
-steer     before the LM head: ask the methods which states to project, and write those that need no comparison with
+steer     before the LM head: ask the methods which states to project, and put those that need no comparison with
           the model's own logits into the batch
 combine   after the LM head: project the other states, and combine their logits with the batch's
 learn     after sampling: let the methods observe the tokens
@@ -9,6 +9,7 @@ learn     after sampling: let the methods observe the tokens
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from esamp.decoding.layout import RowLayout, on_device
+from esamp.decoding.layout import RowLayout, copied_to, on_device
 from esamp.decoding.step import DecodeStep, Head, Rows, Steering
 from esamp.engines.vllm.workers.changes import Change, Project
 from esamp.engines.vllm.workers.clock import Clock
@@ -104,7 +105,7 @@ class Exploration:
             self._assignment = known
         self._methods = known.methods
         if self._methods:
-            self._position = on_device(position.tolist(), self._device)
+            self._position = copied_to(self._device, position)
             self._has_first_tokens, self._one_token_each = bool((position <= 0).any()), one_token_each
 
     def steer(
@@ -116,11 +117,13 @@ class Exploration:
         *,
         keep_reference: bool,
         sees_logits: bool = True,
-    ) -> None:
-        """Ask the methods which states to project. A state that simply replaces a row's is written into `hidden`.
+    ) -> Tensor:
+        """Ask the methods which states to project, and return `hidden` with those that simply replace a row's.
+
+        The result is `hidden` itself, changed in place where rows are gathered, or a new tensor in its place.
 
         Args:
-            hidden: `[T, d]`: final hidden states of all tokens of the pass. Changed in place.
+            hidden: `[T, d]`: final hidden states of all tokens of the pass.
             index: `[R]`: the token of each row of the batch.
             inner: `[T, s]` by depth: the residual stream.
             input_ids: `[T]`, if rows may have ended without the engine knowing yet.
@@ -130,12 +133,9 @@ class Exploration:
         with self.clock("predict"):
             for method in self._methods:
                 tokens = method.of(index)
-                final = hidden.index_select(0, tokens)
                 leading = method.whole and self._one_token_each
-                states = {
-                    layer: state[: len(tokens)] if leading else state.index_select(0, tokens)
-                    for layer, state in inner.items()
-                }
+                rows_of = partial(_rows, tokens=tokens, leading=leading)
+                final, states = rows_of(hidden), {layer: rows_of(state) for layer, state in inner.items()}
                 rows = replace(method.fixed, position=method.of(self._position))
                 live = method.layout.placed
                 if input_ids is not None:
@@ -147,10 +147,15 @@ class Exploration:
                 if not sees_logits:
                     in_batch = method.steering.plain and not keep_reference
                 method.extra = tuple(others) if in_batch else method.steering.states
-                if in_batch and first is not final and leading:
-                    hidden[: len(tokens)].copy_(first)
-                elif in_batch and first is not final:
-                    hidden.index_copy_(0, tokens.long(), first.to(hidden.dtype))
+                if not in_batch or first is final:
+                    continue
+                first = first.to(hidden.dtype)
+                if leading:  # `final` is a view of `hidden`, which therefore stays as it is
+                    padding = hidden[len(tokens) :]
+                    hidden = torch.cat([first, padding]) if len(padding) else first
+                else:
+                    hidden.index_copy_(0, tokens.long(), first)
+        return hidden
 
     def combine(self, logits: Tensor | None, project: Project) -> list[Change]:
         """The methods' logits where those in `logits` `[R, V]` are not theirs already; `logits` stay unchanged."""
@@ -224,3 +229,8 @@ class Exploration:
         measured = torch.stack([detail.novelty, detail.kl, surprisal]).masked_fill(~method.step.live, float("nan"))
         for row, sample in enumerate(method.samples):
             sample.trace.append(measured[:, row])
+
+
+def _rows(states: Tensor, tokens: Tensor, *, leading: bool) -> Tensor:
+    """The states `[r, d]` of `tokens` `[r]` among `states` `[T, d]`: a view where they are the `leading` ones."""
+    return states[: len(tokens)] if leading else states.index_select(0, tokens)

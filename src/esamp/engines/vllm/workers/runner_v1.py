@@ -61,13 +61,14 @@ class ExploringRunner(GPUModelRunner):
         output = super()._model_forward(input_ids, *args, **kwargs)
         if self._logits_indices is not None and self.esamp.exploration.active:
             hidden, inner = output if self.esamp.taps.in_output else (output, None)
-            self.esamp.exploration.steer(
+            hidden = self.esamp.exploration.steer(
                 hidden,
                 self._logits_indices,
                 self.esamp.taps.read(inner, hidden),
                 input_ids if self.use_async_scheduling else None,
                 keep_reference=self._needs_own_logits(),
             )
+            return (hidden, inner) if self.esamp.taps.in_output else hidden
         return output
 
     @override
@@ -82,7 +83,7 @@ class ExploringRunner(GPUModelRunner):
             changes = exploration.combine(
                 logits, lambda wanted: project(compute_logits, states, wanted, in_place=self.lora_config is not None)
             )
-        self.sampler.change(changes)
+        self.sampler.change(changes, restricted=grammar_output is not None)
         output = super().sample_tokens(grammar_output)
         if self._sampled is not None:
             with torch.inference_mode():
