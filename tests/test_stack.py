@@ -66,7 +66,7 @@ class Head:
 class ShiftOptions(Options):
     """Of `Shift` and `Raise`."""
 
-    shift_by: float = Field(1.0, ge=0, le=9)
+    shift_by: float = Field(default=1.0, ge=0, le=9)
     """how much"""
 
 

@@ -33,7 +33,7 @@ class ModelOptions(Options):
 
     model: str = EMBEDDED
     """a folder, a Hugging Face name, 'countdown' (the embedded model) or 'smollm2' (a small chat model)"""
-    chat: bool | None = Field(None, json_schema_extra={"off": "raw"})
+    chat: bool | None = Field(default=None, json_schema_extra={"off": "raw"})
     """pass each prompt as a user's message through the model's chat template; by default where the model has one"""
     engine: str = "hf"
     """the library or server that runs the model"""
@@ -41,7 +41,7 @@ class ModelOptions(Options):
     """auto, cpu, cuda, cuda:1, mps"""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """number format of the model's weights"""
-    batch_rows: int = Field(64, ge=1, le=1_000_000)
+    batch_rows: int = Field(default=64, ge=1, le=1_000_000)
     """decode at most this many samples at once; lower it when memory runs out"""
     base_url: str = ""
     """engine openai: the server's address, as in http://127.0.0.1:8000/v1; by default $OPENAI_BASE_URL"""
@@ -96,9 +96,9 @@ class ModelOptions(Options):
 class PlaceOptions(ModelOptions):
     """Which model runs where, and the number and seed of the samples."""
 
-    n: int = Field(4, ge=1, le=1_000_000)
+    n: int = Field(default=4, ge=1, le=1_000_000)
     """samples of each prompt"""
-    seed: int = Field(0, ge=0, lt=2**63)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     """seed of the sampling"""
 
 

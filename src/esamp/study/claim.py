@@ -36,9 +36,9 @@ class Claim(Options):
     """label of the arm that the claim is about"""
     measure: str = "Vendi"
     """the measure of which the arm should have more"""
-    at_equal: tuple[str, ...] = Field(("perplexity", "non-words", "on topic"), min_length=1, strict=False)
+    at_equal: tuple[str, ...] = Field(default=("perplexity", "non-words", "on topic"), min_length=1, strict=False)
     """measures whose level is held equal, one test each; all tests together are one family"""
-    not_above: tuple[str, ...] = Field(("loops",), strict=False)
+    not_above: tuple[str, ...] = Field(default=("loops",), strict=False)
     """measures of which the arm must not have more than plain sampling at that level, beyond noise"""
 
     def check(self, methods: Mapping[str, bool], unavailable: Mapping[str, str]) -> None:

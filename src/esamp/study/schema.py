@@ -21,9 +21,9 @@ class StudyOptions(FailureOptions):
 
     name: str = Field(min_length=1, max_length=100, pattern=r"^[\w.+ -]+$")
     """the study's name in reports"""
-    seeds: tuple[Annotated[int, Field(ge=0, lt=2**63)], ...] = Field((0,), min_length=1, strict=False)
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**63)], ...] = Field(default=(0,), min_length=1, strict=False)
     """every cell is run with each of these seeds"""
-    groups: tuple[Annotated[int, Field(ge=1, le=1_000_000)], ...] = Field((16,), min_length=1, strict=False)
+    groups: tuple[Annotated[int, Field(ge=1, le=1_000_000)], ...] = Field(default=(16,), min_length=1, strict=False)
     """samples of a group; each size is run separately"""
     sampling: dict[str, Any] = Field(default_factory=dict)
     """settings of the sampler that all methods start from"""
@@ -71,9 +71,9 @@ class TaskSpec(Options):
     """the task's name, as `esamp study tasks` lists it"""
     label: str | None = None
     """the task's name in reports; by default `task`"""
-    skip: int = Field(0, ge=0, le=MOST_ITEMS)
+    skip: int = Field(default=0, ge=0, le=MOST_ITEMS)
     """leave out this many problems from the beginning"""
-    limit: int | None = Field(None, ge=1, le=MOST_ITEMS)
+    limit: int | None = Field(default=None, ge=1, le=MOST_ITEMS)
     """use at most this many problems"""
     options: dict[str, Any] = Field(default_factory=dict)
     """the task's own options"""

@@ -11,7 +11,7 @@ from esamp.sampling import Sampling
 class MinPOptions(Options):
     """Options of min-p."""
 
-    p_base: float = Field(0.1, gt=0, le=1)
+    p_base: float = Field(default=0.1, gt=0, le=1)
     """keep tokens with at least this share of the top token's probability"""
 
 

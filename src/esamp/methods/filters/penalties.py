@@ -14,11 +14,11 @@ NEUTRAL = {"presence": 0.0, "frequency": 0.0, "repetition": 1.0}
 class PenaltyOptions(Options):
     """Options of the penalties. A neutral value leaves the request's own setting unchanged."""
 
-    penalty_presence: float = Field(0.5, ge=-2, le=2)
+    penalty_presence: float = Field(default=0.5, ge=-2, le=2)
     """subtract this from the logits of tokens already generated"""
-    penalty_frequency: float = Field(0.0, ge=-2, le=2)
+    penalty_frequency: float = Field(default=0.0, ge=-2, le=2)
     """subtract this from a token's logit for each time it was generated"""
-    penalty_repetition: float = Field(1.0, gt=0, le=10)
+    penalty_repetition: float = Field(default=1.0, gt=0, le=10)
     """divide positive logits of tokens already in the text, prompt included, by this, and multiply negative ones"""
 
 

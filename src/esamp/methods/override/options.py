@@ -15,17 +15,17 @@ class OverRIDEOptions(Options):
     heads: Literal["prompt", "published"] = "prompt"
     """'prompt': each prompt has its own heads, and its samples start round by round; 'published': all prompts share one
     set of heads, which is never reset, and all samples start at once"""
-    rounds: int = Field(10, ge=2, le=4096)
+    rounds: int = Field(default=10, ge=2, le=4096)
     """rounds in which a prompt's samples start; 'published': samples with this index or a higher one are not changed"""
-    head_strength: float = Field(0.8, ge=0, le=1000)
+    head_strength: float = Field(default=0.8, ge=0, le=1000)
     """lambda: weight with which a head's output is subtracted from the logits; 0 learns and changes nothing"""
-    head_rank: int = Field(16, ge=1, le=4096)
+    head_rank: int = Field(default=16, ge=1, le=4096)
     """rank of a head"""
-    head_lr: float = Field(1e-3, gt=0, le=10)
+    head_lr: float = Field(default=1e-3, gt=0, le=10)
     """Adam's learning rate"""
     head_dtype: Literal["float32", "float64", "bfloat16"] = "float32"
     """storage type of heads and Adam's moments"""
-    head_seed: int = Field(0, ge=0, lt=2**63)
+    head_seed: int = Field(default=0, ge=0, lt=2**63)
     """seed of the heads' initial weights"""
 
 
