@@ -166,12 +166,12 @@ def test_options_of_the_variants_are_those_of_esamp_with_other_defaults() -> Non
         ("rarity", {"rarity_smoothing": 0.0}, "rarity_smoothing"),
     ],
 )
-def test_options_that_make_no_sense_are_refused(name: str, options: dict[str, Any], message: str) -> None:
+def test_contradicting_options_are_refused(name: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(OptionError, match=message):
         registry.part(name).options.parse(options)
 
 
-def test_each_takes_its_own_options_and_a_model_that_fits() -> None:
+def test_each_variant_refuses_other_options_and_unsuitable_models() -> None:
     for name in (*VARIANTS, "rarity"):
         with pytest.raises(OptionError, match="expected"):
             registry.part(name).build(ESampConfig(), SHAPE, slots=1, full=False)
@@ -186,7 +186,7 @@ def test_each_takes_its_own_options_and_a_model_that_fits() -> None:
 
 
 @pytest.mark.parametrize("name", [*VARIANTS, "rarity"])
-def test_memory_is_what_was_told(name: str) -> None:
+def test_size_is_the_memory_that_is_allocated(name: str) -> None:
     method = build(name, slots=3)
     cls, own = type(method), method.config if isinstance(method, ESamp) else method.own
     per_slot = cls.size(own, SHAPE, slots=2) - cls.size(own, SHAPE, slots=1)
@@ -201,7 +201,7 @@ def test_memory_is_what_was_told(name: str) -> None:
 @pytest.mark.parametrize("name", [*VARIANTS, "rarity"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
 @capped
-def test_strength_zero_hands_back_the_very_tensors(name: str, dtype: torch.dtype, cap: bool) -> None:
+def test_strength_zero_returns_the_same_tensors(name: str, dtype: torch.dtype, cap: bool) -> None:
     method, mine = trained(name, cap, full=True, **{"rarity_strength" if name == "rarity" else "beta": 0.0})
     assert not method.steers(method.own if name == "rarity" else method.config)
     step = decode_step(mine, [0, None, 0], dtype)
@@ -217,7 +217,7 @@ def test_strength_zero_hands_back_the_very_tensors(name: str, dtype: torch.dtype
 
 @pytest.mark.parametrize("name", [*VARIANTS, "rarity"])
 @capped
-def test_rows_of_others_keep_their_bits(name: str, cap: bool) -> None:
+def test_rows_without_a_slot_keep_their_bits(name: str, cap: bool) -> None:
     method, mine = trained(name, cap, full=True)
     step = decode_step(mine, [None, 0, 0, 1], torch.float32)
     assert method.admit() == 1
@@ -230,7 +230,7 @@ def test_rows_of_others_keep_their_bits(name: str, cap: bool) -> None:
 
 
 @pytest.mark.parametrize("name", [*VARIANTS, "rarity"])
-def test_what_is_no_number_falls_back_and_resets_its_own_slot(name: str) -> None:
+def test_non_finite_rows_fall_back_and_reset_their_own_slot(name: str) -> None:
     method, mine = trained(name, full=True)
     assert method.admit() == 1
     decode(method, decode_step(mine, [1, 1]))
@@ -250,7 +250,7 @@ def test_what_is_no_number_falls_back_and_resets_its_own_slot(name: str) -> None
     assert np.isfinite(method.telemetry()["kl"])
 
 
-def test_a_row_whose_slope_is_no_number_teaches_nothing() -> None:
+def test_a_row_with_a_non_finite_slope_is_not_learned_from() -> None:
     method, mine = trained("esamp_vocab")
     step = decode_step(mine, [0, 0])
     combine(method, step)
@@ -261,7 +261,7 @@ def test_a_row_whose_slope_is_no_number_teaches_nothing() -> None:
 
 
 @pytest.mark.parametrize("name", [*VARIANTS, "rarity"])
-def test_the_life_of_a_slot(name: str) -> None:
+def test_slots_are_claimed_released_and_grow(name: str) -> None:
     method, mine = trained(name, slots=1)
     fresh = build(name, slots=1)
     assert method.admit() is None
@@ -291,7 +291,7 @@ def keyed(seed: list[int], index: list[int], position: list[int]) -> Rows:
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 8])
-def test_normals_are_box_and_muller_on_counted_numbers(size: int) -> None:
+def test_normals_agree_with_box_and_muller(size: int) -> None:
     rows = keyed([0, 5, 2**62 - 1], [0, 3, 15], [1, 1, 999])
     expected = [plain.gaussian(*key, size) for key in ((0, 0, 1), (5, 3, 1), (2**62 - 1, 15, 999))]
     np.testing.assert_allclose(normals(rows, size).numpy(), expected, atol=1e-12)
@@ -364,7 +364,7 @@ def test_noise_learns_what_esamp_learns() -> None:
     assert noise.telemetry() == pytest.approx(esamp.telemetry(), nan_ok=True)
 
 
-def test_with_a_gate_noise_leaves_alone_what_was_never_seen() -> None:
+def test_with_a_gate_noise_does_not_change_unseen_states() -> None:
     method, mine = trained("esamp_noise", steps=0)
     step = decode_step(mine, [0, 0], torch.float32)
     assert torch.equal(combine(method, step).logits, mine(step.final))
@@ -387,7 +387,7 @@ def test_the_slope_is_the_gradient_of_the_divergence() -> None:
     torch.testing.assert_close(method._record.slope, guess.grad, atol=2e-7, rtol=1e-6)  # p and q are float32
 
 
-def test_following_a_slope_is_following_the_loss() -> None:
+def test_training_by_the_slope_lowers_the_loss() -> None:
     """Of the squared error it is the very step that is made without one."""
     network = ResidualNetwork(D, ESampConfig(distiller="mlp", width=5, dtype="float64"), dtype=torch.float64)
     one, other = fresh(network), fresh(network)
@@ -403,7 +403,7 @@ def test_following_a_slope_is_following_the_loss() -> None:
 
 @capped
 @pytest.mark.parametrize("options", [{}, {"lr": 0.01, "clip": 0.0, "depth": 1}], ids=str)
-def test_the_vocabulary_distiller_learns_as_the_loops_do(cap: bool, options: dict[str, Any]) -> None:
+def test_the_vocabulary_distiller_agrees_with_the_reference_loops(cap: bool, options: dict[str, Any]) -> None:
     method, mine = build("esamp_vocab", **options), head(cap)
     assert isinstance(method, ESamp)
     config, loops = method.config, {}
@@ -482,7 +482,7 @@ def test_a_perfect_prediction_subtracted_is_a_temperature() -> None:
 
 
 @capped
-def test_with_a_gate_subtraction_leaves_alone_what_was_never_seen(cap: bool) -> None:
+def test_with_a_gate_subtraction_does_not_change_unseen_states(cap: bool) -> None:
     method, mine = trained("esamp_subtract", cap, steps=0)
     step = decode_step(mine, [0, 0], torch.float32)
     assert torch.equal(combine(method, step).logits, mine(step.final))
@@ -492,7 +492,7 @@ def test_with_a_gate_subtraction_leaves_alone_what_was_never_seen(cap: bool) -> 
 
 
 @capped
-def test_the_frozen_network_stays_as_it_was_drawn(cap: bool) -> None:
+def test_the_frozen_network_keeps_its_initial_weights(cap: bool) -> None:
     method, mine = build("esamp_frozen"), head(cap)
     method.admit()
     assert isinstance(method, ESamp)
@@ -513,7 +513,7 @@ def test_the_frozen_network_stays_as_it_was_drawn(cap: bool) -> None:
     assert (told["updates"], told["rows"], told["rows_steered"]) == (0, 8, 8)
 
 
-def test_where_it_predicts_nothing_it_is_a_temperature() -> None:
+def test_a_frozen_network_of_small_output_is_a_temperature() -> None:
     method, mine = trained("esamp_frozen", beta=0.25)
     step = decode_step(mine, [0, 0])
     step.residuals[1].zero_()
@@ -557,7 +557,7 @@ def test_surprisal_of_strength_zero_is_the_same_tensor() -> None:
 
 
 @pytest.mark.parametrize("strength", [1.0, 3.0])
-def test_with_a_floor_surprisal_may_turn_the_order_round(strength: float) -> None:
+def test_with_a_floor_surprisal_may_reverse_the_order(strength: float) -> None:
     logits = torch.tensor([[2.0, 1.5, -9.0, 1.0]])
     found = surprisal(strength, 0.2).apply(logits, plain_rows(1))[0]
     assert found[2].isneginf()
@@ -607,7 +607,7 @@ def test_rarity_by_hand() -> None:
     torch.testing.assert_close(odds, torch.tensor([1, 1 / 3, 1 / 2, 1]), check_dtype=False)
 
 
-def test_rarity_leaves_alone_a_group_that_said_nothing_and_forgets_with_its_slot() -> None:
+def test_rarity_does_not_change_an_empty_group_and_starts_again_with_its_slot() -> None:
     method, mine = build("rarity", full=True), head()
     assert method.first_token
     assert method.admit() == 0
@@ -625,7 +625,7 @@ def test_rarity_leaves_alone_a_group_that_said_nothing_and_forgets_with_its_slot
     assert method.bank.tensors["counts"][0, 3] == 2
 
 
-def test_rarity_tells_its_divergence() -> None:
+def test_rarity_reports_its_divergence() -> None:
     method, mine = build("rarity", rarity_strength=2.0, full=True), head()
     method.admit()
     decode(method, decode_step(mine, [0, None]), torch.tensor([1, 1]))
@@ -639,7 +639,7 @@ def test_rarity_tells_its_divergence() -> None:
 
 
 @pytest.mark.parametrize("name", [*VARIANTS, "rarity"])
-def test_steps_without_a_row_of_ours(name: str) -> None:
+def test_steps_without_an_active_row_change_nothing(name: str) -> None:
     method, mine = build(name, full=True), head()
     for slots in ([None, None], []):
         step = decode_step(mine, slots, torch.float32)
@@ -683,7 +683,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("name", "options"), CASES, ids=str)
 @pytest.mark.parametrize("kind", ["embedded", "stories260K", "gemma2"])
-def test_the_transformers_engine_draws_from_the_distribution_of_the_formula(
+def test_the_transformers_engine_draws_from_the_formulas_distribution(
     name: str, options: dict[str, Any], kind: str, request: pytest.FixtureRequest
 ) -> None:
     model, recorder, samples = tiny_model(kind, request), Recorder(), 3
@@ -713,7 +713,7 @@ def up_to(ends: set[int], tokens: list[int]) -> list[int]:
 
 
 @pytest.mark.parametrize("name", [*VARIANTS, "surprisal", "rarity"])
-def test_requests_run_and_repeat_and_combine(name: str) -> None:
+def test_requests_run_repeatably_and_combine(name: str) -> None:
     engine = HFEngine.load(device="cpu", trace=True)
     method = f"{name}+top_n_sigma"
     asked = [Request(str(n), "Numbers 3 5 8 9 target 24", n=4, method=method, seed=n, sampling=SHORT) for n in (1, 2)]
@@ -725,7 +725,7 @@ def test_requests_run_and_repeat_and_combine(name: str) -> None:
     check_active(one)
 
 
-def test_rarity_needs_the_call_that_sees_first_tokens() -> None:
+def test_rarity_is_refused_in_calls_that_miss_first_tokens() -> None:
     model = small("llama")
     with (
         torch.inference_mode(False),

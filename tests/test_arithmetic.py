@@ -16,7 +16,7 @@ from esamp.engines.base import Request
 from esamp.engines.hf import HFEngine
 from esamp.errors import OptionError
 from esamp.methods import registry
-from esamp.methods.arithmetic import Arithmetic, ArithmeticOptions, first_codes, van_der_corput
+from esamp.methods.draws.arithmetic import Arithmetic, ArithmeticOptions, first_codes, van_der_corput
 from esamp.sampling import Sampling
 from support.draw_simulation import (
     SHAPE,
@@ -81,7 +81,7 @@ def test_the_first_codes_are_spaced_evenly() -> None:
     assert first_codes(rows).tolist() == pytest.approx([(i / 4 + u) % 1 for i in range(4)])
 
 
-def test_without_a_count_any_run_of_codes_is_spread() -> None:
+def test_with_an_unknown_count_contiguous_codes_are_evenly_spread() -> None:
     rows = [Row(0, index, TREE, seed=7) for index in range(8)]
     u = shift(7)
     wanted = [0, 1 / 2, 1 / 4, 3 / 4, 1 / 8, 5 / 8, 3 / 8, 7 / 8]
@@ -106,7 +106,7 @@ def test_texts_by_hand() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 5, 16, 0])
-def test_texts_are_those_of_exact_codes(count: int) -> None:
+def test_texts_agree_with_exact_codes(count: int) -> None:
     """As long as a float64 code would do: 14 tokens of some 1.5 bits."""
     model = random_model(count, 4)
     rows = [Row(0, index, model, seed=count + 3, count=count, limit=14) for index in range(count or 6)]
@@ -184,7 +184,7 @@ def test_a_sample_of_thousands_of_tokens_has_the_same_distribution_at_its_end() 
     assert agreement == pytest.approx(p.square().sum().item(), abs=0.05)
 
 
-def test_certain_tokens_use_nothing_of_a_code() -> None:
+def test_certain_tokens_use_no_bits_of_a_code() -> None:
     """A thousand tokens without a choice lie between two with one: codes drift by their last bits at most."""
     choice, none = (0.4, 0.35, 0.25), (0.0, 1.0, 0.0)
     short = finish(arithmetic(), samples(9, 3, model=fixed(*choice), limit=4))
@@ -201,7 +201,7 @@ def test_tokens_without_probability_are_never_drawn() -> None:
     assert {token for text in finish(arithmetic(500), rows) for token in text} == {1, 3}
 
 
-def test_a_filter_that_leaves_one_token_leaves_no_choice() -> None:
+def test_with_one_token_left_by_a_filter_that_token_is_drawn() -> None:
     rows = samples(5, model=fixed(0.0, 1.0), limit=4)
     assert finish(arithmetic(), rows) == [(1, 1, 1, 1)] * 5
 
@@ -234,7 +234,7 @@ def test_forced_samples_stay_stratified() -> None:
 # ---- groups, batches, slots
 
 
-def test_groups_and_batches_do_not_matter() -> None:
+def test_results_do_not_depend_on_groups_and_batches() -> None:
     """Three prompts side by side, rows in any order and one left out now and then, say what each says alone."""
     models = [random_model(seed, 5) for seed in range(3)]
     alone = [finish(arithmetic(), samples(4, seed + 20, model=models[seed], limit=8)) for seed in range(3)]
@@ -246,7 +246,7 @@ def test_groups_and_batches_do_not_matter() -> None:
     assert [[tuple(row.said) for row in rows[4 * seed : 4 * seed + 4]] for seed in range(3)] == alone
 
 
-def test_rows_join_and_leave_the_batch() -> None:
+def test_rows_may_join_and_leave_the_batch() -> None:
     wanted = finish(arithmetic(), samples(4, 1, model=TREE, limit=2))
     draw, rows = arithmetic(), samples(4, 1, model=TREE, limit=2)
     advance(draw, rows[:1])
@@ -256,7 +256,7 @@ def test_rows_join_and_leave_the_batch() -> None:
     assert [tuple(row.said) for row in rows] == wanted
 
 
-def test_a_slot_is_cleared_and_more_are_made() -> None:
+def test_slots_are_cleared_and_grow() -> None:
     draw = arithmetic()
     rows = samples(3, 1, model=TREE, limit=2)
     advance(draw, rows)
@@ -321,7 +321,7 @@ def test_greedy_decoding_is_refused() -> None:
     assert Arithmetic.sampler(ArithmeticOptions(), kept) is kept
 
 
-def test_choosing_and_observing_change_nothing_of_the_logits() -> None:
+def test_choosing_and_observing_do_not_modify_the_logits() -> None:
     draw, rows = arithmetic(), samples(3, model=TREE, limit=2)
     logits = log_odds(rows)
     before = logits.clone()
@@ -361,7 +361,7 @@ def filtered(engine: HFEngine, prompt: str, text: Text, sampling: Sampling) -> t
     return logits.softmax(-1)
 
 
-def test_the_engines_texts_are_those_of_exact_codes(engine: HFEngine) -> None:
+def test_the_engines_texts_agree_with_exact_codes(engine: HFEngine) -> None:
     request = asked("arithmetic", n=6)
     [texts] = said(engine, request)
     for index, text in enumerate(texts):
@@ -371,7 +371,7 @@ def test_the_engines_texts_are_those_of_exact_codes(engine: HFEngine) -> None:
     assert len(set(texts)) > 1
 
 
-def test_the_same_texts_whatever_is_in_the_batch(engine: HFEngine) -> None:
+def test_texts_do_not_depend_on_the_batch(engine: HFEngine) -> None:
     requests = [asked("arithmetic", id=str(seed), seed=seed) for seed in range(2)]
     together = said(engine, *requests)
     narrow = HFEngine(engine.model, engine.tokenizer, batch_rows=4)
@@ -379,7 +379,7 @@ def test_the_same_texts_whatever_is_in_the_batch(engine: HFEngine) -> None:
     assert together[0] != together[1]
 
 
-def test_with_a_filter_the_samples_share_what_it_leaves(engine: HFEngine) -> None:
+def test_with_a_filter_the_samples_are_stratified_over_the_remaining_tokens(engine: HFEngine) -> None:
     """One standard deviation below the best keeps few tokens: the first ones have their shares of the 12 samples."""
     name = "arithmetic+top_n_sigma"
     sampling = Sampling(max_tokens=4)

@@ -22,8 +22,9 @@ from esamp.errors import EsampError, OptionError, UnsupportedError
 from esamp.methods import registry
 from esamp.methods.base import Need
 from esamp.methods.beams import BeamMethod, Beams, Hypotheses
-from esamp.methods.diverse_beam import DiverseBeam, DiverseBeamOptions
-from esamp.methods.stochastic_beam import CHILD, ROOT, StochasticBeam, StochasticBeamOptions, conditioned
+from esamp.methods.beams.diverse_beam import DiverseBeam, DiverseBeamOptions
+from esamp.methods.beams.stochastic_beam import StochasticBeam, StochasticBeamOptions, conditioned
+from esamp.methods.purpose import Purpose
 from support.hf_models import COMMON, EOS, PAD, VOCAB, small, small_tokenizer
 
 END = 0
@@ -119,7 +120,7 @@ def test_the_penalty_counts_every_earlier_hypothesis() -> None:
     )
 
 
-def test_an_early_end_gives_way_to_a_better_one() -> None:
+def test_an_early_complete_hypothesis_is_replaced_by_a_better_one() -> None:
     """Two hypotheses of at most four tokens. 0 is complete at once (ln .45 = -.80), 1 1 1 1 (ln .282 = -1.27) and
     2 2 2 2 (ln .077 = -2.57) at the limit: their means are -.32 and -.64.
     """
@@ -129,7 +130,7 @@ def test_an_early_end_gives_way_to_a_better_one() -> None:
         assert texts(method.ranked(search(method, [0], 2, 4, chain))) == expected
 
 
-def test_a_group_that_is_done_takes_no_tokens() -> None:
+def test_a_finished_group_takes_no_tokens() -> None:
     """Group 1 is done with 1 0. What its row would have gone on with, 2, costs group 2 nothing in steps 2 and 3."""
     chain = torch.tensor([[0.1, 0.5, 0.4], [0.9, 0.01, 0.09], [0.05, 0.45, 0.5]])
     ranked = diverse().ranked(search(diverse(), [0], 2, 3, chain))
@@ -176,7 +177,7 @@ def plain_diverse(
 @pytest.mark.parametrize("penalty", [0.0, 1.0, 2.0])
 @pytest.mark.parametrize("strength", [0.0, 0.3, 2.0])
 @pytest.mark.parametrize(("n", "groups"), [(1, 1), (4, 1), (4, 2), (6, 3), (3, 3)])
-def test_diverse_beams_are_the_paper_s(n: int, groups: int, strength: float, penalty: float) -> None:
+def test_diverse_beams_agree_with_the_paper(n: int, groups: int, strength: float, penalty: float) -> None:
     generator = torch.Generator().manual_seed(5)
     for size in (3, 7):
         chain = (torch.randn(size, size, generator=generator) * 1.5).softmax(-1)
@@ -192,13 +193,13 @@ def test_diverse_beams_are_the_paper_s(n: int, groups: int, strength: float, pen
 # ---- stochastic beams
 
 
-def test_the_condition_by_hand() -> None:
+def test_conditioned_gumbels_by_hand() -> None:
     """M = 1, F = (0, -1): Z = 0, so G = (1, -ln(e^-1 - 1 + e))."""
     moved = conditioned(torch.tensor([[0.0, -1.0]]).double(), torch.tensor([1.0]).double())
     assert moved[0].tolist() == pytest.approx([1.0, -math.log(math.exp(-1) - 1 + math.e)], abs=1e-12)
 
 
-def test_the_condition_keeps_its_digits() -> None:
+def test_conditioned_gumbels_are_numerically_stable() -> None:
     """Against the formula as it is defined, with 1000 digits, where float64 would cancel or overflow."""
     cases = product([-900.0, -3.0, 0.0, 40.0], [-1200.0, -2.0, 5.0], [1e-13, 1e-6, 0.69, 0.7, 5.0, 400.0])
     for maximum, top, gap in cases:
@@ -242,7 +243,7 @@ def test_a_prefix_has_the_largest_value_of_what_follows_it() -> None:
     assert max(seen) > 10
 
 
-def test_as_many_places_as_texts_find_them_all() -> None:
+def test_with_as_many_places_as_texts_all_texts_are_found() -> None:
     for limit in (1, 3, 5):
         space = all_texts(CHAIN, limit)
         for n in (len(space), len(space) + 3):
@@ -262,7 +263,7 @@ def plain_stochastic(chain: Tensor, seed: int, n: int, limit: int) -> list[tuple
         return -math.log(-math.log(number))
 
     rows = chain.double().tolist()
-    beam: list[tuple[float, float, tuple[int, ...]]] = [(gumbel(ROOT), 0.0, ())]
+    beam: list[tuple[float, float, tuple[int, ...]]] = [(gumbel(Purpose.BEAM_ROOT), 0.0, ())]
     for step in range(limit):
         following = []
         for place, (value, logp, text) in enumerate(beam):
@@ -270,7 +271,7 @@ def plain_stochastic(chain: Tensor, seed: int, n: int, limit: int) -> list[tuple
                 following.append((value, logp, text))
                 continue
             sums = [logp + math.log(p) for p in rows[text[-1] if text else 0]]
-            free = [total + gumbel(CHILD, step, place, token) for token, total in enumerate(sums)]
+            free = [total + gumbel(Purpose.BEAM_CHILD, step, place, token) for token, total in enumerate(sums)]
             largest = max(free)
             for token, each in enumerate(free):
                 moved = -math.log(math.exp(-value) - math.exp(-largest) + math.exp(-each))
@@ -280,7 +281,7 @@ def plain_stochastic(chain: Tensor, seed: int, n: int, limit: int) -> list[tuple
 
 
 @pytest.mark.parametrize("n", [1, 2, 5])
-def test_stochastic_beams_are_the_paper_s(n: int) -> None:
+def test_stochastic_beams_agree_with_the_paper(n: int) -> None:
     generator = torch.Generator().manual_seed(3)
     for size, limit in ((3, 4), (6, 5)):
         chain = torch.randn(size, size, generator=generator).softmax(-1)
@@ -360,7 +361,7 @@ METHODS = {
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_searches_know_nothing_of_each_other(name: str) -> None:
+def test_searches_do_not_influence_each_other(name: str) -> None:
     method = METHODS[name]()
     together = method.ranked(search(method, range(6), 4, 5))
     for seed in range(6):
@@ -370,7 +371,7 @@ def test_searches_know_nothing_of_each_other(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_search_that_is_over_stays_as_it_is(name: str) -> None:
+def test_a_finished_search_does_not_change(name: str) -> None:
     method = METHODS[name]()
     chain = torch.tensor([[0.6, 0.4], [0.7, 0.3]])
     histories: list[Beams] = []
@@ -384,7 +385,7 @@ def test_a_search_that_is_over_stays_as_it_is(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_rows_that_are_not_live_and_filtered_tokens_have_no_say(name: str) -> None:
+def test_dead_rows_and_filtered_tokens_are_ignored(name: str) -> None:
     """Garbage in the distributions of dead rows changes nothing, and what has probability 0 is never taken."""
     chain = torch.tensor([[0.0, 0.5, 0.5, 0.0], [0.5, 0.5, 0.0, 0.0], [0.0, 0.3, 0.0, 0.7], [0.25] * 4])
     method = METHODS[name]()
@@ -419,7 +420,7 @@ class NoWaiting(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_no_step_waits_for_the_device(name: str) -> None:
+def test_no_step_synchronises_with_the_device(name: str) -> None:
     method, seeds, logp = METHODS[name](), torch.arange(3), CHAIN.log()[torch.zeros(3, 4, dtype=torch.int64)]
     with NoWaiting():
         beams = method.start(seeds, 4, 3)
@@ -428,7 +429,7 @@ def test_no_step_waits_for_the_device(name: str) -> None:
         method.described(method.ranked(beams))
 
 
-def test_the_methods_are_installed_and_say_what_they_need() -> None:
+def test_the_methods_are_installed_with_their_needs() -> None:
     for name in ("diverse_beam", "stochastic_beam"):
         method = registry.get(name)
         assert issubclass(method, BeamMethod)
@@ -460,7 +461,7 @@ def tokens(completion: Completion) -> list[tuple[int, ...]]:
 
 @pytest.mark.parametrize("penalty", [0.0, 1.0])
 @pytest.mark.parametrize("architecture", ["llama", "gpt2", "mamba", "lfm2"])
-def test_one_group_is_transformers_own_beam_search(
+def test_one_group_agrees_with_the_beam_search_of_transformers(
     architecture: str, penalty: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two tokens end a text, so that some end early; prompts of two lengths share the batch."""
@@ -531,7 +532,7 @@ def test_a_request_does_not_depend_on_its_neighbours(architecture: str, method: 
     assert [c.request.prompt for c in together] == ["xyz", "Hello", "a much longer", "Q"]
 
 
-def test_the_seed_chooses_the_sample_and_nothing_of_a_search() -> None:
+def test_the_seed_affects_stochastic_beams_and_not_diverse_ones() -> None:
     first, again, other = (tokens(next(engine().generate([ask(seed=seed)]))) for seed in (3, 3, 4))
     assert first == again
     assert not set(first) & set(other)
@@ -539,7 +540,7 @@ def test_the_seed_chooses_the_sample_and_nothing_of_a_search() -> None:
     assert one == two
 
 
-def test_order_and_details() -> None:
+def test_hypotheses_are_ordered_and_described() -> None:
     drawn = next(engine().generate([ask(n=8)]))
     assert drawn.details["perturbed"] == sorted(drawn.details["perturbed"], reverse=True)
     assert len(set(tokens(drawn))) == 8
@@ -552,7 +553,7 @@ def test_order_and_details() -> None:
     assert found.details["score"] == pytest.approx(scores)
 
 
-def test_groups_that_avoid_each_other_begin_apart() -> None:
+def test_diverse_groups_start_with_different_tokens() -> None:
     together, apart = (
         next(engine().generate([ask("diverse_beam", options=DiverseBeamOptions(beam_diversity=strength))]))
         for strength in (0.0, 100.0)
@@ -648,7 +649,7 @@ def test_a_batch_stops_soon_after_its_last_hypothesis(method: str, monkeypatch: 
     assert len(passes) <= CHECK
 
 
-def test_cost_of_a_search_without_an_end() -> None:
+def test_a_search_without_stop_tokens_costs_all_its_tokens() -> None:
     """Nothing ends: four rows, seven tokens each, whatever was given up on the way."""
     sampling = Sampling(max_tokens=7, top_k=4)
     model = small("llama")
@@ -680,13 +681,13 @@ def test_fewer_texts_than_places_are_repeated(method: str, options: Any) -> None
         (ask(n=9), r"n = 9 hypotheses .* batch_rows = 8: set batch_rows \(--batch-rows\) to 9"),
         (ask("diverse_beam", n=9), "batch_rows = 8"),
         (ask("diverse_beam", n=5, options=DiverseBeamOptions(beam_groups=2)), "does not divide n = 5"),
-        (ask("diverse_beam", sampling=Sampling(temperature=0.7)), "temperature = 0.7: diverse_beam draws nothing"),
+        (ask("diverse_beam", sampling=Sampling(temperature=0.7)), "temperature = 0.7: diverse_beam draws no tokens"),
         (ask(sampling=Sampling(temperature=0)), "one text to draw"),
         (ask("stochastic_beam+esamp"), r"cannot be combined"),
     ],
     ids=["rows", "rows-diverse", "groups", "warm", "cold", "combined"],
 )
-def test_what_makes_no_sense_is_refused(request_: Request, message: str) -> None:
+def test_invalid_requests_are_refused(request_: Request, message: str) -> None:
     with pytest.raises(EsampError, match=message) as caught:
         list(engine(batch_rows=8).generate([request_]))
     assert isinstance(caught.value, OptionError)
@@ -702,7 +703,7 @@ def test_a_model_whose_state_cannot_be_moved_is_refused(architecture: str) -> No
         next(HFEngine(model, small_tokenizer()).generate([ask()]))
 
 
-def test_temperature_zero_is_what_a_diverse_beam_does_anyway() -> None:
+def test_temperature_zero_does_not_change_a_diverse_beam() -> None:
     """With filters too, which greedy decoding by transformers would leave out."""
     plain, cold = (
         tokens(next(engine().generate([ask("diverse_beam", sampling=Sampling(temperature=t, max_tokens=8, top_k=2))])))
@@ -711,7 +712,7 @@ def test_temperature_zero_is_what_a_diverse_beam_does_anyway() -> None:
     assert cold == plain
 
 
-def test_requests_share_batches_only_with_their_like() -> None:
+def test_requests_share_batches_only_with_the_same_settings() -> None:
     requests = [ask(prompt="a"), ask("diverse_beam", "b"), ask(prompt="c", n=6), ask("vanilla", "d"), ask(prompt="e")]
     completions = list(engine(batch_rows=7).generate(requests))
     assert [c.request for c in completions] == requests

@@ -137,12 +137,12 @@ def test_every_option_has_a_flag_with_its_help(capsys: Output, cls: type[Options
 class First(Options):
     """Options of a method."""
 
-    shared: int = Field(1, ge=0)
+    shared: int = Field(default=1, ge=0)
     """an option of both methods [with brackets]"""
     switch: bool = True
     level: Literal[1, 2] = 1
     maybe: float | None = None
-    parts: tuple[int, ...] = Field((), strict=False)
+    parts: tuple[int, ...] = Field(default=(), strict=False)
     name: str = "a"
 
 

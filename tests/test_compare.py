@@ -1,4 +1,4 @@
-"""`esamp compare` and `esamp methods`: every installed method, really run on the embedded model, in one table."""
+"""`esamp compare` and `esamp methods`, with every installed method on the embedded model."""
 
 import json
 import math
@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from esamp.cli import main
-from esamp.compare import view as compare_view
-from esamp.compare.compare import Arm, Comparison, Result
+from esamp.compare import comparison_view as compare_view
+from esamp.compare.comparison import ComparedArm, Comparison, PromptResult
 from esamp.engines.base import Completion, Request, Sample
 from esamp.methods import registry
 from esamp.sampling import Sampling
@@ -43,14 +43,14 @@ def test_every_installed_method_has_a_row(everything: dict[str, Any]) -> None:
     assert refused == ["esamp_static"]  # the mean of other prompts needs another prompt
 
 
-def test_plain_sampling_stands_beside_it_at_the_temperatures_that_esamp_may_amount_to(
+def test_plain_sampling_runs_at_the_lower_temperatures_of_esamp(
     everything: dict[str, Any],
 ) -> None:
     cooled = [row["cooling"] for row in everything["methods"] if row["method"] == "vanilla"]
     assert cooled == pytest.approx([1, 1 / 1.5, 1 / 1.25])
 
 
-def test_every_row_says_what_it_cost(everything: dict[str, Any]) -> None:
+def test_every_row_has_its_cost(everything: dict[str, Any]) -> None:
     for row in ran(everything):
         cost, shown = row["cost"], sum(sample["tokens"] for sample in row["samples"])
         assert cost["tokens"] >= shown > 0, row["label"]
@@ -60,7 +60,7 @@ def test_every_row_says_what_it_cost(everything: dict[str, Any]) -> None:
         assert row["distinct_per_1000_tokens"] == pytest.approx(1000 * row["distinct"] / cost["tokens"])
 
 
-def test_methods_that_draw_samples_draw_as_many_as_asked(everything: dict[str, Any]) -> None:
+def test_decoding_methods_draw_the_requested_number_of_samples(everything: dict[str, Any]) -> None:
     for row in ran(everything):
         kind = registry.get(row["method"]).kind
         assert len(row["samples"]) == 16 if kind not in ("search", "selection") else len(row["samples"]) <= 16
@@ -86,7 +86,7 @@ def test_a_countdown_prompt_is_graded_and_another_is_not(capsys: pytest.CaptureF
     assert not any("solutions" in row for row in plain["methods"])
 
 
-def test_options_of_an_arm_are_what_its_name_says(capsys: pytest.CaptureFixture[str]) -> None:
+def test_options_of_an_arm_are_read_from_its_name(capsys: pytest.CaptureFixture[str]) -> None:
     arms = "esamp:beta=1,signal=both,gate=false min_p:p_base=0.3 esamp+xtc:xtc_probability=1"
     assert main(["compare", PROMPT, "-n", "2", "--max-tokens", "4", "--methods", arms, "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)["methods"]
@@ -108,12 +108,14 @@ def test_options_of_an_arm_are_what_its_name_says(capsys: pytest.CaptureFixture[
         ("fire --temperature 0", "unknown method '--temperature'"),
     ],
 )
-def test_bad_names_end_with_a_sentence(capsys: pytest.CaptureFixture[str], methods: str, sentence: str) -> None:
+def test_invalid_methods_are_refused_with_a_sentence(
+    capsys: pytest.CaptureFixture[str], methods: str, sentence: str
+) -> None:
     assert main(["compare", PROMPT, "--methods", methods]) == 2
     assert sentence in capsys.readouterr().err
 
 
-def test_what_was_asked_for_by_name_and_cannot_run_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_named_method_that_cannot_run_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", PROMPT, "-n", "2", "--max-tokens", "4", "--temperature", "0", "--methods", "fire"]) == 2
     assert "temperature" in capsys.readouterr().err
 
@@ -128,26 +130,28 @@ def completion(*texts: str) -> Completion:
     return Completion(Request("x", PROMPT, n=len(texts), method="vanilla"), samples, 10, 2.0)
 
 
-def test_the_numbers_of_a_row_by_hand() -> None:
+def test_the_numbers_of_a_row_match_hand_computed_values() -> None:
     grades = (
         Grade(True, "a", "a", "right"),
         Grade(True, "a ", "a", "right"),
         Grade(True, "b", "b", "right"),
         Grade(False, "c", "c", "wrong"),
     )
-    result = Result(Arm("x", "vanilla"), completion("a b c d", "a b c d", "e f g h", "e f g h"), grades=grades)
+    result = PromptResult(
+        ComparedArm("x", "vanilla"), completion("a b c d", "a b c d", "e f g h", "e f g h"), grades=grades
+    )
     assert (result.distinct, result.correct, result.solutions, result.cut) == (2, 0.75, 2, 0)
-    assert result.vendi == pytest.approx(2.0)  # two pairs of equal texts that share nothing
+    assert result.vendi == pytest.approx(2.0)  # two pairs of equal texts without common n-grams
     assert (result.cost.tokens, result.cost.calls, result.cost.seconds) == (20, 4, 2.0)
     assert result.per_thousand(2) == pytest.approx(100.0)
-    refused = Result(Arm("y", "vanilla"), refused="no")
+    refused = PromptResult(ComparedArm("y", "vanilla"), refused="no")
     assert math.isnan(refused.per_thousand(1))
     summary = compare_view.table(Comparison((PROMPT,), 4, Sampling(), ((result,), (refused,)), graded=True))
     assert summary.rows == [["x", "4", "2", "2.00", "-", "75 %", "2", "20", "4", "2.0", "100.00"]]
 
 
 def test_likelihood_is_that_of_the_undisturbed_model(capsys: pytest.CaptureFixture[str]) -> None:
-    """A cooler sampler's texts are likelier to the model, whatever it was sampled with."""
+    """Texts drawn at a lower temperature are more likely under the model at temperature 1."""
     arguments = ["-n", "16", "--max-tokens", "40", "--json", "--methods", "vanilla"]
     found = []
     for temperature in ("1.0", "0.5"):
@@ -156,7 +160,7 @@ def test_likelihood_is_that_of_the_undisturbed_model(capsys: pytest.CaptureFixtu
     assert 0 < found[1] < found[0] < 1.5
 
 
-def test_a_prompt_of_the_task_is_known_by_its_form() -> None:
+def test_countdown_prompts_are_recognised() -> None:
     task = Countdown()
     item = task.item(PROMPT)
     assert item is not None
@@ -167,7 +171,7 @@ def test_a_prompt_of_the_task_is_known_by_its_form() -> None:
         assert task.item(other) is None, other
 
 
-def test_methods_are_told_in_full(capsys: pytest.CaptureFixture[str]) -> None:
+def test_methods_json_has_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["methods", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert sorted(found) == sorted(registry.names())
@@ -192,7 +196,7 @@ def test_the_list_of_methods_names_each_once(capsys: pytest.CaptureFixture[str])
     assert sorted(listed) == sorted(registry.names())
 
 
-def test_a_combination_is_told_with_the_options_of_its_parts(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_combination_has_the_options_of_its_parts(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["methods", "esamp+fire"]) == 0
     out = capsys.readouterr().out
     assert "fire_temperature" in out
@@ -211,7 +215,9 @@ def test_options_of_methods_that_can_be_combined_have_different_names() -> None:
 
 def test_pages_escape_what_models_write(tmp_path: Path) -> None:
     hostile = "</script><script>alert(1)</script><img src=x onerror=alert(1)>"
-    found = Comparison((hostile,), 1, Sampling(), ((Result(Arm(hostile, "vanilla"), completion(hostile)),),))
+    found = Comparison(
+        (hostile,), 1, Sampling(), ((PromptResult(ComparedArm(hostile, "vanilla"), completion(hostile)),),)
+    )
     from esamp.report.pages import render
 
     text = render(compare_view.page(found, footer=hostile))
@@ -219,7 +225,7 @@ def test_pages_escape_what_models_write(tmp_path: Path) -> None:
     assert "alert(1)</script>" not in text
 
 
-def test_an_engine_that_keeps_layers_is_told_of_those_under_a_search() -> None:
+def test_layers_of_a_search_are_those_of_its_inner_method() -> None:
     from esamp.search.over import layers
 
     over = registry.get("majority_vote").options.parse({"over": "esamp+xtc", "over_options": {"source_layer": 3}})

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from esamp.analysis.texts import TextScores
+from esamp.analysis.text_scores import TextScores
 from esamp.cli import main
-from esamp.compare import view as compare_view
-from esamp.compare.compare import Arm, Comparison, Result
+from esamp.compare import comparison_view as compare_view
+from esamp.compare.comparison import ComparedArm, Comparison, PromptResult
 from esamp.engines.base import Completion, Request, Sample
 from esamp.report.pages import ComparisonTable
 from esamp.sampling import Sampling
@@ -39,15 +39,17 @@ def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def result(label: str, vendi: float, *, nll: float = 1.0, correct: bool | None = None) -> Result:
-    """Four samples of five tokens each."""
+def result(label: str, vendi: float, *, nll: float = 1.0, correct: bool | None = None) -> PromptResult:
+    """A result with four samples of five tokens each."""
     samples = tuple(Sample(index, f"{label} {index}", tuple(range(5)), "stop") for index in range(4))
     grades = () if correct is None else (Grade(correct, "a", "a", ""),) * 4
     completion = Completion(Request("x", "x", n=4), samples, 10, 2.0)
-    return Result(Arm(label, "vanilla"), completion, grades=grades, nll=nll, scores=TextScores(vendi, 0.01, 0, 1, 0))
+    return PromptResult(
+        ComparedArm(label, "vanilla"), completion, grades=grades, nll=nll, scores=TextScores(vendi, 0.01, 0, 1, 0)
+    )
 
 
-def survey(*arms: tuple[Result, ...], graded: bool = False) -> Comparison:
+def survey(*arms: tuple[PromptResult, ...], graded: bool = False) -> Comparison:
     return Comparison(PROMPTS[: len(arms[0])], 4, Sampling(), arms, graded=graded)
 
 
@@ -69,7 +71,7 @@ def test_means_over_three_prompts_have_intervals() -> None:
     assert "95 % bootstrap intervals" in summary.note
 
 
-def test_means_over_two_prompts_have_none() -> None:
+def test_means_over_two_prompts_have_no_intervals() -> None:
     summary = compare_view.table(survey((result("a", 1.0), result("a", 3.0))))
     assert cells(summary, 0)["Vendi"] == "2.00"
     assert "too few for intervals" in summary.note
@@ -92,8 +94,8 @@ def test_graded_files_have_shares_of_right_samples_and_no_measures_of_prose() ->
     assert "loops" not in summary.columns
 
 
-def test_an_arm_that_did_not_run_is_in_no_row() -> None:
-    refused = (Result(Arm("b", "vanilla"), refused="no"),)
+def test_an_arm_that_did_not_run_has_no_row() -> None:
+    refused = (PromptResult(ComparedArm("b", "vanilla"), refused="no"),)
     found = survey((result("a", 1.0), result("a", 2.0)), refused)
     assert [row[0] for row in compare_view.table(found).rows] == ["a"]
     assert [each.arm.label for each in found.refused] == ["b"]
@@ -161,7 +163,7 @@ def test_bad_lines_are_named_before_a_model_is_loaded(
     assert err.count("\n") == 1
 
 
-def test_a_prompt_or_a_file_but_not_both(prompts: Path, capsys: Output) -> None:
+def test_prompt_and_file_are_mutually_exclusive(prompts: Path, capsys: Output) -> None:
     for arguments in (["compare"], ["compare", "x", "--input", str(prompts)]):
         assert main(arguments) == 2
         assert "give one prompt as an argument, or a file" in capsys.readouterr().err

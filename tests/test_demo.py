@@ -1,4 +1,4 @@
-"""`esamp demo`: the chat model's table, samples, JSON and page, and what it does where something is missing."""
+"""`esamp demo` on a chat model: table, samples, JSON and page, and missing packages."""
 
 import json
 import random
@@ -12,23 +12,23 @@ import numpy as np
 import pytest
 import torch
 
-from esamp.analysis.texts import TextMeter, TextScores
-from esamp.analysis.topics import DEMO_PROMPTS, OTHER_PROMPTS
+from esamp.analysis.open_prompts import DEMO_PROMPTS, OTHER_PROMPTS
+from esamp.analysis.text_scores import TextScorer, TextScores
 from esamp.cli import main
 from esamp.cli.samples import clipped, console_for
-from esamp.compare import chat_demo as showcase
-from esamp.compare import chat_demo_view as showcase_view
-from esamp.compare.chat_demo import ARMS, DEFAULT, Outcome
+from esamp.compare import chat_demo, chat_demo_view
+from esamp.compare.chat_demo import ARMS, DEFAULT, ChatResult
 from esamp.engines.base import Completion, Request, Sample, TokenTrace
 from esamp.engines.hf import HFEngine
 from esamp.models import SMOLLM2
+from esamp.study.arm import Arm
 from support.chat_model import save_chat_model
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page as Tab
 
 Output = pytest.CaptureFixture[str]
-COOL, HOT = (arm for arm in ARMS if arm.plain)
+COOL, HOT = (arm for arm in ARMS if chat_demo.is_unfiltered(arm))
 SIZE = ("-n", "4", "--max-tokens", "16")
 
 
@@ -43,15 +43,15 @@ def without_extras(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, module, None)
 
 
-def outcome(arm: showcase.OpenArm, vendi: list[float], nll: float) -> Outcome:
-    """An arm with these Vendi Scores, each token of which costs `nll` nats."""
+def outcome(arm: Arm, vendi: list[float], nll: float) -> ChatResult:
+    """A result with these Vendi Scores and `nll` nats per token."""
     completions = []
     for _ in vendi:
         values = torch.tensor([9.0, nll, nll])  # the first token does not count
         trace = TokenTrace(values, values, values, ("a", "b", "c"))
         samples = tuple(Sample(index, f"text {index}", (1, 2, 3), "stop", trace) for index in range(5))
         completions.append(Completion(Request("x", "x", n=5), samples, 1, 1.0))
-    return Outcome(arm, tuple(completions), tuple(TextScores(vendi=value) for value in vendi))
+    return ChatResult(arm, tuple(completions), tuple(TextScores(vendi=value) for value in vendi))
 
 
 # ---- what is compared
@@ -59,19 +59,19 @@ def outcome(arm: showcase.OpenArm, vendi: list[float], nll: float) -> Outcome:
 
 def test_perplexity_is_the_undisturbed_models_for_every_arm(chat_model: Path) -> None:
     engine = HFEngine.load(chat_model, trace=True)
-    meter = TextMeter(None, words=False)
-    for found in showcase.run(engine, ["A b c"], meter, chat=True, samples=3, max_tokens=8):
+    meter = TextScorer(None, words=False)
+    for found in chat_demo.run(engine, ["A b c"], meter, chat=True, samples=3, max_tokens=8):
         completion = found.completions[0]
         exact = [each.total for each in engine.score(completion.request, completion.samples)]
         firsts = [replace(sample, token_ids=sample.token_ids[:1]) for sample in completion.samples]
         first = [each.total for each in engine.score(completion.request, firsts)]
         tokens = sum(len(sample.token_ids) - 1 for sample in completion.samples)
-        assert found.nll[0] == pytest.approx((sum(first) - sum(exact)) / tokens, rel=1e-3), found.arm.name
+        assert found.nll[0] == pytest.approx((sum(first) - sum(exact)) / tokens, rel=1e-3), found.arm.label
 
 
 def test_gain_is_over_plain_sampling_interpolated_in_log_perplexity() -> None:
     arms = [outcome(COOL, [4, 6], 1.0), outcome(HOT, [8, 10], 3.0), outcome(DEFAULT, [8, 9], 1.5)]
-    found = showcase.gain(arms)
+    found = chat_demo.gain(arms)
     assert found.plain == pytest.approx(6.0)  # a quarter of the way: 5 and 7
     assert found.difference.estimate == pytest.approx(2.5)
     assert found.where == "at the same perplexity"
@@ -81,28 +81,28 @@ def test_gain_is_over_plain_sampling_interpolated_in_log_perplexity() -> None:
     ("nll", "plain", "words"), [(0.5, 5, "temperature 0.7, which has a higher"), (4.0, 9, "temperature 1, which has a")]
 )
 def test_outside_of_plain_samplings_range_the_nearer_temperature_is_named(nll: float, plain: float, words: str) -> None:
-    found = showcase.gain([outcome(COOL, [4, 6], 1.0), outcome(HOT, [8, 10], 3.0), outcome(DEFAULT, [8, 9], nll)])
+    found = chat_demo.gain([outcome(COOL, [4, 6], 1.0), outcome(HOT, [8, 10], 3.0), outcome(DEFAULT, [8, 9], nll)])
     assert found.plain == pytest.approx(plain)
     assert words in found.where
 
 
 def test_samples_are_shown_beside_plain_sampling_of_the_nearest_perplexity() -> None:
     arms = [outcome(COOL, [4, 6, 5], 1.0), outcome(HOT, [8, 10, 9], 3.0), outcome(DEFAULT, [5, 9, 6], 2.5)]
-    assert showcase.comparable(arms).arm == HOT
-    assert showcase.most_telling(arms) == 1  # -1 is more than -3
+    assert chat_demo.comparable(arms).arm == HOT
+    assert chat_demo.most_telling(arms) == 1  # the difference is -1 there, and -3 elsewhere
     cooler = [*arms[:2], outcome(DEFAULT, [5, 6, 9], 1.5)]
-    assert showcase.comparable(cooler).arm == COOL
-    assert showcase.most_telling(cooler) == 2
-    left, right = showcase_view.beside(arms, 1)
+    assert chat_demo.comparable(cooler).arm == COOL
+    assert chat_demo.most_telling(cooler) == 2
+    left, right = chat_demo_view.beside(arms, 1)
     assert left == right == [f"text {index}" for index in range(4)]
 
 
-def test_verdict_claims_a_gain_only_where_the_interval_excludes_none() -> None:
+def test_verdict_claims_a_gain_only_if_the_interval_is_above_zero() -> None:
     plain = [outcome(COOL, [4, 4, 4], 1.0), outcome(HOT, [8, 8, 8], 3.0)]
-    better = showcase_view.verdict([*plain, outcome(DEFAULT, [9, 9.5, 10], 2.0)])[0]
+    better = chat_demo_view.verdict([*plain, outcome(DEFAULT, [9, 9.5, 10], 2.0)])[0]
     assert better.startswith("9.5 effectively different texts of 5 by ESamp and 6.0 by plain sampling")
     assert "+3.5 [+3.0, +4.0]" in better
-    mixed = showcase_view.verdict([*plain, outcome(DEFAULT, [3, 6, 11], 2.0)])[0]
+    mixed = chat_demo_view.verdict([*plain, outcome(DEFAULT, [3, 6, 11], 2.0)])[0]
     assert mixed.startswith("No gain that can be told from chance")
 
 
@@ -110,18 +110,18 @@ def test_prompts_for_the_topic_measure_are_sixty_different_ones() -> None:
     assert len({*DEMO_PROMPTS, *OTHER_PROMPTS}) == 60
 
 
-def test_the_prompts_of_the_demo_are_drawn_by_chance() -> None:
+def test_the_prompts_of_the_demo_are_a_random_sample() -> None:
     kinds = {"Describe", "Imagine", "Invent", "Suggest", "Tell", "Write"}
     pool = sorted(prompt for prompt in (*DEMO_PROMPTS, *OTHER_PROMPTS) if prompt.split()[0] in kinds)
     assert set(random.Random(0).sample(pool, 3)) == set(DEMO_PROMPTS)
 
 
 def test_a_text_is_on_topic_when_few_prompts_are_nearer_and_an_empty_one_never_is() -> None:
-    meter = TextMeter.start()
+    meter = TextScorer.start()
     assert meter.missing == ()
-    meter.about(DEMO_PROMPTS)
+    meter.set_prompts(DEMO_PROMPTS)
     own = "Players roll dice to move around the board. Collect a card on each square. Most cards win the game."
-    scores = meter.measure(DEMO_PROMPTS[0], [own, "Boil the potatoes, then fry the eggs.", own, " "])
+    scores = meter.score(DEMO_PROMPTS[0], [own, "Boil the potatoes, then fry the eggs.", own, " "])
     assert scores.on_topic == 0.5
     assert scores.empty == 0.25
     assert 2 < scores.vendi < 4
@@ -147,7 +147,7 @@ def test_output_has_table_sentence_and_samples_on_80_columns(chat_model: Path, t
     out, err = capsys.readouterr()
     assert max(map(len, out.splitlines())) <= 80
     for arm in ARMS:
-        assert arm.name in out
+        assert arm.label in out
     for head in ("Vendi", "perplexity", "non-words", "loops", "on topic", "tokens"):
         assert head in out.splitlines()[0]
     assert "effectively different texts of 4" in " ".join(out.split())
@@ -166,7 +166,7 @@ def test_json_has_every_number_by_prompt(chat_model: Path, tmp_path: Path, capsy
     assert {"task", "model", "n", "max_tokens", "seed", "prompts", "shown", "arms", "gain", "verdict", "page"} == set(
         found
     )
-    assert [arm["arm"] for arm in found["arms"]] == [arm.name for arm in ARMS]
+    assert [arm["arm"] for arm in found["arms"]] == [arm.label for arm in ARMS]
     assert [arm["default"] for arm in found["arms"]] == [False] * 4 + [True]
     assert sum(arm["comparable"] for arm in found["arms"]) == 1
     for arm in found["arms"]:
@@ -212,7 +212,7 @@ def test_a_page_that_cannot_be_written_is_refused_before_a_model_is_loaded(
     assert "there is no folder" in capsys.readouterr().err
 
 
-def test_looking_whether_a_page_can_be_written_leaves_no_file(tmp_path: Path, capsys: Output) -> None:
+def test_checking_the_page_leaves_no_file(tmp_path: Path, capsys: Output) -> None:
     page = tmp_path / "demo.html"
     assert main(["demo", "--model", str(tmp_path / "no_model"), "--page", str(page)]) == 2
     assert not page.exists()
@@ -236,7 +236,7 @@ def test_page_opens_on_samples_coloured_by_change_without_dead_controls(
     tab.set_viewport_size({"width": 1280, "height": 800})
     assert tab.get_by_role("radio", name="Change by exploring (KL)").is_checked()
     right = tab.locator(".arm:nth-child(2)")
-    assert right.locator("select option:checked").text_content() == DEFAULT.name
+    assert right.locator("select option:checked").text_content() == DEFAULT.label
     assert right.locator(".token.h1, .token.h2, .token.h3, .token.h4, .token.h5, .token.h6").count() > 0
     left = tab.locator(".arm:nth-child(1)")
     assert "plain sampling" in (left.locator("select option:checked").text_content() or "")

@@ -22,7 +22,7 @@ from esamp.engines.hf import HFEngine
 from esamp.errors import EsampError, OptionError
 from esamp.methods import registry
 from esamp.methods.base import ModelShape
-from esamp.methods.dola import DoLa, DoLaOptions, candidates
+from esamp.methods.contrast.dola import DoLa, DoLaOptions, candidates
 from esamp.sampling import Sampling
 from support.hf_models import AFTER_HEAD, EOS, PAD, small
 from support.step_rows import plain_rows
@@ -109,7 +109,7 @@ def test_the_published_codes_divergence_may_choose_another_layer() -> None:
         assert dola.telemetry(0)["layer_1"] == share
 
 
-def test_rows_that_take_no_part_keep_their_bits() -> None:
+def test_inactive_rows_keep_their_bits() -> None:
     dola = build(dola_layers=(1, 2))
     dola.admit()
     at = replace(step({1: NEAR, 2: FAR}, [None, 0]), live=torch.tensor([False, False]))
@@ -161,7 +161,9 @@ PUBLISHED = [  # depth, tied, low, high: transformers 4.56, written out
 
 
 @pytest.mark.parametrize(("depth", "tied", "low", "high"), PUBLISHED, ids=[f"{d}-{t}" for d, t, _, _ in PUBLISHED])
-def test_ranges_are_transformers(depth: int, tied: bool, low: Sequence[int], high: Sequence[int]) -> None:
+def test_layer_ranges_are_those_of_transformers(
+    depth: int, tied: bool, low: Sequence[int], high: Sequence[int]
+) -> None:
     assert candidates("low", depth, tied=tied) == tuple(low)
     assert candidates("high", depth, tied=tied) == tuple(high)
     for part, wanted in (("low", low), ("high", high)):
@@ -179,7 +181,7 @@ def test_a_tied_model_of_three_layers_has_one_candidate() -> None:
     assert candidates("low", 3, tied=True) == (2,)
 
 
-def test_layers_by_name() -> None:
+def test_named_layers_are_used_and_checked() -> None:
     options = DoLaOptions.parse(dict(dola_layers=[3, 1, 3]))
     assert DoLa.layers(options) == DoLa.layers(options, 4) == (1, 3)
     with pytest.raises(OptionError, match="layer 3 is not below the last one of the model's 3"):
@@ -196,7 +198,7 @@ def test_layers_by_name() -> None:
             DoLaOptions.parse(wrong)
 
 
-def test_it_takes_no_memory_and_always_steers() -> None:
+def test_dola_takes_no_memory_and_always_steers() -> None:
     dola = build(dola_layers=(1, 2))
     assert DoLa.size(DoLaOptions(), SHAPE, slots=1000) == dola.nbytes == 0
     assert DoLa.steers(DoLaOptions())
@@ -248,7 +250,9 @@ CASES = [
 
 @pytest.mark.parametrize("how", ["greedy", "sampled"])
 @pytest.mark.parametrize(("architecture", "layers"), CASES, ids=[name for name, _ in CASES])
-def test_every_step_of_padded_prompts_in_waves(architecture: str, layers: tuple[int, ...], how: str) -> None:
+def test_every_step_of_padded_prompts_in_waves_agrees_with_the_reference(
+    architecture: str, layers: tuple[int, ...], how: str
+) -> None:
     model = small(architecture)
     exact = copy.deepcopy(model).double()
     options = DoLaOptions(dola_layers=layers, relative_top=0.01)
@@ -286,7 +290,7 @@ def test_every_step_of_padded_prompts_in_waves(architecture: str, layers: tuple[
         assert told[f"layer_{layer}"] == pytest.approx(share.item(), abs=1e-6)
 
 
-def test_the_tied_embedding_is_seen() -> None:
+def test_a_tied_embedding_is_detected() -> None:
     for tied, layers in ((True, {"layer_2"}), (False, {"layer_0"})):
         model = small("llama", num_hidden_layers=5, tie_word_embeddings=tied)
         with esamp.explore(model, DoLaOptions(), method="dola") as run:
@@ -295,7 +299,7 @@ def test_the_tied_embedding_is_seen() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-def test_half_precision(dtype: torch.dtype) -> None:
+def test_half_precision_agrees_with_the_reference(dtype: torch.dtype) -> None:
     with esamp.explore(small("gemma2", dtype), DoLaOptions(dola_layers=(0, 2)), method="dola") as run:
         run.generate(torch.tensor([[5, 6, 7]]), max_new_tokens=5, do_sample=False)
         told = run.telemetry()
@@ -323,7 +327,7 @@ def tokens(completion: Completion) -> list[tuple[int, ...]]:
     return [sample.token_ids for sample in completion.samples]
 
 
-def test_the_embedded_model(hf: HFEngine) -> None:
+def test_dola_runs_on_the_embedded_model(hf: HFEngine) -> None:
     together = list(hf.generate([asked("a"), asked("b", prompt="Numbers 1 2 7 11 4 target 30")]))
     for completion in together:
         check_active(completion)
@@ -336,7 +340,7 @@ def test_the_embedded_model(hf: HFEngine) -> None:
     assert trace.kl.isfinite().all()
 
 
-def test_it_combines_with_filters_and_penalties(hf: HFEngine) -> None:
+def test_dola_combines_with_filters_and_penalties(hf: HFEngine) -> None:
     method = "dola+top_n_sigma"
     options = registry.get(method).options(dola_range="high")
     [found] = hf.generate([asked(method=method, options=options, sampling=Sampling(
@@ -355,7 +359,7 @@ def vllm() -> Iterator[SimpleNamespace]:
         yield SimpleNamespace(engine=engine, flatten=flatten, parse=parse, request_options=RequestOptions)
 
 
-def test_options_survive_the_way_to_vllms_worker(vllm: SimpleNamespace) -> None:
+def test_options_reach_vllms_worker_unchanged(vllm: SimpleNamespace) -> None:
     found = vllm.parse(json.loads(json.dumps(vllm.flatten("dola", LAYERS, vllm.request_options(trace=True)))))
     assert found.options == LAYERS
 

@@ -89,7 +89,7 @@ def test_static_is_the_distance_from_the_mean_of_all_other_groups() -> None:
             seen[slot].append(final[row])
 
 
-def test_static_says_that_requests_influence_each_other() -> None:
+def test_static_reports_that_requests_influence_each_other() -> None:
     method = registry.get("esamp_static")
     assert issubclass(method, DecodeMethod)
     assert method.crosses_requests(method.options())

@@ -83,7 +83,7 @@ def test_top_n_sigma_by_hand() -> None:
     assert kept(apply(build("top_n_sigma", n_sigma=1.5), [[-3.0, -1.0, 1.0, 3.0]])[0].tolist()) == {2, 3}
 
 
-def test_top_n_sigma_knows_nothing_of_tokens_dropped_before() -> None:
+def test_top_n_sigma_ignores_tokens_dropped_before() -> None:
     with_some_dropped = [DROPPED, 0.0, DROPPED, 0.0, 0.0, 2.0]
     assert kept(apply(build("top_n_sigma", n_sigma=1.9), [with_some_dropped])[0].tolist()) == {5}
     assert kept(apply(build("top_n_sigma", n_sigma=2.0), [with_some_dropped])[0].tolist()) == {1, 3, 4, 5}
@@ -124,14 +124,14 @@ def test_xtc_at_the_largest_threshold_takes_one_of_two_halves() -> None:
     assert probabilities(apply(always(xtc_threshold=0.5), [of(0.6, 0.4)]))[0] == close([0.6, 0.4])
 
 
-def test_every_row_has_its_own_ends() -> None:
+def test_stop_tokens_are_those_of_each_row() -> None:
     logits = torch.tensor([of(0.5, 0.3, 0.2)] * 4)
     stops = [[0], [1, 2], [2], [-1, 7]]
     after = always().apply(logits, rows_at([Place()] * 4, stops))
     assert [kept(row) for row in after.tolist()] == [{0, 1, 2}, {0, 1, 2}, {2}, {2}]
 
 
-def test_line_breaks_beyond_the_logits_are_no_tokens_of_theirs() -> None:
+def test_line_break_tokens_beyond_the_vocabulary_are_ignored() -> None:
     shape = replace(SHAPE, line_breaks=lambda: (7, 900))
     assert kept(apply(always_in(shape), [of(0.5, 0.3, 0.2)])[0].tolist()) == {2}
     assert kept(apply(always_in(replace(SHAPE, line_breaks=lambda: ())), [of(0.5, 0.3, 0.2)])[0].tolist()) == {2}
@@ -159,14 +159,14 @@ def test_fire_by_hand() -> None:
     assert probabilities(new[[0, 2]] / torch.tensor([[1.0], [2.0]])) == [expected, expected]
 
 
-def test_fire_keeps_equals_of_its_last_candidate_and_takes_what_there_is() -> None:
+def test_fire_keeps_ties_and_accepts_small_vocabularies() -> None:
     fire = build("fire", fire_temperature=10, fire_k=2)
     assert kept(apply(fire, [[1.0, 1.0, 1.0, 0.0]], [Place(position=0)])[0].tolist()) == {0, 1, 2}
     assert kept(apply(fire, [[DROPPED, 1.0, DROPPED]], [Place(position=0)])[0].tolist()) == {1}
     assert apply(build("fire"), [[1.0, 0.0]], [Place(position=0)])[0].tolist() == close([1 / 30, 0])
 
 
-def test_fire_leaves_a_greedy_row_s_best_token() -> None:
+def test_fire_keeps_the_best_token_of_a_greedy_row() -> None:
     new = apply(build("fire", fire_k=2), [[1.0, 3.0, 2.0]], [Place(position=0, temperature=0)])
     assert new[0].tolist() == [DROPPED, 3.0, 2.0]
 
@@ -233,7 +233,7 @@ def keep_their_best(rows: Sequence[Row], new: Tensor) -> bool:
 
 
 @given(batches(), st.sampled_from([0.1, 0.5, 1.0, 1.7, 4.0]))
-def test_top_n_sigma_is_its_definition(batch: tuple[list[Row], list[Place]], n: float) -> None:
+def test_top_n_sigma_agrees_with_its_definition(batch: tuple[list[Row], list[Place]], n: float) -> None:
     rows, places = batch
     assume(
         all(abs(x - reference.sigma_threshold(row, n)) > 1e-5 * abs(x) or x == max(row) for row in rows for x in row)
@@ -242,7 +242,7 @@ def test_top_n_sigma_is_its_definition(batch: tuple[list[Row], list[Place]], n: 
 
 
 @given(batches(), st.sampled_from([0.5, 1.0, 2.0]), st.integers(-8, 8))
-def test_what_top_n_sigma_keeps_does_not_depend_on_temperature(
+def test_the_set_kept_by_top_n_sigma_does_not_depend_on_temperature(
     batch: tuple[list[Row], list[Place]], n: float, power: int
 ) -> None:
     rows, places = batch
@@ -252,7 +252,9 @@ def test_what_top_n_sigma_keeps_does_not_depend_on_temperature(
 
 
 @given(batches(), st.sampled_from([0.02, 0.1, 0.3, 0.5]), st.sampled_from([0.0, 0.4, 1.0]))
-def test_xtc_is_its_definition(batch: tuple[list[Row], list[Place]], threshold: float, probability: float) -> None:
+def test_xtc_agrees_with_its_definition(
+    batch: tuple[list[Row], list[Place]], threshold: float, probability: float
+) -> None:
     rows, places = batch
     assume(all(abs(p - threshold) > 1e-6 for row in rows for p in reference.softmax(row)))
     each, change = build("xtc", xtc_threshold=threshold, xtc_probability=probability), reference.xtc
@@ -269,7 +271,7 @@ def test_xtc_is_its_definition(batch: tuple[list[Row], list[Place]], threshold: 
 
 
 @given(batches(), st.sampled_from([5.0, 30.0, 500.0]), st.integers(2, 14))
-def test_fire_is_its_definition(batch: tuple[list[Row], list[Place]], hot: float, k: int) -> None:
+def test_fire_agrees_with_its_definition(batch: tuple[list[Row], list[Place]], hot: float, k: int) -> None:
     rows, places = batch
     new = agrees(build("fire", fire_temperature=hot, fire_k=k), reference.fire(hot, k), rows, places)
     for row, after, place in zip(rows, new.tolist(), places, strict=True):
@@ -279,7 +281,7 @@ def test_fire_is_its_definition(batch: tuple[list[Row], list[Place]], hot: float
 
 @given(batches(), st.sampled_from([0.0005, 0.001, 0.01, 0.1]))
 @example(([[0.0]], [Place()]), 0.001)
-def test_entropy_adaptive_is_its_definition(batch: tuple[list[Row], list[Place]], gain: float) -> None:
+def test_entropy_adaptive_agrees_with_its_definition(batch: tuple[list[Row], list[Place]], gain: float) -> None:
     rows, places = batch
     if len(rows[0]) > 1:
         assume(all(abs(gained - gain) > 1e-6 for row in rows for gained in reference.contributions(row)))
@@ -299,7 +301,7 @@ def test_contributions_are_not_negative() -> None:
 
 
 @pytest.mark.parametrize("probability", [0.0, 0.05, 0.5, 0.9, 1.0], ids=str)
-def test_xtc_acts_as_often_as_it_says(probability: float) -> None:
+def test_xtc_acts_with_its_probability(probability: float) -> None:
     places = [Place(position, index, seed) for position in range(40) for index in range(20) for seed in range(10)]
     each = build("xtc", xtc_probability=probability)
     acted = apply(each, [of(0.5, 0.3, 0.2)] * len(places), places).isinf().any(-1)
@@ -310,7 +312,7 @@ def test_xtc_acts_as_often_as_it_says(probability: float) -> None:
         assert all((grid.roll(1, axis) == grid).double().mean() < 0.99 for axis in range(3))
 
 
-def test_the_coin_is_the_same_whatever_else_is_in_the_batch() -> None:
+def test_the_random_number_of_a_row_does_not_depend_on_the_batch() -> None:
     places = [Place(position, index, seed=9) for position in range(8) for index in range(8)]
     each, row = build("xtc"), of(0.5, 0.3, 0.2)
     together = apply(each, [row] * len(places), places)
@@ -334,7 +336,7 @@ def test_rows_do_not_depend_on_each_other(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["top_n_sigma", "fire"])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
-def test_what_stands_before_the_sampler_takes_the_model_s_precision(name: str, dtype: torch.dtype) -> None:
+def test_early_filters_accept_the_model_s_precision(name: str, dtype: torch.dtype) -> None:
     logits = (torch.randn(3, 50) * 3).to(dtype)
     rows = plain_rows(3, position=0)
     each = build(name)
@@ -353,7 +355,7 @@ def test_vocabularies_of_any_size(name: str, size: int) -> None:
 
 
 @pytest.mark.parametrize("name", STATELESS)
-def test_a_row_without_numbers_does_no_harm_to_others(name: str) -> None:
+def test_a_non_finite_row_does_not_affect_other_rows(name: str) -> None:
     logits = torch.randn(3, 9)
     logits[1] = math.nan
     each, rows = build(name), plain_rows(3, position=0)
@@ -363,7 +365,7 @@ def test_a_row_without_numbers_does_no_harm_to_others(name: str) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", STATELESS)
-def test_nothing_waits_for_the_gpu(name: str) -> None:
+def test_no_filter_synchronises_with_the_gpu(name: str) -> None:
     if not torch.cuda.is_available():
         pytest.skip("no CUDA GPU")
     logits, rows = torch.randn(8, 5000) * 4, plain_rows(8, position=0)
@@ -390,7 +392,7 @@ def told(name: str, sampling: Sampling | None = None, **options: Any) -> Samplin
     return once
 
 
-def test_min_p_sets_the_engine_s_own() -> None:
+def test_min_p_sets_the_engine_s_min_p() -> None:
     assert told("min_p") == Sampling(min_p=0.1)
     assert told("min_p", Sampling(temperature=0.7, min_p=0.3), p_base=0.3) == Sampling(temperature=0.7, min_p=0.3)
     assert told("min_p", Sampling(temperature=0), p_base=0.3).min_p == 0.3
@@ -398,7 +400,7 @@ def test_min_p_sets_the_engine_s_own() -> None:
         told("min_p", Sampling(min_p=0.2))
 
 
-def test_penalties_set_the_engine_s_own() -> None:
+def test_penalties_set_the_engine_s_penalties() -> None:
     assert told("penalties") == Sampling(presence_penalty=0.5)
     all_three = dict(penalty_presence=-1.0, penalty_frequency=0.25, penalty_repetition=1.3)
     expected = Sampling(presence_penalty=-1.0, frequency_penalty=0.25, repetition_penalty=1.3, top_k=5)
@@ -413,7 +415,7 @@ def test_penalties_set_the_engine_s_own() -> None:
 
 
 @pytest.mark.parametrize("name", ["top_n_sigma", "entropy_adaptive", "vanilla"])
-def test_others_leave_the_settings_alone(name: str) -> None:
+def test_other_filters_do_not_change_the_settings(name: str) -> None:
     for sampling in (Sampling(), Sampling(temperature=0), Sampling(temperature=2.5, top_k=3, min_p=0.2)):
         assert told(name, sampling) == sampling
 
@@ -421,7 +423,7 @@ def test_others_leave_the_settings_alone(name: str) -> None:
 REFUSED: Mapping[str, tuple[str, Sampling, dict[str, Any], str]] = {
     "greedy xtc": ("xtc", Sampling(temperature=0), {}, "temperature above 0"),
     "greedy fire": ("fire", Sampling(temperature=0), {}, "above 0"),
-    "fire no hotter": ("fire", Sampling(temperature=30), {}, "no hotter"),
+    "fire no hotter": ("fire", Sampling(temperature=30), {}, "is not above"),
     "lukewarm fire": ("fire", Sampling(temperature=1.5), dict(fire_temperature=1.2), "fire_temperature = 1.2"),
     "greedy esamp with fire": ("esamp+fire", Sampling(temperature=0), {}, "above 0"),
     "two thresholds": ("esamp+min_p", Sampling(min_p=0.5), {}, "two values"),
@@ -429,7 +431,7 @@ REFUSED: Mapping[str, tuple[str, Sampling, dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_settings_that_make_no_sense_are_refused(case: str) -> None:
+def test_contradicting_settings_are_refused(case: str) -> None:
     name, sampling, options, message = REFUSED[case]
     with pytest.raises(OptionError, match=message):
         told(name, sampling, **options)
@@ -465,7 +467,7 @@ COMBINE = sorted(
 
 
 @pytest.mark.parametrize("name", COMBINE)
-def test_option_names_are_no_one_else_s(name: str) -> None:
+def test_option_names_differ_from_those_of_requests(name: str) -> None:
     own = set(registry.part(name).options.model_fields)
     assert not own & set(Sampling.model_fields)
     assert not own & set(RequestOptions.model_fields)
@@ -480,7 +482,7 @@ def test_methods_that_combine_have_options_of_different_names() -> None:
 
 
 @pytest.mark.parametrize("name", ["vanilla", "min_p", "penalties", *STATELESS])
-def test_every_rival_says_what_it_is(name: str) -> None:
+def test_every_rival_has_a_summary_a_citation_and_described_options(name: str) -> None:
     method = registry.part(name)
     assert method.name == name
     assert method.summary

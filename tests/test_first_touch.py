@@ -1,6 +1,10 @@
 """The first lines that somebody writes: load a model, draw samples of a prompt, read what there is."""
 
 import pydoc
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -85,3 +89,20 @@ def test_help_lists_each_option_with_its_default_and_meaning() -> None:
         assert f"{name} = {field.default!r}: {' '.join((field.description or '').split()[:3])}" in " ".join(
             text.split()
         ).replace(" | ", " ")
+
+
+def test_type_checkers_accept_the_examples_without_a_plugin(root: Path, tmp_path: Path) -> None:
+    """The Python blocks of the README and of the page on the API."""
+    pages = [(root / name).read_text() for name in ("README.md", "docs/api.md")]
+    blocks = [block for page in pages for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL)]
+    blocks.append("import esamp\n\nesamp.ESampConfig(beta=0.25)\nesamp.Sampling(max_tokens=16)\n")
+    assert len(blocks) > 3
+    for number, block in enumerate(blocks):
+        (tmp_path / f"example_{number}.py").write_text(block)
+    checker = [sys.executable, "-m", "basedpyright", "--level", "error", "--pythonpath", sys.executable, str(tmp_path)]
+    done = subprocess.run(checker, cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stdout
+    wrong = tmp_path / "wrong.py"
+    wrong.write_text("import esamp\n\nesamp.ESampConfig(betta=0.25)\n")
+    done = subprocess.run([*checker[:-1], str(wrong)], cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    assert 'No parameter named "betta"' in done.stdout

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from esamp.analysis.part import count
+from esamp.analysis.measurement import read_count
 from esamp.cli import main
 from esamp.errors import InputError
 from esamp.report.markdown import cell, markdown_table
 from esamp.study import config
 from esamp.study.grid import cells
-from esamp.study.measured import Measured, Scored
+from esamp.study.group_measurements import GroupLikelihoods, GroupMeasurements
 from esamp.study.run import load_tasks, run
 from esamp.study.store import Store
 from support.scripted_judges import finished
@@ -80,7 +80,7 @@ def sample(name: str, value: Any) -> Edit:
         (sample("token_ids", [1, "x"]), "its samples.1.token_ids.1 is 'x'"),
         (sample("logprob", float("nan")), "its samples.1.logprob is nan"),
         (sample("colour", "red"), "its samples.1.colour is 'red'"),
-        (sample("trace", {"kl": [0.5, 0.5]}), "its samples.1.trace has not one value a token"),
+        (sample("trace", {"kl": [0.5, 0.5]}), "its samples.1.trace does not have one value per token"),
         (lambda line: line.update(cost=[]), "its cost is []"),
         (lambda line: line["cost"].update(tokens=10**400), "its cost.tokens is"),
         (lambda line: line["cost"].update(tokens=float("inf")), "its cost.tokens is inf"),
@@ -111,9 +111,9 @@ def test_an_edited_record_is_one_error_with_its_place(
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"share": "half"}, "'half' is no measurement"),
-        ({"share": 10**400}, "an integer of 1,329 bits is no measurement"),
-        ({"share": float("nan")}, "nan is no measurement"),
+        ({"share": "half"}, "'half' is not a measurement"),
+        ({"share": 10**400}, "an integer of 1,329 bits is not a measurement"),
+        ({"share": float("nan")}, "nan is not a measurement"),
         ({"n": 2}, "it is of 2 samples, not of 3"),
         ({"n": None}, "it is of None samples, not of 3"),
     ],
@@ -139,17 +139,17 @@ def test_an_edited_measurement_is_one_error_with_its_place(
 
 def test_measurements_of_other_shapes_are_refused() -> None:
     vectors = np.zeros((3, 2), np.float32)
-    Measured(vectors, own=Scored((1.0,) * 3, (1.0,) * 3, (1,) * 3)).check(3)
+    GroupMeasurements(vectors, own=GroupLikelihoods((1.0,) * 3, (1.0,) * 3, (1,) * 3)).check(3)
     for wrong in (
-        Measured(vectors[:2]),
-        Measured(np.full((3, 2), np.nan, np.float32)),
-        Measured(own=Scored((1.0,) * 2, (1.0,) * 3, (1,) * 3)),
-        Measured(second=Scored((1.0,) * 3, (1.0,) * 3, (1,) * 4)),
+        GroupMeasurements(vectors[:2]),
+        GroupMeasurements(np.full((3, 2), np.nan, np.float32)),
+        GroupMeasurements(own=GroupLikelihoods((1.0,) * 2, (1.0,) * 3, (1,) * 3)),
+        GroupMeasurements(second=GroupLikelihoods((1.0,) * 3, (1.0,) * 3, (1,) * 4)),
     ):
-        with pytest.raises(ValueError, match=r"it has not one value a sample|its vectors are none"):
+        with pytest.raises(ValueError, match=r"it does not have one value per sample|its vectors are not valid"):
             wrong.check(3)
-    with pytest.raises(ValueError, match="is no number of tokens"):
-        count(-1)
+    with pytest.raises(ValueError, match="is not a number of tokens"):
+        read_count(-1)
 
 
 @pytest.mark.parametrize("line", [b"[" * 100_000 + b"\n", b'{"key": 1' + b"0" * 5000 + b"}\n", b"null\n", b"\xff\n"])

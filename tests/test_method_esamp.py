@@ -109,7 +109,7 @@ def test_logits_are_the_papers(cap: bool, full: bool, distiller: str) -> None:
 
 
 @pytest.mark.parametrize("cap", [False, True])
-def test_the_reference_rule_hands_over_both(cap: bool) -> None:
+def test_the_reference_rule_returns_reference_logits_and_their_change(cap: bool) -> None:
     head, esamp = Head(torch.randn(V, D), cap), method(candidates="reference")
     trained(esamp, head)
     step = decode_step(head, [0, None, 0])
@@ -121,7 +121,7 @@ def test_the_reference_rule_hands_over_both(cap: bool) -> None:
     assert not combined.rescore[1].any()
 
 
-def test_states_projected() -> None:
+def test_only_the_states_that_an_option_needs_are_projected() -> None:
     """One projection of R rows whenever that is exact and nothing asks for more; 2R otherwise."""
     linear, capped = Head(torch.randn(V, D)), Head(torch.randn(V, D), cap=True)
     cases: list[tuple[int, Head, bool, dict[str, Any]]] = [
@@ -157,7 +157,7 @@ def test_capped_heads_mix_at_the_strength_of_the_signal(signal: str, beta: float
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 @pytest.mark.parametrize("options", [{"beta": 0.0}, {"signal": "both", "beta": 0.0, "gain": 0.0}])
 @pytest.mark.parametrize("cap", [False, True])
-def test_beta_zero_hands_back_the_very_tensors(dtype: torch.dtype, options: dict[str, Any], cap: bool) -> None:
+def test_beta_zero_returns_the_same_tensors(dtype: torch.dtype, options: dict[str, Any], cap: bool) -> None:
     head, esamp = Head(torch.randn(V, D), cap), method(full=True, **options)
     assert not ESamp.steers(esamp.config)
     trained(esamp, head)
@@ -177,7 +177,7 @@ def test_beta_zero_hands_back_the_very_tensors(dtype: torch.dtype, options: dict
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 @pytest.mark.parametrize("full", [False, True])
 @pytest.mark.parametrize("cap", [False, True])
-def test_rows_of_others_keep_their_bits(dtype: torch.dtype, full: bool, cap: bool) -> None:
+def test_rows_without_a_slot_keep_their_bits(dtype: torch.dtype, full: bool, cap: bool) -> None:
     head, esamp = Head(torch.randn(V, D), cap), method(full, slots=1)
     trained(esamp, head)
     step = decode_step(head, [None, 0, 0, None], dtype)
@@ -195,7 +195,7 @@ def test_rows_of_others_keep_their_bits(dtype: torch.dtype, full: bool, cap: boo
 
 
 @pytest.mark.parametrize("candidates", ["fused", "reference"])
-def test_a_row_whose_logits_are_no_numbers_falls_back_and_teaches_nothing(candidates: str) -> None:
+def test_a_row_with_non_finite_logits_falls_back_and_is_not_learned_from(candidates: str) -> None:
     head, esamp = Head(torch.randn(V, D)), method(full=True, candidates=candidates)
     trained(esamp, head)
     assert esamp.admit() == 1
@@ -216,7 +216,7 @@ def test_a_row_whose_logits_are_no_numbers_falls_back_and_teaches_nothing(candid
     assert np.isfinite(esamp.telemetry(0)["kl"])
 
 
-def test_a_group_none_of_whose_logits_are_numbers_is_reset() -> None:
+def test_a_group_without_finite_logits_is_reset() -> None:
     head, esamp = Head(torch.randn(V, D)), method(full=True)
     trained(esamp, head)
     step = decode_step(head, [0, 0])
@@ -287,7 +287,7 @@ def test_the_state_signal_moves_away_from_the_prediction() -> None:
     torch.testing.assert_close(moved - prediction, 2 * (step.final - prediction))
 
 
-def test_detail_and_telemetry() -> None:
+def test_detail_and_telemetry_describe_the_steered_rows() -> None:
     head, esamp = Head(torch.randn(V, D)), method(full=True)
     trained(esamp, head)
     step = decode_step(head, [0, None, 0])
@@ -317,7 +317,7 @@ def test_observing_twice_learns_once() -> None:
     assert esamp.telemetry()["updates"] == 1
 
 
-def test_slots_of_prompts_and_of_the_batch() -> None:
+def test_prompts_have_slots_of_their_own_and_a_batch_shares_one() -> None:
     esamp = method(slots=2)
     assert {esamp.admit(), esamp.admit()} == {0, 1}
     assert esamp.admit() is None
@@ -342,11 +342,11 @@ def test_slots_of_prompts_and_of_the_batch() -> None:
     ({"waves": 3}, 8, (3, 3, 2)),
     ({"waves": 16}, 1, (1,)),
 ])  # fmt: skip
-def test_waves(options: dict[str, Any], n: int, expected: tuple[int, ...]) -> None:
+def test_samples_are_divided_evenly_into_waves(options: dict[str, Any], n: int, expected: tuple[int, ...]) -> None:
     assert ESamp.waves(ESampConfig(**options), n) == expected
 
 
-def test_layers_and_models_that_do_not_fit() -> None:
+def test_layers_and_models_that_do_not_fit_are_refused() -> None:
     assert ESamp.layers(ESampConfig(source_layer=2, target_layer=3)) == (2, 3)
     assert ESamp.layers(ESampConfig()) == (1,)
     uneven = ModelShape(hidden_size=D, layer_sizes={1: S + 1, 2: S + 1}, layers=4, device=torch.device("cpu"))
@@ -359,14 +359,14 @@ def test_layers_and_models_that_do_not_fit() -> None:
         ESamp.build(ESampConfig(signal="action"), sealed, slots=1, full=False)
 
 
-def test_a_head_without_rows_is_never_asked_for_them() -> None:
+def test_the_rows_of_a_head_without_rows_are_not_read() -> None:
     head, esamp = Head(torch.randn(V, D), has_rows=False), method(full=True)
     trained(esamp, head)
     assert np.isnan(esamp.telemetry()["cos_token"])
     assert esamp.telemetry()["kl"] > 0
 
 
-def test_the_whole_keeps_what_released_groups_did() -> None:
+def test_totals_include_released_groups() -> None:
     head, esamp = Head(torch.randn(V, D)), method(slots=1)
     trained(esamp, head)
     before = esamp.telemetry()
@@ -376,7 +376,7 @@ def test_the_whole_keeps_what_released_groups_did() -> None:
     assert esamp.telemetry()["updates"] == before["updates"] > 0
 
 
-def test_the_shared_slot_is_new_when_its_last_group_left() -> None:
+def test_the_shared_slot_is_reset_after_its_last_group() -> None:
     head, esamp = Head(torch.randn(V, D)), method(slots=1, scope="batch")
     trained(esamp, head)
     assert esamp.admit() == 0

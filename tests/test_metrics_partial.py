@@ -12,7 +12,7 @@ from scipy import stats
 
 from esamp.errors import InputError
 from esamp.metrics.intervals import t_quantile
-from esamp.metrics.partial import Pair, intervals, pearson, ranks, spearman
+from esamp.metrics.partial import PartialCorrelation, intervals, pearson, ranks, spearman
 
 Floats = NDArray[np.float64]
 
@@ -109,13 +109,13 @@ def test_invalid_tables_are_refused() -> None:
     with pytest.raises(InputError, match=r"given \[N, k\]"):
         pearson([1, 2], [1, 2], [1, 2, 3])
     with pytest.raises(InputError, match="labels have shape"):
-        intervals(good, labels[:3], [Pair(0, 1)], rng())
+        intervals(good, labels[:3], [PartialCorrelation(0, 1)], rng())
     with pytest.raises(InputError, match="two clusters"):
-        intervals(good, labels, [Pair(0, 1)], rng(), cells=[0, 1, 1, 2])
+        intervals(good, labels, [PartialCorrelation(0, 1)], rng(), cells=[0, 1, 1, 2])
     with pytest.raises(InputError, match="level = 1"):
-        intervals(good, labels, [Pair(0, 1)], rng(), level=1)
+        intervals(good, labels, [PartialCorrelation(0, 1)], rng(), level=1)
     with pytest.raises(InputError, match="resamples = 0"):
-        intervals(good, labels, [Pair(0, 1)], rng(), resamples=0)
+        intervals(good, labels, [PartialCorrelation(0, 1)], rng(), resamples=0)
 
 
 # ---- intervals
@@ -134,7 +134,7 @@ def clustered(seed: int, clusters: int = 20, rows: int = 8, slope: float = 0.5) 
 def test_weighted_replicates_equal_replicates_of_copied_rows() -> None:
     """Compares the weighted bootstrap with one that copies the rows of drawn clusters and ranks them again."""
     table, label = clustered(3, clusters=6, rows=5)
-    pairs = [Pair(0, 1), Pair(0, 1, (2,)), Pair(2, 1, (0,), within=True)]
+    pairs = [PartialCorrelation(0, 1), PartialCorrelation(0, 1, (2,)), PartialCorrelation(2, 1, (0,), within=True)]
     found = intervals(table, label, pairs, rng(5), level=0.9, resamples=150)
     drawn = rng(5).multinomial(6, np.full(6, 1 / 6), size=150)
 
@@ -164,28 +164,37 @@ def test_differences_between_cells_do_not_count_within() -> None:
     label = np.repeat(np.arange(10), 30)
     shared = 20.0 * rng(1).normal(size=10)[label]
     table = np.column_stack([shared + rng(seed).normal(size=300) for seed in (2, 3)])
-    plain, within = intervals(table, label, [Pair(0, 1), Pair(0, 1, within=True)], rng(), rank=False, resamples=300)
+    plain, within = intervals(
+        table,
+        label,
+        [PartialCorrelation(0, 1), PartialCorrelation(0, 1, within=True)],
+        rng(),
+        rank=False,
+        resamples=300,
+    )
     assert plain.low > 0.9
     assert within.low < 0 < within.high
     inner = table - np.repeat(table.reshape(10, 30, 2).mean(1), 30, axis=0)
     assert within.estimate == pytest.approx(float(np.corrcoef(inner, rowvar=False)[0, 1]))
     finer = intervals(
-        table, label, [Pair(0, 1, within=True)], rng(), rank=False, cells=np.arange(300) // 3, resamples=1
+        table, label, [PartialCorrelation(0, 1, within=True)], rng(), rank=False, cells=np.arange(300) // 3, resamples=1
     )
     inner = table - np.repeat(table.reshape(100, 3, 2).mean(1), 3, axis=0)
     assert finer[0].estimate == pytest.approx(float(np.corrcoef(inner, rowvar=False)[0, 1]))
-    alone = intervals(table, label, [Pair(0, 1, within=True)], rng(), cells=np.arange(300), resamples=1)[0]
+    alone = intervals(table, label, [PartialCorrelation(0, 1, within=True)], rng(), cells=np.arange(300), resamples=1)[
+        0
+    ]
     assert math.isnan(alone.estimate)  # one row per cell leaves no variation
 
 
 def test_few_clusters_or_constant_columns_give_nan() -> None:
     table, label = clustered(0, clusters=4)
-    one = intervals(table, np.zeros(len(table)), [Pair(0, 1)], rng())[0]
+    one = intervals(table, np.zeros(len(table)), [PartialCorrelation(0, 1)], rng())[0]
     assert one.estimate == pytest.approx(spearman(table[:, 0], table[:, 1]))
     assert math.isnan(one.low)
     assert math.isnan(one.high)
     table[:, 2] = 1
-    found = intervals(table, label, [Pair(0, 2), Pair(0, 1, (2,))], rng(), resamples=50)
+    found = intervals(table, label, [PartialCorrelation(0, 2), PartialCorrelation(0, 1, (2,))], rng(), resamples=50)
     assert math.isnan(found[0].estimate)
     assert math.isnan(found[0].low)
     assert found[1].estimate == pytest.approx(spearman(table[:, 0], table[:, 1]))
@@ -194,13 +203,15 @@ def test_few_clusters_or_constant_columns_give_nan() -> None:
 def test_rows_of_a_cluster_are_not_independent() -> None:
     """Four copies of every row add no information, so the width of the interval does not change."""
     table, label = clustered(7)
-    once = intervals(table, label, [Pair(0, 1, (2,))], rng(1), resamples=400)[0]
-    often = intervals(np.repeat(table, 4, axis=0), np.repeat(label, 4), [Pair(0, 1, (2,))], rng(1), resamples=400)[0]
+    once = intervals(table, label, [PartialCorrelation(0, 1, (2,))], rng(1), resamples=400)[0]
+    often = intervals(
+        np.repeat(table, 4, axis=0), np.repeat(label, 4), [PartialCorrelation(0, 1, (2,))], rng(1), resamples=400
+    )[0]
     assert often.high - often.low == pytest.approx(once.high - once.low, rel=0.05)
 
 
 def test_intervals_cover_the_truth() -> None:
-    pairs = [Pair(0, 1), Pair(0, 1, (2,))]
+    pairs = [PartialCorrelation(0, 1), PartialCorrelation(0, 1, (2,))]
     many, _ = clustered(99, clusters=4000)
     truth = [spearman(many[:, 0], many[:, 1]), spearman(many[:, 0], many[:, 1], many[:, 2])]
     held = np.zeros(2)

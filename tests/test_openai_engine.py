@@ -35,7 +35,6 @@ from esamp.methods import registry as methods
 from esamp.runs.job import Job, ModelOptions, RunOptions
 from esamp.sampling import Sampling
 from esamp.search.base import answer
-from esamp.study.grid import PLACEMENT
 from support.scripted_server import Reply, Scripted, completion
 
 PROMPT = "Numbers 3 5 8 9 target 24"
@@ -503,7 +502,7 @@ def test_it_is_an_engine_by_name(script: Scripted) -> None:
     assert "esamp serve" in detail
     options = RunOptions(engine="openai", model="some", method="vanilla", base_url=script.url)
     assert "base_url" not in Job(options, SHORT, methods.get("vanilla").options()).settings()
-    assert "base_url" in PLACEMENT
+    assert "base_url" in ModelOptions.placement
     with options.start() as engine:
         assert isinstance(engine, OpenAIEngine)
         assert texts(only(engine, asked(n=1))) == ["an answer"]

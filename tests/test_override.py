@@ -22,9 +22,10 @@ from esamp.engines.hf import HFEngine
 from esamp.errors import InactiveMethodError, OptionError
 from esamp.methods import registry
 from esamp.methods.base import ModelShape
-from esamp.methods.override import OverRIDE
-from esamp.methods.override_options import OverRIDEOptions
-from esamp.methods.override_rounds import round_of, sizes_of_rounds
+from esamp.methods.override.method import OverRIDE
+from esamp.methods.override.options import OverRIDEOptions
+from esamp.methods.override.rounds import round_of
+from esamp.methods.waves import even_waves
 from esamp.models import embedded_path
 from esamp.sampling import Sampling
 from support.hf_reference import states_alone
@@ -190,7 +191,7 @@ class Group:
 
 @both_heads
 @pytest.mark.parametrize("seed", range(4))
-def test_any_mix_of_groups_is_what_autograd_says(heads: str, seed: int) -> None:
+def test_any_mix_of_groups_agrees_with_autograd(heads: str, seed: int) -> None:
     """Groups of several sizes come and go, each in another round; rows end, stay as dead ones, and change places."""
     chance, rounds, strength = random.Random(seed), 3 + seed % 3, 1.5
     method = built(heads=heads, rounds=rounds, head_strength=strength, head_seed=seed)
@@ -265,15 +266,15 @@ def test_the_gradient_is_the_slope_of_the_loss(heads: str) -> None:
 
 
 @given(st.integers(1, 40), st.integers(2, 12))
-def test_a_row_is_of_the_round_in_which_it_starts(n: int, rounds: int) -> None:
-    sizes = sizes_of_rounds(n, rounds)
+def test_a_row_belongs_to_the_round_in_which_it_starts(n: int, rounds: int) -> None:
+    sizes = even_waves(n, rounds)
     assert sizes == OverRIDE.waves(OverRIDEOptions(rounds=rounds), n)
     assert (sum(sizes), len(sizes), max(sizes) - min(sizes) < 2) == (n, min(n, rounds), True)
     known = replace(plain_rows(n), count=torch.full((n,), n))
     assert round_of(known, rounds).tolist() == [turn_of(index, n, rounds) for index in range(n)]
 
 
-def test_without_a_count_the_index_is_the_round() -> None:
+def test_with_an_unknown_count_the_index_is_the_round() -> None:
     known = replace(plain_rows(6), count=torch.zeros(6, dtype=torch.int64))
     assert round_of(known, 4).tolist() == [0, 1, 2, 3, 3, 3]
 
@@ -283,7 +284,7 @@ def test_published_samples_start_at_once() -> None:
     assert OverRIDE.waves(OverRIDEOptions(), 64) == (7, 7, 7, 7, 6, 6, 6, 6, 6, 6)
 
 
-def test_published_heads_leave_samples_alone_beyond_the_last() -> None:
+def test_published_heads_do_not_change_samples_beyond_the_last_head() -> None:
     method = built(heads="published", rounds=3)
     slot = method.admit()
     rows = [Row(slot, index, 6, noise(D, seed=index), noise(V, seed=index), index) for index in range(6)]
@@ -294,7 +295,7 @@ def test_published_heads_leave_samples_alone_beyond_the_last() -> None:
     assert method.telemetry()["rows_taught"] == 2 * 2  # of samples 0 and 1
 
 
-def test_the_last_round_teaches_nobody_and_all_others_do() -> None:
+def test_a_head_is_trained_on_each_round_but_the_last() -> None:
     method = built(rounds=3)
     slot = method.admit()
     for index in range(6):
@@ -303,7 +304,7 @@ def test_the_last_round_teaches_nobody_and_all_others_do() -> None:
     assert (told["rows_taught"], told["updates"], told["rows_steered"]) == (4, 4, 4)
 
 
-def test_a_late_sample_joins_the_round_that_runs() -> None:
+def test_a_late_sample_joins_the_current_round() -> None:
     """A sample that comes back after its round has ended is decoded as those that run now, and changes no guide."""
     method = built(rounds=4)
     slot = method.admit()
@@ -317,7 +318,7 @@ def test_a_late_sample_joins_the_round_that_runs() -> None:
     assert not torch.equal(first[0], own)
 
 
-def test_a_round_that_teaches_nothing_leaves_the_guide_as_it_is() -> None:
+def test_a_round_without_training_keeps_the_guide() -> None:
     method = built(rounds=4)
     slot = method.admit()
     h, own = noise(D), noise(V)
@@ -340,7 +341,7 @@ def some_steps(method: OverRIDE, slots: Sequence[int], shift: int = 0) -> Tensor
     return got
 
 
-def test_groups_of_their_own_know_nothing_of_each_other() -> None:
+def test_groups_with_own_heads_do_not_influence_each_other() -> None:
     alone, mixed = built(rounds=2), built(rounds=2)
     claimed = [alone.admit(), mixed.admit(), mixed.admit(), mixed.admit()]
     assert claimed == [0, 0, 1, 2]
@@ -354,7 +355,7 @@ def test_published_heads_are_shared() -> None:
 
 
 @both_heads
-def test_a_slot_begins_anew_with_its_group(heads: str) -> None:
+def test_a_claimed_slot_starts_with_initial_heads(heads: str) -> None:
     """Own heads do; published ones are never reset."""
     method = built(rounds=2, heads=heads)
     first = method.admit()
@@ -368,7 +369,7 @@ def test_a_slot_begins_anew_with_its_group(heads: str) -> None:
 
 
 @both_heads
-def test_slots_run_out_and_grow(heads: str) -> None:
+def test_admission_fails_without_a_free_slot_until_the_method_grows(heads: str) -> None:
     method = built(slots=1, rounds=2, heads=heads)
     assert (method.admit(), method.admit()) == (0, None)
     once = some_steps(method, [0])
@@ -396,7 +397,7 @@ def last_row(slot: int) -> Row:
 
 
 @both_heads
-def test_rows_without_a_slot_and_dead_rows_are_nobodys(heads: str) -> None:
+def test_rows_without_a_slot_and_dead_rows_are_not_trained_on(heads: str) -> None:
     method, clean = built(rounds=2, heads=heads), built(rounds=2, heads=heads)
     slot = method.admit()
     assert clean.admit() == slot
@@ -414,7 +415,7 @@ def test_rows_without_a_slot_and_dead_rows_are_nobodys(heads: str) -> None:
 
 
 @both_heads
-def test_strength_zero_learns_and_keeps_the_bits(heads: str) -> None:
+def test_strength_zero_trains_and_keeps_the_bits(heads: str) -> None:
     method = built(rounds=2, heads=heads, head_strength=0.0)
     slot = method.admit()
     rows = [Row(slot, index, 4, noise(D, seed=index), noise(V, seed=index), index) for index in range(2)]
@@ -427,7 +428,7 @@ def test_strength_zero_learns_and_keeps_the_bits(heads: str) -> None:
     assert OverRIDE.steers(OverRIDEOptions())
 
 
-def test_what_the_model_rules_out_stays_so() -> None:
+def test_tokens_ruled_out_by_the_model_stay_ruled_out() -> None:
     method = built(rounds=2)
     slot = method.admit()
     own = noise(V)
@@ -444,7 +445,7 @@ def test_what_the_model_rules_out_stays_so() -> None:
 
 
 @both_heads
-def test_numbers_that_are_not_finite_harm_nobody(heads: str) -> None:
+def test_non_finite_rows_do_not_affect_other_rows(heads: str) -> None:
     method, clean = built(rounds=2, heads=heads), built(rounds=2, heads=heads)
     slots = [method.admit(), method.admit()]
     assert slots == [clean.admit(), clean.admit()]
@@ -463,7 +464,7 @@ def test_numbers_that_are_not_finite_harm_nobody(heads: str) -> None:
 
 
 @both_heads
-def test_a_head_that_explodes_is_wiped_and_counted(heads: str) -> None:
+def test_a_diverged_head_is_reset_and_counted(heads: str) -> None:
     method = built(rounds=3, heads=heads, head_strength=1000.0)
     slot = method.admit()
     first = [Row(slot, 0, 3, noise(D), noise(V), 3), Row(slot, 0, 3, noise(D, seed=1), noise(V, seed=1), 4)]
@@ -483,7 +484,7 @@ def test_a_head_that_explodes_is_wiped_and_counted(heads: str) -> None:
 
 
 @both_heads
-def test_a_step_that_goes_wild_is_not_kept(heads: str) -> None:
+def test_a_step_to_non_finite_weights_is_not_stored(heads: str) -> None:
     method = built(rounds=2, heads=heads)
     slot = method.admit()
     decode(method, [Row(slot, 0, 2, noise(D) * 1e300, noise(V), 3)])  # the square of its gradient is infinite
@@ -499,7 +500,7 @@ def test_a_step_that_goes_wild_is_not_kept(heads: str) -> None:
 
 @both_heads
 @pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
-def test_memory_is_told_beforehand(heads: str, dtype: Any) -> None:
+def test_size_is_the_memory_that_is_allocated(heads: str, dtype: Any) -> None:
     method = built(slots=3, heads=heads, head_dtype=dtype, rounds=5)
     initial = method.heads.initial
     assert OverRIDE.size(method.config, shape(), slots=3) == method.nbytes + initial.nbytes
@@ -527,7 +528,7 @@ def test_initial_weights_are_small_and_follow_the_seed() -> None:
 
 @both_heads
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_small_formats_work(heads: str, dtype: torch.dtype) -> None:
+def test_heads_can_be_stored_in_bfloat16(heads: str, dtype: torch.dtype) -> None:
     method = built(heads=heads, rounds=2, head_dtype="bfloat16")
     exact = built(heads=heads, rounds=2)
     assert method.admit() == exact.admit()
@@ -543,7 +544,7 @@ def test_small_formats_work(heads: str, dtype: torch.dtype) -> None:
     assert not torch.equal(got[0], row.own.to(dtype))
 
 
-def test_what_cannot_be_is_refused() -> None:
+def test_invalid_models_and_options_are_refused() -> None:
     with pytest.raises(OptionError, match="how many logits"):
         OverRIDE.build(OverRIDEOptions(), replace(shape(), vocabulary=0), slots=1, full=False)
     with pytest.raises(OptionError, match="how many logits"):
@@ -551,13 +552,13 @@ def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(OptionError, match="rounds"):
         OverRIDEOptions(rounds=1)
     method = built()
-    with pytest.raises(OptionError, match="7 logits, and the model gave 8"):
+    with pytest.raises(OptionError, match="7 logits, but the model has 8"):
         decode(method, [Row(method.admit(), 0, 1, noise(D), noise(V + 1), 0)])
     with pytest.raises(OptionError, match="between"):
         built().detail()
 
 
-def test_details_of_a_step() -> None:
+def test_details_are_the_change_of_the_logits_and_its_kl() -> None:
     method = built(rounds=2)
     slot = method.admit()
     decode(method, [Row(slot, 0, 2, noise(D), noise(V), 3)])
@@ -576,7 +577,7 @@ def test_details_of_a_step() -> None:
     assert basic.telemetry()["kl"] != basic.telemetry()["kl"]
 
 
-def test_it_is_installed_and_combines_with_filters() -> None:
+def test_override_is_installed_and_combines_with_filters() -> None:
     assert registry.part("override") is OverRIDE
     joined = registry.get("override+top_n_sigma")
     options = joined.options(rounds=3, head_rank=4, n_sigma=1.5)
@@ -652,7 +653,9 @@ def strong(heads: Any, **more: Any) -> OverRIDEOptions:
 
 @both_heads
 @pytest.mark.parametrize("name", ["embedded", "stories260K"])
-def test_transformers_draw_from_what_the_replay_says(heads: Any, name: str, request: pytest.FixtureRequest) -> None:
+def test_transformers_draw_from_the_replayed_distribution(
+    heads: Any, name: str, request: pytest.FixtureRequest
+) -> None:
     folder = embedded_path() if name == "embedded" else request.getfixturevalue("shared") / "models" / name
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     end, options, heat, n = model.generation_config.eos_token_id, strong(heads), 0.8, 5
@@ -704,7 +707,7 @@ def hf() -> HFEngine:
 
 
 @both_heads
-def test_the_engine_says_what_was_done(hf: HFEngine, heads: str) -> None:
+def test_the_engine_reports_the_telemetry(hf: HFEngine, heads: str) -> None:
     first, again = (next(hf.generate([ask(heads=heads, rounds=3)])) for _ in range(2))
     assert first.samples[0].token_ids == again.samples[0].token_ids
     told = first.telemetry
@@ -722,7 +725,7 @@ def test_the_engine_says_what_was_done(hf: HFEngine, heads: str) -> None:
     assert trace.novelty.isfinite().all()
 
 
-def test_one_sample_alone_is_plain_and_is_told_so(hf: HFEngine) -> None:
+def test_a_single_sample_is_plain_sampling_and_reported_as_inactive(hf: HFEngine) -> None:
     single = next(hf.generate([ask(n=1)]))
     assert single.telemetry["rows_steered"] == 0
     with pytest.raises(InactiveMethodError):
@@ -779,7 +782,7 @@ def served(llm: Any, prompt: Sequence[int], params: Any) -> Sequence[Any]:
 
 
 @both_heads
-def test_vllm_draws_from_what_the_replay_says(heads: str, vllm: Any) -> None:
+def test_vllm_draws_from_the_replayed_distribution(heads: str, vllm: Any) -> None:
     """Samples wait for their round; published heads outlive the request that taught them."""
     from support.vllm_engine import Request as Call
 
@@ -801,7 +804,7 @@ def test_vllm_draws_from_what_the_replay_says(heads: str, vllm: Any) -> None:
         assert moved > 0.05
 
 
-def test_the_vllm_engine_says_what_was_done(vllm: Any) -> None:
+def test_the_vllm_engine_reports_the_telemetry(vllm: Any) -> None:
     wanted = ask(rounds=3, head_lr=0.02, head_strength=2.0)
     first, again = (next(vllm.generate([wanted])) for _ in range(2))
     assert [each.token_ids for each in first.samples] == [each.token_ids for each in again.samples]

@@ -10,7 +10,7 @@ import pytest
 
 from esamp import plugins
 from esamp.cli import main
-from esamp.compare.compare import every_arm
+from esamp.compare.comparison import all_arms
 from esamp.errors import EsampError, OptionError
 from esamp.methods import registry
 from esamp.tasks import registry as tasks
@@ -62,7 +62,7 @@ def theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         sys.modules.pop(f"hostile_{name}", None)
 
 
-def test_everything_else_is_there() -> None:
+def test_other_plugins_are_available_beside_broken_ones() -> None:
     found = registry.available()
     assert not found.keys() & MODULES.keys()
     assert {"esamp", "fire", "vanilla", "best_of_n"} <= found.keys()
@@ -70,11 +70,11 @@ def test_everything_else_is_there() -> None:
     assert registry.get("esamp+fire").name == "esamp+fire"
     assert set(registry.broken()) == set(MODULES)
     assert set(tasks.broken()) == set(MODULES) - {"bare"}
-    assert {"esamp", "raises"} <= {arm.method for arm in every_arm()}
+    assert {"esamp", "raises"} <= {arm.method for arm in all_arms()}
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_who_asks_for_it_is_told(name: str) -> None:
+def test_requesting_a_broken_plugin_reports_its_error(name: str) -> None:
     for _ in range(2):
         with pytest.raises(EsampError) as raised:
             registry.get(name)
@@ -84,7 +84,7 @@ def test_who_asks_for_it_is_told(name: str) -> None:
         registry.get(f"esamp+{name}")
 
 
-def test_the_lists_name_it_in_a_line(capsys: Output) -> None:
+def test_lists_name_each_broken_plugin_in_one_line(capsys: Output) -> None:
     for command in (["methods"], ["study", "tasks"]):
         assert main(command) == 0
         printed = capsys.readouterr().out
@@ -98,14 +98,14 @@ def test_the_lists_name_it_in_a_line(capsys: Output) -> None:
         assert TOLD["exits"] in found["exits"]["error"]
 
 
-def test_other_commands_work(capsys: Output) -> None:
+def test_commands_that_do_not_use_the_plugin_work(capsys: Output) -> None:
     assert main(["methods", "esamp"]) == 0
     assert main(["generate", "--help"]) == 0
     assert main(["generate", "x", "--method", "exits"]) == 2
     assert TOLD["exits"] in capsys.readouterr().err
 
 
-def test_a_failed_import_is_not_tried_again_and_again(tmp_path: Path) -> None:
+def test_a_failed_import_is_tried_once(tmp_path: Path) -> None:
     (tmp_path / "hostile_raises.py").write_text(
         f"with open({str(tmp_path / 'times')!r}, 'a') as file: file.write('x')\nraise RuntimeError('again')"
     )
@@ -115,7 +115,7 @@ def test_a_failed_import_is_not_tried_again_and_again(tmp_path: Path) -> None:
     assert (tmp_path / "times").read_text() == "x"
 
 
-def test_an_interruption_is_the_users() -> None:
+def test_a_keyboard_interrupt_is_not_caught() -> None:
     class Point:
         name, value = "slow", "hostile:thing"
 

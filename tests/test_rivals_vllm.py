@@ -147,7 +147,7 @@ def test_samples_do_not_depend_on_other_requests_in_the_batch(served: Served) ->
     [
         (Case("xtc", {}, dict(temperature=0)), "set a temperature above 0"),
         (Case("esamp+fire", {}, dict(temperature=0)), "set one above 0"),
-        (Case("fire", dict(fire_temperature=1.5), dict(temperature=2.0)), "no hotter"),
+        (Case("fire", dict(fire_temperature=1.5), dict(temperature=2.0)), "is not above"),
         (Case("min_p", {}, dict(min_p=0.4)), "leave min_p out"),
         (Case("penalties", {}, dict(presence_penalty=0.2)), "leave presence_penalty out"),
         (Case("vanilla+xtc"), "vanilla adds nothing"),

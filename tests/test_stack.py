@@ -26,10 +26,10 @@ from esamp.methods.base import (
     Need,
 )
 from esamp.methods.esamp import ESamp
-from esamp.methods.fire import FireOptions
-from esamp.methods.min_p import MinPOptions
+from esamp.methods.filters.fire import FireOptions
+from esamp.methods.filters.min_p import MinPOptions
+from esamp.methods.filters.xtc import XTCOptions
 from esamp.methods.stack import SamplerStack, Stack, combine
-from esamp.methods.xtc import XTCOptions
 from esamp.options import Options, narrowed
 from esamp.sampling import Sampling
 from support.step_rows import plain_rows
@@ -66,7 +66,7 @@ class Head:
 class ShiftOptions(Options):
     """Of `Shift` and `Raise`."""
 
-    shift_by: float = Field(1.0, ge=0, le=9)
+    shift_by: float = Field(default=1.0, ge=0, le=9)
     """how much"""
 
 
@@ -244,7 +244,7 @@ def head() -> Head:
 # ---- names and options
 
 
-def test_a_name_is_its_parts_in_their_order() -> None:
+def test_a_combination_is_named_after_its_parts_in_order() -> None:
     for name in ("esamp+fire", "fire+esamp", "esamp+top_n_sigma+xtc+fire", "min_p+penalties", "xtc"):
         method = registry.get(name)
         assert method.name == name
@@ -256,7 +256,7 @@ def test_a_name_is_its_parts_in_their_order() -> None:
     assert combine([Raise, Double]).citation == "Them 2020"
 
 
-def test_what_stays_as_it_is_and_what_is_wrapped() -> None:
+def test_single_methods_are_returned_unchanged_except_filters_and_draws() -> None:
     assert registry.get("esamp") is ESamp
     for name in ("vanilla", "min_p", "penalties"):
         assert registry.get(name) is registry.part(name)
@@ -274,7 +274,7 @@ def test_what_stays_as_it_is_and_what_is_wrapped() -> None:
     assert combine([Best]).kind == "draw"
 
 
-def test_traits_of_the_parts_are_those_of_the_whole() -> None:
+def test_a_combination_has_the_traits_of_its_parts() -> None:
     traits = {
         (ESamp, Double): (True, False, frozenset()),
         (ESamp, registry.part("min_p")): (False, False, frozenset()),
@@ -354,24 +354,24 @@ class Search(Method):
     ],
     ids=lambda value: "+".join(part.name for part in value) if isinstance(value, tuple) else "",
 )
-def test_what_makes_no_sense_together_is_refused(parts: Sequence[type[Method]], message: str) -> None:
+def test_methods_that_do_not_go_together_are_refused(parts: Sequence[type[Method]], message: str) -> None:
     with pytest.raises(OptionError, match=message):
         combine(parts)
 
 
 @pytest.mark.parametrize("name", ["", "esamp+", "+xtc", "esamp++xtc", "esamp+nothing", "esamp + xtc"])
-def test_a_name_with_a_part_that_is_not_there_is_refused(name: str) -> None:
+def test_a_name_with_an_unknown_part_is_refused(name: str) -> None:
     with pytest.raises(OptionError, match=r"unknown method '.*': choose from .*esamp"):
         registry.get(name)
 
 
-def test_a_draw_does_not_go_with_what_prompts_share() -> None:
+def test_a_draw_is_refused_where_prompts_share_a_state() -> None:
     with pytest.raises(OptionError, match="scope = 'prompt'"):
         built(combine([ESamp, Best]), scope="batch")
     built(combine([ESamp, Double]), scope="batch")
 
 
-def test_the_options_must_be_those_of_the_whole() -> None:
+def test_building_with_the_options_of_one_part_is_refused() -> None:
     method = registry.get("esamp+fire")
     with pytest.raises(OptionError, match="expected FireOptions"):
         method.build(ESampConfig(), SHAPE, slots=1, full=False)  # type: ignore[attr-defined]
@@ -395,7 +395,7 @@ def test_parts_set_the_sampler_one_after_the_other() -> None:
 
 
 @pytest.mark.parametrize("parts", [(Double,), (Raise, Best)], ids=["filter", "filter and draw"])
-def test_slots_of_their_own(parts: Sequence[type[Method]]) -> None:
+def test_a_stack_without_a_method_of_states_has_slots_of_its_own(parts: Sequence[type[Method]]) -> None:
     stack = built(combine(parts), slots=2)
     assert [stack.admit() for _ in range(3)] == [0, 1, None]
     stack.grow(4)
@@ -410,7 +410,7 @@ def test_slots_of_their_own(parts: Sequence[type[Method]]) -> None:
         assert stack.nbytes == 400
 
 
-def test_slots_of_the_method_of_states() -> None:
+def test_the_draw_uses_the_slots_of_the_method_of_states() -> None:
     stack = built(combine([ESamp, Best]), slots=1)
     assert [stack.admit(), stack.admit()] == [0, None]
     stack.grow(3)
@@ -423,7 +423,7 @@ def test_slots_of_the_method_of_states() -> None:
     assert stack.nbytes == alone.nbytes + 300
 
 
-def test_sizes_are_added_up() -> None:
+def test_the_size_is_the_sum_of_the_parts() -> None:
     stack, options = combine([ESamp, Double, Best]), combine([ESamp, Double, Best]).options()
     assert issubclass(stack, DecodeMethod)
     assert stack.size(options, SHAPE, slots=4) == ESamp.size(ESampConfig(), SHAPE, slots=4) + 400
@@ -434,14 +434,14 @@ def test_sizes_are_added_up() -> None:
     assert alone.layers(alone.options()) == ()
 
 
-def test_waves_are_those_of_the_part_that_wants_most() -> None:
+def test_waves_are_those_of_the_part_with_the_most_waves() -> None:
     method = combine([ESamp, Double])
     assert method.waves(method.options(waves=3), 7) == (3, 2, 2)
     assert method.waves(method.options(), 7) == ESamp.waves(ESampConfig(), 7)
     assert combine([Tilt, Best]).waves(combine([Tilt, Best]).options(), 3) == (1, 1, 1)
 
 
-def test_whether_it_steers_and_shares_is_for_the_method_of_states_to_say() -> None:
+def test_steering_and_sharing_are_those_of_the_method_of_states() -> None:
     method = combine([ESamp, Double])
     assert issubclass(method, DecodeMethod)
     for options in (dict(), dict(beta=0), dict(scope="batch")):
@@ -466,7 +466,7 @@ CONFIGS: Mapping[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_esamp_in_company_that_does_nothing_is_esamp(name: str) -> None:
+def test_esamp_with_filters_that_drop_nothing_is_esamp(name: str) -> None:
     """Bit by bit, and although its company is asked at the first token as well."""
     model, config = head(), CONFIGS[name]
     alone = ESamp.build(ESampConfig(**config), SHAPE, slots=2, full=True)
@@ -493,7 +493,7 @@ def test_esamp_in_company_that_does_nothing_is_esamp(name: str) -> None:
     assert expected["rows"] == 3 * 5
 
 
-def test_a_method_that_acts_on_the_first_token_does_so_in_company() -> None:
+def test_a_method_that_acts_on_the_first_token_does_so_in_a_stack() -> None:
     model = head()
     stack = built(combine([Tilt, Double]))
     stack.admit()
@@ -542,7 +542,7 @@ def test_filters_follow_the_method_of_states() -> None:
     assert not torch.equal(fused, model(step.final))
 
 
-def test_a_draw_leaves_one_token() -> None:
+def test_a_draw_leaves_one_token_per_row() -> None:
     model = head()
     stack = built(combine([Double, Best]))
     stack.admit()
@@ -560,7 +560,7 @@ def test_a_draw_leaves_one_token() -> None:
     assert [seen.tolist() for seen in stack.draw.observed] == [[4, 5]]
 
 
-def test_rows_that_take_no_part_are_left_alone_and_not_counted() -> None:
+def test_inactive_rows_are_neither_changed_nor_counted() -> None:
     model = head()
     stack = built(combine([Raise, Double]))
     assert [stack.admit(), stack.admit()] == [0, 1]
@@ -600,7 +600,7 @@ def test_a_report_is_taken_at_once_and_read_later() -> None:
     assert taken() == {"rows": 1.0, "rows_steered": 1.0}
 
 
-def test_details() -> None:
+def test_details_are_those_of_the_inner_method_or_the_reference_logits() -> None:
     model = head()
     stack = built(registry.get("xtc"))
     stack.admit()
@@ -619,7 +619,7 @@ def test_details() -> None:
     assert inner.detail().novelty.item() == 1
 
 
-def test_re_scoring_passes_through() -> None:
+def test_the_rescored_change_passes_through_a_stack() -> None:
     stack, model = built(combine([ESamp, Double]), beta=2.0, candidates="reference"), head()
     stack.admit()
     for position in (1, 2):

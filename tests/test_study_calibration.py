@@ -1,4 +1,4 @@
-"""The statistics of studies do what they say, on simulated studies whose truth is known.
+"""Coverage, error rates and power of the statistics, on simulated studies with known truth.
 
 The bounds allow two standard errors of the simulation. Generators are fixed, so the tests are repeatable.
 """
@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from esamp.analysis.plan_options import PlanOptions
-from esamp.analysis.power import Spread, of_pilot, p_values, power
+from esamp.analysis.power import Spread, p_values, pilot_spread, power
 from esamp.metrics.intervals import bootstrap_mean, holm, paired_permutation
 from esamp.metrics.pass_at_k import mean_pass_at_k
 
@@ -28,7 +28,7 @@ def exponential(rng: np.random.Generator, problems: int) -> Values:
 
 
 def share(rng: np.random.Generator, problems: int) -> Values:
-    """pass@1 of groups of 16 on problems of which most are out of reach."""
+    """pass@1 of groups of 16 on problems most of which are never solved."""
     return rng.binomial(16, rng.beta(0.3, 1.5, size=problems)) / 16 - 0.3 / 1.8
 
 
@@ -37,7 +37,7 @@ def solved(rng: np.random.Generator, problems: int) -> Values:
 
 
 def seeds_only(rng: np.random.Generator, problems: int) -> Values:
-    """All that differs is the seed."""
+    """Values that vary between seeds only."""
     return rng.normal(size=(problems, 4))
 
 
@@ -54,7 +54,7 @@ def difference(rng: np.random.Generator, problems: int) -> Values:
 
 
 def coverage(draw: Callable[[np.random.Generator, int], Values], problems: int) -> float:
-    """How often a 95 % interval holds the truth, which is 0."""
+    """The share of 95 % intervals that contain the true value, 0."""
     rng = np.random.default_rng(0)
     found = [bootstrap_mean(draw(rng, problems), rng, resamples=999) for _ in range(STUDIES)]
     return float(np.mean([each.low <= 1e-9 and each.high >= -1e-9 for each in found]))
@@ -78,18 +78,20 @@ def coverage(draw: Callable[[np.random.Generator, int], Values], problems: int) 
     ],
     ids=lambda value: value if isinstance(value, int) else value.__name__,
 )
-def test_intervals_cover_what_they_say(draw: Callable[[np.random.Generator, int], Values], problems: int) -> None:
+def test_intervals_have_their_nominal_coverage(
+    draw: Callable[[np.random.Generator, int], Values], problems: int
+) -> None:
     assert 0.93 - ERROR <= coverage(draw, problems) <= 0.97 + ERROR
 
 
 @pytest.mark.parametrize("problems", [15, 30, 100])
-def test_intervals_of_shares_of_solved_problems_are_wide_rather_than_narrow(problems: int) -> None:
-    # A share of 30 problems takes 31 values, so that coverage moves in steps.
+def test_intervals_of_solved_shares_cover_at_least_their_level(problems: int) -> None:
+    # A share of 30 problems has 31 possible values, so coverage moves in steps.
     assert 0.94 - ERROR <= coverage(solved, problems) <= 0.995
 
 
-def test_what_was_hardly_ever_seen_has_no_interval_that_holds() -> None:
-    # One problem of ten is solved and there are eight: in 43 % of the studies nothing is, and the interval is a point.
+def test_intervals_undercover_when_almost_nothing_is_solved() -> None:
+    # Eight problems, each solved with probability 0.1: in 43 % of the studies none is, and the interval is a point.
     def rarely(rng: np.random.Generator, problems: int) -> Values:
         return (rng.random(problems) < 0.1) - 0.1
 
@@ -97,14 +99,14 @@ def test_what_was_hardly_ever_seen_has_no_interval_that_holds() -> None:
 
 
 def null(rng: np.random.Generator, problems: int, seeds: int) -> tuple[Values, Values]:
-    """Two arms that are alike: samples of the same chance, problem by problem."""
+    """Two equal arms: for each problem, samples are right with the same probability."""
     chance = rng.beta(0.5, 1.0, size=(problems, 1))
     first, second = rng.binomial(4, np.broadcast_to(chance, (2, problems, seeds))) / 4
     return first, second
 
 
 @pytest.mark.parametrize(("problems", "seeds"), [(8, 1), (14, 3), (40, 1), (40, 3)], ids=str)
-def test_the_permutation_test_is_wrong_as_rarely_as_it_says(problems: int, seeds: int) -> None:
+def test_the_permutation_test_keeps_its_level(problems: int, seeds: int) -> None:
     rng = np.random.default_rng(1)
     count = 600
     found = np.array(
@@ -115,10 +117,10 @@ def test_the_permutation_test_is_wrong_as_rarely_as_it_says(problems: int, seeds
     )
     for alpha in (0.05, 0.2):
         assert np.mean(found <= alpha) <= alpha + 2 * np.sqrt(alpha * (1 - alpha) / count)
-    assert np.mean(found <= 0.2) >= 0.05  # and is no test that never rejects
+    assert np.mean(found <= 0.2) >= 0.05  # the test does reject sometimes
 
 
-def test_holm_keeps_the_chance_of_any_false_claim() -> None:
+def test_holm_keeps_the_familywise_error_rate() -> None:
     # Four arms like the baseline, all compared with the same baseline samples.
     rng = np.random.default_rng(2)
     any_plain, any_holm, count = 0, 0, 600
@@ -130,40 +132,40 @@ def test_holm_keeps_the_chance_of_any_false_claim() -> None:
         any_holm += bool((holm(found) <= 0.05).any())
     error = 2 * np.sqrt(0.05 * 0.95 / count)
     assert any_holm / count <= 0.05 + error
-    assert any_plain / count > 0.05 + error  # without the correction it would not be kept
+    assert any_plain / count > 0.05 + error  # without the correction the rate would be too high
 
 
-def test_many_tests_at_once_are_the_tests_one_by_one() -> None:
+def test_batched_permutation_tests_equal_single_tests() -> None:
     rng = np.random.default_rng(3)
     values = rng.normal(0.3, 1, size=(20, 40))
     values[:, :10] = 0
     single = [paired_permutation(own, np.zeros(40), rng, resamples=4000) for own in values]
     np.testing.assert_allclose(p_values(values, rng), single, atol=0.04)
-    few = values[:, :16]  # six that are not zero: exact
+    few = values[:, :16]  # six are not zero, so the test is exact
     np.testing.assert_array_equal(p_values(few, rng), [paired_permutation(own, np.zeros(16), rng) for own in few])
 
 
-def test_the_parts_of_the_variance_are_found_again() -> None:
+def test_variance_components_are_recovered() -> None:
     rng = np.random.default_rng(4)
     pilot = rng.normal(0, 0.3, size=(3000, 1)) + rng.normal(0, 0.5, size=(3000, 2))
-    found = of_pilot([pilot], "")
+    found = pilot_spread([pilot], "")
     assert found.between.std() == pytest.approx(0.3, rel=0.06)
     assert found.within.std() == pytest.approx(0.5, rel=0.03)
     assert found.variance(5) == pytest.approx(0.09 + 0.25 / 5, rel=0.08)
-    alike = of_pilot([rng.normal(size=(3000, 2))], "")
+    alike = pilot_spread([rng.normal(size=(3000, 2))], "")
     assert alike.between.std() < 0.25
 
 
 @pytest.mark.parametrize(("problems", "seeds"), [(12, 2), (40, 1), (40, 3)], ids=str)
-def test_the_power_that_is_promised_is_the_power_there_is(problems: int, seeds: int) -> None:
-    """The promise rests on a large pilot without any difference; the check draws fresh studies from the truth."""
+def test_estimated_power_matches_simulated_power(problems: int, seeds: int) -> None:
+    """The estimate uses a large pilot without a difference; the check simulates studies from the true distribution."""
     shift = 0.45 if problems < 20 else 0.25
     rng = np.random.default_rng(5)
 
     def study(size: int, count: int, by: float) -> Values:
         return by + rng.uniform(-0.5, 0.5, size=(size, 1)) + rng.exponential(0.4, size=(size, count)) - 0.4
 
-    promised = power(of_pilot([study(4000, 3, 0.0)], ""), shift, problems, seeds, 2, PlanOptions(simulations=1000))
+    promised = power(pilot_spread([study(4000, 3, 0.0)], ""), shift, problems, seeds, 2, PlanOptions(simulations=1000))
     seen, count = 0, 500
     for _ in range(count):
         arms = (study(problems, seeds, shift), study(problems, seeds, 0.0))
@@ -180,7 +182,7 @@ def test_power_without_a_difference_is_at_most_the_level() -> None:
     assert power(spread, 0.0, 40, 1, 5, PlanOptions(simulations=2000)) <= 0.025
 
 
-def test_subsets_tell_of_smaller_groups_only_where_samples_are_independent() -> None:
+def test_the_subset_estimator_holds_only_for_independent_samples() -> None:
     """Why a study reports `pass@k (group of k)` beside `pass@k (subset of n)`.
 
     There are three ways, of which the second is right. Independent samples take one at random. Coupled samples avoid

@@ -1,4 +1,4 @@
-"""Arms against plain sampling that is as hot: by hand, against a bootstrap of the whole, and by simulation."""
+"""Arms against plain sampling at equal entropy: hand-computed, against a bootstrap of the procedure, and simulated."""
 
 import csv
 import io
@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from esamp.analysis.controls import Control, Matched, controls, matched
+from esamp.analysis.controls import ArmControls, MatchedDifference, controls, matched_differences
 from esamp.analysis.load import Block
-from esamp.analysis.plain import curves
+from esamp.analysis.plain_curves import curves
 from esamp.metrics.intervals import paired_permutation
 from esamp.report import tables
 from esamp.report.glance import at_a_glance
 from esamp.study import config
 from esamp.study.config import Study
-from esamp.study.measured import Measured, Scored
+from esamp.study.group_measurements import GroupLikelihoods, GroupMeasurements
 from esamp.study.records import Record, SampleRecord
 
 TOML = """
@@ -50,17 +50,17 @@ def study(**changes: Any) -> Study:
 
 
 def group(item: str, right: int, entropy: float, nll: float) -> Record:
-    """Two samples of ten tokens, `right` of them right."""
+    """A group of two samples of ten tokens, `right` of them right."""
     samples = tuple(
         SampleRecord(index, "x", (index,) * 10, 10, "stop", index < right, "a", "a", "") for index in range(2)
     )
-    scored = Scored((nll, nll), (entropy, entropy), (10, 10))
+    scored = GroupLikelihoods((nll, nll), (entropy, entropy), (10, 10))
     cost = dict(tokens=20, prompt_tokens=5, calls=2, seconds=1.0)
-    return Record(item, samples, cost, {}, measured=Measured(own=scored))
+    return Record(item, samples, cost, {}, measured=GroupMeasurements(own=scored))
 
 
 def block(**arms: list[tuple[int, float, float]]) -> Block:
-    """An arm is a list of (right, entropy, nll), one for each problem."""
+    """A block whose arms are lists of (right, entropy, nll), one per problem."""
     items = tuple(str(place) for place in range(len(next(iter(arms.values())))))
     names = {"cold": VANILLA[0.5], "usual": VANILLA[1.0], "hot": VANILLA[2.0], "top_p": "vanilla top_p=0.9"}
     names |= {"esamp": "esamp beta=1", "xtc": "xtc"}
@@ -72,7 +72,7 @@ def block(**arms: list[tuple[int, float, float]]) -> Block:
 
 
 def by_hand(esamp: list[tuple[int, float, float]]) -> Block:
-    """Vanilla solves everything cold (entropy .2, nll .1), half at T = 1 (.4, .3), nothing hot (.8, .9)."""
+    """Vanilla solves everything at T = 0.5 (entropy .2, nll .1), half at T = 1 (.4, .3), nothing at T = 2 (.8, .9)."""
     return block(
         cold=[(2, 0.2, 0.1)] * 4,
         usual=[(1, 0.4, 0.3)] * 4,
@@ -83,8 +83,12 @@ def by_hand(esamp: list[tuple[int, float, float]]) -> Block:
     )
 
 
-def found(got: list[Matched], arm: str, by: str, measure: str = "pass@1", knob: str = "temperature") -> Matched:
-    [one] = [each for each in got if (each.arm, each.by, each.measure, each.knob) == (arm, by, measure, knob)]
+def found(
+    got: list[MatchedDifference], arm: str, by: str, measure: str = "pass@1", setting: str = "temperature"
+) -> MatchedDifference:
+    [one] = [
+        each for each in got if (each.arm, each.held_equal, each.measure, each.setting) == (arm, by, measure, setting)
+    ]
     return one
 
 
@@ -96,8 +100,8 @@ def test_curves_are_vanilla_over_one_setting() -> None:
     assert curves(study(methods=[methods[0], *methods[3:]])) == []
 
 
-def test_matching_by_hand() -> None:
-    got = matched(study(), by_hand([(2, 0.5, 0.25)] * 4))
+def test_matched_differences_match_hand_computed_values() -> None:
+    got = matched_differences(study(), by_hand([(2, 0.5, 0.25)] * 4))
     entropy, perplexity = found(got, "esamp beta=1", "entropy"), found(got, "esamp beta=1", "perplexity")
     # entropy .5 lies a quarter of the way from T = 1 (.4, pass@1 .5) to T = 2 (.8, pass@1 0): vanilla has .375 there
     assert entropy.value == pytest.approx(1.25)
@@ -105,11 +109,11 @@ def test_matching_by_hand() -> None:
     # nll .25 lies three quarters of the way from T = .5 (.1, pass@1 1) to T = 1 (.3, pass@1 .5): vanilla has .625
     assert perplexity.value == pytest.approx(0.875)
     assert perplexity.interval.estimate == pytest.approx(1 - 0.625)
-    assert entropy.p == 2 / 2**4  # all four problems one way, or all the other
+    assert entropy.p == 2 / 2**4  # all four signs positive, or all negative
 
 
-def test_beyond_the_grid_nothing_is_matched() -> None:
-    got = matched(study(), by_hand([(2, 0.1, 0.3)] * 4))
+def test_an_arm_beyond_the_grid_has_no_match() -> None:
+    got = matched_differences(study(), by_hand([(2, 0.1, 0.3)] * 4))
     low, high = found(got, "esamp beta=1", "entropy"), found(got, "xtc", "entropy")
     assert low.value is None
     assert high.value is None
@@ -118,53 +122,55 @@ def test_beyond_the_grid_nothing_is_matched() -> None:
     assert found(got, "xtc", "perplexity").value == 2.0
 
 
-def test_points_that_noise_cannot_tell_apart_are_no_curve() -> None:
-    """T = 1 is as likely hotter as colder than T = .5: the curve goes from T = .5 to T = 2 without it."""
+def test_indistinguishable_points_do_not_form_a_curve() -> None:
+    """The entropies of T = 1 and T = .5 are indistinguishable, so the curve goes from T = .5 to T = 2."""
     middle = [(1, entropy, 0.3) for entropy in (0.1, 0.3, 0.1, 0.34)]
     whole = by_hand([(2, 0.5, 0.25)] * 4)
     rows = {"usual": middle, "cold": [(2, 0.2, 0.1)] * 4, "hot": [(0, 0.8, 0.9)] * 4, "top_p": [(1, 0.3, 0.2)] * 4}
     noisy = block(**rows, esamp=[(2, 0.5, 0.25)] * 4, xtc=[(0, 0.9, 0.9)] * 4)
-    got = found(matched(study(), noisy), "esamp beta=1", "entropy")
+    got = found(matched_differences(study(), noisy), "esamp beta=1", "entropy")
     assert got.value == pytest.approx(0.5 + 0.5 * 1.5)  # .5 lies halfway from .2 to .8
     assert got.interval.estimate == pytest.approx(0.5)
-    assert found(matched(study(), whole), "esamp beta=1", "entropy").value == pytest.approx(1.25)
+    assert found(matched_differences(study(), whole), "esamp beta=1", "entropy").value == pytest.approx(1.25)
 
 
-def test_where_no_curve_is_the_nearest_point_that_noise_cannot_tell_apart_is_the_match() -> None:
-    """Entropy does not depend on temperature here: .21 on average, whatever the setting."""
+def test_without_a_curve_the_nearest_indistinguishable_point_is_matched() -> None:
+    """Entropy does not depend on temperature here: its mean is .21 at every setting."""
     flat = [(1, entropy, 0.3) for entropy in (0.1, 0.3, 0.1, 0.34)]
     other = [(0, entropy, 0.9) for entropy in (0.3, 0.1, 0.34, 0.18)]
     rows = {"cold": [(2, 0.2, 0.1)] * 4, "usual": flat, "hot": other, "top_p": [(1, 0.3, 0.2)] * 4}
     whole = block(**rows, esamp=[(2, entropy, 0.25) for entropy in (0.12, 0.28, 0.12, 0.34)], xtc=[(0, 0.9, 0.9)] * 4)
-    got = found(matched(study(), whole), "esamp beta=1", "entropy")
-    assert got.value == 1.0  # .215 beside .2, .21 and .23
+    got = found(matched_differences(study(), whole), "esamp beta=1", "entropy")
+    assert got.value == 1.0  # .215 is nearest to .21
     assert got.interval.estimate == 0.5
-    assert found(matched(study(), whole), "xtc", "entropy").value is None  # clearly hotter than all of them
+    assert found(matched_differences(study(), whole), "xtc", "entropy").value is None  # entropy too high
 
 
 @pytest.mark.parametrize("entropy", [0.41, 0.43, 0.47, 0.53, 0.59, 0.61, 0.67, 0.71, 0.73])
-def test_rounding_is_no_difference(entropy: float) -> None:
+def test_rounding_errors_are_not_differences(entropy: float) -> None:
     same = {arm: [(2, level, 0.3)] * 8 for arm, level in (("cold", 0.2), ("usual", 0.4), ("hot", 0.8), ("top_p", 0.3))}
     got = found(
-        matched(study(), block(**same, esamp=[(2, entropy, 0.3)] * 8, xtc=same["hot"])), "esamp beta=1", "entropy"
+        matched_differences(study(), block(**same, esamp=[(2, entropy, 0.3)] * 8, xtc=same["hot"])),
+        "esamp beta=1",
+        "entropy",
     )
     assert got.p == 1
     assert got.interval.estimate == 0
 
 
-def test_holm_counts_the_arms_that_are_compared_in_the_same_way() -> None:
-    got = matched(study(), by_hand([(2, 0.5, 0.9)] * 4))
-    assert found(got, "esamp beta=1", "perplexity").adjusted == pytest.approx(2 * 2 / 2**4)  # xtc has a match as well
-    assert found(got, "esamp beta=1", "entropy").adjusted == pytest.approx(2 / 2**4)  # xtc is too hot
+def test_holm_corrects_over_the_arms_of_one_comparison() -> None:
+    got = matched_differences(study(), by_hand([(2, 0.5, 0.9)] * 4))
+    assert found(got, "esamp beta=1", "perplexity").adjusted == pytest.approx(2 * 2 / 2**4)  # xtc has a match too
+    assert found(got, "esamp beta=1", "entropy").adjusted == pytest.approx(2 / 2**4)  # the entropy of xtc is too high
 
 
-def test_what_is_missing_is_said() -> None:
+def test_controls_name_the_missing_comparisons() -> None:
     whole = study()
-    esamp, xtc = controls(whole, matched(whole, by_hand([(2, 0.5, 0.25)] * 4)))
-    assert esamp == Control(
+    esamp, xtc = controls(whole, matched_differences(whole, by_hand([(2, 0.5, 0.25)] * 4)))
+    assert esamp == ArmControls(
         "esamp beta=1", True, True, {"entropy": True, "perplexity": True}
     )  # T / (1 + 1) is in the grid
-    assert xtc == Control("xtc", True, None, {"entropy": False, "perplexity": True})
+    assert xtc == ArmControls("xtc", True, None, {"entropy": False, "perplexity": True})
     methods = tomllib.loads(TOML)["methods"]
     methods[3] = {"method": "esamp", "options": {"beta": 2.0}, "sampling": {"temperature": 0.7}}
     other = study(methods=methods)
@@ -173,7 +179,7 @@ def test_what_is_missing_is_said() -> None:
     assert esamp.reached == {"entropy": False, "perplexity": False}
 
 
-def test_actions_have_no_beta() -> None:
+def test_arms_by_actions_have_no_cooled_control() -> None:
     methods = tomllib.loads(TOML)["methods"]
     methods[3] = {"method": "esamp", "options": {"signal": "action"}}
     assert controls(study(methods=methods), [])[0].cooled is None
@@ -181,8 +187,8 @@ def test_actions_have_no_beta() -> None:
 
 def test_arms_without_likelihoods_are_left_out() -> None:
     whole = by_hand([(2, 0.5, 0.25)] * 4)
-    assert not any(each.arm == "xtc" for each in matched(study(), by_hand_without("xtc", whole)))
-    assert matched(study(), by_hand_without("vanilla", whole)) == []
+    assert not any(each.arm == "xtc" for each in matched_differences(study(), by_hand_without("xtc", whole)))
+    assert matched_differences(study(), by_hand_without("vanilla", whole)) == []
 
 
 def test_the_first_table_has_means_and_gains_at_equal_levels() -> None:
@@ -209,13 +215,13 @@ def test_the_first_table_of_a_study_without_levels_compares_with_the_baseline() 
 
 
 def by_hand_without(arm: str, whole: Block) -> Block:
-    """The same block, in which an arm was not scored."""
+    """The same block without the likelihoods of one arm."""
     bare = {item: Record(item, each.samples, each.cost, {}) for item, each in whole.arms[arm][0].items()}
     return Block(whole.model, whole.task, whole.n, whole.items, 0, {**whole.arms, arm: {0: bare}})
 
 
 def noisy(rng: np.random.Generator, problems: int, entropy: float, chance: float) -> list[tuple[int, float, float]]:
-    """Problems differ, and the hotter a problem's samples happen to be, the rarer they are right."""
+    """Problems differ, and samples with higher entropy are less often right."""
     heat = rng.normal(0, 0.05, problems)
     rights = rng.binomial(2, np.clip(chance - 2 * heat, 0, 1))
     return [(int(right), entropy + float(own), 0.3) for right, own in zip(rights, heat, strict=True)]
@@ -231,11 +237,11 @@ def drawn(rng: np.random.Generator, problems: int) -> Block:
     )
 
 
-def test_the_interval_is_that_of_the_whole_procedure() -> None:
+def test_intervals_include_the_uncertainty_of_the_matched_point() -> None:
     rng = np.random.default_rng(1)
     whole = drawn(rng, 60)
     methods = [row for row in tomllib.loads(TOML)["methods"] if row["method"] != "xtc" and "top_p" not in str(row)]
-    got = found(matched(study(methods=methods), whole), "esamp beta=1", "entropy")
+    got = found(matched_differences(study(methods=methods), whole), "esamp beta=1", "entropy")
     columns = {arm: rows[0] for arm, rows in whole.arms.items()}
     entropy, right = (
         {arm: np.array([read(rows[item]) for item in whole.items]) for arm, rows in columns.items()}
@@ -263,13 +269,13 @@ def test_an_arm_on_the_curve_is_rarely_called_beyond_chance() -> None:
     whole = study(methods=methods)
     p_values = []
     for _ in range(120):
-        got = matched(whole, drawn(rng, 12))
-        p_values += [each.p for each in got if each.by == "entropy" and each.measure == "pass@1" and each.value]
+        got = matched_differences(whole, drawn(rng, 12))
+        p_values += [each.p for each in got if each.held_equal == "entropy" and each.measure == "pass@1" and each.value]
     assert len(p_values) > 100
     assert 0.01 <= np.mean(np.array(p_values) <= 0.1) <= 0.19  # 10 %, three standard errors of 120 studies
 
 
-def test_the_report_and_the_csv_say_it() -> None:
+def test_report_and_csv_have_the_matched_differences() -> None:
     whole = by_hand([(2, 0.5, 0.25)] * 4)
     text = tables.markdown(study(), [whole])
     assert "### More than another temperature?" in text
@@ -287,7 +293,7 @@ def test_the_report_and_the_csv_say_it() -> None:
     assert {row["vanilla_over"] for row in rows} == {"temperature", "top_p"}
 
 
-def test_signs_are_what_is_tested() -> None:
-    """The test of a matched difference is the report's own paired test against zero."""
-    got = found(matched(study(), by_hand([(2, 0.5, 0.25)] * 4)), "esamp beta=1", "entropy")
+def test_the_permutation_test_flips_signs_of_differences() -> None:
+    """A matched difference is tested by the report's paired test against zero."""
+    got = found(matched_differences(study(), by_hand([(2, 0.5, 0.25)] * 4)), "esamp beta=1", "entropy")
     assert got.p == paired_permutation([0.625] * 4, [0.0] * 4, np.random.default_rng(0))

@@ -26,7 +26,7 @@ from esamp.report.figures.contents import block_figures
 from esamp.report.figures.styles import COLOURS, arm_styles
 from esamp.study import config
 from esamp.study.config import Study
-from esamp.study.measured import Measured, Scored
+from esamp.study.group_measurements import GroupLikelihoods, GroupMeasurements
 from esamp.study.records import Record, SampleRecord
 
 HOSTILE = "_$\\frac{1}{$ <script>&amp; \x00\u202e\n\u732b | ]("
@@ -54,18 +54,21 @@ def study(more: str = "") -> Study:
     return config.parse(tomllib.loads(TOML + more))
 
 
-def group(item: str, right: int, n: int = 4, measured: Measured | None = None) -> Record:
+def group(item: str, right: int, n: int = 4, measured: GroupMeasurements | None = None) -> Record:
     """A group of n, the first `right` of them right; sample i has tokens of its own if it is right."""
     samples = tuple(
         SampleRecord(i, "x", (i, i, i) if i < right else (9, 9, 9), 3, "stop", i < right, None, str(i), "")
         for i in range(n)
     )
     cost = dict(tokens=3 * n, prompt_tokens=5, calls=1, seconds=2.0)
-    return Record(item, samples, cost, {}, measured=measured or Measured())
+    return Record(item, samples, cost, {}, measured=measured or GroupMeasurements())
 
 
 def block(
-    arms: Mapping[str, Sequence[int]], n: int = 4, seeds: Sequence[int] = (0, 1), measured: Measured | None = None
+    arms: Mapping[str, Sequence[int]],
+    n: int = 4,
+    seeds: Sequence[int] = (0, 1),
+    measured: GroupMeasurements | None = None,
 ) -> Block:
     """Right samples of each problem, by arm; the same for every seed."""
     items = tuple(f"p{place}" for place in range(len(next(iter(arms.values())))))
@@ -76,7 +79,7 @@ def block(
     return Block("m", "t", n, items, 0, found)
 
 
-def with_measured(of: Block, measured: Callable[[str, int, str], Measured]) -> Block:
+def with_measured(of: Block, measured: Callable[[str, int, str], GroupMeasurements]) -> Block:
     """The same block with `measured(arm, seed, item)`."""
     arms = {
         arm: {
@@ -158,7 +161,7 @@ def test_large_groups_have_fewer_points() -> None:
 
 def test_a_scatter_point_is_two_measures() -> None:
     turned = np.array([[1, 0], [1, 0], [0, 1], [0, 1]], np.float32)  # two kinds
-    own = Measured(turned, own=Scored((0.5, 0.5, 1.5, 1.5), (2.0, 2.0, 3.0, 3.0), (3, 3, 3, 3)))
+    own = GroupMeasurements(turned, own=GroupLikelihoods((0.5, 0.5, 1.5, 1.5), (2.0, 2.0, 3.0, 3.0), (3, 3, 3, 3)))
     of = block({"vanilla": [1, 3]}, measured=own)
     name, up = series.diversity(of)
     assert name == "Vendi"
@@ -174,7 +177,9 @@ def test_a_scatter_point_is_two_measures() -> None:
 def test_an_arm_without_a_measure_for_every_problem_has_no_point() -> None:
     of = with_measured(
         block({"vanilla": [1, 2], "esamp": [1, 2]}),
-        lambda arm, seed, item: Measured(None if (arm, seed, item) == ("esamp", 1, "p1") else np.eye(4, dtype="f4")),
+        lambda arm, seed, item: GroupMeasurements(
+            None if (arm, seed, item) == ("esamp", 1, "p1") else np.eye(4, dtype="f4")
+        ),
     )
     assert series.scatter_points(of, "perplexity", series.diversity(of)[1]) == []
     assert [point.arm for point in series.scatter_points(of, "pass@1", series.diversity(of)[1])] == ["vanilla"]
@@ -183,10 +188,10 @@ def test_an_arm_without_a_measure_for_every_problem_has_no_point() -> None:
 def test_similarity_uses_the_problems_that_all_arms_have() -> None:
     """Arm a lacks the last of four problems at the second position, arm b three of them: it ends there."""
 
-    def measured(arm: str, seed: int, item: str) -> Measured:
+    def measured(arm: str, seed: int, item: str) -> GroupMeasurements:
         long = item != "p3" if arm == "a" else item == "p0"
         value = 0.1 * int(item[1]) + 0.01 * seed
-        return Measured(similarity=similarities(first=value, **({"second": value + 0.5} if long else {})))
+        return GroupMeasurements(similarity=similarities(first=value, **({"second": value + 0.5} if long else {})))
 
     of = with_measured(block({"a": [1] * 4, "b": [1] * 4}), measured)
     (a, b), counts = series.similarity_curves(of)
@@ -199,10 +204,10 @@ def test_similarity_uses_the_problems_that_all_arms_have() -> None:
 def test_a_position_has_the_same_problems_in_all_arms() -> None:
     """Arm a lacks the last problem at the second position, arm b the one before: two are common."""
 
-    def measured(arm: str, seed: int, item: str) -> Measured:
+    def measured(arm: str, seed: int, item: str) -> GroupMeasurements:
         value = 0.1 * int(item[1]) + (0.3 if arm == "b" else 0)
         long = item != {"a": "p3", "b": "p2"}[arm]
-        return Measured(similarity=similarities(first=value, **({"second": value} if long else {})))
+        return GroupMeasurements(similarity=similarities(first=value, **({"second": value} if long else {})))
 
     (a, b), counts = series.similarity_curves(with_measured(block({"a": [1] * 4, "b": [1] * 4}), measured))
     assert counts == {POSITIONS[0]: 4, POSITIONS[1]: 2}
@@ -213,10 +218,10 @@ def test_a_position_has_the_same_problems_in_all_arms() -> None:
 def test_similarity_is_paired_and_ends_where_few_problems_are_common() -> None:
     """Each arm has half of the problems at the second position, but only one of eight is common."""
 
-    def measured(arm: str, seed: int, item: str) -> Measured:
+    def measured(arm: str, seed: int, item: str) -> GroupMeasurements:
         place = int(item[1])
         long = place < 4 if arm == "a" else place in (3, 5, 6, 7)
-        return Measured(similarity=similarities(first=0.5, **({"second": 0.4} if long else {})))
+        return GroupMeasurements(similarity=similarities(first=0.5, **({"second": 0.4} if long else {})))
 
     lines_, counts = series.similarity_curves(with_measured(block({"a": [1] * 8, "b": [1] * 8}), measured))
     assert [curve.x for curve in lines_] == [POSITIONS[:1]] * 2
@@ -224,8 +229,8 @@ def test_similarity_is_paired_and_ends_where_few_problems_are_common() -> None:
 
 
 def test_one_seed_without_a_value_drops_the_problem() -> None:
-    def measured(arm: str, seed: int, item: str) -> Measured:
-        return Measured(similarity=similarities() if (seed, item) == (1, "p0") else similarities(first=0.5))
+    def measured(arm: str, seed: int, item: str) -> GroupMeasurements:
+        return GroupMeasurements(similarity=similarities() if (seed, item) == (1, "p0") else similarities(first=0.5))
 
     _, counts = series.similarity_curves(with_measured(block({"a": [1] * 4}), measured))
     assert counts == {0: 3}
@@ -263,11 +268,13 @@ def full(arms: Sequence[str] = ALL, problems: int = 6, n: int = 4, graded: bool 
     """Numbers for every figure. Arm i has 1 + i kinds of samples, perplexity e^(1 + i / 10), entropy i."""
     right = [place % (n + 1) for place in range(problems)]
 
-    def measured(arm: str, seed: int, item: str) -> Measured:
+    def measured(arm: str, seed: int, item: str) -> GroupMeasurements:
         kind = arms.index(arm)
         vectors = np.eye(n, dtype=np.float32)[[min(i, kind) for i in range(n)]]
         nll = (1 + kind / 10,) * n
-        return Measured(vectors, similarities(a=0.9 - kind / 10, b=0.5), Scored(nll, (kind,) * n, (3,) * n))
+        return GroupMeasurements(
+            vectors, similarities(a=0.9 - kind / 10, b=0.5), GroupLikelihoods(nll, (kind,) * n, (3,) * n)
+        )
 
     return replace(with_measured(block(dict.fromkeys(arms, right), n), measured), graded=graded)
 
@@ -320,9 +327,9 @@ def test_a_scatter_plot_as_drawn() -> None:
 
 
 def test_non_words_and_topic_are_in_percent_and_better_to_the_right() -> None:
-    def measured(arm: str, seed: int, item: str) -> Measured:
+    def measured(arm: str, seed: int, item: str) -> GroupMeasurements:
         kind = ALL.index(arm)
-        return Measured(np.eye(4, dtype=np.float32), nonwords=0.01 * (1 + kind), on_topic=0.9 - 0.1 * kind)
+        return GroupMeasurements(np.eye(4, dtype=np.float32), nonwords=0.01 * (1 + kind), on_topic=0.9 - 0.1 * kind)
 
     own = drawn(study(), [with_measured(full(), measured)])
     for across, rising, place in (("non-words", False, 4), ("on-topic", True, 60)):
@@ -333,7 +340,7 @@ def test_non_words_and_topic_are_in_percent_and_better_to_the_right() -> None:
 
 
 def test_diversity_without_embeddings_uses_token_ngrams() -> None:
-    of = with_measured(full(), lambda arm, seed, item: Measured())
+    of = with_measured(full(), lambda arm, seed, item: GroupMeasurements())
     own = drawn(study(), [of])
     assert set(own) == {"pass-at-k", "diversity-over-pass-1"}
     assert own["diversity-over-pass-1"].axes[0].get_ylabel() == "Vendi Score of token n-grams"
@@ -343,7 +350,7 @@ def test_unmeasured_figures_are_not_drawn() -> None:
     assert drawn(study(), [block({arm: [1, 0] for arm in ALL}, n=1)]) == {}
     ungraded = replace(full(), graded=False)
     assert set(drawn(study(), [ungraded])) == {"similarity", "diversity-over-perplexity", "diversity-over-entropy"}
-    private = with_measured(full(), lambda arm, seed, item: Measured())
+    private = with_measured(full(), lambda arm, seed, item: GroupMeasurements())
     private = replace(
         private,
         arms={
@@ -435,7 +442,7 @@ def test_captions_explain_the_figures() -> None:
     whole = full()
     pairs = replace(block({arm: [1] * 6 for arm in ALL}, n=2), items=("p0", "p1"))
     lacking = with_measured(
-        full(), lambda arm, seed, item: Measured(None if arm == "esamp" else np.eye(4, dtype=np.float32))
+        full(), lambda arm, seed, item: GroupMeasurements(None if arm == "esamp" else np.eye(4, dtype=np.float32))
     )
     with canvas.style():
         found = {each.kind: each for each in block_figures(study(), whole, [pairs, whole])}

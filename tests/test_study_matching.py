@@ -1,4 +1,4 @@
-"""Equal quality: curves of plain sampling, levels of non-words and topic, and their noise by simulation."""
+"""Equal quality: curves of plain sampling, levels of non-words and topic, and simulated noise."""
 
 import math
 import tomllib
@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from esamp.analysis.controls import Matched, controls, matched
+from esamp.analysis.controls import MatchedDifference, controls, matched_differences
 from esamp.analysis.load import Block
-from esamp.analysis.matching import level, place
-from esamp.analysis.plain import all_curves, curves
+from esamp.analysis.matching import levels, plain_point
+from esamp.analysis.plain_curves import all_curves, curves
 from esamp.report.figures import series
 from esamp.study import config
 from esamp.study.config import Study
-from esamp.study.measured import Measured
+from esamp.study.group_measurements import GroupMeasurements
 from esamp.study.records import Record, SampleRecord
 
 TOML = """
@@ -72,15 +72,15 @@ def study(**changes: Any) -> Study:
 
 
 def record(item: str, vendi: float, nonwords: float, topic: float) -> Record:
-    """The first column is the opening's Vendi Score, which needs no embeddings here."""
+    """A group with these measurements: opening Vendi, non-words, on topic."""
     samples = tuple(SampleRecord(n, "x", (n,), 1, "stop", False, None, None, "") for n in range(2))
-    measured = Measured(opening_vendi=vendi, nonwords=nonwords, on_topic=topic)
+    measured = GroupMeasurements(opening_vendi=vendi, nonwords=nonwords, on_topic=topic)
     return Record(item, samples, dict(tokens=2, seconds=1.0), {}, measured=measured)
 
 
 def block(**arms: Rows) -> Block:
-    """An arm is a list of (Vendi30, non-words, on topic), one for each problem."""
-    items = tuple(str(place) for place in range(len(next(iter(arms.values())))))
+    """A block whose arms are lists of (Vendi30, non-words, on topic), one per problem."""
+    items = tuple(str(number) for number in range(len(next(iter(arms.values())))))
     groups = {
         arm.replace("_", " "): {0: {item: record(item, *row) for item, row in zip(items, rows, strict=True)}}
         for arm, rows in arms.items()
@@ -109,14 +109,14 @@ def test_curves_are_plain_sampling_over_one_setting() -> None:
     assert grids["vanilla over min-p"] == ("min-p 0", "min-p 0.05", "min-p 0.1")
 
 
-def test_min_p_is_compared_with_the_curves_that_it_is_not_on() -> None:
-    """It stands beside other methods, but not beside itself."""
+def test_min_p_is_compared_with_curves_that_do_not_contain_it() -> None:
+    """Min-p is compared with the temperature curve but not with the min-p curve."""
     rows = [(1.0, 0.04, 0.9)] * 4
     arms = {arm.label: rows for arm in study().arms}
     items = tuple("0123")
     whole = block(**dict.fromkeys(TEMPERATURES, rows))
     groups = {arm: {0: {item: record(item, *rows[0]) for item in items}} for arm in arms}
-    got = {(each.arm, each.knob) for each in matched(study(), replace(whole, arms=groups))}
+    got = {(each.arm, each.setting) for each in matched_differences(study(), replace(whole, arms=groups))}
     assert ("min-p", "temperature") in got
     assert ("min-p", "min_p") not in got
     assert ("ours", "min_p") in got
@@ -127,9 +127,9 @@ def only_temperatures() -> Study:
     return study(methods=methods)
 
 
-def at_equal_nonwords(whole: Block) -> Matched:
-    found = matched(only_temperatures(), whole)
-    [got] = [each for each in found if (each.by, each.measure) == ("non-words", "Vendi30")]
+def at_equal_nonwords(whole: Block) -> MatchedDifference:
+    found = matched_differences(only_temperatures(), whole)
+    [got] = [each for each in found if (each.held_equal, each.measure) == ("non-words", "Vendi30")]
     return got
 
 
@@ -139,73 +139,73 @@ def test_non_words_are_held_equal_on_the_scale_of_their_square_root() -> None:
     got = at_equal_nonwords(whole)
     assert got.value == pytest.approx(1.5)
     assert got.interval.estimate == pytest.approx(5 - 2)
-    [row] = controls(only_temperatures(), matched(only_temperatures(), whole))
+    [row] = controls(only_temperatures(), matched_differences(only_temperatures(), whole))
     assert row.reached == {"entropy": False, "perplexity": False, "non-words": True, "on topic": False}
 
 
-def test_shares_of_zero_are_a_level_like_others() -> None:
-    """No arm has a non-word but the hottest: the match is the more diverse of the two that are equally near."""
+def test_shares_of_zero_can_be_held_equal() -> None:
+    """Only the hottest arm has non-words: of the two equally near arms the more diverse one is matched."""
     whole = over_temperature(([(1.0, 0, 1)] * 4, [(2.0, 0, 1)] * 4, [(9.0, 0.16, 1)] * 4), [(5, 0, 1)] * 4)
     got = at_equal_nonwords(whole)
     assert got.value == 1.0
     assert got.interval.estimate == pytest.approx(5 - 2)
 
 
-def test_where_nothing_differs_in_topic_the_most_diverse_setting_is_the_match() -> None:
+def test_at_equal_topic_shares_the_most_diverse_setting_is_matched() -> None:
     whole = over_temperature(([(1.0, 0, 1)] * 4, [(4.0, 0, 1)] * 4, [(3.0, 0, 1)] * 4), [(5, 0, 1)] * 4)
     [curve] = curves(only_temperatures())
-    found = place(whole, curve, "on topic", "ours", "Vendi30")
+    found = plain_point(whole, curve, "on topic", "ours", "Vendi30")
     assert found is not None
     assert (found.near, found.value) == (True, 1.0)
-    assert found.beyond(whole, "ours", "Vendi30") == pytest.approx(np.ones((4, 1)))
+    assert found.difference(whole, "ours", "Vendi30") == pytest.approx(np.ones((4, 1)))
 
 
-def test_of_several_places_with_the_same_level_the_most_diverse_counts() -> None:
+def test_of_several_points_with_the_level_the_most_diverse_is_matched() -> None:
     """On topic .9, .7, .9: the level .8 is passed twice, at Vendi 1.5 and at 4."""
     whole = over_temperature(([(1.0, 0, 0.9)] * 4, [(2.0, 0, 0.7)] * 4, [(6.0, 0, 0.9)] * 4), [(5, 0, 0.8)] * 4)
     [curve] = curves(only_temperatures())
-    found = place(whole, curve, "on topic", "ours", "Vendi30")
+    found = plain_point(whole, curve, "on topic", "ours", "Vendi30")
     assert found is not None
     assert (found.low, found.high, found.value) == ("T1", "T2", pytest.approx(1.5))
-    assert found.plain(whole, "Vendi30") == pytest.approx(4)
+    assert found.mean(whole, "Vendi30") == pytest.approx(4)
 
 
 def test_a_level_beyond_the_curve_is_not_matched() -> None:
     whole = over_temperature(([(1.0, 0, 0.9)] * 4, [(2.0, 0, 0.8)] * 4, [(6.0, 0, 0.7)] * 4), [(5, 0, 0.5)] * 4)
     [curve] = curves(only_temperatures())
-    assert place(whole, curve, "on topic", "ours", "Vendi30") is None
+    assert plain_point(whole, curve, "on topic", "ours", "Vendi30") is None
 
 
-def test_without_measurements_there_is_no_match() -> None:
+def test_an_unmeasured_level_has_no_match() -> None:
     nan = math.nan
     whole = over_temperature(([(1.0, nan, nan)] * 4, [(2.0, 0, nan)] * 4, [(6.0, 0, nan)] * 4), [(5, 0, nan)] * 4)
-    assert matched(only_temperatures(), whole) == []
+    assert matched_differences(only_temperatures(), whole) == []
 
 
-def test_the_level_of_non_words_has_the_spread_of_a_root_of_a_mean() -> None:
+def test_the_level_of_non_words_is_linearised_around_the_root_mean_share() -> None:
     rng = np.random.default_rng(3)
     whole = block(ours=[(1.0, float(share), 1.0) for share in rng.gamma(2, 0.01, 400)])
     shares = np.array([whole.arms["ours"][0][item].measured.nonwords for item in whole.items], dtype=np.float64)
-    own = level(whole, "ours", "non-words")
+    own = levels(whole, "ours", "non-words")
     assert own.mean() == pytest.approx(np.sqrt(shares.mean()))
     roots = [np.sqrt(shares[rng.integers(0, 400, 400)].mean()) for _ in range(4000)]
     assert own.std() / np.sqrt(400) == pytest.approx(np.std(roots), rel=0.05)
 
 
 def noisy(rng: np.random.Generator, problems: int, mean: float, vendi: float) -> Rows:
-    """Problems with more non-words than usual are more diverse as well: they move along the curve."""
+    """Problems with more non-words are also more diverse: they move along the curve."""
     shares: NDArray[np.float64] = mean * rng.gamma(4, 0.25, problems)
     values = vendi + 20 * (np.sqrt(shares) - np.sqrt(mean)) + rng.normal(0, 0.3, problems)
     return [(float(value), float(share), 1.0) for value, share in zip(values, shares, strict=True)]
 
 
 def drawn(rng: np.random.Generator, problems: int) -> Block:
-    """Ours lies on the curve: halfway between T = 1 and T = 2 in the root of the share."""
+    """Ours is on the curve: halfway between T = 1 and T = 2 in the root of the share."""
     rows = (noisy(rng, problems, 0.0025, 4), noisy(rng, problems, 0.04, 6), noisy(rng, problems, 0.16, 10))
     return over_temperature(rows, noisy(rng, problems, 0.09, 8))
 
 
-def test_the_interval_at_equal_non_words_is_that_of_the_whole_procedure() -> None:
+def test_intervals_at_equal_non_words_include_the_uncertainty_of_the_point() -> None:
     rng = np.random.default_rng(1)
     whole = drawn(rng, 80)
     got = at_equal_nonwords(whole)

@@ -1,4 +1,4 @@
-"""Traces in studies, and what they say of novelty: by hand, by brute force, and where the truth is known."""
+"""Traces in studies and the novelty analysis: hand-computed, by brute force, and with constructed correlations."""
 
 import csv
 import io
@@ -23,7 +23,7 @@ from esamp.metrics.lexical import ngram_embedding
 from esamp.report import novelty_report
 from esamp.study import config
 from esamp.study.grid import cells
-from esamp.study.records import Record, SampleRecord, record
+from esamp.study.records import Record, SampleRecord, graded_record
 from esamp.study.run import load_tasks, run
 from esamp.study.store import Store
 from esamp.tasks.base import Item
@@ -65,7 +65,7 @@ def loaded(folder: Path) -> tuple[config.Study, Block]:
     return study, load(study, Store(folder / "store"), load_tasks(study))[0]
 
 
-def test_a_study_keeps_what_was_seen_at_every_token(traced: Path) -> None:
+def test_a_study_keeps_measurements_of_every_token(traced: Path) -> None:
     _, block = loaded(traced)
     for label, arm in block.arms.items():
         for sample in (sample for group in arm[0].values() for sample in group.samples):
@@ -90,7 +90,7 @@ def test_a_study_keeps_what_was_seen_at_every_token(traced: Path) -> None:
     assert all(value == float(f"{value:.5g}") for value in numbers)
 
 
-def test_a_traced_cell_is_another_one_and_all_others_are_what_they_were(traced: Path) -> None:
+def test_traces_change_the_key_of_a_cell_and_no_other_key(traced: Path) -> None:
     with_traces = config.read(traced / "study.toml")
     (traced / "plain.toml").write_text(TOML.replace("traces = true", ""))
     without = config.read(traced / "plain.toml")
@@ -101,7 +101,7 @@ def test_a_traced_cell_is_another_one_and_all_others_are_what_they_were(traced: 
     assert main(["study", "status", str(traced / "plain.toml"), "--store", str(traced / "store"), "--json"]) == 0
 
 
-def test_records_without_traces_are_read_as_before() -> None:
+def test_records_without_traces_are_still_read() -> None:
     line = Record("a", (sample_of(["x"]),), {"tokens": 1, "seconds": 0.5}, {}).as_json()
     for sample in line["samples"]:
         del sample["trace"], sample["pieces"]
@@ -109,7 +109,7 @@ def test_records_without_traces_are_read_as_before() -> None:
     assert Record.of_json(line).samples[0].pieces is None
 
 
-def test_of_a_private_task_there_are_numbers_alone() -> None:
+def test_traces_of_private_tasks_have_no_texts() -> None:
     class Secret(Countdown):
         private = True
 
@@ -117,7 +117,7 @@ def test_of_a_private_task_there_are_numbers_alone() -> None:
     trace = TokenTrace(**series, pieces=("the ", "secret ", "text"))
     item = Item("p", "prompt", {"numbers": (1, 2), "target": 3})
     done = Completion(Request("p", "prompt"), (Sample(0, "the secret text", (5, 6, 7), "stop", trace),), 1, 1.0)
-    open_one, private = (record(kind.build(kind.options()), item, done) for kind in (Countdown, Secret))
+    open_one, private = (graded_record(kind.build(kind.options()), item, done) for kind in (Countdown, Secret))
     assert open_one.samples[0].pieces == ("the ", "secret ", "text")
     assert "secret" not in json.dumps(private.as_json())
     for each in (open_one, private):
@@ -160,21 +160,21 @@ def sample_of(
 
 
 def counts(texts: Sequence[str]) -> NDArray[np.float32]:
-    """Unit vectors of how often each letter comes."""
+    """Unit vectors of letter counts."""
     table = np.array([[text.count(chr(97 + letter)) for letter in range(26)] for text in texts], dtype=np.float32)
     return np.asarray(table / np.linalg.norm(table, axis=1, keepdims=True), dtype=np.float32)
 
 
-def tabulated(samples: Sequence[SampleRecord], starts: Sequence[int], stride: int = 1) -> passages.Table:
-    group = passages.Group("p", 0, tuple(samples))
+def tabulated(samples: Sequence[SampleRecord], starts: Sequence[int], stride: int = 1) -> passages.PassageTable:
+    group = passages.TracedGroup("p", 0, tuple(samples))
     rarity = {token: float(token) for sample in samples for token in sample.token_ids or ()}
     return passages.tabulate(group, np.array(starts), stride, counts, rarity)
 
 
-def test_distances_by_hand() -> None:
+def test_distances_match_hand_computed_values() -> None:
     first, second = (sample_of(list(text), index, {}) for index, text in enumerate(("aab", "bba")))
     together = tabulated([first, second], [2]).columns
-    # passages a, aa of the first and b, bb of the second: nothing in common
+    # passages a, aa of the first and b, bb of the second: no common letters
     assert together["distance"].tolist() == pytest.approx([1, 1, 1, 1])
     assert together["position"].tolist() == [1, 2, 1, 2]
     assert together["rarity"].tolist() == [97, 98, 98, 97]
@@ -189,7 +189,7 @@ def test_distances_by_hand() -> None:
     assert alone[3:].tolist() == pytest.approx([1 - 1 / math.sqrt(2), 0, 0], abs=1e-6)
 
 
-def test_distances_by_brute_force() -> None:
+def test_distances_match_brute_force() -> None:
     draw = np.random.default_rng(0)
     samples = [
         sample_of([*draw.choice(list("abcde "), size=size)], i, {}) for i, size in enumerate((90, 0, 61, 75, 90))
@@ -215,7 +215,7 @@ def test_distances_by_brute_force() -> None:
     assert place == len(found.cells) == 12 + 8 + 10 + 12
 
 
-def test_texts_are_embedded_once() -> None:
+def test_each_passage_is_embedded_once() -> None:
     asked: list[str] = []
 
     def encode(texts: Sequence[str]) -> NDArray[np.float32]:
@@ -223,12 +223,15 @@ def test_texts_are_embedded_once() -> None:
         return counts(texts)
 
     twins = tuple(sample_of(list("abcabc"), index, {}) for index in range(3))
-    table = passages.tabulate(passages.Group("p", 0, twins), np.array([3]), 1, encode, dict.fromkeys(range(200), 1.0))
+    table = passages.tabulate(
+        passages.TracedGroup("p", 0, twins), np.array([3]), 1, encode, dict.fromkeys(range(200), 1.0)
+    )
     assert len(asked) == len(set(asked)) == 5
     assert table.columns["distance"].tolist() == pytest.approx([0.0] * 15, abs=1e-6)
     blank = (sample_of([" ", "\n", " "], 0, {}), sample_of([], 1, {}))
     assert (
-        len(passages.tabulate(passages.Group("p", 0, blank), np.array([2]), 1, encode, {32: 1.0, 10: 1.0}).cells) == 0
+        len(passages.tabulate(passages.TracedGroup("p", 0, blank), np.array([2]), 1, encode, {32: 1.0, 10: 1.0}).cells)
+        == 0
     )
 
 
@@ -236,7 +239,7 @@ def test_texts_are_embedded_once() -> None:
 
 
 def simulated(problems: int = 10, n: int = 6, tokens: int = 40, stride: int = 2) -> Block:
-    """Traces whose makers are known.
+    """Traces with known correlations.
 
     novelty: the distance and noise. cosine: entropy and noise, where entropy follows the distance. explained: noise.
     residual: position and noise. So all but novelty and noise go with the distance only through the covariates.
@@ -272,7 +275,7 @@ def simulated(problems: int = 10, n: int = 6, tokens: int = 40, stride: int = 2)
 def known() -> ArmNovelty:
     ticks: list[tuple[int, int]] = []
     found = analyse(simulated(), counts, lambda done, total: ticks.append((done, total)), resamples=300)
-    assert ticks == [(done, 10) for done in range(1, 11)]  # of the arm that has a signal
+    assert ticks == [(done, 10) for done in range(1, 11)]  # groups of the arm with a signal
     assert [each.arm for each in found] == ["esamp"]
     return found[0]
 
@@ -281,13 +284,13 @@ def relation(found: ArmNovelty, name: str) -> Relation:
     return next(each for each in found.relations if each.quantity == name)
 
 
-def test_the_work_is_capped(known: ArmNovelty) -> None:
+def test_the_number_of_analysed_tokens_is_limited(known: ArmNovelty) -> None:
     assert known.stride == math.ceil(6 * 40 / passages.TOKENS) == 2
     assert known.tokens == 10 * 6 * 19  # of 40 tokens, those after 2, 4, ..., 38
     assert known.problems == 10
 
 
-def test_what_the_signals_are_made_of_is_found(known: ArmNovelty) -> None:
+def test_constructed_correlations_are_recovered(known: ArmNovelty) -> None:
     true = relation(known, "novelty")
     assert true.raw.low > 0.4
     assert true.partial.low > 0.1
@@ -300,13 +303,13 @@ def test_what_the_signals_are_made_of_is_found(known: ArmNovelty) -> None:
     assert abs(relation(known, "explained").raw.estimate) < 0.1
     placed = relation(known, "residual")
     assert placed.covariates["position"].low > 0.5
-    assert placed.raw.high < -0.1  # passages grow alike with their length
+    assert placed.raw.high < -0.1  # passages grow more similar with their length
     assert abs(placed.partial.estimate) < 0.1
     assert abs(placed.within.estimate) < 0.1
     assert true.raw.low < true.raw.estimate < true.raw.high
 
 
-def test_the_covariates_are_held_against_each_other(known: ArmNovelty) -> None:
+def test_covariates_are_controlled_for_each_other(known: ArmNovelty) -> None:
     entropy = relation(known, "entropy")
     assert entropy.partial.low > 0.2
     assert entropy.covariates["entropy"].estimate == pytest.approx(1)
@@ -315,7 +318,7 @@ def test_the_covariates_are_held_against_each_other(known: ArmNovelty) -> None:
     assert abs(surprisal.partial.estimate) < 0.1
 
 
-def test_arms_that_say_nothing_are_left_out() -> None:
+def test_arms_without_signal_or_traces_are_left_out() -> None:
     block = simulated(problems=2)
     esamp = block.arms["esamp"][0]
     hidden = {
@@ -327,14 +330,14 @@ def test_arms_that_say_nothing_are_left_out() -> None:
     one = {item: Record(item, group.samples[:1], {}, {}) for item, group in esamp.items()}
     assert analyse(Block("m", "t", 1, block.items, 0, {"esamp": {0: one}}), counts) == []
     lonely = analyse(block, counts, waves={"esamp": (1, 1, 1, 1, 1, 1)}, resamples=10)[0]
-    assert lonely.tokens == 2 * 5 * 19  # the first of each group has nobody to be compared with
-    assert all(math.isnan(each.within.estimate) for each in lonely.relations)  # nobody at the same step
+    assert lonely.tokens == 2 * 5 * 19  # the first sample of each group has no other to compare with
+    assert all(math.isnan(each.within.estimate) for each in lonely.relations)  # no other sample at the same step
 
 
 # ---- the report
 
 
-def test_the_report_says_what_was_found(known: ArmNovelty) -> None:
+def test_the_report_has_the_correlations(known: ArmNovelty) -> None:
     text = novelty_report.markdown([known])
     assert text.startswith("## Does the novelty signal mean novelty?\n")
     assert "### m, t, groups of 6" in text
@@ -356,7 +359,7 @@ def test_the_csv_has_every_number(known: ArmNovelty) -> None:
     assert (row["model"], row["arm"], row["n"], row["tokens"], row["stride"]) == ("m", "esamp", "6", "1140", "2")
 
 
-def test_a_study_from_its_file_to_its_section(traced: Path) -> None:
+def test_a_traced_study_has_a_novelty_section(traced: Path) -> None:
     study, block = loaded(traced)
     assert novelty.waves(study, block) == {"vanilla": (2,), "ours | <b>": (2,)}
     words: dict[str, int] = {}
@@ -372,7 +375,7 @@ def test_a_study_from_its_file_to_its_section(traced: Path) -> None:
     assert "every token is looked at" in text
 
 
-def test_waves_are_cut_to_what_fits_into_a_batch() -> None:
+def test_waves_are_limited_to_the_batch_size() -> None:
     values: dict[str, Any] = {
         "name": "waves",
         "groups": [10],

@@ -21,9 +21,9 @@ from esamp.report.pages.study_page import study_page
 from esamp.report.pages.study_samples import counts, packed, short, traced
 from esamp.study import config
 from esamp.study.config import Study
-from esamp.study.measured import Measured
+from esamp.study.group_measurements import GroupMeasurements
 from esamp.study.records import Record, SampleRecord
-from esamp.study.run import Problems
+from esamp.study.run import TaskProblems
 from esamp.tasks.base import Item
 from esamp.tasks.countdown import Countdown
 from support.page_checks import CLEANED, HOSTILE, contrast, texts
@@ -71,7 +71,7 @@ def group(item: str, right: int, *, traced: bool = True, embedded: bool = True) 
     samples = [sample(place, grade, "w " * (2 + place), traced=traced) for place, grade in enumerate(grades)]
     vectors = np.array([[place, 0.1 * place**2, 1.0] for place in range(4)], dtype=np.float32)
     cost = dict(tokens=20.0, prompt_tokens=5.0, calls=4.0, seconds=1.0)
-    return Record(item, tuple(samples), cost, {}, {}, Measured(vectors=vectors if embedded else None))
+    return Record(item, tuple(samples), cost, {}, {}, GroupMeasurements(vectors=vectors if embedded else None))
 
 
 def study(**changes: Any) -> Study:
@@ -89,9 +89,9 @@ def block(ids: Sequence[str] = IDS, **how: Any) -> Block:
     return Block("m", "countdown", 4, tuple(ids), 0, arms)
 
 
-def problems(ids: Sequence[str] = IDS, task: Countdown | None = None) -> dict[str, Problems]:
+def problems(ids: Sequence[str] = IDS, task: Countdown | None = None) -> dict[str, TaskProblems]:
     items = [Item(item, f"Prompt of {item}", {"target": item}) for item in ids]
-    return {"countdown": Problems(task or Countdown(), items)}
+    return {"countdown": TaskProblems(task or Countdown(), items)}
 
 
 class Private(Countdown):
@@ -281,7 +281,7 @@ def test_any_text_stays_inside_its_block(text: str) -> None:
     record = replace(group("x", 4, embedded=False), samples=(own,))
     one = Block(text, "countdown", 1, (text,), 0, {text: {0: {text: record}}})
     page = study_page(
-        replace(study(), baseline=text, name=text), [one], {"countdown": Problems(Countdown(), [Item(text, text)])}
+        replace(study(), baseline=text, name=text), [one], {"countdown": TaskProblems(Countdown(), [Item(text, text)])}
     )
     page.encode("utf-8")  # no lone surrogate is left
     assert page.count("<script") == page.count("</script>") == 3
@@ -592,7 +592,9 @@ def test_hostile_text_is_inert_everywhere(show: Show) -> None:
     arms = {name: {0: {text: record, "__proto__": record}} for name in (text, "__proto__")}
     one = Block(text, "countdown", 4, (text, "__proto__"), 0, arms)
     items = [Item(text, text, {text: text}), Item("__proto__", text)]
-    page = study_page(replace(study(), baseline=text, name=text), [one], {"countdown": Problems(Countdown(), items)})
+    page = study_page(
+        replace(study(), baseline=text, name=text), [one], {"countdown": TaskProblems(Countdown(), items)}
+    )
     tab = show(page)
     dialogs: list[str] = []
     tab.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))  # type: ignore[func-returns-value]

@@ -1,4 +1,4 @@
-"""`esamp study plan`: numbers by hand, what it says, and what it refuses."""
+"""`esamp study plan`: hand-computed numbers, its output, and its errors."""
 
 import json
 from pathlib import Path
@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from esamp.analysis.plan import MOST, asked_difference, needed, plan
+from esamp.analysis.plan import MOST, needed, plan, requested_difference
 from esamp.analysis.plan_options import PlanOptions
-from esamp.analysis.power import Spread, of_assumptions, of_pilot
+from esamp.analysis.power import Spread, assumed_spread, pilot_spread
 from esamp.cli import main
 from esamp.errors import OptionError
 from esamp.study import config
@@ -45,7 +45,7 @@ def group(item: str, right: int) -> Record:
 
 
 def fill(path: Path, store: Store, *, vary: bool = True) -> None:
-    """The pilot: every group took 40 tokens; how many samples are right is chance, or one everywhere."""
+    """A pilot whose groups took 40 tokens; the number of right samples is random, or one everywhere."""
     study, rng = config.read(path), np.random.default_rng(0)
     items = load_tasks(study)["countdown"].items
     for cell in cells(study):
@@ -56,24 +56,26 @@ def fill(path: Path, store: Store, *, vary: bool = True) -> None:
                 file.append(item_key(item), group(item.id, int(rng.integers(5)) if vary else 1).as_json())
 
 
-def test_the_normal_approximation_by_hand() -> None:
+def test_the_normal_approximation_matches_hand_computed_values() -> None:
     # (1.95996 + 0.84162)^2 = 7.8489: a variance of 0.04 and a difference of 0.05 take 125.6 problems.
     assert needed(0.04, 0.05, 1, PlanOptions()) == pytest.approx(125.58, abs=0.01)
     # Two comparisons: z of 0.0125 is 2.24140, squared with 0.84162 it is 9.5048.
     assert needed(0.04, 0.05, 2, PlanOptions()) == pytest.approx(152.08, abs=0.01)
 
 
-def test_a_pilot_by_hand() -> None:
+def test_the_spread_of_a_pilot_matches_hand_computed_values() -> None:
     # Means 0 and 2; within, each seed is 1 off: var_w = 2, var of the means 2, so var_b = 2 - 2 / 2 = 1.
-    found = of_pilot([np.array([[-1.0, 1.0], [1.0, 3.0]])], "by hand")
+    found = pilot_spread([np.array([[-1.0, 1.0], [1.0, 3.0]])], "by hand")
     assert (found.between.var(), found.within.var()) == (pytest.approx(1), pytest.approx(2))
     assert found.between.mean() == found.within.mean() == 0
-    assert of_pilot([np.array([[1.0], [3.0]])], "").variance(7) == pytest.approx(2)  # one seed cannot tell
+    assert pilot_spread([np.array([[1.0], [3.0]])], "").variance(7) == pytest.approx(
+        2
+    )  # one seed has no variance within problems
 
 
-def test_the_arm_that_varies_most_decides() -> None:
+def test_the_spread_is_that_of_the_most_variable_arm() -> None:
     calm, wild = np.zeros((4, 1)), np.array([[0.0], [0.0], [1.0], [1.0]])
-    assert of_pilot([calm, wild], "").variance(1) == pytest.approx(1 / 3)
+    assert pilot_spread([calm, wild], "").variance(1) == pytest.approx(1 / 3)
 
 
 def test_the_search_ends_near_the_approximation() -> None:
@@ -89,7 +91,7 @@ def test_the_search_ends_near_the_approximation() -> None:
     assert found.visible == pytest.approx(0.05 * np.sqrt(needed(spread.variance(1), 0.05, 1, options) / 100), rel=0.15)
 
 
-def test_more_seeds_help_where_seeds_are_what_varies() -> None:
+def test_more_seeds_reduce_problems_if_seeds_vary() -> None:
     rng = np.random.default_rng(1)
     spread = Spread(np.zeros(10), rng.normal(0, 0.2, size=500), "")
     found = plan("t", spread, (50, 1), 1, 10.0, PlanOptions(simulations=300, difference=0.08))
@@ -99,7 +101,7 @@ def test_more_seeds_help_where_seeds_are_what_varies() -> None:
     assert two.problems == pytest.approx(one.problems / 2, rel=0.3)
 
 
-def test_what_cannot_be_seen_is_none() -> None:
+def test_an_undetectable_difference_is_none() -> None:
     wide = Spread(np.random.default_rng(2).normal(0, 50.0, size=100), np.empty(0), "")
     found = plan("t", wide, (4, 1), 1, 1.0, PlanOptions(simulations=100))
     assert found.smallest == (None,)
@@ -107,27 +109,27 @@ def test_what_cannot_be_seen_is_none() -> None:
     assert found.visible is None  # the test of four problems has no p below 1/8
 
 
-def test_what_is_assumed_follows_from_the_definition() -> None:
+def test_assumed_spreads_match_their_definition() -> None:
     # Both arms have the chance p, uniform over problems: single samples differ with variance 2 E[p (1 - p)] = 1/3.
     options = PlanOptions(difficulty=0.5, concentration=2.0, effect_spread=0.0)
-    assert of_assumptions(options, 1).variance(1) == pytest.approx(1 / 3, rel=0.05)
-    assert of_assumptions(options, 4).variance(1) == pytest.approx(1 / 12, rel=0.05)
+    assert assumed_spread(options, 1).variance(1) == pytest.approx(1 / 3, rel=0.05)
+    assert assumed_spread(options, 4).variance(1) == pytest.approx(1 / 12, rel=0.05)
     with pytest.raises(OptionError, match="cannot be planned without a pilot"):
-        of_assumptions(PlanOptions(measure="distinct", difference=1.0), 4)
+        assumed_spread(PlanOptions(measure="distinct", difference=1.0), 4)
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         ({"measure": "speed"}, "no measure 'speed': choose from pass@1"),
-        ({"measure": "distinct"}, "no usual difference"),
+        ({"measure": "distinct"}, "no default difference"),
         ({"difference": 5.0}, "five points are 0.05"),
     ],
     ids=["measure", "unit", "percent"],
 )
-def test_refuses_what_means_nothing(options: dict[str, object], words: str) -> None:
+def test_invalid_plans_are_refused(options: dict[str, object], words: str) -> None:
     with pytest.raises(OptionError, match=words):
-        asked_difference(PlanOptions.parse(options))
+        requested_difference(PlanOptions.parse(options))
 
 
 def test_the_command_plans_from_a_pilot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -146,7 +148,9 @@ def test_the_command_plans_from_a_pilot(tmp_path: Path, capsys: pytest.CaptureFi
     assert "80% power takes about" in text
 
 
-def test_the_command_says_what_it_assumes_and_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_its_assumptions_and_refuses_other_measures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path, store = write(tmp_path), tmp_path / "store"
     command = ["study", "plan", str(path), "--store", str(store), "--simulations", "100"]
     assert main([*command, "--difference", "0.2"]) == 0
@@ -169,8 +173,6 @@ def test_a_task_without_right_answers_is_planned_by_its_diversity(
     path = write(tmp_path, TOML.replace('task = "countdown"\nlimit = 12', task))
     command = ["study", "plan", str(path), "--store", str(tmp_path / "store")]
     assert main(command) != 0
-    assert (
-        "continuation has no right answers, so that pass@1 means nothing: choose from Vendi" in capsys.readouterr().err
-    )
+    assert "continuation has no right answers, so pass@1 has no meaning: choose from Vendi" in capsys.readouterr().err
     assert main([*command, "--measure", "Vendi", "--difference", "0.2"]) != 0
     assert "cannot be planned without a pilot" in capsys.readouterr().err

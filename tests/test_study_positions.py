@@ -1,4 +1,4 @@
-"""Similarity over positions: by hand with vectors that are chosen, by an independent reading."""
+"""Similarity over positions: hand-computed with chosen vectors, and against the definition."""
 
 import math
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from esamp.analysis.positions import POSITIONS, WINDOW, similarity
 
 
 class Angles:
-    """The unit vector of the angle, in degrees, that a text's first word names; keeps what it was asked."""
+    """An embedder that maps a text to the unit vector at the angle in its first word, in degrees, and records calls."""
 
     def __init__(self) -> None:
         self.asked: list[list[str]] = []
@@ -30,7 +30,7 @@ def words(*angles: int, length: int) -> str:
     return " ".join(own)
 
 
-def test_by_hand() -> None:
+def test_similarities_match_hand_computed_values() -> None:
     """Angles of 0, 60 and 90 degrees: pairs 60, 30 and 90 apart; then 0 and 60; then one text alone."""
     encode = Angles()
     texts = [
@@ -47,7 +47,7 @@ def test_by_hand() -> None:
     assert all(math.isnan(value) for value in found[2:])
 
 
-def test_one_call_for_all_and_no_text_twice() -> None:
+def test_all_windows_are_embedded_in_one_call_without_repeats() -> None:
     encode = Angles()
     same = words(0, 30, length=WINDOW + POSITIONS[1])
     assert similarity([same, same, same], encode)[:2] == pytest.approx((1.0, 1.0))
@@ -57,13 +57,13 @@ def test_one_call_for_all_and_no_text_twice() -> None:
 
 
 @pytest.mark.parametrize("texts", [[], [""], ["too short", "this as well"]], ids=["none", "empty", "short"])
-def test_without_windows_nothing_is_asked(texts: list[str]) -> None:
+def test_short_texts_are_not_embedded(texts: list[str]) -> None:
     encode = Angles()
     assert all(math.isnan(value) for value in similarity(texts, encode))
     assert encode.asked == []
 
 
-def test_windows_are_the_texts_own_words_and_lines() -> None:
+def test_windows_keep_the_spaces_and_lines_of_the_text() -> None:
     seen: list[str] = []
 
     def encode(texts: Sequence[str]) -> NDArray[np.float32]:
@@ -86,8 +86,8 @@ def test_ideographs_are_words() -> None:
     assert seen == ["猫" * (WINDOW - 1) + "cat"]
 
 
-def test_the_definition_on_texts_that_part() -> None:
-    """Samples that begin alike: similarity falls, and is what the definition says. Vectors count letters."""
+def test_similarities_fall_where_texts_diverge() -> None:
+    """Samples with the same beginning: similarity falls and equals the definition. Vectors count letters."""
 
     def letters(texts: Sequence[str]) -> NDArray[np.float32]:
         return np.array([[text.count(letter) for letter in "abcdefghijklmnopqrstuvwxyz"] for text in texts], np.float32)

@@ -1,4 +1,4 @@
-"""The primary comparison: declared in the file, computed by hand, and what its sentence says of the numbers."""
+"""The primary comparison: its declaration, hand-computed tests, and the sentence about them."""
 
 import csv
 import io
@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from esamp.analysis.load import Block
-from esamp.analysis.primary import Outcome, primary
+from esamp.analysis.primary import PrimaryTest, primary_tests
 from esamp.errors import OptionError
 from esamp.report import primary_report, tables
 from esamp.study import config
 from esamp.study.config import Study
 from esamp.study.grid import cells
-from esamp.study.measured import Measured, Scored
+from esamp.study.group_measurements import GroupLikelihoods, GroupMeasurements
 from esamp.study.records import Record, SampleRecord
 
 TOML = """
@@ -49,7 +49,7 @@ not_above = ["loops"]
 """
 LOOP = "no no no no"
 Row = tuple[float, float, float, int]
-"""Vendi30, non-words, on topic, and how many of two samples loop."""
+"""Vendi30, non-words, on topic, and the number of looping samples of two."""
 
 
 def study(**changes: Any) -> Study:
@@ -62,7 +62,7 @@ def record(item: str, row: Row) -> Record:
     samples = tuple(
         SampleRecord(n, LOOP if n < looping else "fine", (n,), 1, "stop", False, None, None, "") for n in range(2)
     )
-    measured = Measured(opening_vendi=vendi, nonwords=nonwords, on_topic=topic)
+    measured = GroupMeasurements(opening_vendi=vendi, nonwords=nonwords, on_topic=topic)
     return Record(item, samples, dict(tokens=2, seconds=1.0), {}, measured=measured)
 
 
@@ -83,10 +83,10 @@ def by_hand(ours: list[Row] | Row, **changes: list[Row] | Row) -> Block:
 
 def test_the_arm_is_compared_with_the_best_curve_at_each_level() -> None:
     """Root .3 lies halfway to T = 2, where plain sampling has 4 texts; topic .8 a quarter of the way, 3 texts."""
-    words, topic = primary(study(), [by_hand((7, 0.09, 0.8, 1))])
-    assert (words.by, words.own, words.plain) == ("non-words", 7, pytest.approx(4))
-    assert words.place is not None
-    assert (words.place.curve.name, words.place.value) == ("temperature", pytest.approx(1.5))
+    words, topic = primary_tests(study(), [by_hand((7, 0.09, 0.8, 1))])
+    assert (words.held_equal, words.own, words.plain) == ("non-words", 7, pytest.approx(4))
+    assert words.point is not None
+    assert (words.point.curve.name, words.point.value) == ("temperature", pytest.approx(1.5))
     assert words.interval.estimate == pytest.approx(3)
     assert topic.plain == pytest.approx(3)
     assert words.p == 2 / 2**8
@@ -98,30 +98,30 @@ def test_the_arm_is_compared_with_the_best_curve_at_each_level() -> None:
 
 
 def test_the_best_of_two_curves_with_the_level_is_chosen() -> None:
-    """At the level of T = 1 both curves end there; below it only top-p has points, and is chosen."""
+    """Both curves end at the level of T = 1; below it only top-p has points, so top-p is chosen."""
     whole = by_hand((7, 0.0225, 0.95, 0))
-    for outcome in primary(study(), [whole]):
-        assert outcome.place is not None
-        assert outcome.place.curve.name == "top-p"
+    for outcome in primary_tests(study(), [whole]):
+        assert outcome.point is not None
+        assert outcome.point.curve.name == "top-p"
     steeper = by_hand((7, 0.09, 0.8, 0), **{"top-p": (9, 0.25, 0.4, 0)})
-    for outcome in primary(study(), [steeper]):
-        assert outcome.place is not None
-        assert outcome.place.curve.name == "top-p"
+    for outcome in primary_tests(study(), [steeper]):
+        assert outcome.point is not None
+        assert outcome.point.curve.name == "top-p"
 
 
 def test_holm_counts_the_tests_of_all_blocks() -> None:
     whole = by_hand((7, 0.09, 0.8, 0))
-    found = primary(study(), [whole, replace(whole, task="u")])
+    found = primary_tests(study(), [whole, replace(whole, task="u")])
     assert len(found) == 4
     assert [each.adjusted for each in found] == pytest.approx([4 * 2 / 2**8] * 4)
 
 
 def said(of: Study, *blocks: Block) -> str:
     assert of.primary is not None
-    return primary_report.sentence(of.primary, primary(of, blocks))
+    return primary_report.sentence(of.primary, primary_tests(of, blocks))
 
 
-def test_the_sentence_says_as_claimed_only_if_everything_holds() -> None:
+def test_the_sentence_confirms_the_claim_only_if_every_part_holds() -> None:
     text = said(study(), by_hand((7, 0.09, 0.8, 0)))
     assert text.startswith(
         "As claimed: ours has more Vendi30 than the best plain sampling at the same share of non-words"
@@ -130,32 +130,32 @@ def test_the_sentence_says_as_claimed_only_if_everything_holds() -> None:
     assert "in loops it is not above plain sampling beyond noise" in text
 
 
-def test_more_loops_beyond_noise_are_said_first_of_all() -> None:
+def test_the_sentence_begins_with_a_significant_excess_of_loops() -> None:
     text = said(study(), by_hand((7, 0.09, 0.8, 2)))
     assert text.startswith("Claimed, but shown only in part: ")
     assert "ours has more loops at the same share of non-words (+75.0" in text
 
 
-def test_more_loops_within_noise_are_not_held_against_the_arm() -> None:
-    """Two of eight problems have a looping sample, of plain sampling none: +12.5 points, but 0 is in the interval."""
+def test_an_insignificant_excess_of_loops_does_not_count() -> None:
+    """Two of eight problems have a looping sample, none with plain sampling: +12.5 points with 0 in the interval."""
     rows: list[Row] = [(7, 0.04, 0.9, int(place < 2)) for place in range(8)]
     whole = by_hand(rows)
-    loops = primary(study(), [whole])[0].bounds[0]
+    loops = primary_tests(study(), [whole])[0].bounds[0]
     assert loops.interval.estimate == pytest.approx(0.125)
     assert loops.interval.low <= 0
     assert said(study(), whole).startswith("As claimed: ")
 
 
 def test_a_level_that_no_curve_reaches_is_no_evidence() -> None:
-    found = primary(study(), [by_hand((7, 0.09, 0.2, 0))])
-    assert [each.place is None for each in found] == [False, True]
+    found = primary_tests(study(), [by_hand((7, 0.09, 0.2, 0))])
+    assert [each.point is None for each in found] == [False, True]
     assert found[0].adjusted == found[0].p  # one test is left
     text = said(study(), by_hand((7, 0.09, 0.2, 0)))
     assert text.startswith("Claimed, but shown only in part: ")
     assert "nothing can be said at the same share on topic" in text
 
 
-def test_nothing_shown_and_less_are_said_as_they_are() -> None:
+def test_the_sentence_distinguishes_no_evidence_from_less() -> None:
     rng = np.random.default_rng(0)
     level: list[Row] = [(float(value), 0.09, 0.7, 0) for value in rng.normal(4, 1, 8)]
     text = said(study(), by_hand(level))
@@ -164,7 +164,7 @@ def test_nothing_shown_and_less_are_said_as_they_are() -> None:
     assert less.startswith("The claim is not shown: ours has less Vendi30 than the best plain sampling at ")
 
 
-def test_what_is_not_measured_is_no_evidence() -> None:
+def test_an_unmeasured_level_is_no_evidence() -> None:
     nan = float("nan")
     text = said(study(), by_hand((7, nan, nan, 0)))
     assert text.startswith("The claim is not shown: nothing can be said")
@@ -178,7 +178,7 @@ def test_what_is_not_measured_is_no_evidence() -> None:
     assert "loops could not be compared" in text
 
 
-def test_the_report_begins_with_it_and_the_csv_has_every_number() -> None:
+def test_the_report_begins_with_the_primary_comparison() -> None:
     whole = by_hand((7, 0.09, 0.8, 1))
     section = primary_report.markdown(study(), [whole])
     text = tables.markdown(study(), [whole], primary=section)
@@ -205,17 +205,17 @@ def test_the_level_of_perplexity_is_the_geometric_mean_that_is_held_equal() -> N
         }
         for arm, (rows,) in ((arm, groups.values()) for arm, groups in whole.arms.items())
     }
-    [outcome] = primary(study(at_equal=["perplexity"]), [replace(whole, arms=arms)])
+    [outcome] = primary_tests(study(at_equal=["perplexity"]), [replace(whole, arms=arms)])
     assert outcome.level == pytest.approx(np.exp(np.mean([int(item) for item in whole.items])))
 
 
-def scored(nll: float) -> Scored:
-    return Scored((nll, nll), (1.0, 1.0), (1, 1))
+def scored(nll: float) -> GroupLikelihoods:
+    return GroupLikelihoods((nll, nll), (1.0, 1.0), (1, 1))
 
 
 def test_without_a_declaration_there_is_no_section() -> None:
     bare = config.parse({name: value for name, value in tomllib.loads(TOML).items() if name != "primary"})
-    assert primary(bare, [by_hand((7, 0.09, 0.8, 1))]) == []
+    assert primary_tests(bare, [by_hand((7, 0.09, 0.8, 1))]) == []
     assert primary_report.markdown(bare, [by_hand((7, 0.09, 0.8, 1))]) == ""
 
 
@@ -241,7 +241,7 @@ def test_cells_do_not_depend_on_the_declaration() -> None:
         ({"answer": "yes"}, "answer"),
     ],
 )
-def test_a_declaration_that_cannot_be_answered_is_refused(changes: dict[str, Any], words: str) -> None:
+def test_an_untestable_claim_is_refused(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(OptionError, match=r"^\[primary\]: ") as error:
         study(**changes)
     assert words in str(error.value)
@@ -256,14 +256,14 @@ def test_a_declaration_that_cannot_be_answered_is_refused(changes: dict[str, Any
         ({"primary": "ours"}, "give a table"),
     ],
 )
-def test_a_study_that_cannot_answer_is_refused(changes: dict[str, Any], words: str) -> None:
+def test_a_study_without_the_claimed_measure_is_refused(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(OptionError, match=r"^\[primary\]: ") as error:
         config.parse({**tomllib.loads(TOML), **changes})
     assert words in str(error.value)
 
 
 def noisy(rng: np.random.Generator, vendi: float, nonwords: float, topic: float) -> list[Row]:
-    """Problems whose samples drift off are more diverse and have more non-words."""
+    """Problems with off-topic samples are more diverse and have more non-words."""
     heat = rng.normal(0, 1, 20)
     return [(vendi + h + float(rng.normal(0, 0.5)), nonwords * (1 + h / 5), topic - h / 40, 0) for h in heat.tolist()]
 
@@ -271,10 +271,10 @@ def noisy(rng: np.random.Generator, vendi: float, nonwords: float, topic: float)
 def test_an_arm_on_the_curve_is_rarely_called_better() -> None:
     """Halfway between the two temperatures in both levels and in diversity."""
     rng = np.random.default_rng(5)
-    found: list[Outcome] = []
+    found: list[PrimaryTest] = []
     for _ in range(120):
         arms = {"T1": noisy(rng, 2, 0.04, 0.9), "T2": noisy(rng, 6, 0.16, 0.5), "top-p": noisy(rng, 1, 0.01, 1.0)}
-        found += primary(study(), [block(20, **arms, ours=noisy(rng, 4, 0.09, 0.7))])
-    assert all(each.place is not None for each in found)
+        found += primary_tests(study(), [block(20, **arms, ours=noisy(rng, 4, 0.09, 0.7))])
+    assert all(each.point is not None for each in found)
     wrong = np.mean([first.better or second.better for first, second in zip(found[::2], found[1::2], strict=True)])
     assert wrong <= 0.025 + 3 * np.sqrt(0.025 * 0.975 / 120)

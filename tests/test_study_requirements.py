@@ -1,4 +1,4 @@
-"""A study is refused before it runs where its report would fail for want of packages."""
+"""A study is refused before it runs if packages for its report are missing."""
 
 import sys
 from pathlib import Path
@@ -52,7 +52,7 @@ def test_missing_packages_error_names_all_of_them_and_one_command(file: Path, mo
         assert words in str(error.value)
 
 
-def test_what_the_report_does_not_measure_is_not_needed(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packages_of_measures_that_are_left_out_are_not_required(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lack(monkeypatch, "sentence_transformers", "wordfreq")
     file.write_text('embedder = "none"\nwords = false\n' + TOML)
     check_report(config.read(file))
@@ -73,7 +73,7 @@ def test_an_embedding_model_that_cannot_be_loaded_is_refused(file: Path, tmp_pat
         check_report(config.read(file))
 
 
-def test_run_refuses_before_any_model_is_loaded_unless_told_otherwise(
+def test_run_checks_the_report_before_loading_a_model(
     file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lack(monkeypatch, "wordfreq")

@@ -1,4 +1,4 @@
-"""Studies as a user runs them: files, cells, a store that survives kills and is shared by processes."""
+"""Running studies: files, cells, and a store that survives kills and is shared by processes."""
 
 import json
 import random
@@ -80,14 +80,14 @@ def started(study: Path, store: Path) -> subprocess.Popen[str]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_killed_at_random_moments_nothing_is_lost_and_nothing_done_twice(study: Path, tmp_path: Path) -> None:
+def test_a_killed_run_loses_and_repeats_no_group(study: Path, tmp_path: Path) -> None:
     store, chance, kills = tmp_path / "store", random.Random(1), 0
     seen: Counter[tuple[str, str]] = Counter()
     while kills < 4:
         process = started(study, store)
         known = len(lines(store)) if store.exists() else 0
         while process.poll() is None and not (store.exists() and _whole(store) > known):
-            time.sleep(0.02)  # until something new is there: a kill before that shows nothing
+            time.sleep(0.02)  # until there is a new line, so that the kill interrupts a write
         time.sleep(chance.random() * 0.3)
         process.kill()
         process.communicate()
@@ -104,7 +104,7 @@ def test_killed_at_random_moments_nothing_is_lost_and_nothing_done_twice(study: 
     assert not seen - done
     alone = tmp_path / "alone"
     assert main(["study", "run", str(study), "--store", str(alone)]) == 0
-    assert _texts(alone) == _texts(store)  # as if nothing had happened
+    assert _texts(alone) == _texts(store)  # the same as without kills
 
 
 @pytest.mark.slow
@@ -125,7 +125,7 @@ def _whole(store: Path) -> int:
 
 
 def _readable(store: Path) -> list[dict[str, Any]]:
-    """Lines that were finished; the last of a file may be torn."""
+    """The complete lines; the last line of a file may be torn."""
     found = []
     for file in store.glob("cells/*/records.jsonl"):
         whole = file.read_bytes().rpartition(b"\n")[0]
@@ -137,7 +137,7 @@ def _texts(store: Path) -> dict[tuple[str, str], list[str]]:
     return {(line["cell"], line["key"]): [sample["text"] for sample in line["samples"]] for line in lines(store)}
 
 
-def test_a_dry_run_runs_nothing(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_draws_nothing(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = tmp_path / "store"
     assert main(["study", "run", str(study), "--store", str(store), "--dry-run", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
@@ -146,10 +146,10 @@ def test_a_dry_run_runs_nothing(study: Path, tmp_path: Path, capsys: pytest.Capt
     assert lines(store) == []
 
 
-def test_a_full_disk_ends_the_run_and_the_next_one_goes_on(
+def test_a_run_continues_after_a_full_disk(
     study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A limit on the size of files is what a full disk looks like to a process."""
+    """To a process, a limit on the size of files looks like a full disk."""
     script = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000));"
@@ -167,7 +167,9 @@ def test_a_full_disk_ends_the_run_and_the_next_one_goes_on(
     assert {(line["cell"], line["key"]) for line in before} <= set(done)
 
 
-def test_a_damaged_line_is_named(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_error_of_a_damaged_line_has_its_location(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     store = Store(tmp_path / "store")
     first = next(cells(config.read(study)))
     file = store.open(first)
@@ -177,11 +179,11 @@ def test_a_damaged_line_is_named(study: Path, tmp_path: Path, capsys: pytest.Cap
     path.write_text('{"esamp": "0", "key": "a", nonsense\n{"esamp": ')
     assert main(["study", "status", str(study), "--store", str(tmp_path / "store")]) == 2
     assert "records.jsonl:1 is damaged" in capsys.readouterr().err
-    path.write_text('{"esamp": ')  # only the end is missing: that group is done again
+    path.write_text('{"esamp": ')  # a torn last line: its group is drawn again
     assert store.read(first) == {}
 
 
-def test_a_cell_that_another_process_works_on_is_left_alone(study: Path, tmp_path: Path) -> None:
+def test_a_locked_cell_is_not_run(study: Path, tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     cell = next(cells(config.read(study)))
     mine = store.open(cell)
@@ -193,7 +195,7 @@ def test_a_cell_that_another_process_works_on_is_left_alone(study: Path, tmp_pat
     again.__exit__(None, None, None)
 
 
-def test_what_decides_the_samples_decides_the_key() -> None:
+def test_cell_keys_depend_on_exactly_the_settings_of_the_samples() -> None:
     def keys(**changes: Any) -> set[str]:
         return {cell.key for cell in cells(config.parse(SMALL | changes))}
 
@@ -221,14 +223,21 @@ def test_what_decides_the_samples_decides_the_key() -> None:
         assert not keys(**changes) & usual, changes
 
 
-def test_items_are_known_by_their_content() -> None:
+def test_keys_of_existing_stores_do_not_change() -> None:
+    vanilla = next(cells(config.parse(SMALL)))
+    assert (vanilla.arm.label, vanilla.key) == ("vanilla", "2c6362fd27ec569cdb5d3a3e")
+    item = Item("a/1", "Numbers 3 5 target 8", {"numbers": [3, 5], "target": 8})
+    assert item_key(item) == "8cbe7f344aa6572c37b63cdc"
+
+
+def test_problem_keys_depend_on_their_content() -> None:
     one, other = Item("a", "x", {"answer": 1}), Item("a", "x", {"answer": 2})
     assert item_key(one) == item_key(Item("a", "x", {"answer": 1}))
     assert item_key(one) != item_key(other)
     assert len(item_key(Item("a", "\ud800", {}))) == 24
 
 
-def test_a_grid_is_an_arm_for_each_point() -> None:
+def test_a_grid_has_one_arm_per_combination() -> None:
     grid = {"beta": [0.25, 0.5], "sampling.temperature": [0.8, 1.0]}
     found = config.parse(SMALL | {"methods": [{"method": "vanilla"}, {"method": "esamp", "grid": grid}]})
     assert [arm.label for arm in found.arms] == [
@@ -276,12 +285,12 @@ GRID = {name: [0.001 * value for value in range(1000)] for name in ("beta", "gai
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
 )
-def test_mistakes_are_named_before_anything_is_loaded(changes: dict[str, Any], sentence: str) -> None:
+def test_errors_in_a_file_have_their_location(changes: dict[str, Any], sentence: str) -> None:
     with pytest.raises(OptionError, match=sentence):
         config.parse(SMALL | changes)
 
 
-def test_problems_can_be_left_to_another_study() -> None:
+def test_skip_leaves_out_problems() -> None:
     def items(task: str, **changes: int) -> list[Item]:
         [problems] = load_tasks(config.parse(SMALL | {"tasks": [{"task": task, **changes}]})).values()
         return list(problems.items)
@@ -293,7 +302,7 @@ def test_problems_can_be_left_to_another_study() -> None:
         items("coverage", skip=67)
 
 
-def test_files_that_are_no_studies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_files_that_are_not_studies_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.toml").write_text("name = ")
     for name, sentence in (("a.toml", "is not a TOML file"), ("b.toml", "cannot read")):
         with pytest.raises(InputError, match=sentence):
@@ -302,7 +311,7 @@ def test_files_that_are_no_studies(tmp_path: Path, capsys: pytest.CaptureFixture
         assert sentence in capsys.readouterr().err
 
 
-def test_the_shipped_studies_are_in_order() -> None:
+def test_the_shipped_studies_are_valid() -> None:
     for file in sorted((Path(__file__).parents[1] / "studies").glob("*.toml")):
         found = config.read(file)
         assert len(list(cells(found))) >= 4, file.name
@@ -311,7 +320,7 @@ def test_the_shipped_studies_are_in_order() -> None:
 SAMPLE = SampleRecord(0, "x", (1,), 1, "stop", False, None, None, "")
 
 
-def test_progress_counts_what_is_there(study: Path, tmp_path: Path) -> None:
+def test_progress_counts_finished_groups(study: Path, tmp_path: Path) -> None:
     found = config.read(study)
     store, problems = Store(tmp_path / "store"), load_tasks(found)
     cell = next(cells(found))

@@ -136,9 +136,9 @@ def test_the_flag_data_sets_the_file_of_each_task(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("tasks", "given", "words"),
     [
-        (("gsm8k", "math500"), "a.jsonl", "say whose it is, as in --data gsm8k=FILE"),
-        (("gsm8k", "math500"), "aime=a.jsonl", "say whose it is"),
-        (("countdown",), "a.jsonl", "task 'countdown' makes its problems and reads no file"),
+        (("gsm8k", "math500"), "a.jsonl", "name its task, as in --data gsm8k=FILE"),
+        (("gsm8k", "math500"), "aime=a.jsonl", "name its task"),
+        (("countdown",), "a.jsonl", "task 'countdown' generates its problems and reads no file"),
     ],
     ids=["whose", "unknown", "none"],
 )

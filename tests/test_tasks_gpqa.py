@@ -15,7 +15,7 @@ from esamp.cli import main
 from esamp.engines.base import Completion, Request, Sample
 from esamp.errors import InputError
 from esamp.study.grid import item_key
-from esamp.study.records import record
+from esamp.study.records import graded_record
 from esamp.tasks.base import Item
 from esamp.tasks.gpqa import COLUMNS, GPQA, last_letter
 from esamp.tasks.sources import SourceOptions
@@ -126,7 +126,7 @@ def test_records_and_keys_contain_no_text_of_a_question(tmp_path: Path) -> None:
     completion = Completion(
         Request(item.id, item.prompt, method="vanilla"), (sample,), 5, 1.0, details={"prompt": item.prompt}
     )
-    kept = record(task, item, completion)
+    kept = graded_record(task, item, completion)
     text = json.dumps(kept.as_json()) + item.id + item_key(item)
     assert not any(secret in text for secret in SECRETS)
     assert (kept.samples[0].correct, kept.samples[0].canonical) == (True, item.data["answer"])

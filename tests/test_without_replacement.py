@@ -18,7 +18,7 @@ from esamp.engines.base import Request
 from esamp.engines.hf import HFEngine
 from esamp.errors import OptionError
 from esamp.methods import registry
-from esamp.methods.without_replacement import WithoutReplacement, WithoutReplacementOptions
+from esamp.methods.draws.without_replacement import WithoutReplacement, WithoutReplacementOptions
 from esamp.sampling import Sampling
 from support.draw_simulation import SHAPE, Model, Row, Text, advance, again, finish, fixed, number, random_model, table
 
@@ -107,7 +107,7 @@ def numbered(index: int, wanted: Sequence[float], tolerance: float = 0.02) -> Ro
         seed += 1
 
 
-def test_by_hand() -> None:
+def test_draws_by_hand() -> None:
     """What is left is computed on paper.
 
     1. u = .3 of (.5 .3 .2) is token 0; .5 of (.1 .9 0) is 1: the text 01 of .45.
@@ -126,7 +126,7 @@ def test_by_hand() -> None:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_the_papers_algorithm_draws_the_same(seed: int) -> None:
+def test_draws_agree_with_the_papers_algorithm(seed: int) -> None:
     """16 of 81 and more texts of up to four tokens; token 2 may end them early."""
     rows = samples(16, seed, model=random_model(seed, 3, 1.5), limit=4, stops=(2,) if seed % 2 else ())
     wanted = expected([again(row) for row in rows])
@@ -176,7 +176,7 @@ def test_all_texts_are_found_and_then_they_repeat(seed: int) -> None:
     assert [pick(model(text[:place]), number(3, late, place)) for place in range(3)] == [*text]
 
 
-def test_what_is_used_up_is_told_whatever_the_rounding() -> None:
+def test_exhausted_subtrees_are_found_despite_rounding() -> None:
     """Probabilities differ by 3 % at every visit, as those of half precision may: all 8 texts come before any again."""
     for seed in range(20):
         visits = iter(range(10_000))
@@ -190,14 +190,14 @@ def test_what_is_used_up_is_told_whatever_the_rounding() -> None:
         assert len(set(texts)) == 8
 
 
-def test_a_share_of_nothing_counts_as_nothing() -> None:
+def test_a_negligible_share_counts_as_exhausted() -> None:
     """Behind a text of all but 1e-14 there is no second one: it comes again. Behind one of all but 1e-9 there is."""
     for rest, texts in ((1e-14, 1), (1e-9, 3)):
         rows = samples(3, model=fixed(1 - rest, rest), limit=2)
         assert len(set(one_by_one(without_replacement(), rows))) == texts
 
 
-def test_single_survivors_are_followed_and_end_in_a_repeat() -> None:
+def test_the_last_remaining_texts_are_drawn_before_repeats() -> None:
     rows = samples(3, model=fixed(0.0, 1.0, 0.0), limit=3)
     assert one_by_one(without_replacement(), rows) == [(1, 1, 1)] * 3
     once = table({(): (0.9, 0.1), (0,): (0.0, 1.0), (1,): (1.0, 0.0), (0, 1): (1.0, 0.0), (1, 0): (0.0, 1.0)})
@@ -224,7 +224,7 @@ def table_of_long_texts(p: float) -> Model:
     return lambda said: rows[len(said) % 4]
 
 
-def test_certain_chains_of_hundreds_of_tokens_are_used_up_at_once() -> None:
+def test_a_certain_chain_of_hundreds_of_tokens_is_exhausted_by_one_sample() -> None:
     """Two texts of 500 tokens without a choice behind the first one; the third sample repeats."""
     model: Model = lambda said: (0.99, 0.01) if not said else (0.0, 1.0) if len(said) % 3 else (1.0, 0.0)  # noqa: E731
     texts = one_by_one(without_replacement(trie_nodes=3 * 500), samples(3, model=model, limit=500))
@@ -235,7 +235,7 @@ def test_certain_chains_of_hundreds_of_tokens_are_used_up_at_once() -> None:
 # ---- groups, batches, slots
 
 
-def test_groups_and_batches_do_not_matter() -> None:
+def test_results_do_not_depend_on_groups_and_batches() -> None:
     """Three prompts, each with one sample under way at a time, in any order and pace, say what each says alone."""
     prompts = [samples(5, seed + 20, seed, model=random_model(seed, 3), limit=3 + seed) for seed in range(3)]
     alone = [one_by_one(without_replacement(3), [again(row) for row in rows]) for rows in prompts]
@@ -248,7 +248,7 @@ def test_groups_and_batches_do_not_matter() -> None:
     assert [[tuple(row.said) for row in rows] for rows in prompts] == alone
 
 
-def test_a_slot_is_cleared_and_more_are_made() -> None:
+def test_slots_are_cleared_and_grow() -> None:
     model = random_model(1, 3)
     draw = without_replacement()
     first = one_by_one(draw, samples(4, 1, model=model, limit=2))
@@ -270,7 +270,7 @@ def test_size_is_what_is_allocated() -> None:
     assert draw.nbytes == WithoutReplacement.size(options, SHAPE, slots=3)
 
 
-def test_samples_beyond_the_memory_are_ordinary_ones() -> None:
+def test_samples_beyond_the_memory_are_ordinary_samples() -> None:
     """Two are remembered: the third one may repeat, and the fourth one is as free as the third."""
     groups = 2000
     draw = without_replacement(groups, trie_samples=2, trie_nodes=64)
@@ -282,7 +282,7 @@ def test_samples_beyond_the_memory_are_ordinary_ones() -> None:
         assert sum(text == (0,) for text in late) == pytest.approx(0.9 * groups, abs=4 * math.sqrt(0.09 * groups))
 
 
-def test_tokens_beyond_the_memory_are_free() -> None:
+def test_tokens_beyond_the_memory_are_drawn_from_the_model() -> None:
     """64 cells are four samples of 16 tokens: the masses of whole texts still count, what is behind is ordinary."""
     p = 0.9
     draw = without_replacement(trie_nodes=64)
@@ -346,7 +346,7 @@ def probability_after(model: Model, prefix: Text, text: Text) -> float:
 
 
 @pytest.mark.parametrize("pending", [0.0, 0.5, 0.9])
-def test_waves_in_any_pace_are_what_the_class_describes(pending: float) -> None:
+def test_waves_at_any_pace_agree_with_the_description(pending: float) -> None:
     """Twelve samples of one prompt with 64 texts, two to four under way at a time, in lockstep or not."""
     for seed in range(6):
         model = random_model(seed, 4, 2.0)
@@ -365,7 +365,7 @@ def test_waves_in_any_pace_are_what_the_class_describes(pending: float) -> None:
             start = wave.stop
 
 
-def test_rows_at_one_node_are_served_in_the_order_of_their_indices() -> None:
+def test_rows_at_one_node_draw_in_the_order_of_their_indices() -> None:
     """At the last token all rows of a step draw without replacement, whatever their order in the batch."""
     for seed in range(10):
         model = fixed(0.05, 0.5, 0.25, 0.15, 0.05)
@@ -386,7 +386,7 @@ def test_a_likely_token_stays_likely_in_a_wave() -> None:
     assert unlikely == pytest.approx(groups * (0.001 + 15 * 0.002), abs=4 * math.sqrt(groups * 0.031))
 
 
-def test_a_wave_takes_no_text_that_has_ended_while_any_is_left_below_its_node() -> None:
+def test_a_wave_draws_no_finished_text_while_any_is_left_below_its_node() -> None:
     """All rows of a wave end at one node: each takes another end, until there is none."""
     model = table({(): (1.0, 0.0, 0.0), (0,): (0.98, 0.015, 0.005)})
     for pending in (0.0, 0.5):
@@ -396,7 +396,7 @@ def test_a_wave_takes_no_text_that_has_ended_while_any_is_left_below_its_node() 
         assert texts[3] in texts[:3]
 
 
-def test_a_text_that_is_drawn_twice_is_taken_once() -> None:
+def test_a_text_drawn_twice_is_removed_once() -> None:
     """Two rows of a wave go to 00 (p = .6 * .9), where there is one text: .06 is left on that side of .46 in all."""
     groups = 1500
     model = table(
@@ -419,7 +419,7 @@ def followers(draw: WithoutReplacement, first: Sequence[Row], limit: int) -> flo
     return sum(row.said[0] == text[0] for row, text in zip(first, seconds, strict=True)) / len(first)
 
 
-def test_a_sample_that_starts_again_is_a_new_one() -> None:
+def test_a_restarted_sample_is_a_new_sample() -> None:
     """An index that comes anew, at position 0, does not avoid what it said before, and what it says counts once.
 
     One text of four has been drawn: the next sample goes its way with (.5 - .25) / .75.
@@ -433,7 +433,7 @@ def test_a_sample_that_starts_again_is_a_new_one() -> None:
     assert followers(draw, first, 2) == pytest.approx(1 / 3, abs=0.045)
 
 
-def test_the_tokens_that_came_count_and_not_those_chosen() -> None:
+def test_sampled_tokens_are_recorded_and_not_chosen_ones() -> None:
     """A grammar gives the first sample the text 11: it is this one that is not drawn again."""
     for seed in range(10):
         model = random_model(seed, 2)
@@ -443,7 +443,7 @@ def test_the_tokens_that_came_count_and_not_those_chosen() -> None:
         assert set(texts) == {(0, 0), (0, 1), (1, 0)}
 
 
-def test_a_row_that_missed_a_token_is_forgotten() -> None:
+def test_a_row_with_a_missing_token_is_not_stored() -> None:
     """Its text is not known, so nothing of it is taken: the next sample goes its way with .5."""
     groups = 1000
     draw = without_replacement(groups, draw_pending=0.0, trie_samples=4, trie_nodes=64)
@@ -457,7 +457,7 @@ def test_a_row_that_missed_a_token_is_forgotten() -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("method", ["arithmetic", "without_replacement"])
-def test_on_a_gpu_nothing_waits_and_the_same_is_drawn(method: str) -> None:
+def test_a_gpu_draws_the_same_without_synchronising(method: str) -> None:
     own: Any = registry.part(method)
     texts = []
     for device in ("cpu", "cuda"):
@@ -499,7 +499,7 @@ class OnDevice:
             torch.cuda.set_sync_debug_mode("default")
 
 
-def test_waves_and_what_is_refused() -> None:
+def test_waves_are_even_and_too_many_samples_are_refused() -> None:
     waves = WithoutReplacement.waves
     assert waves(WithoutReplacementOptions(), 5) == (1, 1, 1, 1, 1)
     assert waves(WithoutReplacementOptions(draw_waves=3), 8) == (3, 3, 2)
@@ -550,7 +550,7 @@ def model_of(engine: HFEngine, prompt: str, sampling: Sampling) -> Model:
     return probabilities
 
 
-def test_the_engines_texts_are_those_of_the_paper(engine: HFEngine) -> None:
+def test_the_engines_texts_agree_with_the_paper(engine: HFEngine) -> None:
     request = asked()
     [texts] = said(engine, request)
     ends = engine.model.generation_config.eos_token_id
@@ -560,7 +560,7 @@ def test_the_engines_texts_are_those_of_the_paper(engine: HFEngine) -> None:
     assert len(set(texts)) == 6
 
 
-def test_the_same_texts_whatever_is_in_the_batch(engine: HFEngine) -> None:
+def test_texts_do_not_depend_on_the_batch(engine: HFEngine) -> None:
     requests = [asked(id=str(seed), seed=seed) for seed in range(2)]
     together = said(engine, *requests)
     narrow = HFEngine(engine.model, engine.tokenizer, batch_rows=1)
@@ -568,7 +568,7 @@ def test_the_same_texts_whatever_is_in_the_batch(engine: HFEngine) -> None:
     assert [len(set(texts)) for texts in together] == [6, 6]
 
 
-def test_in_waves_and_with_a_method_of_states(engine: HFEngine) -> None:
+def test_waves_combine_with_a_method_of_states(engine: HFEngine) -> None:
     longer = Sampling(max_tokens=10)
     [waves] = said(engine, asked(options={"draw_waves": 2}, sampling=longer))
     assert len(set(waves)) == 6
@@ -576,7 +576,7 @@ def test_in_waves_and_with_a_method_of_states(engine: HFEngine) -> None:
     assert len(set(steered)) == 6
 
 
-def test_what_makes_no_sense_is_refused_by_the_engine(engine: HFEngine) -> None:
+def test_invalid_requests_are_refused_by_the_engine(engine: HFEngine) -> None:
     with pytest.raises(OptionError, match="temperature"):
         said(engine, asked(sampling=Sampling(temperature=0)))
     with pytest.raises(OptionError, match="leave out stop"):

@@ -13,21 +13,21 @@ DEFAULT_TOKENS = 512
 class Sampling(Options):
     """Settings of the ordinary sampler, applied in the order temperature, min-p, top-k, top-p."""
 
-    temperature: float = Field(1.0, ge=0, le=100)
+    temperature: float = Field(default=1.0, ge=0, le=100)
     """softmax temperature; 0 decodes greedily"""
-    top_k: int = Field(0, ge=0, lt=2**31)
+    top_k: int = Field(default=0, ge=0, lt=2**31)
     """keep the k most likely tokens; 0 keeps all"""
-    top_p: float = Field(1.0, gt=0, le=1)
+    top_p: float = Field(default=1.0, gt=0, le=1)
     """keep the most likely tokens whose probabilities sum to p"""
-    min_p: float = Field(0.0, ge=0, le=1)
+    min_p: float = Field(default=0.0, ge=0, le=1)
     """keep tokens with at least this share of the top token's probability"""
-    repetition_penalty: float = Field(1.0, gt=0, le=10)
+    repetition_penalty: float = Field(default=1.0, gt=0, le=10)
     """divide positive logits of tokens already in the text, prompt included, by this, and multiply negative ones"""
-    presence_penalty: float = Field(0.0, ge=-2, le=2)
+    presence_penalty: float = Field(default=0.0, ge=-2, le=2)
     """subtract this from the logits of tokens already generated"""
-    frequency_penalty: float = Field(0.0, ge=-2, le=2)
+    frequency_penalty: float = Field(default=0.0, ge=-2, le=2)
     """subtract this from a token's logit for each time it was generated"""
-    max_tokens: int | None = Field(None, ge=1, lt=2**31)
+    max_tokens: int | None = Field(default=None, ge=1, lt=2**31)
     """generate at most this many tokens a sample; by default what the model's context holds, at most 512"""
-    stop: tuple[Annotated[str, Field(min_length=1)], ...] = Field((), strict=False)
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = Field(default=(), strict=False)
     """end a sample at the first of these texts"""

@@ -1,38 +1,41 @@
-"""What stands beside a claim: is an arm more than plain sampling at another setting?
+"""Controls for claims about an arm: comparisons with plain sampling at another setting but the same quality.
 
-A method that only cools or heats the distribution moves along the curve that plain sampling draws over its
-temperatures. So every arm is compared with the point of that curve that has the arm's own mean entropy, and with those
-that have its perplexity, its share of non-words and its share on topic (see `esamp.analysis.matching`).
+A method that only raises or lowers the temperature moves along the curve of plain sampling over temperatures. So every
+arm is compared with the points of each curve that have the arm's mean entropy, its perplexity, its share of non-words
+and its share on topic (see `esamp.analysis.matching`).
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from esamp.analysis.load import Block
-from esamp.analysis.matching import has, place
+from esamp.analysis.matching import is_measured, plain_point
 from esamp.analysis.measures import Values, measures
-from esamp.analysis.plain import Curve, Knob, curves
-from esamp.analysis.statistics import NOTHING, generator
+from esamp.analysis.plain_curves import PlainCurve, SweptSetting, curves
+from esamp.analysis.statistics import NOT_MEASURED, paired_tests
 from esamp.explorer.config import ESampConfig
-from esamp.metrics.intervals import Interval, bootstrap_mean, holm, paired_permutation
-from esamp.study.claim import LEVELS, TESTED, Level
-from esamp.study.config import Arm, Study
+from esamp.metrics.intervals import Interval
+from esamp.study.arm import Arm
+from esamp.study.claim import LEVEL_MEASURES, TESTED_MEASURES, LevelMeasure
+from esamp.study.config import Study
 
-CLOSE = 0.01
-"""Relative distance within which two temperatures are taken for the same."""
+TEMPERATURE_TOLERANCE = 0.01
+"""Relative difference below which two temperatures count as the same."""
+NAN = float("nan")
 
 
 @dataclass(frozen=True)
-class Matched:
+class MatchedDifference:
     """One arm against the point of a curve of plain sampling with the same mean level."""
 
     arm: str
-    knob: Knob
-    by: Level
+    setting: SweptSetting
+    """the setting over which the curve runs"""
+    held_equal: LevelMeasure
     measure: str
     value: float | None
-    """the setting of plain sampling there: between two points of the curve, or of the nearest point if noise cannot
-    tell its level from the arm's; None where the curve does not reach that far"""
+    """the value of the curve's setting there: interpolated, or that of the nearest arm if noise cannot tell the levels
+    apart; None where the curve does not reach the arm's level"""
     interval: Interval
     """of arm minus plain sampling, paired by problem and seed"""
     p: float
@@ -42,81 +45,87 @@ class Matched:
 
 
 @dataclass(frozen=True)
-class Control:
-    """Which of the comparisons that a claim needs a study has for an arm."""
+class ArmControls:
+    """Which controls a study has for an arm."""
 
     arm: str
     same_temperature: bool
+    """whether there is vanilla at the arm's temperature"""
     cooled: bool | None
-    """vanilla at T / (1 + beta), which ESamp is until its distiller has learnt something; None for other methods"""
-    reached: Mapping[Level, bool]
-    """whether a curve of plain sampling reaches the arm's level, for entropy, perplexity and what else is measured"""
+    """whether there is vanilla at T / (1 + beta), which equals ESamp until its distiller has learnt something; None for
+    other methods"""
+    reached: Mapping[LevelMeasure, bool]
+    """for each level that is measured, whether a curve of plain sampling reaches the arm's"""
 
 
-def matched(study: Study, block: Block) -> list[Matched]:
-    """Every arm that is not vanilla against every curve that it is not on, on the measures that claims are made of."""
+def matched_differences(study: Study, block: Block) -> list[MatchedDifference]:
+    """Every arm except vanilla against every curve that does not contain it, on the tested measures."""
     arms = tuple(arm.label for arm in study.arms)
-    return block.once(("matched", study.baseline, arms), lambda: _matched(study, block))
+    return block.cached(("matched", study.baseline, arms), lambda: _matched_differences(study, block))
 
 
-def controls(study: Study, found: Sequence[Matched]) -> list[Control]:
-    """What there is for each arm that is not vanilla."""
+def controls(study: Study, found: Sequence[MatchedDifference]) -> list[ArmControls]:
+    """The controls of each arm except vanilla, given its matched differences."""
     plain = [arm for arm in study.arms if arm.method == "vanilla"]
-    reached = {(each.arm, each.by) for each in found if each.value is not None}
+    reached = {(row.arm, row.held_equal) for row in found if row.value is not None}
     always = {"perplexity", "entropy"} if study.entropy else {"perplexity"}
-    levels = [by for by in LEVELS if by in always or by in {each.by for each in found}]
+    matched = {row.held_equal for row in found}
+    shown = [measure for measure in LEVEL_MEASURES if measure in always or measure in matched]
     rows = []
     for arm in study.arms:
         if arm.method == "vanilla":
             continue
         temperature, beta = arm.sampling.temperature, _beta(arm)
-        cooled = None if beta is None else _has(plain, arm, temperature / (1 + beta))
-        matches = {by: (arm.label, by) in reached for by in levels}
-        rows.append(Control(arm.label, _has(plain, arm, temperature), cooled, matches))
+        cooled = None if beta is None else _has_vanilla(plain, arm, temperature / (1 + beta))
+        levels = {measure: (arm.label, measure) in reached for measure in shown}
+        rows.append(ArmControls(arm.label, _has_vanilla(plain, arm, temperature), cooled, levels))
     return rows
 
 
-def _matched(study: Study, block: Block) -> list[Matched]:
+def _matched_differences(study: Study, block: Block) -> list[MatchedDifference]:
     others = [arm.label for arm in study.arms if arm.method != "vanilla" and arm.label in block.arms]
-    tested = [measure.name for measure in measures(graded=block.graded) if measure.name in TESTED]
-    found: list[Matched] = []
+    tested = [measure.name for measure in measures(graded=block.graded) if measure.name in TESTED_MEASURES]
+    found: list[MatchedDifference] = []
     for curve in curves(study):
-        for by in LEVELS:
+        for held_equal in LEVEL_MEASURES:
             for name in tested:
-                found += _family(block, curve, by, name, [arm for arm in others if arm not in curve.labels])
+                found += _family(block, curve, held_equal, name, [arm for arm in others if arm not in curve.labels])
     return found
 
 
-def _family(block: Block, curve: Curve, by: Level, name: str, others: Sequence[str]) -> list[Matched]:
-    if not all(has(block, arm, each) for arm in curve.labels for each in (by, name)):
+def _family(
+    block: Block, curve: PlainCurve, held_equal: LevelMeasure, name: str, others: Sequence[str]
+) -> list[MatchedDifference]:
+    """The differences that are corrected together; arms whose level the curve does not reach come first."""
+    if not all(is_measured(block, arm, measure) for arm in curve.labels for measure in (held_equal, name)):
         return []
-    rows: dict[str, tuple[float, Values]] = {}
-    nothing = []
+    found: dict[str, tuple[float, Values]] = {}
+    out_of_reach = []
     for arm in others:
-        if not has(block, arm, by) or not has(block, arm, name):
+        if not is_measured(block, arm, held_equal) or not is_measured(block, arm, name):
             continue
-        where = place(block, curve, by, arm, name)
-        if where is None:
-            nothing.append(Matched(arm, curve.knob, by, name, None, NOTHING, float("nan"), float("nan")))
+        point = plain_point(block, curve, held_equal, arm, name)
+        if point is None:
+            out_of_reach.append(MatchedDifference(arm, curve.setting, held_equal, name, None, NOT_MEASURED, NAN, NAN))
         else:
-            rows[arm] = where.value, where.beyond(block, arm, name)
-    p_values = [paired_permutation(beyond, 0 * beyond, generator()) for _, beyond in rows.values()]
-    return nothing + [
-        Matched(arm, curve.knob, by, name, value, bootstrap_mean(beyond, generator()), p, float(adjusted))
-        for (arm, (value, beyond)), p, adjusted in zip(rows.items(), p_values, holm(p_values), strict=True)
+            found[arm] = point.value, point.difference(block, arm, name)
+    tests = paired_tests([(differences, 0 * differences) for _, differences in found.values()])
+    return out_of_reach + [
+        MatchedDifference(arm, curve.setting, held_equal, name, value, test.interval, test.p, test.adjusted)
+        for (arm, (value, _)), test in zip(found.items(), tests, strict=True)
     ]
 
 
-def _has(plain: Sequence[Arm], arm: Arm, temperature: float) -> bool:
-    """Whether vanilla is there at this temperature, all else as in the arm."""
+def _has_vanilla(plain: Sequence[Arm], arm: Arm, temperature: float) -> bool:
+    """Whether there is vanilla at this temperature with the arm's other sampler settings."""
     return any(
-        each.sampling.replace(temperature=1.0) == arm.sampling.replace(temperature=1.0)
-        and abs(each.sampling.temperature - temperature) <= CLOSE * temperature
-        for each in plain
+        other.sampling.replace(temperature=1.0) == arm.sampling.replace(temperature=1.0)
+        and abs(other.sampling.temperature - temperature) <= TEMPERATURE_TOLERANCE * temperature
+        for other in plain
     )
 
 
 def _beta(arm: Arm) -> float | None:
-    """Strength of the state signal, if the method has one."""
+    """The strength of the state signal, if the method has one."""
     options = arm.options
     return options.beta if isinstance(options, ESampConfig) and options.steers_state else None

@@ -1,8 +1,9 @@
-"""What a group of samples measures, and what an arm of a study measures over problems and seeds."""
+"""The measures of a report: numbers computed from the record of a group, and tables of them over problems and seeds."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,27 +11,50 @@ from numpy.typing import NDArray
 from esamp.metrics.lexical import distinct_n, ngram_embedding, self_bleu
 from esamp.metrics.pass_at_k import pass_at_k
 from esamp.metrics.quality import empty_share, loop_rate
-from esamp.metrics.vendi import mean_cosine, vendi_score
-from esamp.study.measured import Measured, Scored
+from esamp.metrics.vendi import mean_cosine, ngram_vendi, vendi_score
+from esamp.study.group_measurements import GroupLikelihoods, GroupMeasurements
 from esamp.study.records import Record
 
 Values = NDArray[np.float64]
+"""Mostly `[problems, seeds]`."""
+
+
+class Graded(Protocol):
+    """A graded sample, such as a `Grade` or a `SampleRecord`."""
+
+    @property
+    def correct(self) -> bool:
+        """Whether the sample is right."""
+
+    @property
+    def canonical(self) -> str | None:
+        """The answer in a form that equal answers share; None without an answer."""
 
 
 @dataclass(frozen=True)
 class Measure:
-    """One number a group."""
+    """A function from the record of a group to one number, and how reports show it."""
 
     name: str
-    """column of the tables"""
+    """heading of its column in tables"""
     of: Callable[[Record], float]
     percent: bool = False
     decimals: int = 0
-    """shown of a percentage; of other numbers two are"""
+    """decimals of a percentage; other numbers have two"""
     summary: str = ""
-    """what it is, for the report"""
+    """definition for readers of the report"""
     graded: bool = False
-    """whether it makes sense only where samples can be right or have an answer"""
+    """whether it applies only to tasks with right answers"""
+
+
+def share_correct(samples: Sequence[Graded]) -> float:
+    """The share of right samples; NaN without samples."""
+    return sum(sample.correct for sample in samples) / len(samples) if samples else float("nan")
+
+
+def distinct_correct(samples: Sequence[Graded]) -> int:
+    """The number of different right answers, by their canonical form."""
+    return len({sample.canonical for sample in samples if sample.correct})
 
 
 def majority(record: Record) -> float:
@@ -42,17 +66,12 @@ def majority(record: Record) -> float:
     return float(any(sample.correct for sample in record.samples if sample.canonical == winner))
 
 
-def distinct_correct(record: Record) -> float:
-    """Different right answers, as the task tells them apart."""
-    return float(len({sample.canonical for sample in record.samples if sample.correct}))
-
-
 def _tokens(record: Record) -> list[tuple[int, ...]]:
     return [sample.token_ids for sample in record.samples if sample.token_ids]
 
 
 def _lexical(of: Callable[[Sequence[tuple[int, ...]]], float]) -> Callable[[Record], float]:
-    """NaN where no tokens are kept, or too few samples are there to differ."""
+    """A measure of the samples' tokens; NaN for fewer than two samples with tokens."""
 
     def measure(record: Record) -> float:
         tokens = _tokens(record)
@@ -62,7 +81,7 @@ def _lexical(of: Callable[[Sequence[tuple[int, ...]]], float]) -> Callable[[Reco
 
 
 def _vectors(of: Callable[[NDArray[np.float32]], float]) -> Callable[[Record], float]:
-    """NaN where no embeddings are there, or too few samples to differ."""
+    """A measure of the samples' embeddings; NaN for fewer than two samples, or without embeddings."""
 
     def measure(record: Record) -> float:
         vectors = record.measured.vectors
@@ -72,7 +91,7 @@ def _vectors(of: Callable[[NDArray[np.float32]], float]) -> Callable[[Record], f
 
 
 def _texts(of: Callable[[Sequence[str]], float]) -> Callable[[Record], float]:
-    """NaN where no texts are kept."""
+    """A measure of the samples' texts; NaN if they are not kept."""
 
     def measure(record: Record) -> float:
         texts = [sample.text for sample in record.samples if sample.text is not None]
@@ -81,8 +100,8 @@ def _texts(of: Callable[[Sequence[str]], float]) -> Callable[[Record], float]:
     return measure
 
 
-def _measured(read: Callable[[Measured], float | None]) -> Callable[[Record], float]:
-    """NaN where nothing was measured."""
+def _measured(read: Callable[[GroupMeasurements], float | None]) -> Callable[[Record], float]:
+    """A stored measurement of the group; NaN where there is none."""
 
     def measure(record: Record) -> float:
         found = read(record.measured)
@@ -91,29 +110,29 @@ def _measured(read: Callable[[Measured], float | None]) -> Callable[[Record], fl
     return measure
 
 
-def _per_token(read: Callable[[Scored], Sequence[float]], role: str) -> Callable[[Record], float]:
-    """Mean over all tokens of a group; NaN where nothing was measured."""
+def _per_token(read: Callable[[GroupLikelihoods], Sequence[float]], role: str) -> Callable[[Record], float]:
+    """Mean over all tokens of a group; NaN without likelihoods."""
 
     def measure(record: Record) -> float:
-        scored = record.measured.own if role == "own" else record.measured.second
-        if scored is None:
+        likelihoods = record.measured.own if role == "own" else record.measured.second
+        if likelihoods is None:
             return float("nan")
-        values, tokens = np.array(read(scored)), np.array(scored.tokens)
-        there = tokens > 0
-        return float(np.average(values[there], weights=tokens[there])) if there.any() else float("nan")
+        values, tokens = np.array(read(likelihoods)), np.array(likelihoods.tokens)
+        measured = tokens > 0
+        return float(np.average(values[measured], weights=tokens[measured])) if measured.any() else float("nan")
 
     return measure
 
 
 def _perplexity(role: str) -> Callable[[Record], float]:
-    mean = _per_token(lambda scored: scored.nll, role)
+    mean = _per_token(lambda likelihoods: likelihoods.nll, role)
     return lambda record: float(np.exp(mean(record)))
 
 
 MEASURES: tuple[Measure, ...] = (
     Measure(
         "pass@1",
-        lambda record: sum(sample.correct for sample in record.samples) / len(record.samples),
+        lambda record: share_correct(record.samples),
         percent=True,
         summary="share of right samples",
         graded=True,
@@ -126,7 +145,12 @@ MEASURES: tuple[Measure, ...] = (
         graded=True,
     ),
     Measure("majority", majority, percent=True, summary="the most frequent answer of the group is right", graded=True),
-    Measure("distinct", distinct_correct, summary="different right answers of a group", graded=True),
+    Measure(
+        "distinct",
+        lambda record: float(distinct_correct(record.samples)),
+        summary="different right answers of a group",
+        graded=True,
+    ),
     Measure(
         "Vendi",
         _vectors(vendi_score),
@@ -140,7 +164,7 @@ MEASURES: tuple[Measure, ...] = (
     Measure("cosine", _vectors(mean_cosine), summary="mean pairwise cosine of the samples' sentence embeddings"),
     Measure(
         "n-gram Vendi",
-        _lexical(lambda tokens: vendi_score(ngram_embedding(tokens))),
+        _lexical(ngram_vendi),
         summary="Vendi Score under the n-gram kernel of their tokens",
     ),
     Measure(
@@ -157,7 +181,7 @@ MEASURES: tuple[Measure, ...] = (
     ),
     Measure(
         "entropy",
-        _per_token(lambda scored: scored.entropy, "own"),
+        _per_token(lambda likelihoods: likelihoods.entropy, "own"),
         summary="mean entropy of that model's next-token distribution along the samples, in nats",
     ),
     Measure("second perplexity", _perplexity("second"), summary="perplexity of the texts under a second model"),
@@ -203,21 +227,21 @@ MEASURES: tuple[Measure, ...] = (
     Measure("spent", lambda record: float(record.cost["tokens"]), summary="tokens generated for a group in all"),
     Measure("seconds", lambda record: float(record.cost["seconds"]), summary="wall time of a group's batch"),
 )
-"""In the order of the tables."""
+"""All measures, in the order of the tables."""
 
 
 def measures(*, graded: bool) -> tuple[Measure, ...]:
-    """Those that make sense for a task."""
+    """The measures that apply to a task."""
     return tuple(measure for measure in MEASURES if graded or not measure.graded)
 
 
 def table(groups: Mapping[int, Mapping[str, Record]], items: Sequence[str], measure: Measure) -> Values:
-    """`[problems, seeds]` for the records of one arm by seed and problem."""
+    """A measure of one arm, `[problems, seeds]`, from its records by seed and problem id."""
     return np.array([[value(measure, groups[seed][item]) for seed in groups] for item in items], dtype=np.float64)
 
 
 def value(measure: Measure, record: Record) -> float:
-    """A measure of one group, computed when it is first asked for."""
+    """A measure of one group, computed once and cached in the record."""
     if measure.name not in record.values:
         record.values[measure.name] = measure.of(record)
     return record.values[measure.name]

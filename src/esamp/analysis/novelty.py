@@ -1,10 +1,10 @@
-"""Does the novelty signal mean novelty? What was measured at every token, against how new the text there is.
+"""The novelty analysis: does the novelty signal of a method measure how new a text is?
 
-The semantic distance of `esamp.analysis.passages` is compared with
+The semantic distance of `esamp.analysis.passages` is correlated with
 
-* the **signals**: ||e||, ||hL - y|| before the gate, cos(e, w) of the token drawn, the row's explained variance;
-* the **covariates**, which may be all that a signal is made of: how rare the token is and the one before it, entropy
-  and surprisal under the reference distribution, the position in the sample.
+* the **signals**: ||e||, ||hL - y|| before the gate, cos(e, w) of the drawn token, the row's explained variance;
+* the **covariates** that may explain a signal: the rarity of the token and of the one before it, entropy and surprisal
+  under the reference distribution, the position in the sample.
 """
 
 import math
@@ -15,74 +15,75 @@ from itertools import chain
 import numpy as np
 
 from esamp.analysis.load import Block
-from esamp.analysis.passages import COVARIATES, SIGNALS, TOKENS, Encode, Table, groups, rarities, tabulate
+from esamp.analysis.passages import COVARIATES, SIGNALS, TOKENS, PassageTable, groups, rarities, tabulate
 from esamp.methods import registry
+from esamp.metrics.embedding import Embed
 from esamp.metrics.intervals import Interval
-from esamp.metrics.partial import Pair, intervals
+from esamp.metrics.partial import PartialCorrelation, intervals
 from esamp.study.config import Study
 
 RESAMPLES = 1000
 FEWEST = 20
-"""With fewer tokens nothing is said of an arm."""
+"""Arms with fewer tokens have no result."""
 
 
 @dataclass(frozen=True)
 class Relation:
-    """How one quantity goes with the semantic distance and with the covariates: Spearman's correlations."""
+    """Spearman's correlations of one quantity with the semantic distance and with the covariates."""
 
     quantity: str
     """one of SIGNALS or COVARIATES"""
     raw: Interval
     """with the distance"""
     partial: Interval
-    """the same, given the covariates (the other ones, if it is one itself)"""
+    """with the distance, given the covariates, without the quantity itself if it is one"""
     within: Interval
-    """given them, and only between samples of one group that are at the same step"""
+    """the same, only between samples of one group at the same step"""
     covariates: Mapping[str, Interval]
     """with each covariate"""
 
 
 @dataclass(frozen=True)
 class ArmNovelty:
-    """What was found in one arm."""
+    """The correlations in one arm."""
 
     block: Block
     arm: str
     problems: int
     tokens: int
-    """with all of the quantities measured"""
+    """number of tokens with all quantities measured"""
     stride: int
-    """every so many tokens of a sample one was looked at"""
+    """distance between the analysed tokens of a sample, in tokens"""
     relations: tuple[Relation, ...]
 
 
 def waves(study: Study, block: Block) -> dict[str, tuple[int, ...]]:
-    """How many samples of a group each arm starts together, wave by wave; for `analyse`."""
+    """The sizes of the waves in which each arm starts the samples of a group, by label; for `analyse`."""
     limit = next(model.batch_rows for model in study.models if model.name == block.model)
     found = {}
     for arm in study.arms:
         sizes = registry.get(arm.method).waves(arm.options, block.n)
-        cut = (part for size in sizes for part in [limit] * (size // limit) + [size % limit] if part)
-        found[arm.label] = tuple(cut)
+        batches = (batch for size in sizes for batch in [limit] * (size // limit) + [size % limit] if batch)
+        found[arm.label] = tuple(batches)
     return found
 
 
 def analyse(
     block: Block,
-    encode: Encode,
+    encode: Embed,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     *,
     waves: Mapping[str, Sequence[int]] | None = None,
     resamples: int = RESAMPLES,
 ) -> list[ArmNovelty]:
-    """Look at every arm of a block that has a signal, traces and texts; of private tasks there are no texts.
+    """The correlations of every arm that has traces, texts and a signal. Private tasks have no texts.
 
     Args:
         block: all arms on one model and task.
-        encode: texts to unit vectors; called once a group with its different passages.
-        on_progress: told how many groups of how many are embedded.
-        waves: sizes of each arm's waves, by its label; an arm that is not in it decodes all samples together.
-        resamples: replicates of the bootstrap.
+        encode: texts to unit vectors; called once per group, with its distinct passages.
+        on_progress: called with the number of embedded groups and the number of all groups.
+        waves: sizes of each arm's waves, by label; arms that are missing start all samples together.
+        resamples: number of bootstrap replicates.
     """
     arms = {label: found for label in block.arms if (found := list(groups(block, label)))}
     total = sum(map(len, arms.values()))
@@ -91,40 +92,45 @@ def analyse(
     rarity, done, results = rarities(block), 0, []
     for label, found in arms.items():
         starts = np.cumsum((waves or {}).get(label, (block.n,)))
-        parts = []
+        tables = []
         for group in found:
-            parts.append(tabulate(group, starts, stride, encode, rarity))
+            tables.append(tabulate(group, starts, stride, encode, rarity))
             done += 1
             on_progress(done, total)
-        results.append(_related(block, label, stride, parts, resamples))
+        results.append(_related(block, label, stride, tables, resamples))
     return [result for result in results if result is not None]
 
 
-def _related(block: Block, arm: str, stride: int, parts: Sequence[Table], resamples: int) -> ArmNovelty | None:
-    """The correlations over all tokens that have everything measured that the arm measures at all."""
-    every = {name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns}
-    names = [name for name, values in every.items() if np.isfinite(values).any()]
-    table = np.column_stack([every[name] for name in names]) if names else np.empty((0, 0))
-    whole = np.isfinite(table).all(axis=1)
-    if whole.sum() < FEWEST or not {"distance", *COVARIATES} <= set(names):
+def _related(block: Block, arm: str, stride: int, tables: Sequence[PassageTable], resamples: int) -> ArmNovelty | None:
+    """The correlations over the tokens with all quantities that the arm measures; None for too few tokens."""
+    columns = {name: np.concatenate([part.columns[name] for part in tables]) for name in tables[0].columns}
+    names = [name for name, values in columns.items() if np.isfinite(values).any()]
+    table = np.column_stack([columns[name] for name in names]) if names else np.empty((0, 0))
+    complete = np.isfinite(table).all(axis=1)
+    if complete.sum() < FEWEST or not {"distance", *COVARIATES} <= set(names):
         return None
-    problems = np.array([part.problem for part in parts for _ in part.cells])[whole]
-    cells = list(chain.from_iterable(part.cells for part in parts))
-    number = {cell: place for place, cell in enumerate(dict.fromkeys(cells))}
-    cell = np.array([number[each] for each in cells])[whole]
-    asked = [name for name in (*SIGNALS, *COVARIATES) if name in names]
-    pairs = [pair for name in asked for pair in _pairs(name, names)]
-    found = iter(intervals(table[whole], problems, pairs, np.random.default_rng(0), cells=cell, resamples=resamples))
+    problems = np.array([part.problem for part in tables for _ in part.cells])[complete]
+    cells = list(chain.from_iterable(part.cells for part in tables))
+    numbers = {cell: index for index, cell in enumerate(dict.fromkeys(cells))}
+    cell = np.array([numbers[key] for key in cells])[complete]
+    quantities = [name for name in (*SIGNALS, *COVARIATES) if name in names]
+    pairs = [pair for name in quantities for pair in _pairs(name, names)]
+    rng = np.random.default_rng(0)
+    found = iter(intervals(table[complete], problems, pairs, rng, cells=cell, resamples=resamples))
     relations = tuple(
-        Relation(name, next(found), next(found), next(found), {each: next(found) for each in COVARIATES})
-        for name in asked
+        Relation(name, next(found), next(found), next(found), {covariate: next(found) for covariate in COVARIATES})
+        for name in quantities
     )
-    return ArmNovelty(block, arm, len(set(problems)), int(whole.sum()), stride, relations)
+    return ArmNovelty(block, arm, len(set(problems)), int(complete.sum()), stride, relations)
 
 
-def _pairs(name: str, names: Sequence[str]) -> list[Pair]:
-    """With the distance: raw, partial, within; then with each covariate."""
+def _pairs(name: str, names: Sequence[str]) -> list[PartialCorrelation]:
+    """The correlations of a quantity: with the distance raw, partial and within; then with each covariate."""
     x, y = names.index(name), names.index("distance")
-    given = tuple(names.index(each) for each in COVARIATES if each != name)
-    own = [Pair(x, y), Pair(x, y, given), Pair(x, y, given, within=True)]
-    return own + [Pair(x, names.index(each)) for each in COVARIATES]
+    given = tuple(names.index(covariate) for covariate in COVARIATES if covariate != name)
+    with_distance = [
+        PartialCorrelation(x, y),
+        PartialCorrelation(x, y, given),
+        PartialCorrelation(x, y, given, within=True),
+    ]
+    return with_distance + [PartialCorrelation(x, names.index(covariate)) for covariate in COVARIATES]

@@ -1,39 +1,36 @@
-"""For some tokens of a group's samples: what was measured there, and how new the text before them is.
+"""Tables of tokens for the novelty analysis: measurements at a token, and the semantic distance of the text before it.
 
 The semantic distance of a token is one minus the largest cosine between the embedding of the passage before it (the
-last `PASSAGE` tokens of its sample) and the embeddings of all passages that other samples of the group had written by
-then: of samples of the same wave up to the same step, of samples of earlier waves all.
+last `PASSAGE` tokens of its sample) and the embeddings of the passages that other samples of the group had written by
+then: up to the same step for samples of the same wave, and all passages for samples of earlier waves.
 """
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from esamp.analysis.load import Block
+from esamp.metrics.embedding import Embed
 from esamp.study.records import SampleRecord
 
-Encode: TypeAlias = Callable[[Sequence[str]], NDArray[np.float32]]
-"""Texts to unit vectors `[texts, d]`, such as `esamp.metrics.embedding.SentenceEmbedder.encode`."""
-
 SIGNALS = ("novelty", "residual", "cosine", "explained")
-"""Series of a trace that a method's error gives."""
+"""Series of a trace that come from the prediction error of a method."""
 COVARIATES = ("rarity", "rarity read", "entropy", "surprisal", "position")
-"""What a signal may be made of."""
+"""Quantities that may explain a signal."""
 PASSAGE = 40
 """Tokens of a passage: about 30 words."""
 TOKENS = 128
-"""Most tokens of a group that are looked at: every S-th of each sample, with one S for a whole block."""
+"""Largest number of tokens of a group in its table: every S-th token of each sample, with one stride S per block."""
 
 
 @dataclass(frozen=True)
-class Group:
-    """The samples of one problem and seed, all of them traced."""
+class TracedGroup:
+    """The samples of one problem and seed, all with traces."""
 
     problem: str
     seed: int
@@ -41,13 +38,13 @@ class Group:
 
     @property
     def tokens(self) -> int:
-        """Of all samples."""
+        """The number of tokens of all samples."""
         return sum(sample.tokens for sample in self.samples)
 
 
 @dataclass(frozen=True)
-class _Row:
-    """One token that is looked at, drawn at `step` when its sample had so many tokens."""
+class _Passage:
+    """The token that a sample drew when it had `step` tokens, and the passage before it."""
 
     sample: SampleRecord
     wave: int
@@ -55,10 +52,12 @@ class _Row:
     passage: str
 
 
-def groups(block: Block, label: str) -> Iterator[Group]:
-    """The arm's groups, if all of its samples have traces and texts, and some token has a signal."""
+def groups(block: Block, label: str) -> Iterator[TracedGroup]:
+    """The arm's groups if all of its samples have traces and texts and some token has a signal; otherwise nothing."""
     found = [
-        Group(item, seed, records[item].samples) for seed, records in block.arms[label].items() for item in block.items
+        TracedGroup(item, seed, records[item].samples)
+        for seed, records in block.arms[label].items()
+        for item in block.items
     ]
     samples = [sample for group in found for sample in group.samples]
     if block.n > 1 and all(map(_traced, samples)) and any(map(_has_signal, samples)):
@@ -75,7 +74,7 @@ def _has_signal(sample: SampleRecord) -> bool:
 
 
 def rarities(block: Block) -> dict[int, float]:
-    """-log of each token's share of all tokens that any arm of the block generated, in nats."""
+    """The rarity of each token: -log of its share of all tokens generated in the block, in nats."""
     counts: Counter[int] = Counter()
     for records in chain.from_iterable(arm.values() for arm in block.arms.values()):
         for item in block.items:
@@ -86,28 +85,30 @@ def rarities(block: Block) -> dict[int, float]:
 
 
 @dataclass(frozen=True)
-class Table:
-    """The tokens of one group that are looked at."""
+class PassageTable:
+    """Quantities at some tokens of one group."""
 
     problem: str
     columns: Mapping[str, NDArray[np.float64]]
-    """`[tokens]` by quantity, "distance" among them; NaN where not measured"""
+    """`[tokens]` for each quantity, including "distance"; NaN where not measured"""
     cells: Sequence[tuple[int, str, int, int]]
-    """seed, problem, wave and step of each"""
+    """seed, problem, wave and step of each token"""
 
 
-def tabulate(group: Group, starts: NDArray[np.int_], stride: int, encode: Encode, rarity: Mapping[int, float]) -> Table:
-    """Look at every `stride`-th token of each sample.
+def tabulate(
+    group: TracedGroup, starts: NDArray[np.int_], stride: int, encode: Embed, rarity: Mapping[int, float]
+) -> PassageTable:
+    """The table of every `stride`-th token of each sample.
 
     Args:
-        group: whose samples.
-        starts: of each wave, the number of samples in it and in those before it.
-        stride: in tokens.
-        encode: called once, with the group's different passages.
-        rarity: of `rarities`.
+        group: the samples.
+        starts: for each wave, the number of samples in it and in earlier waves.
+        stride: distance between tokens of the table, in tokens.
+        encode: called once, with the distinct passages of the group.
+        rarity: from `rarities`.
     """
     rows = [
-        _Row(sample, int(np.searchsorted(starts, sample.index, side="right")), step, passage)
+        _Passage(sample, int(np.searchsorted(starts, sample.index, side="right")), step, passage)
         for sample in group.samples
         for step in range(stride, sample.tokens, stride)
         if (passage := "".join((sample.pieces or ())[max(0, step - PASSAGE) : step]).strip())
@@ -123,16 +124,16 @@ def tabulate(group: Group, starts: NDArray[np.int_], stride: int, encode: Encode
         columns["position"].append(row.step)
     found = {name: np.array(values, dtype=np.float64) for name, values in columns.items()}
     cells = [(group.seed, group.problem, row.wave, row.step) for row in rows]
-    return Table(group.problem, {**found, "distance": _distances(rows, encode)}, cells)
+    return PassageTable(group.problem, {**found, "distance": _distances(rows, encode)}, cells)
 
 
-def _distances(rows: Sequence[_Row], encode: Encode) -> NDArray[np.float64]:
-    """Semantic distance of each row's passage; NaN where no other sample had written anything."""
+def _distances(rows: Sequence[_Passage], encode: Embed) -> NDArray[np.float64]:
+    """The semantic distance of each passage; NaN where no other sample had written anything."""
     if not rows:
         return np.empty(0)
     texts = list(dict.fromkeys(row.passage for row in rows))
-    place = {text: number for number, text in enumerate(texts)}
-    vectors = encode(texts)[[place[row.passage] for row in rows]].astype(np.float64)
+    number = {text: index for index, text in enumerate(texts)}
+    vectors = encode(texts)[[number[row.passage] for row in rows]].astype(np.float64)
     sample, wave, step = np.array([(row.sample.index, row.wave, row.step) for row in rows]).T
     earlier = wave[None, :] < wave[:, None]
     together = (wave[None, :] == wave[:, None]) & (step[None, :] <= step[:, None])

@@ -1,9 +1,9 @@
-"""How many problems a study needs: the power of its own test, simulated from a pilot or from stated assumptions.
+"""The power of a study's own test, simulated from a pilot or from assumptions.
 
-Differences of an arm and the baseline on one measure are modelled as d[p, s] = difference + b[p] + w[p, s] for problem
-p and seed s. The two variances come from a pilot `[P, S]` by the analysis of variance: var_w = mean over problems of
-the variance over seeds, var_b = var(problem means) - var_w / S, at least 0. A simulated study draws b and w from the
-pilot's own deviations, scaled to these variances, so that their shape is kept.
+Differences between an arm and the baseline on one measure are modelled as d[p, s] = difference + b[p] + w[p, s] for
+problem p and seed s. The variances are estimated from a pilot `[P, S]` by the analysis of variance: var_w = mean over
+problems of the variance over seeds, var_b = var(problem means) - var_w / S, at least 0. A simulated study draws b and w
+from the pilot's deviations, scaled to these variances, which keeps the shape of their distributions.
 """
 
 import math
@@ -20,31 +20,31 @@ from esamp.metrics.intervals import holm, paired_permutation
 
 SEED = 0
 FLIPS = 1999
-"""Random sign flips of a simulated test, where it is not exact."""
+"""Random sign flips of a simulated test that is not exact."""
 FEWEST = 6
-"""Problems that a pilot must have to say anything about spread."""
+"""Fewest problems of a pilot from which a spread is estimated."""
 ASSUMED = ("pass@1", "solved")
 """Measures that can be planned without a pilot."""
 
 
 @dataclass(frozen=True)
 class Spread:
-    """How differences vary: deviations to draw from, and what of the variance is the problems' and what the seeds'."""
+    """The deviations of differences from their mean, between problems and between the seeds of a problem."""
 
     between: Values
     """deviations of problems `[P]`, of variance var_b"""
     within: Values
-    """deviations of seeds within their problem, flat; of variance var_w; empty where one seed cannot tell"""
+    """deviations of seeds within their problem `[P * S]`, of variance var_w; empty for a pilot of one seed"""
     source: str
-    """where they are from, in words"""
+    """the origin of the deviations, for readers"""
 
     def variance(self, seeds: int) -> float:
-        """Of a problem's mean difference over so many seeds: var_b + var_w / seeds."""
+        """The variance of a problem's mean difference over `seeds` seeds: var_b + var_w / seeds."""
         return float(self.between.var()) + (float(self.within.var()) / seeds if self.within.size else 0.0)
 
 
-def of_pilot(differences: Sequence[Values], source: str) -> Spread:
-    """The spread of differences `[P, S]` of several arms; that of the arm whose means vary most is taken."""
+def pilot_spread(differences: Sequence[Values], source: str) -> Spread:
+    """The spread of the differences `[P, S]` of the arm whose problem means vary most."""
     widest = max(differences, key=lambda own: float(own.mean(axis=1).var()))
     problems, seeds = widest.shape
     means = widest.mean(axis=1)
@@ -58,13 +58,13 @@ def of_pilot(differences: Sequence[Values], source: str) -> Spread:
     return Spread(centred * scale, rest.ravel(), source)
 
 
-def of_block(block: Block, baseline: str, name: str) -> Spread:
-    """The spread that a pilot shows.
+def block_spread(block: Block, baseline: str, name: str) -> Spread:
+    """The spread of a pilot's differences from the baseline.
 
     Raises:
-        OptionError: the measure is not known for all problems.
+        OptionError: the measure was not computed for all problems.
     """
-    measure = next(each for each in MEASURES if each.name == name)
+    measure = next(measure for measure in MEASURES if measure.name == name)
     base = table(block.arms[baseline], block.items, measure)
     arms = [table(own, block.items, measure) - base for arm, own in block.arms.items() if arm != baseline]
     if not all(np.isfinite(own).all() for own in arms):
@@ -73,11 +73,11 @@ def of_block(block: Block, baseline: str, name: str) -> Spread:
             "another measure"
         )
     count = len(block.items)
-    return of_pilot(arms, f"pilot of {count} problems and {base.shape[1]} seed{'s' * (base.shape[1] > 1)}")
+    return pilot_spread(arms, f"pilot of {count} problems and {base.shape[1]} seed{'s' * (base.shape[1] > 1)}")
 
 
-def of_assumptions(options: PlanOptions, n: int) -> Spread:
-    """The spread of groups of n, if difficulty is Beta distributed and samples of a problem are independent.
+def assumed_spread(options: PlanOptions, n: int) -> Spread:
+    """The spread for groups of n, assuming Beta-distributed difficulty and independent samples of a problem.
 
     Raises:
         OptionError: the measure needs a pilot.
@@ -89,20 +89,20 @@ def of_assumptions(options: PlanOptions, n: int) -> Spread:
     chance = rng.beta(a, options.concentration - a, size=(20_000, 1))
     other = np.clip(chance + options.effect_spread * rng.normal(size=chance.shape), 0, 1)
 
-    def drawn(p: Values) -> Values:
+    def draw(p: Values) -> Values:
         right = rng.binomial(n, np.broadcast_to(p, (len(p), 2)))
         return right / n if options.measure == "pass@1" else (right > 0).astype(np.float64)
 
     words = f"no pilot: assumed a chance of Beta(mean {options.difficulty:g}, a + b = {options.concentration:g})"
-    return of_pilot([drawn(other) - drawn(chance)], f"{words} and effects that spread by {options.effect_spread:g}")
+    return pilot_spread([draw(other) - draw(chance)], f"{words} and effects that spread by {options.effect_spread:g}")
 
 
 def p_values(differences: Values, rng: np.random.Generator) -> Values:
-    """`paired_permutation` of many simulated studies `[studies, problems]` at once, the flips shared by all."""
+    """`paired_permutation` for many simulated studies `[studies, problems]`, with the same flips for all."""
     studies, problems = differences.shape
     if int((differences != 0).sum(axis=1).max(initial=0)) <= 10:
         zeros = np.zeros(problems)
-        return np.array([paired_permutation(each, zeros, rng) for each in differences])
+        return np.array([paired_permutation(study, zeros, rng) for study in differences])
     extreme = np.zeros(studies)
     tolerance = 1e-12 * problems * float(np.abs(differences).max())
     least = np.abs(differences.sum(axis=1)) - tolerance
@@ -117,7 +117,7 @@ def p_values(differences: Values, rng: np.random.Generator) -> Values:
 def simulate(
     spread: Spread, difference: float, problems: int, seeds: int, studies: int, rng: np.random.Generator
 ) -> Values:
-    """Problems' mean differences of simulated studies, `[studies, problems]`."""
+    """The mean differences of the problems of simulated studies, `[studies, problems]`."""
     drawn = difference + rng.choice(spread.between, size=(studies, problems))
     if spread.within.size:
         for _ in range(seeds):
@@ -128,16 +128,16 @@ def simulate(
 def power(
     spread: Spread, difference: float, problems: int, seeds: int, comparisons: int, options: PlanOptions
 ) -> float:
-    """The share of simulated studies that see the difference after Holm's correction.
+    """The share of simulated studies in which the difference is significant after Holm's correction.
 
-    The other arms are taken to be like the baseline, and their p-values therefore uniform.
+    The other arms are assumed to equal the baseline, so their p-values are uniform.
     """
     rng = np.random.default_rng(SEED)
-    seen = 0
+    significant = 0
     chunk = max(1, min(options.simulations, 20_000_000 // problems))
     for start in range(0, options.simulations, chunk):
         count = min(chunk, options.simulations - start)
         own = p_values(simulate(spread, difference, problems, seeds, count, rng), rng)
         others = rng.random((count, comparisons - 1))
-        seen += sum(float(holm([p, *rest])[0]) <= options.alpha for p, rest in zip(own, others, strict=True))
-    return seen / options.simulations
+        significant += sum(float(holm([p, *rest])[0]) <= options.alpha for p, rest in zip(own, others, strict=True))
+    return significant / options.simulations

@@ -1,7 +1,8 @@
-"""The primary comparison: one arm against the best of plain sampling at equal quality, as the study's file declares it.
+"""The primary comparison that a study's file declares: one arm against the best of plain sampling at equal quality.
 
-At each level that is held equal, every curve of plain sampling is read where it has the arm's level, and the highest
-of them is what the arm is compared with. Taking the highest favours plain sampling: chance adds to it.
+For each level that is held equal, every curve of plain sampling is read at the arm's level, and the arm is compared
+with the curve that has most of the measure there. Taking the highest of several curves favours plain sampling, because
+chance adds to it.
 """
 
 import math
@@ -11,27 +12,27 @@ from functools import partial
 from typing import cast
 
 from esamp.analysis.load import Block
-from esamp.analysis.matching import Place, has, level, place, values
-from esamp.analysis.plain import all_curves
-from esamp.analysis.statistics import NOTHING, generator
+from esamp.analysis.matching import PlainPoint, is_measured, levels, plain_point, values
+from esamp.analysis.plain_curves import all_curves
+from esamp.analysis.statistics import NOT_MEASURED, generator
 from esamp.metrics.intervals import Interval, bootstrap_mean, holm, paired_permutation
-from esamp.study.claim import Claim, Level
+from esamp.study.claim import Claim, LevelMeasure
 from esamp.study.config import Study
 
-LEVEL = 0.05
-"""Of the corrected p-value."""
+ALPHA = 0.05
+"""A difference is significant if its corrected p-value is below this."""
 NAN = float("nan")
 
 
 @dataclass(frozen=True)
-class Bound:
+class UpperBound:
     """A measure of which the arm must not have more than plain sampling."""
 
     measure: str
     own: float
     plain: float
     interval: Interval
-    """of arm minus plain sampling at the point compared with, paired by problem and seed"""
+    """of arm minus plain sampling at the same point, paired by problem and seed"""
 
     @property
     def above(self) -> bool:
@@ -45,91 +46,97 @@ class Bound:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class PrimaryTest:
     """The test at one level that is held equal."""
 
     block: Block
-    by: Level
+    held_equal: LevelMeasure
     level: float
-    """of the arm: its mean of the measure `by`; of perplexity the geometric mean, which is what is held equal"""
+    """the arm's mean of the measure `held_equal`; the geometric mean for perplexity, whose logarithm is held equal"""
     own: float
-    """the arm's mean of the measure compared"""
-    place: Place | None
+    """the arm's mean of the compared measure"""
+    point: PlainPoint | None
     """the point of plain sampling; None where no curve has the arm's level, or something was not measured"""
     plain: float
-    """the mean of the measure there"""
+    """the mean of the compared measure at that point"""
     interval: Interval
     """of arm minus plain sampling, paired by problem and seed"""
     p: float
     """paired permutation test over problems"""
     adjusted: float
     """Holm's correction over all tests of the primary comparison"""
-    bounds: tuple[Bound, ...] = ()
+    bounds: tuple[UpperBound, ...] = ()
 
     @property
-    def sure(self) -> bool:
+    def significant(self) -> bool:
         """Whether the arm differs beyond chance."""
-        return self.adjusted < LEVEL
+        return self.adjusted < ALPHA
 
     @property
     def better(self) -> bool:
         """Whether the arm has more beyond chance."""
-        return self.sure and self.interval.estimate > 0
+        return self.significant and self.interval.estimate > 0
 
 
-def primary(study: Study, blocks: Sequence[Block]) -> list[Outcome]:
-    """All tests of the primary comparison, of every block and level; none where the study declares nothing."""
+def primary_tests(study: Study, blocks: Sequence[Block]) -> list[PrimaryTest]:
+    """All tests of the primary comparison, for every block and level; empty if the study declares no comparison."""
     claim = study.primary
     if claim is None:
         return []
-    levels = cast("Sequence[Level]", claim.at_equal)
-    pairs = [(block, by) for block in blocks for by in levels]
-    found = [block.once(("primary", claim, by), partial(_test, study, block, claim, by)) for block, by in pairs]
-    adjusted = iter(holm([each.p for each in found if each.place is not None]))
-    return [each if each.place is None else replace(each, adjusted=float(next(adjusted))) for each in found]
+    at_equal = cast("Sequence[LevelMeasure]", claim.at_equal)
+    found = [
+        block.cached(("primary", claim, held_equal), partial(_test, study, block, claim, held_equal))
+        for block in blocks
+        for held_equal in at_equal
+    ]
+    adjusted = iter(holm([test.p for test in found if test.point is not None]))
+    return [test if test.point is None else replace(test, adjusted=float(next(adjusted))) for test in found]
 
 
-def _test(study: Study, block: Block, claim: Claim, by: Level) -> Outcome:
+def _test(study: Study, block: Block, claim: Claim, held_equal: LevelMeasure) -> PrimaryTest:
+    """The test without Holm's correction."""
     arm, measure = claim.arm, claim.measure
-    best = _best(study, block, claim, by)
-    if best is None:
-        return Outcome(block, by, _level(block, arm, by), _mean(block, arm, measure), None, NAN, NOTHING, NAN, NAN)
-    beyond = best.beyond(block, arm, measure)
-    return Outcome(
+    level, own = _mean_level(block, arm, held_equal), _mean(block, arm, measure)
+    point = _best_point(study, block, claim, held_equal)
+    if point is None:
+        return PrimaryTest(block, held_equal, level, own, None, NAN, NOT_MEASURED, NAN, NAN)
+    differences = point.difference(block, arm, measure)
+    return PrimaryTest(
         block,
-        by,
-        _level(block, arm, by),
-        _mean(block, arm, measure),
-        best,
-        best.plain(block, measure),
-        bootstrap_mean(beyond, generator()),
-        paired_permutation(beyond, 0 * beyond, generator()),
-        NAN,
-        tuple(_bound(block, best, arm, name) for name in claim.not_above),
+        held_equal,
+        level,
+        own,
+        point,
+        plain=point.mean(block, measure),
+        interval=bootstrap_mean(differences, generator()),
+        p=paired_permutation(differences, 0 * differences, generator()),
+        adjusted=NAN,
+        bounds=tuple(_bound(block, point, arm, name) for name in claim.not_above),
     )
 
 
-def _best(study: Study, block: Block, claim: Claim, by: Level) -> Place | None:
-    """Where plain sampling has most of the measure at the arm's level.
+def _best_point(study: Study, block: Block, claim: Claim, held_equal: LevelMeasure) -> PlainPoint | None:
+    """The point at the arm's level where plain sampling has most of the measure.
 
-    A point that is only near the level counts where no curve has the level itself.
+    Points whose level is only nearest to the arm's count if no curve reaches the level itself.
     """
-    found = [place(block, curve, by, claim.arm, claim.measure) for curve in all_curves(study)]
-    reached = [each for each in found if each is not None]
-    exact = [each for each in reached if not each.near]
-    return max(exact or reached, key=lambda each: each.plain(block, claim.measure), default=None)
+    points = [plain_point(block, curve, held_equal, claim.arm, claim.measure) for curve in all_curves(study)]
+    reached = [point for point in points if point is not None]
+    exact = [point for point in reached if not point.near]
+    return max(exact or reached, key=lambda point: point.mean(block, claim.measure), default=None)
 
 
-def _bound(block: Block, best: Place, arm: str, measure: str) -> Bound:
-    if not all(has(block, each, measure) for each in (arm, best.low, best.high)):
-        return Bound(measure, NAN, NAN, NOTHING)
-    beyond = best.beyond(block, arm, measure)
-    interval = bootstrap_mean(beyond, generator())
-    return Bound(measure, _mean(block, arm, measure), best.plain(block, measure), interval)
+def _bound(block: Block, point: PlainPoint, arm: str, measure: str) -> UpperBound:
+    if not all(is_measured(block, label, measure) for label in (arm, point.low, point.high)):
+        return UpperBound(measure, NAN, NAN, NOT_MEASURED)
+    interval = bootstrap_mean(point.difference(block, arm, measure), generator())
+    return UpperBound(measure, _mean(block, arm, measure), point.mean(block, measure), interval)
 
 
-def _level(block: Block, arm: str, by: Level) -> float:
-    return math.exp(level(block, arm, by).mean()) if by == "perplexity" else _mean(block, arm, by)
+def _mean_level(block: Block, arm: str, held_equal: LevelMeasure) -> float:
+    if held_equal == "perplexity":
+        return math.exp(levels(block, arm, held_equal).mean())
+    return _mean(block, arm, held_equal)
 
 
 def _mean(block: Block, arm: str, measure: str) -> float:

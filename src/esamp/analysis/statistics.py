@@ -1,6 +1,6 @@
-"""Estimates with intervals, and every arm against the baseline: paired, tested, corrected."""
+"""Estimates with intervals, and differences from the baseline with paired tests and Holm's correction."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,10 +8,10 @@ import numpy as np
 from esamp.analysis.load import Block
 from esamp.analysis.measures import Measure, Values, measures, subset_pass, table
 from esamp.metrics.intervals import Interval, bootstrap_mean, holm, paired_permutation
-from esamp.study.claim import TESTED
+from esamp.study.claim import TESTED_MEASURES
 
 SEED = 0
-NOTHING = Interval(float("nan"), float("nan"), float("nan"))
+NOT_MEASURED = Interval(float("nan"), float("nan"), float("nan"))
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,18 @@ class Estimate:
     measure: str
     interval: Interval
     """95 %, bootstrap over problems, each with its seeds"""
+
+
+@dataclass(frozen=True)
+class PairedTest:
+    """The mean of paired differences and its test, as one of a family."""
+
+    interval: Interval
+    """95 %, bootstrap over problems"""
+    p: float
+    """paired permutation test over problems"""
+    adjusted: float
+    """p after Holm's correction over the family"""
 
 
 @dataclass(frozen=True)
@@ -38,30 +50,51 @@ class Difference:
     """Holm's correction over the arms compared on this measure"""
 
 
+def generator() -> np.random.Generator:
+    """A new generator with a fixed seed, so that the same records always give the same report."""
+    return np.random.default_rng(SEED)
+
+
+def paired_tests(
+    pairs: Sequence[tuple[Values, Values]], rng: Callable[[], np.random.Generator] = generator
+) -> list[PairedTest]:
+    """Test the differences ``a - b`` of each pair; all pairs are one family for Holm's correction.
+
+    Args:
+        pairs: a and b, each `[problems]` or `[problems, seeds]`, paired by problem and seed.
+        rng: called for the generator of each permutation test, then of each bootstrap; by default a new one each time.
+    """
+    p_values = [paired_permutation(a, b, rng()) for a, b in pairs]
+    return [
+        PairedTest(bootstrap_mean(a - b, rng()), p, float(adjusted))
+        for (a, b), p, adjusted in zip(pairs, p_values, holm(p_values), strict=True)
+    ]
+
+
 def estimates(block: Block) -> list[Estimate]:
-    """Every measure of every arm, and ``pass@k (subset of n)`` for k = 2, 4, ... below n if samples can be right."""
-    return block.once("estimates", lambda: _estimates(block))
+    """Every measure of every arm, and for graded tasks ``pass@k (subset of n)`` for k = 2, 4, ... below n."""
+    return block.cached("estimates", lambda: _estimates(block))
 
 
 def _estimates(block: Block) -> list[Estimate]:
     found = []
     for arm, groups in block.arms.items():
         values = {measure.name: table(groups, block.items, measure) for measure in measures(graded=block.graded)}
-        subsets = _powers(block.n) if block.graded else []
+        subsets = _powers_of_two_below(block.n) if block.graded else []
         values |= {f"pass@{k} (subset of {block.n})": subset_pass(groups, block.items, k) for k in subsets}
         found += [Estimate(arm, name, _mean(own)) for name, own in values.items()]
     return found
 
 
 def differences(block: Block, baseline: str) -> list[Difference]:
-    """Every other arm against the baseline, on the measures that claims are made of."""
-    return block.once(("differences", baseline), lambda: _differences(block, baseline))
+    """Every other arm against the baseline, on the measures that methods are compared on."""
+    return block.cached(("differences", baseline), lambda: _differences(block, baseline))
 
 
 def _differences(block: Block, baseline: str) -> list[Difference]:
     found: list[Difference] = []
     for measure in measures(graded=block.graded):
-        if measure.name in TESTED:
+        if measure.name in TESTED_MEASURES:
             found += _family(block, baseline, measure)
     return found
 
@@ -71,24 +104,18 @@ def _family(block: Block, baseline: str, measure: Measure) -> list[Difference]:
     others: Mapping[str, Values] = {
         arm: table(groups, block.items, measure) for arm, groups in block.arms.items() if arm != baseline
     }
-    sound = {arm: own for arm, own in others.items() if np.isfinite(own).all() and np.isfinite(base).all()}
-    if not sound:
-        return []
-    p_values = [paired_permutation(own, base, generator()) for own in sound.values()]
+    measured = {arm: own for arm, own in others.items() if np.isfinite(own).all() and np.isfinite(base).all()}
+    tests = paired_tests([(own, base) for own in measured.values()])
     return [
-        Difference(arm, measure.name, bootstrap_mean(own - base, generator()), p, float(adjusted))
-        for (arm, own), p, adjusted in zip(sound.items(), p_values, holm(p_values), strict=True)
+        Difference(arm, measure.name, test.interval, test.p, test.adjusted)
+        for arm, test in zip(measured, tests, strict=True)
     ]
 
 
 def _mean(values: Values) -> Interval:
-    return bootstrap_mean(values, generator()) if np.isfinite(values).all() else NOTHING
+    return bootstrap_mean(values, generator()) if np.isfinite(values).all() else NOT_MEASURED
 
 
-def _powers(n: int) -> list[int]:
+def _powers_of_two_below(n: int) -> list[int]:
+    """2, 4, 8, ... below n."""
     return [2**power for power in range(n.bit_length()) if 1 < 2**power < n]
-
-
-def generator() -> np.random.Generator:
-    """Of every resampling anew, so that the same records give the same report."""
-    return np.random.default_rng(SEED)

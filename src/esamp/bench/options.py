@@ -32,24 +32,24 @@ class BenchOptions(Options):
     model: str = EMBEDDED
     """throughput, diversity: hub name, folder, countdown or smollm2"""
     shape: str | None = Field(
-        None,
+        default=None,
         description=f"throughput: a model of this shape with random weights, instead of --model: {', '.join(SHAPES)}",
     )
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ..."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """number format of the model's weights; for scaling, of the random states"""
-    prompts: int = Field(1, ge=1, le=65536)
+    prompts: int = Field(default=1, ge=1, le=65536)
     """throughput: prompts decoded at the same time"""
-    n: int = Field(16, ge=2, le=65536)
+    n: int = Field(default=16, ge=2, le=65536)
     """throughput, diversity: samples of each prompt"""
     tokens: int | None = Field(
-        None,
+        default=None,
         ge=2,
         description=f"throughput, diversity: tokens of each sample; by default {TOKENS}, with --shape {SHAPE_TOKENS}, "
         f"for diversity {DIVERSITY_TOKENS}",
     )
-    pairs: int = Field(5, ge=1, le=100_000)
+    pairs: int = Field(default=5, ge=1, le=100_000)
     """throughput: interleaved pairs of runs; with --against, rounds of three or more runs"""
     method: str = "esamp"
     """throughput, scaling: the method, which may have options as in override:heads=published; the options of esamp
@@ -60,7 +60,7 @@ class BenchOptions(Options):
     """throughput: count the launches and bytes of a decode step instead of timing it"""
     full: bool = False
     """throughput: with full telemetry, which needs a second projection by the LM head"""
-    seeds: int = Field(2, ge=1, le=1000)
+    seeds: int = Field(default=2, ge=1, le=1000)
     """diversity: number of seeds"""
     embedder: Literal["auto", "ngram", "minilm"] = "auto"
     """diversity: what the similarity of texts is computed from"""

@@ -77,7 +77,7 @@ class ScalingPoint:
 
     @property
     def total(self) -> float:
-        """Median milliseconds of both parts."""
+        """Sum of both medians, in milliseconds."""
         return self.predict + self.learn
 
     def as_dict(self) -> dict[str, Any]:

@@ -4,28 +4,30 @@ from esamp.bench.options import DIVERSITY_TOKENS, BenchOptions
 from esamp.cli.documents import print_document
 from esamp.cli.progress import SampleBar
 from esamp.cli.terminal import console, plain_table
-from esamp.compare import diversity as study
+from esamp.compare import diversity as benchmark
+from esamp.compare.arms import esamp_arm
 from esamp.engines.hf import HFEngine
 from esamp.errors import MissingDependencyError
 from esamp.explorer.config import ESampConfig
-from esamp.metrics.embedding import SentenceEmbedder
+from esamp.metrics.embedding import Embed, SentenceEmbedder
 from esamp.models import EMBEDDED
+from esamp.study.arm import Arm
 from esamp.tasks.countdown import Countdown
 
 
 def diversity(run: BenchOptions, options: ESampConfig, *, as_json: bool) -> None:
     """Measure the default arms, and one with `options` if they differ from the defaults."""
     prompts = run.prompt or _default_prompts(run.model)
-    arms = study.default_arms()
+    arms = benchmark.default_arms()
     if options != ESampConfig():
-        arms.append(study.Arm("as given", options=options))
-    setting = study.Setting(prompts, run.n, run.tokens or DIVERSITY_TOKENS, tuple(range(run.seeds)))
+        arms.append(esamp_arm("as given", options))
+    setting = benchmark.DiversitySettings(prompts, run.n, run.tokens or DIVERSITY_TOKENS, tuple(range(run.seeds)))
     engine = HFEngine.load(run.model, device=run.device, dtype=run.dtype)
     _measure(engine, arms, setting, _embedder(run.embedder), as_json=as_json)
 
 
 def _default_prompts(model: str) -> tuple[str, ...]:
-    stories = study.STORY_PROMPTS
+    stories = benchmark.STORY_PROMPTS
     if model != EMBEDDED:
         return stories
     return tuple(item.prompt for item in Countdown().items(limit=len(stories)))
@@ -33,9 +35,9 @@ def _default_prompts(model: str) -> tuple[str, ...]:
 
 def _measure(
     engine: HFEngine,
-    arms: list[study.Arm],
-    setting: study.Setting,
-    kernel: tuple[str, study.Embed | None],
+    arms: list[Arm],
+    setting: benchmark.DiversitySettings,
+    kernel: tuple[str, Embed | None],
     *,
     as_json: bool,
 ) -> None:
@@ -43,10 +45,10 @@ def _measure(
     with SampleBar(rows * len(arms)) as bar:
         bar.generating()
 
-        def done(row: study.Row) -> None:
+        def done(row: benchmark.DiversityRow) -> None:
             bar.advance(rows, rows * setting.tokens)
 
-        results = study.measure(engine.model, engine.tokenizer, arms, setting, embed=kernel[1], on_arm=done)
+        results = benchmark.measure(engine.model, engine.tokenizer, arms, setting, embed=kernel[1], on_arm=done)
     if as_json:
         print_document({"kernel": kernel[0], "arms": [row.as_dict() for row in results]})
         return
@@ -63,7 +65,7 @@ def _measure(
     )
 
 
-def _embedder(name: str) -> tuple[str, study.Embed | None]:
+def _embedder(name: str) -> tuple[str, Embed | None]:
     if name == "ngram":
         return "token n-grams", None
     try:

@@ -15,7 +15,7 @@ from esamp.sampling import Sampling
 class CompareOptions(PlaceOptions):
     """The model, where it runs, and the number of samples."""
 
-    n: int = Field(16, ge=1, le=1_000_000)
+    n: int = Field(default=16, ge=1, le=1_000_000)
     """samples of each prompt with each method"""
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from esamp.analysis.texts import TextMeter
+from esamp.analysis.text_scores import TextScorer
 from esamp.cli import method_text
 from esamp.cli.compare import CompareOptions
 from esamp.cli.documents import print_document
@@ -16,9 +16,8 @@ from esamp.cli.progress import SampleBar
 from esamp.cli.prompts import read_file, templated
 from esamp.cli.samples import console_for, print_samples, print_table, print_text
 from esamp.cli.terminal import hush
-from esamp.compare import compare as study
-from esamp.compare import view
-from esamp.compare.compare import Arm, Comparison, Question, Result
+from esamp.compare import comparison, comparison_view
+from esamp.compare.comparison import ComparedArm, ComparedPrompt, Comparison, PromptResult
 from esamp.engines import registry as engines
 from esamp.engines.base import Engine
 from esamp.errors import OptionError
@@ -53,50 +52,50 @@ def compare(
     questions = _questions(prompt, input, run)
     graded = all(question.grade is not None for question in questions)
     if not graded:
-        questions = [Question(question.prompt) for question in questions]
-    meter = None if graded else TextMeter.start()
-    for sentence in meter.missing if meter is not None else ():
+        questions = [ComparedPrompt(question.prompt) for question in questions]
+    scorer = None if graded else TextScorer.start()
+    for sentence in scorer.missing if scorer is not None else ():
         message(f"note: {sentence}")
     hush(run.engine)
     with SampleBar(run.n * len(arms) * len(questions)) as bar, _start(run, arms, page) as engine:
         bar.generating()
-        results = study.compare(
+        results = comparison.compare(
             engine,
             questions,
             arms,
             n=run.n,
             sampling=sampling,
             seed=run.seed,
-            meter=meter,
+            scorer=scorer,
             strict=methods != ["all"],
             progress=bar.advance,
         )
         texts = tuple(question.text for question in questions)
         found = Comparison(texts, run.n, sampling, tuple(results), graded=graded)
     if json:
-        print_document(view.as_json(found))
+        print_document(comparison_view.as_json(found))
     else:
-        _print(found, meter)
+        _print(found, scorer)
     if page is not None:
         command = f"esamp compare -n {run.n} --seed {run.seed} --methods {shlex.join(methods)}"
-        write_page(page, render(view.page(found, meter, footer=footer(command))))
+        write_page(page, render(comparison_view.page(found, scorer, footer=footer(command))))
         message(f"all samples side by side: {page}")
 
 
-def _questions(prompt: str | None, input: Path | None, run: CompareOptions) -> list[Question]:
+def _questions(prompt: str | None, input: Path | None, run: CompareOptions) -> list[ComparedPrompt]:
     if (prompt is None) == (input is None):
         raise OptionError("give one prompt as an argument, or a file of prompts with --input FILE.jsonl")
     prompts = read_file(input) if input is not None else sources.from_texts([prompt or ""])
     return [_question(each) for each in templated(prompts, run)]
 
 
-def _question(prompt: Prompt) -> Question:
+def _question(prompt: Prompt) -> ComparedPrompt:
     task = Countdown()
-    item = task.item(study.text_of(prompt.content))
-    return Question(prompt, None if item is None else partial(task.grade, item))
+    item = task.item(comparison.text_of(prompt.content))
+    return ComparedPrompt(prompt, None if item is None else partial(task.grade, item))
 
 
-def _start(run: CompareOptions, arms: Sequence[Arm], page: Path | None) -> Engine:
+def _start(run: CompareOptions, arms: Sequence[ComparedArm], page: Path | None) -> Engine:
     """Start the engine. It measures every token if there will be a page.
 
     An engine that must know at its start which layers to keep gets the layers that the arms' options name. Layers that
@@ -107,7 +106,7 @@ def _start(run: CompareOptions, arms: Sequence[Arm], page: Path | None) -> Engin
     return run.start(sorted(set().union(*map(_layers, arms))) if keeps else (), trace=page is not None and traces)
 
 
-def _layers(arm: Arm) -> set[int]:
+def _layers(arm: ComparedArm) -> set[int]:
     method = registry.get(arm.method)
     try:
         return set(layers(method, method.options() if arm.options is None else arm.options))
@@ -115,23 +114,23 @@ def _layers(arm: Arm) -> set[int]:
         return set()
 
 
-def _arms(given: Sequence[str]) -> list[Arm]:
+def _arms(given: Sequence[str]) -> list[ComparedArm]:
     names = [name for text in given for name in text.split()]
     if "all" in names:
         if names != ["all"]:
             raise OptionError("--methods all includes every method: leave the other names out")
-        return study.every_arm()
+        return comparison.all_arms()
     if not names:
         raise OptionError("--methods is empty: give all, or names that esamp methods lists")
     return [_arm(name) for name in names]
 
 
-def _arm(text: str) -> Arm:
+def _arm(text: str) -> ComparedArm:
     """The arm of a text like ``esamp:beta=1,signal=action``."""
-    return study.arm_of(text, *method_text.read(text, "--methods"))
+    return comparison.named_arm(text, *method_text.read(text, "--methods"))
 
 
-def _samples(result: Result) -> tuple[str, list[str]]:
+def _samples(result: PromptResult) -> tuple[str, list[str]]:
     """An arm's name and the samples to print. Of graded samples it is the end, and right ones come first."""
     texts = [] if result.completion is None else [sample.text for sample in result.completion.samples]
     if not result.grades:
@@ -142,7 +141,7 @@ def _samples(result: Result) -> tuple[str, list[str]]:
     return f"{result.arm.label}: {right} of {len(texts)} right", ends
 
 
-def _print(found: Comparison, meter: TextMeter | None) -> None:
+def _print(found: Comparison, scorer: TextScorer | None) -> None:
     """Print samples of the first prompt, then the table."""
     console = console_for(sys.stdout.isatty())
     print_text(console, f"> {found.prompts[0]}", "bold")
@@ -150,10 +149,10 @@ def _print(found: Comparison, meter: TextMeter | None) -> None:
         console.print()
         print_samples(console, *_samples(results[0]))
     console.print()
-    summary = view.table(found, meter)
+    summary = comparison_view.table(found, scorer)
     print_table(console, summary)
     print_text(console, summary.note, "dim")
-    if changes := view.differences(found):
+    if changes := comparison_view.differences(found):
         intervals = "; ".join(f"{label} {x.estimate:+.2f} [{x.low:+.2f}, {x.high:+.2f}]" for label, x in changes)
         console.print()
         print_text(console, f"Vendi against {found.ran[0][0].arm.label}, paired by prompt: {intervals}.")

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import torch
 
-from esamp.analysis.texts import TextMeter
-from esamp.analysis.topics import DEMO_PROMPTS
+from esamp.analysis.open_prompts import DEMO_PROMPTS
+from esamp.analysis.text_scores import TextScorer
 from esamp.cli.documents import print_document
 from esamp.cli.messages import message
 from esamp.cli.pages import footer, write_page
 from esamp.cli.progress import SampleBar
 from esamp.cli.samples import console_for, print_table, print_text, side_by_side
-from esamp.compare import chat_demo, chat_demo_view, countdown_demo
-from esamp.compare.chat_demo import Outcome
+from esamp.compare import chat_demo, chat_demo_view, countdown_demo, countdown_demo_view
+from esamp.compare.chat_demo import ChatResult
 from esamp.engines.hf import HFEngine
 from esamp.models import SMOLLM2
 from esamp.report.pages import ComparisonTable, render
@@ -37,17 +37,17 @@ def demo_dtype(model: str) -> str:
 def open_ended(samples: int, max_tokens: int, seed: int, *, model: str, page: Path, json: bool) -> None:
     """Sample open-ended prompts on a chat model; print the comparison and write the page."""
     message(f"{len(DEMO_PROMPTS)} prompts x {samples} samples x {len(chat_demo.ARMS)} ways to decode, on {model}")
-    meter = TextMeter.start()
-    for sentence in meter.missing:
+    scorer = TextScorer.start()
+    for sentence in scorer.missing:
         message(f"note: {sentence}")
     prompts = DEMO_PROMPTS
     with SampleBar(len(prompts) * samples * len(chat_demo.ARMS)) as bar:
         engine = HFEngine.load(model, dtype=demo_dtype(model), batch_rows=BATCH_ROWS, trace=True)
         bar.generating()
-        outcomes = chat_demo.run(
+        results = chat_demo.run(
             engine,
             prompts,
-            meter,
+            scorer,
             chat=engine.tokenizer.chat_template is not None,
             samples=samples,
             max_tokens=max_tokens,
@@ -56,21 +56,21 @@ def open_ended(samples: int, max_tokens: int, seed: int, *, model: str, page: Pa
         )
     if json:
         settings = {"task": "open", "model": model, "n": samples, "max_tokens": max_tokens, "seed": seed}
-        print_document({**settings, **chat_demo_view.as_json(outcomes, prompts), "page": str(page)})
+        print_document({**settings, **chat_demo_view.as_json(results, prompts), "page": str(page)})
     else:
-        _print_open(outcomes, meter, prompts)
+        _print_open(results, scorer, prompts)
     command = f"esamp demo --model {model} -n {samples} --max-tokens {max_tokens} --seed {seed}"
-    write_page(page, render(chat_demo_view.page(outcomes, meter, prompts, footer=footer(command))))
+    write_page(page, render(chat_demo_view.page(results, scorer, prompts, footer=footer(command))))
     if not json:
         message(f"all samples, coloured by what exploring changed: {page}")
 
 
-def _print_open(outcomes: Sequence[Outcome], meter: TextMeter, prompts: Sequence[str]) -> None:
+def _print_open(results: Sequence[ChatResult], scorer: TextScorer, prompts: Sequence[str]) -> None:
     """Print the table and the verdict, then samples."""
-    _print(chat_demo_view.table(outcomes, meter), chat_demo_view.verdict(outcomes))
-    console, prompt = console_for(sys.stdout.isatty()), chat_demo.most_telling(outcomes)
-    left, right = chat_demo_view.beside(outcomes, prompt)
-    heads = (chat_demo.comparable(outcomes).arm.name, chat_demo.default_of(outcomes).arm.name)
+    _print(chat_demo_view.table(results, scorer), chat_demo_view.verdict(results))
+    console, prompt = console_for(sys.stdout.isatty()), chat_demo.most_telling(results)
+    left, right = chat_demo_view.beside(results, prompt)
+    heads = (chat_demo.comparable(results).arm.label, chat_demo.default_of(results).arm.label)
     console.print()
     print_text(console, SAMPLES_HEAD, "dim")
     print_text(console, f"> {prompts[prompt]}", "bold")
@@ -86,15 +86,15 @@ def countdown(
     with SampleBar(problems * samples * len(countdown_demo.ARMS)) as bar:
         engine = HFEngine.load(model, batch_rows=BATCH_ROWS, trace=True)
         bar.generating()
-        results = countdown_demo.run_demo(
+        results = countdown_demo.run(
             engine, task, items, samples=samples, max_tokens=max_tokens, seed=seed, progress=bar.advance
         )
     if json:
-        print_document({"task": "countdown", **countdown_demo.as_json(results), "page": str(page)})
+        print_document({"task": "countdown", **countdown_demo_view.as_json(results), "page": str(page)})
     else:
-        _print(countdown_demo.table(results), countdown_demo.verdict(results))
+        _print(countdown_demo_view.table(results), countdown_demo_view.verdict(results))
     command = f"esamp demo --task countdown --problems {problems} -n {samples} --max-tokens {max_tokens} --seed {seed}"
-    write_page(page, render(countdown_demo.page(results, items, shown=shown, footer=footer(command))))
+    write_page(page, render(countdown_demo_view.page(results, items, shown=shown, footer=footer(command))))
     if not json:
         message(f"all samples side by side, every token coloured by what exploring changed: {page}")
 

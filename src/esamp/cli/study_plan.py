@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from esamp.analysis.measures import MEASURES
-from esamp.analysis.plan import MOST, Plan, plans
+from esamp.analysis.plan import MOST, StudyPlan, plans
 from esamp.analysis.plan_options import PlanOptions
 from esamp.cli.documents import print_document
 from esamp.cli.progress import SimulationCounter
@@ -25,7 +25,7 @@ def plan(file: Path, options: PlanOptions, store: Path, data: list[str] | None, 
     print_plans(found, options, study, json=json)
 
 
-def print_plans(found: Sequence[Plan], options: PlanOptions, study: Study, *, json: bool) -> None:
+def print_plans(found: Sequence[StudyPlan], options: PlanOptions, study: Study, *, json: bool) -> None:
     """Print a table and a few sentences for each model, task and group size, or one JSON document."""
     if json:
         records = [asdict(plan) for plan in found]
@@ -41,7 +41,7 @@ def print_plans(found: Sequence[Plan], options: PlanOptions, study: Study, *, js
         out.print(f"\n{_verdict(plan, options)}\n")
 
 
-def _about(plan: Plan, options: PlanOptions) -> str:
+def _about(plan: StudyPlan, options: PlanOptions) -> str:
     within = "unknown, as one seed cannot tell" if math.isnan(plan.var_within) else f"{math.sqrt(plan.var_within):.3g}"
     return (
         f"To see {amount(options.measure, plan.difference)} in {options.measure} at level {options.alpha:g} with "
@@ -51,7 +51,7 @@ def _about(plan: Plan, options: PlanOptions) -> str:
     )
 
 
-def _verdict(plan: Plan, options: PlanOptions) -> str:
+def _verdict(plan: StudyPlan, options: PlanOptions) -> str:
     power = f"{options.power:.0%}"
     least = [point for point in plan.smallest if point is not None]
     sizes = " or ".join(f"{point.problems:,} problems x {point.seeds}" for point in least)

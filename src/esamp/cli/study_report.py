@@ -5,7 +5,7 @@ from pathlib import Path
 
 from esamp.analysis import novelty
 from esamp.analysis.load import Block, load
-from esamp.analysis.measuring import measure
+from esamp.analysis.measurement_run import measure
 from esamp.cli.documents import print_document
 from esamp.cli.messages import message, warn_torn
 from esamp.cli.progress import MeasureBar
@@ -20,7 +20,7 @@ from esamp.report.markdown import figure_markdown
 from esamp.report.pages.study_page import study_page
 from esamp.study import config
 from esamp.study.config import Study
-from esamp.study.places import at
+from esamp.study.locations import ErrorLocation
 from esamp.study.run import load_tasks
 from esamp.study.store import Store
 
@@ -37,13 +37,13 @@ def report(
 ) -> None:
     """Measure the groups that are not measured yet, and write all files of the report."""
     study = config.read(file, data or ())
-    with at(str(file)):
+    with ErrorLocation(str(file)):
         problems = load_tasks(study)
     groups = Store(store)
     hush("sentence_transformers")
     load(study, groups, problems)  # measuring takes minutes: errors should come before it
     with MeasureBar() as bar:
-        measure(study, groups, problems, on_part=bar.part, on_torn=lambda path: warn_torn(path, TORN))
+        measure(study, groups, problems, on_measurement=bar.part, on_torn=lambda path: warn_torn(path, TORN))
         blocks = load(study, groups, problems)
         signal = _novelty(study, blocks, bar)
         try:

@@ -11,8 +11,8 @@ from esamp.quoting import one_line, printable
 from esamp.study import config
 from esamp.study.check import check
 from esamp.study.config import Study
-from esamp.study.places import at
-from esamp.study.run import CellState, Problems, failures, load_tasks, run, states
+from esamp.study.locations import ErrorLocation
+from esamp.study.run import CellState, TaskProblems, failures, load_tasks, run, states
 from esamp.study.store import Store
 
 SHOWN = 20
@@ -33,7 +33,7 @@ def run_study(
 ) -> None:
     """Generate the missing groups of a study."""
     study, problems = load_study(file, data)
-    with at(str(file)):
+    with ErrorLocation(str(file)):
         check(study, problems, report=report_check, send_key_to=send_key_to)
     groups = Store(store)
     before = list(states(study, groups, problems))
@@ -65,10 +65,10 @@ def status(file: Path, store: Path, data: list[str] | None, *, json: bool) -> No
     _print_states(list(states(study, Store(store), problems)), json=json)
 
 
-def load_study(file: Path, data: list[str] | None) -> tuple[Study, dict[str, Problems]]:
+def load_study(file: Path, data: list[str] | None) -> tuple[Study, dict[str, TaskProblems]]:
     """The study and the problems of its tasks; `data` overrides where a task's problems are read from."""
     study = config.read(file, data or ())
-    with at(str(file)):
+    with ErrorLocation(str(file)):
         return study, load_tasks(study)
 
 

@@ -1,4 +1,4 @@
-"""The demonstration on a chat model: the same open-ended prompts with plain sampling, top-p and ESamp."""
+"""`esamp demo` on a chat model: the same open-ended prompts with plain sampling, top-p and ESamp."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -6,45 +6,36 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from esamp.analysis.texts import TextMeter, TextScores
-from esamp.engines.base import Completion, Engine, Progress, Request, Sample
-from esamp.engines.checks import check_active
+from esamp.analysis.statistics import generator
+from esamp.analysis.text_scores import TextScorer, TextScores
+from esamp.compare.arms import decode_prompts, esamp_arm, vanilla_arm
+from esamp.engines.base import Completion, Engine, Progress, Sample
 from esamp.explorer.config import ESampConfig
 from esamp.metrics.intervals import Interval, bootstrap_mean
+from esamp.runs.prompts import Prompt
 from esamp.sampling import Sampling
+from esamp.study.arm import Arm
 
-
-@dataclass(frozen=True)
-class OpenArm:
-    """One way to decode."""
-
-    name: str
-    """in words, for people"""
-    sampling: Sampling
-    options: ESampConfig | None = None
-    """None decodes without exploring"""
-
-    @property
-    def plain(self) -> bool:
-        """Whether it is ordinary sampling without any filter, whose only setting is the temperature."""
-        return self.options is None and self.sampling.top_p == 1 and self.sampling.min_p == 0
-
-
-DEFAULT = OpenArm("ESamp (default)", Sampling(), ESampConfig())
+DEFAULT = esamp_arm("ESamp (default)")
 ARMS = (
-    OpenArm("plain sampling, temperature 0.7", Sampling(temperature=0.7)),
-    OpenArm("plain sampling, temperature 1", Sampling()),
-    OpenArm("top-p 0.9", Sampling(top_p=0.9)),
-    OpenArm("ESamp as published", Sampling(), ESampConfig(preset="paper")),
+    vanilla_arm("plain sampling, temperature 0.7", Sampling(temperature=0.7)),
+    vanilla_arm("plain sampling, temperature 1"),
+    vanilla_arm("top-p 0.9", Sampling(top_p=0.9)),
+    esamp_arm("ESamp as published", ESampConfig(preset="paper")),
     DEFAULT,
 )
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What one arm did with P prompts, n samples each."""
+def is_unfiltered(arm: Arm) -> bool:
+    """Whether an arm is ordinary sampling without any filter, whose only setting is the temperature."""
+    return arm.method == "vanilla" and arm.sampling.top_p == 1 and arm.sampling.min_p == 0
 
-    arm: OpenArm
+
+@dataclass(frozen=True)
+class ChatResult:
+    """The answers of one arm to P prompts, n samples each."""
+
+    arm: Arm
     completions: tuple[Completion, ...]
     scores: tuple[TextScores, ...]
 
@@ -55,28 +46,29 @@ class Outcome:
 
     @property
     def nll(self) -> NDArray[np.float64]:
-        """`[P]`, nats a token under the undisturbed model at temperature 1, without the first token of a sample."""
+        """`[P]`, nats per token under the undisturbed model at temperature 1, without the first token of a sample."""
         return np.array([_nll(completion.samples) for completion in self.completions])
 
     @property
     def perplexity(self) -> float:
-        """Of the whole arm: exp of the mean of `nll`."""
+        """The exponential of the mean of `nll`."""
         return float(np.exp(np.mean(self.nll)))
 
     @property
     def tokens(self) -> float:
-        """Tokens a sample."""
-        return float(np.mean([len(sample.token_ids) for each in self.completions for sample in each.samples]))
+        """Mean number of tokens of a sample."""
+        lengths = [len(sample.token_ids) for completion in self.completions for sample in completion.samples]
+        return float(np.mean(lengths))
 
     def mean(self, name: str) -> float:
-        """Mean over prompts of one of the `TextScores`; NaN where it was not measured for any of them."""
+        """Mean over prompts of one of the `TextScores`; NaN if it was not measured for any prompt."""
         values = [value for score in self.scores if np.isfinite(value := asdict(score)[name])]
         return float(np.mean(values)) if values else float("nan")
 
 
 @dataclass(frozen=True)
 class Gain:
-    """The default's Vendi Score beside that of plain sampling at the same perplexity, on P prompts."""
+    """The Vendi Score of the default against that of plain sampling at the same perplexity, on P prompts."""
 
     difference: Interval
     """over prompts"""
@@ -85,80 +77,83 @@ class Gain:
     plain: float
     """mean over prompts for plain sampling"""
     where: str
-    """what is compared, in words that follow "plain sampling" """
+    """the point of plain sampling, in words that follow "plain sampling" """
 
 
 def run(
     engine: Engine,
     prompts: Sequence[str],
-    meter: TextMeter,
+    scorer: TextScorer,
     *,
     chat: bool,
     samples: int,
     max_tokens: int,
     seed: int = 0,
-    arms: Sequence[OpenArm] = ARMS,
+    arms: Sequence[Arm] = ARMS,
     progress: Progress | None = None,
-) -> list[Outcome]:
-    """Answer all `prompts` with every arm. The engine must keep traces; `chat` sends a prompt as a user's message.
+) -> list[ChatResult]:
+    """Answer all prompts with every arm.
+
+    Args:
+        engine: must keep traces.
+        prompts: texts.
+        scorer: measures the answers.
+        chat: whether a prompt is sent as a user's message.
+        samples: number of samples of each prompt.
+        max_tokens: longest sample.
+        seed: seed of the sampling.
+        arms: ways to decode.
+        progress: called with the samples finished and the tokens generated.
 
     Raises:
-        InactiveMethodError: an arm that should explore never did.
+        InactiveMethodError: an arm should have explored and did not.
     """
-    meter.about(prompts)
-    outcomes = []
+    scorer.set_prompts(prompts)
+    contents = [
+        Prompt(str(number), ({"role": "user", "content": text},) if chat else text)
+        for number, text in enumerate(prompts)
+    ]
+    results = []
     for arm in arms:
-        sampling = arm.sampling.replace(max_tokens=max_tokens)
-        method = "vanilla" if arm.options is None else "esamp"
-        requests = [
-            Request(
-                str(place),
-                ({"role": "user", "content": prompt},) if chat else prompt,
-                n=samples,
-                sampling=sampling,
-                method=method,
-                options=arm.options,
-                seed=seed,
-            )
-            for place, prompt in enumerate(prompts)
-        ]
-        found = {each.request.id: each for each in engine.generate(requests, progress=progress)}
-        completions = tuple(found[request.id] for request in requests)
-        for completion in completions:
-            check_active(completion)
+        completions = decode_prompts(
+            engine, arm, contents, n=samples, seed=seed, max_tokens=max_tokens, progress=progress
+        )
         scores = tuple(
-            meter.measure(prompt, [sample.text for sample in completion.samples])
+            scorer.score(prompt, [sample.text for sample in completion.samples])
             for prompt, completion in zip(prompts, completions, strict=True)
         )
-        outcomes.append(Outcome(arm, completions, scores))
-    return outcomes
+        results.append(ChatResult(arm, completions, scores))
+    return results
 
 
-def default_of(outcomes: Sequence[Outcome]) -> Outcome:
-    """The arm with our default options."""
-    return next(each for each in outcomes if each.arm == DEFAULT)
+def default_of(results: Sequence[ChatResult]) -> ChatResult:
+    """The result of ESamp with its default options."""
+    return next(result for result in results if result.arm == DEFAULT)
 
 
-def comparable(outcomes: Sequence[Outcome]) -> Outcome:
-    """The plain-sampling arm whose perplexity is nearest to the default's: the two to read beside each other."""
-    own = np.mean(default_of(outcomes).nll)
-    return min((each for each in outcomes if each.arm.plain), key=lambda each: abs(float(np.mean(each.nll) - own)))
+def comparable(results: Sequence[ChatResult]) -> ChatResult:
+    """The result of plain sampling whose perplexity is nearest to the default's, to be read beside it."""
+    own = np.mean(default_of(results).nll)
+    plain = (result for result in results if is_unfiltered(result.arm))
+    return min(plain, key=lambda result: abs(float(np.mean(result.nll) - own)))
 
 
-def most_telling(outcomes: Sequence[Outcome]) -> int:
-    """The prompt on which the default's Vendi Score is farthest above that of the comparable arm."""
-    return int(np.argmax(default_of(outcomes).vendi - comparable(outcomes).vendi))
+def most_telling(results: Sequence[ChatResult]) -> int:
+    """The index of the prompt on which the default's Vendi Score exceeds that of the comparable arm most."""
+    return int(np.argmax(default_of(results).vendi - comparable(results).vendi))
 
 
-def gain(outcomes: Sequence[Outcome]) -> Gain:
-    """Vendi Score at equal perplexity, plain sampling being interpolated between its two temperatures.
+def gain(results: Sequence[ChatResult]) -> Gain:
+    """The gain in Vendi Score at equal perplexity.
 
-    Linear in log perplexity. Outside of their range the nearer temperature is taken as it is, and the words say so.
+    Plain sampling is interpolated between its two temperatures, linearly in log perplexity. Outside of their range the
+    nearer temperature is taken, and `Gain.where` says so.
     """
-    own = default_of(outcomes)
-    cool, hot = sorted((each for each in outcomes if each.arm.plain), key=lambda each: each.arm.sampling.temperature)
-    low, high, at = (float(np.mean(each.nll)) for each in (cool, hot, own))
-    share = (at - low) / (high - low) if high > low else 0.5
+    own = default_of(results)
+    plain = (result for result in results if is_unfiltered(result.arm))
+    cool, hot = sorted(plain, key=lambda result: result.arm.sampling.temperature)
+    low, high, target = (float(np.mean(result.nll)) for result in (cool, hot, own))
+    share = (target - low) / (high - low) if high > low else 0.5
     mixed = (1 - min(1, max(0, share))) * cool.vendi + min(1, max(0, share)) * hot.vendi
     if share < 0:
         where = f"at temperature {cool.arm.sampling.temperature:g}, which has a higher perplexity"
@@ -166,12 +161,12 @@ def gain(outcomes: Sequence[Outcome]) -> Gain:
         where = f"at temperature {hot.arm.sampling.temperature:g}, which has a lower perplexity"
     else:
         where = "at the same perplexity"
-    difference = bootstrap_mean(own.vendi - mixed, np.random.default_rng(0))
+    difference = bootstrap_mean(own.vendi - mixed, generator())
     return Gain(difference, float(np.mean(own.vendi)), float(np.mean(mixed)), where)
 
 
 def _nll(samples: Sequence[Sample]) -> float:
-    """Mean over all tokens but the first of each sample; NaN where nothing was measured."""
+    """Mean over all tokens except the first of each sample; NaN where nothing was measured."""
     values = [sample.trace.surprisal.numpy()[1:] for sample in samples if sample.trace is not None]
     measured = np.concatenate(values) if values else np.array([])
     measured = measured[np.isfinite(measured)]

@@ -1,50 +1,51 @@
-"""What the chat-model demonstration shows: a table, a sentence, the HTML page, JSON."""
+"""What the demo on a chat model shows: the table, sentences about it, the HTML page, JSON."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from esamp.analysis.texts import TextMeter
-from esamp.compare.chat_demo import Outcome, comparable, default_of, gain, most_telling
-from esamp.engines.base import Completion, Sample
+from esamp.analysis.text_scores import TextScorer
+from esamp.compare.chat_demo import ChatResult, comparable, default_of, gain, most_telling
+from esamp.compare.formatting import finite_or_none, number_text, sample_view
+from esamp.engines.base import Completion
 from esamp.report.pages import ComparisonTable, ProblemView, SamplesPage, SampleView
 
 NAME, UNIT, SHARES = "Vendi", "perplexity", (("nonwords", "non-words"), ("loops", "loops"), ("on_topic", "on topic"))
 
 
-def table(outcomes: Sequence[Outcome], meter: TextMeter) -> ComparisonTable:
-    """Means over the prompts as formatted cells; columns that cannot be measured here are left out."""
-    shares = [(name, head) for name, head in SHARES if any(math.isfinite(each.mean(name)) for each in outcomes)]
+def table(results: Sequence[ChatResult], scorer: TextScorer) -> ComparisonTable:
+    """Means over the prompts as formatted cells, without the columns that cannot be measured here."""
+    shares = [(name, head) for name, head in SHARES if any(math.isfinite(result.mean(name)) for result in results)]
     rows = [
         (
-            each.arm.name,
-            f"{each.mean('vendi'):.1f}",
-            _number(each.perplexity, 1),
-            *(_number(100 * each.mean(name), 1 if name == "nonwords" else 0, " %") for name, _ in shares),
-            f"{each.tokens:.0f}",
+            result.arm.label,
+            f"{result.mean('vendi'):.1f}",
+            number_text(result.perplexity, 1),
+            *(number_text(100 * result.mean(name), 1 if name == "nonwords" else 0, " %") for name, _ in shares),
+            f"{result.tokens:.0f}",
         )
-        for each in outcomes
+        for result in results
     ]
     columns = ("decoding", NAME, UNIT, *(head for _, head in shares), "tokens")
-    return ComparisonTable(columns, rows, _note(outcomes, meter), marked=default_of(outcomes).arm.name)
+    return ComparisonTable(columns, rows, _note(results, scorer), marked=default_of(results).arm.label)
 
 
-def _note(outcomes: Sequence[Outcome], meter: TextMeter) -> str:
-    samples = len(outcomes[0].completions[0].samples)
-    kind = "sentence embeddings" if meter.embeds else "word n-grams, which saturate"
+def _note(results: Sequence[ChatResult], scorer: TextScorer) -> str:
+    samples = len(results[0].completions[0].samples)
+    kind = "sentence embeddings" if scorer.embeds else "word n-grams, which saturate"
     parts = [
         f"{NAME}: how many different texts the {samples} samples of a prompt amount to, by {kind}.",
         f"{UNIT}: under the model itself at temperature 1; higher is less fluent.",
         "non-words: words that are not English. loops: samples that repeat themselves.",
     ]
-    if meter.embeds:
+    if scorer.embeds:
         parts.append("on topic: samples nearer to their own prompt than to nearly all of 60 prompts.")
     return " ".join(parts)
 
 
-def verdict(outcomes: Sequence[Outcome]) -> list[str]:
-    """What the numbers show, and what they do not."""
-    found, own = gain(outcomes), default_of(outcomes)
+def verdict(results: Sequence[ChatResult]) -> list[str]:
+    """Sentences about what the numbers show and what they do not."""
+    found, own = gain(results), default_of(results)
     prompts, samples = len(own.completions), len(own.completions[0].samples)
     change = f"{found.difference.estimate:+.1f} [{found.difference.low:+.1f}, {found.difference.high:+.1f}]"
     numbers = (
@@ -59,44 +60,40 @@ def verdict(outcomes: Sequence[Outcome]) -> list[str]:
     return [first, second]
 
 
-def page(outcomes: Sequence[Outcome], meter: TextMeter, prompts: Sequence[str], *, footer: str) -> SamplesPage:
-    """All samples, every token coloured by how much exploring changed it; opens on the most telling prompt."""
-    beside = [comparable(outcomes), default_of(outcomes)]
-    ordered = [*beside, *(each for each in outcomes if each not in beside)]
+def page(results: Sequence[ChatResult], scorer: TextScorer, prompts: Sequence[str], *, footer: str) -> SamplesPage:
+    """All samples, with tokens coloured by how much exploring changed them. It opens on the most telling prompt."""
+    first = [comparable(results), default_of(results)]
+    ordered = [*first, *(result for result in results if result not in first)]
     problems = []
-    for place, prompt in enumerate(prompts):
-        arms = {each.arm.name: [_view(s, each) for s in each.completions[place].samples] for each in ordered}
-        remarks = {each.arm.name: _remark(each, place) for each in ordered}
-        problems.append(ProblemView(str(place + 1), prompt, "", arms, remarks))
+    for index, prompt in enumerate(prompts):
+        arms = {result.arm.label: _views(result, index) for result in ordered}
+        remarks = {result.arm.label: _remark(result, index) for result in ordered}
+        problems.append(ProblemView(str(index + 1), prompt, "", arms, remarks))
     return SamplesPage(
         "Exploratory Sampling on a chat model",
-        verdict(outcomes),
-        table(outcomes, meter),
+        verdict(results),
+        table(results, scorer),
         problems,
         footer,
-        opens=most_telling(outcomes),
+        opens=most_telling(results),
         noun="Prompt",
     )
 
 
-def _remark(outcome: Outcome, place: int) -> str:
-    score, count = outcome.scores[place], len(outcome.completions[place].samples)
-    perplexity = _number(math.exp(outcome.nll[place]), 1)
+def _views(result: ChatResult, index: int) -> list[SampleView]:
+    plain = result.arm.method == "vanilla"
+    return [sample_view(sample, plain=plain) for sample in result.completions[index].samples]
+
+
+def _remark(result: ChatResult, index: int) -> str:
+    score, count = result.scores[index], len(result.completions[index].samples)
+    perplexity = number_text(math.exp(result.nll[index]), 1)
     return f"{count} samples, worth {score.vendi:.1f} different ones at perplexity {perplexity}"
 
 
-def _view(sample: Sample, outcome: Outcome) -> SampleView:
-    trace = sample.trace
-    if trace is None:
-        return SampleView([sample.text])
-    # Without a method that steers, nothing changes: the divergence is zero and not unknown.
-    change = trace.kl.tolist() if outcome.arm.options is not None else [0.0] * len(trace.pieces)
-    return SampleView(trace.pieces, trace.novelty.tolist(), change, trace.surprisal.tolist())
-
-
-def beside(outcomes: Sequence[Outcome], prompt: int, count: int = 4) -> tuple[list[str], list[str]]:
+def beside(results: Sequence[ChatResult], prompt: int, count: int = 4) -> tuple[list[str], list[str]]:
     """The first `count` samples of one prompt from the comparable arm and from the default, unselected."""
-    left, right = comparable(outcomes), default_of(outcomes)
+    left, right = comparable(results), default_of(results)
     return _texts(left.completions[prompt], count), _texts(right.completions[prompt], count)
 
 
@@ -104,41 +101,34 @@ def _texts(completion: Completion, count: int) -> list[str]:
     return [sample.text for sample in completion.samples[:count]]
 
 
-def as_json(outcomes: Sequence[Outcome], prompts: Sequence[str]) -> dict[str, object]:
+def as_json(results: Sequence[ChatResult], prompts: Sequence[str]) -> dict[str, object]:
     """Every number of the table by prompt, unformatted, and all samples."""
-    found = gain(outcomes)
+    found = gain(results)
     return {
         "prompts": list(prompts),
-        "shown": most_telling(outcomes),
-        "arms": [_numbers(each, outcomes) for each in outcomes],
+        "shown": most_telling(results),
+        "arms": [_numbers(result, results) for result in results],
         "gain": {
             "against": f"plain sampling {found.where}",
             "default": found.own,
             "plain": found.plain,
-            **{name: _finite(value) for name, value in asdict(found.difference).items()},
+            **{name: finite_or_none(value) for name, value in asdict(found.difference).items()},
         },
-        "verdict": verdict(outcomes),
+        "verdict": verdict(results),
     }
 
 
-def _numbers(outcome: Outcome, outcomes: Sequence[Outcome]) -> dict[str, object]:
+def _numbers(result: ChatResult, results: Sequence[ChatResult]) -> dict[str, object]:
+    scores = list(map(asdict, result.scores))
     return {
-        "arm": outcome.arm.name,
-        "default": outcome is default_of(outcomes),
-        "comparable": outcome is comparable(outcomes),
-        "sampling": outcome.completions[0].request.own_sampling.model_dump(exclude_defaults=True),
-        "options": None if outcome.arm.options is None else outcome.arm.options.model_dump(exclude_unset=True),
-        "perplexity": [_finite(math.exp(value)) for value in outcome.nll],
-        **{name: [_finite(score[name]) for score in map(asdict, outcome.scores)] for name in asdict(outcome.scores[0])},
-        "tokens": outcome.tokens,
-        "seconds": sum({completion.seconds for completion in outcome.completions}),
-        "samples": [[sample.text for sample in completion.samples] for completion in outcome.completions],
+        "arm": result.arm.label,
+        "default": result is default_of(results),
+        "comparable": result is comparable(results),
+        "sampling": result.completions[0].request.own_sampling.model_dump(exclude_defaults=True),
+        "options": None if result.arm.method == "vanilla" else result.arm.options.model_dump(exclude_unset=True),
+        "perplexity": [finite_or_none(math.exp(value)) for value in result.nll],
+        **{name: [finite_or_none(score[name]) for score in scores] for name in scores[0]},
+        "tokens": result.tokens,
+        "seconds": sum({completion.seconds for completion in result.completions}),
+        "samples": [[sample.text for sample in completion.samples] for completion in result.completions],
     }
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
-
-
-def _number(value: float, digits: int, unit: str = "") -> str:
-    return f"{value:.{digits}f}{unit}" if math.isfinite(value) else "-"

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -141,6 +143,12 @@ def on_device(values: Sequence[Any], device: torch.device | str, dtype: torch.dt
     """Numbers, nested to any depth, on `device`, without the host waiting for a GPU to be idle."""
     on_gpu = torch.device(device).type == "cuda"
     return torch.tensor(values, dtype=dtype, pin_memory=on_gpu).to(device, non_blocking=on_gpu)
+
+
+def copied_to(device: torch.device | str, values: NDArray[np.integer[Any]]) -> Tensor:
+    """A copy of whole numbers on the host as int64 on `device`, without the host waiting for a GPU to be idle."""
+    copy = torch.from_numpy(values.astype(np.int64))
+    return copy.pin_memory().to(device, non_blocking=True) if torch.device(device).type == "cuda" else copy.to(device)
 
 
 def _occupied(held: Sequence[int], lanes: int, device: torch.device | str) -> Tensor | None:

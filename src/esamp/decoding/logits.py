@@ -30,9 +30,15 @@ def entropy(logp: Tensor) -> Tensor:
 
 def divergence(fused: Tensor, reference: Tensor) -> Tensor:
     """KL(fused || reference) of each row `[R]` in nats, from logits `[R, V]`."""
-    log_new, log_old = fused.float().log_softmax(-1), reference.float().log_softmax(-1)
-    gap = torch.where(log_new.isneginf(), 0.0, log_new - log_old)
-    return (log_new.exp() * gap).sum(-1)
+    return kl_divergence(fused.float().log_softmax(-1), reference.float().log_softmax(-1))
+
+
+def kl_divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """``KL(p || q) = sum_v p_v (log p_v - log q_v)`` `[R]` in nats, from log-probabilities `[R, V]`.
+
+    Tokens with p = 0 add nothing; a token with q = 0 < p makes the row infinite.
+    """
+    return (log_p.exp() * torch.where(log_p.isneginf(), 0.0, log_p - log_q)).sum(-1)
 
 
 def rescore_survivors(filtered: Tensor, change: Tensor, temperature: float | Tensor) -> Tensor:

@@ -1,13 +1,26 @@
 """Slots: places for the groups in flight, and banks that keep a state for each of them."""
 
 from collections.abc import Mapping
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
 State: TypeAlias = dict[str, Tensor]
 """Named tensors, each `[G, ...]`: one entry per group."""
+
+
+class Slots(Protocol):
+    """Anything that gives out slots to groups. Runs on the host, when groups come and go."""
+
+    def claim(self) -> int | None:
+        """Take a free slot in its initial state; None when all are taken."""
+
+    def release(self, slot: int) -> None:
+        """Give a slot back."""
+
+    def grow(self, slots: int) -> None:
+        """Have at least this many slots; those in use keep their state."""
 
 
 class FreeSlots:
@@ -81,9 +94,7 @@ class Bank(FreeSlots):
         if extra <= 0:
             return
         for name, value in self.template.items():
-            more = repeated(value, extra)
-            with torch.inference_mode(False):
-                self.tensors[name] = torch.cat([self.tensors[name], more])
+            self.tensors[name] = enlarged(self.tensors[name], repeated(value, extra))
 
     def read(self, slots: Tensor) -> State:
         """The states of `slots` `[G]` int64, each tensor `[G, ...]`."""
@@ -94,6 +105,12 @@ class Bank(FreeSlots):
         for name, template in self.template.items():
             wiped = reset.view(-1, *[1] * template.dim())
             self.tensors[name].index_copy_(0, slots, torch.where(wiped, template, state[name]))
+
+
+def enlarged(table: Tensor, more: Tensor) -> Tensor:
+    """`table` `[S, ...]` followed by `more` `[T, ...]`, which may be written to in any mode."""
+    with torch.inference_mode(False):  # an inference tensor could never be written to outside of that mode
+        return torch.cat([table, more])
 
 
 def repeated(value: Tensor, slots: int) -> Tensor:

@@ -12,6 +12,7 @@ which states to project, projects them all with one call of its own LM head, and
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 from torch import Tensor
@@ -87,6 +88,11 @@ class DecodeStep:
     rows: Rows
     input_tokens: InputTokens | None = None
     """the model's input in this pass; None unless the method needs `Need.TOKENS`"""
+
+    @cached_property
+    def active(self) -> Tensor:
+        """`[R]` bool: live rows that have a slot."""
+        return self.live & self.layout.placed
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,13 @@
 """What exploration did, per group: sums kept on the device, read once at the end."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
 
 from esamp.decoding.precision import widest_type
+from esamp.decoding.slots import enlarged
 
 FIELDS = (
     "steps",
@@ -61,7 +62,7 @@ class Telemetry:
 
     def __init__(self, slots: int, device: torch.device | str, fields: Sequence[str] = FIELDS) -> None:
         """Zero sums of `fields` for `slots` slots, in float64 where the device has it."""
-        self._fields = tuple(fields)
+        self.fields = tuple(fields)
         self._dtype = widest_type(device)
         with torch.inference_mode(False):  # as in `Bank`
             self.sums = torch.zeros(slots, len(fields), dtype=self._dtype, device=device)
@@ -71,8 +72,7 @@ class Telemetry:
         """Make room for `slots` slots."""
         extra = slots - self.sums.shape[0]
         if extra > 0:
-            with torch.inference_mode(False):
-                self.sums = torch.cat([self.sums, self.sums.new_zeros(extra, len(self._fields))])
+            self.sums = enlarged(self.sums, self.sums.new_zeros(extra, len(self.fields)))
 
     def clear(self, slot: int) -> None:
         """A new group claims the slot: the sums of the last one count in the whole from now on."""
@@ -82,7 +82,7 @@ class Telemetry:
     def add(self, slots: Tensor, **values: Tensor) -> None:
         """Add one value `[G]` per named field to the sums of `slots` `[G]` (distinct)."""
         nothing = self.sums.new_zeros(slots.shape)
-        columns = [values.pop(name).to(self._dtype) if name in values else nothing for name in self._fields]
+        columns = [values.pop(name).to(self._dtype) if name in values else nothing for name in self.fields]
         if values:
             raise ValueError(f"no telemetry fields: {', '.join(values)}")
         self.sums.index_add_(0, slots, torch.stack(columns, dim=-1))
@@ -90,6 +90,11 @@ class Telemetry:
     def total(self, slots: list[int] | None = None) -> Tensor:
         """Sums `[F]` of `slots`, or of all groups there ever were, as they are now."""
         return self.sums.sum(0) + self.retired if slots is None else self.sums[slots].sum(0)
+
+    def snapshot(self, slot: int | None = None) -> Callable[[], dict[str, float]]:
+        """The sums of one slot, or of all groups so far, by field: taken now, read from the device when called."""
+        total = self.total(None if slot is None else [slot])
+        return lambda: dict(zip(self.fields, total.tolist(), strict=True))
 
     def summary(self, slots: list[int] | None = None) -> Summary:
         """Add up the sums of `slots`, or of all groups there ever were. Synchronises with the device."""

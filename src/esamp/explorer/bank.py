@@ -94,6 +94,8 @@ class PackedBank:
             self._spare = new.new_full((), slots, dtype=torch.int64)
         self.tensors: State = {name: self._view(name, slots) for name in self._fields}
         """by name: views `[S, ...]`"""
+        self._views: dict[tuple[str, ...], tuple[int, int, State]] = {}
+        """by names: the latest slot, number of groups and views of `_neighbours`"""
 
     @property
     def nbytes(self) -> int:
@@ -113,13 +115,15 @@ class PackedBank:
 
     def read(self, layout: RowLayout, *names: str) -> State:
         """The tensors `names` of the layout's groups, each `[G, ...]`: views where that can be, else copies."""
+        if len(layout.runs) == 1:
+            return self._neighbours(layout.runs[0].slot, layout.groups, names)
         by_storage: dict[str, list[Field]] = {}
         for name in names:
             by_storage.setdefault(self._fields[name].storage, []).append(self._fields[name])
         found: dict[str, tuple[Tensor, int]] = {}
         for storage, fields in by_storage.items():
             start, end = min(field.start for field in fields), max(field.end for field in fields)
-            found[storage] = layout.of_slots(self._storage[storage][:, start:end]), start
+            found[storage] = self._storage[storage][:, start:end].index_select(0, layout.slots), start
         return {name: _unpacked(*found[self._fields[name].storage], self._fields[name]) for name in names}
 
     def located(self, name: str) -> tuple[Tensor, int]:
@@ -148,8 +152,16 @@ class PackedBank:
         for run in layout.runs:
             for offset in range(0, run.length, most):
                 groups = min(most, run.length - offset)
-                state = {name: self.tensors[name].narrow(0, run.slot + offset, groups) for name in names}
-                yield Piece(run.group + offset, groups, state)
+                yield Piece(run.group + offset, groups, self._neighbours(run.slot + offset, groups, names))
+
+    def _neighbours(self, slot: int, groups: int, names: tuple[str, ...]) -> State:
+        """Views of the tensors `names` of so many `groups` from a `slot` on; the latest are kept for the next step."""
+        known = self._views.get(names)
+        if known is not None and known[:2] == (slot, groups):
+            return known[2]
+        state = {name: self.tensors[name].narrow(0, slot, groups) for name in names}
+        self._views[names] = slot, groups, state
+        return state
 
     def reset(self, layout: RowLayout, groups: Tensor) -> None:
         """Start the state of the `groups` `[G]` bool again from the template."""

@@ -45,11 +45,11 @@ class ESampConfig(Options):
     signal: Literal["state", "contrast", "action", "both"] = "state"
     """what is new: the state reached, how the sample differs from the others of its group, the action taken, or
     state and action both"""
-    beta: float = Field(0.5, ge=0, le=16)
+    beta: float = Field(default=0.5, ge=0, le=16)
     """strength of the state and contrast signals: h' = hL + beta e"""
-    gain: float = Field(1.0, ge=0, le=1000)
+    gain: float = Field(default=1.0, ge=0, le=1000)
     """strength of the action signal, in nats: h' = hL - gain (predicted action) / (mean squared norm of head rows)"""
-    waves: int | None = Field(None, ge=1, le=4096)
+    waves: int | None = Field(default=None, ge=1, le=4096)
     """waves in which a group's samples start; by default 1 for the state signal and 4 with the action signal"""
     distiller: Literal["rls", "mlp", "mean"] = "rls"
     """how hL is predicted: recursive least squares, the paper's network, or the group's running mean"""
@@ -59,10 +59,10 @@ class ESampConfig(Options):
     """who shares a distiller: the samples of one prompt, or everything in flight"""
     candidates: Literal["fused", "reference"] = "fused"
     """which logits the top-k, top-p and min-p filters see"""
-    kl: float = Field(0.0, ge=0, le=100)
+    kl: float = Field(default=0.0, ge=0, le=100)
     """largest KL(steered || reference) of a token, in nats: each row is steered less where it would exceed it; 0 sets
     no limit"""
-    cap: float = Field(0.0, ge=0, le=100)
+    cap: float = Field(default=0.0, ge=0, le=100)
     """largest change of a token's logit relative to the mean change, in nats, approached smoothly; 0 sets no limit"""
     keep_entropy: bool = False
     """soften each row's distribution until it has the entropy of the model's own, so that exploring sharpens nothing"""
@@ -70,42 +70,42 @@ class ESampConfig(Options):
     """give end-of-sequence tokens the probability that the model gives them, so that lengths stay as they were"""
     first_token: bool = False
     """act on a sample's first token as well, which the published method leaves alone"""
-    features: int = Field(32, ge=0, le=8192)
+    features: int = Field(default=32, ge=0, le=8192)
     """rls: size m of the fixed random projection of the source state; 0 uses the state itself"""
-    ridge: float = Field(1.0, gt=0, le=1e6)
+    ridge: float = Field(default=1.0, gt=0, le=1e6)
     """rls: ridge penalty lambda of the state signal"""
-    action_ridge: float = Field(0.01, gt=0, le=1e6)
+    action_ridge: float = Field(default=0.01, gt=0, le=1e6)
     """ridge penalty lambda of the action memory"""
-    forgetting: float | None = Field(None, gt=0, le=1)
+    forgetting: float | None = Field(default=None, gt=0, le=1)
     """rls, mean and contrast: weight that the past keeps at each step; 1 forgets nothing; by default 1, and 0.99 with
     the contrast signal"""
-    samples: int = Field(64, ge=2, le=4096)
+    samples: int = Field(default=64, ge=2, le=4096)
     """contrast: running means kept for a group; sample i uses mean i modulo this number"""
     centre: bool = False
     """rls: predict what is left after the group's running mean"""
-    width: int = Field(384, ge=1, le=65536)
+    width: int = Field(default=384, ge=1, le=65536)
     """mlp: inner width"""
-    depth: int = Field(2, ge=1, le=64)
+    depth: int = Field(default=2, ge=1, le=64)
     """mlp: number of residual blocks"""
     block: Literal["swiglu", "mlp"] = "swiglu"
     """mlp: x + Down(silu(Gate x) * Up x), or x + Down(silu(Up x))"""
-    lr: float = Field(4e-4, gt=0, le=10)
+    lr: float = Field(default=4e-4, gt=0, le=10)
     """mlp: Adam's learning rate"""
-    eps: float = Field(1e-4, gt=0, le=1)
+    eps: float = Field(default=1e-4, gt=0, le=1)
     """mlp: Adam's epsilon"""
-    clip: float = Field(0.5, ge=0, le=1e6)
+    clip: float = Field(default=0.5, ge=0, le=1e6)
     """mlp: largest gradient norm of a slot; 0 does not clip"""
     loss: Literal["sum", "mean"] = "sum"
     """mlp: squared error summed (the paper's Eq. 10) or averaged over dimensions; always averaged over rows"""
-    update_every: int = Field(1, ge=1, le=1_000_000)
+    update_every: int = Field(default=1, ge=1, le=1_000_000)
     """learn from every k-th decode step"""
-    warmup: int = Field(0, ge=0, le=1_000_000)
+    warmup: int = Field(default=0, ge=0, le=1_000_000)
     """updates that a group makes before it is steered"""
-    seed: int = Field(0, ge=0, lt=2**63)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     """seed of the random projection and of the network's initial weights"""
-    source_layer: int = Field(1, ge=0, le=100_000)
+    source_layer: int = Field(default=1, ge=0, le=100_000)
     """h1: the residual stream after this many transformer layers; 0 is the token embedding"""
-    target_layer: int | None = Field(None, ge=1, le=100_000)
+    target_layer: int | None = Field(default=None, ge=1, le=100_000)
     """what is predicted: the residual stream after this many layers; by default the input of the LM head"""
     dtype: Literal["float32", "float64", "bfloat16"] = "float32"
     """storage type of the bank's wide tensors"""

@@ -41,8 +41,8 @@ def decide(record: StepRecord, config: ESampConfig, direction: Direction | None,
         record.tilted = final
         return
     if record.delta is None:
-        tilted = fusion.tilted_states(layout.arrange(final), found.signal, found.strength, config.beta)
-        tilted = layout.to_rows(tilted)
+        on_grid = fusion.tilted_states(layout.arrange(final), found.signal, found.strength, config.beta)
+        tilted = layout.to_rows(on_grid)
     else:
         tilted = (final + record.delta).to(final.dtype)
     steered = layout.to_rows(record.steered)

@@ -163,6 +163,7 @@ class Explorer:
             find=lambda: found,
             missed=missed,
             varied=missed if self._predicts_mean else squares(found.target - found.past.mean),
+            proposed=live,
             active=layout.mask(live),
         )
         decide(record, self.config, direction, gain=0.0 if self.memory is None else self.memory.gain)
@@ -185,14 +186,14 @@ class Explorer:
             self.fused.learn(record, live)
             return
         found = record.found
-        rows = record.live & layout.mask(live)
+        rows = record.live if live is record.proposed else record.live & layout.mask(live)
         if action is not None:
             action = layout.arrange(action).to(self.exact)
             rows = rows & (squares(action) < torch.inf)
         if record.slope is not None:
             rows = rows & layout.mask(record.slope.isfinite().all(-1))
         size, errors = found.residual.shape[-1], [found.residual] if self._follows_errors else []
-        columns = [each.unsqueeze(-1) for each in (rows, *record.fields(full=self.full))]
+        columns = [self.tally.ones(layout).mT, *(column.unsqueeze(-1) for column in record.fields(full=self.full))]
         table = torch.cat([*errors, found.target, *columns], dim=-1)
         sums = table[..., size * len(errors) :]
         if not self._trusts_mean:  # a group's first step explains nothing
@@ -200,7 +201,7 @@ class Explorer:
         table = torch.where(rows.unsqueeze(-1), table, self._zero)
         sums = table[..., size * len(errors) :]
         residual, target = table[..., :size], sums[..., :size]
-        present = rows.any(1)
+        present = record.groups_live if rows is record.live else rows.any(1)
         due = self._due(layout, present)
         if due is not present:
             rows = rows & due.unsqueeze(1)
@@ -293,7 +294,7 @@ class Explorer:
         if self.distiller is not None and self.distiller.mixes_rows:
             broken = (record.active > record.live).any(1)
         else:
-            broken = record.active.any(1) > record.live.any(1)
+            broken = record.active.any(1) > record.groups_live
         for bank in self._banks:
             bank.reset(layout, broken)
         self.tally.add(layout, rows, torch.stack([present, due, broken], dim=-1))

@@ -5,10 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from esamp.decoding.adam import BETA1, BETA2
 from esamp.decoding.layout import RowLayout
 from esamp.explorer.bank import PackedBank
 from esamp.explorer.distiller import Past, Prediction
-from esamp.explorer.mlp import BETA1, BETA2, ResidualNetwork
+from esamp.explorer.mlp import ResidualNetwork
 
 WIDTH = 1024
 """Numbers of a gradient that a program holds at a time."""

@@ -7,13 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from esamp.decoding.adam import Adam
 from esamp.decoding.precision import exact_type
 from esamp.decoding.slots import State
 from esamp.explorer.config import ESampConfig
 from esamp.explorer.distiller import Distiller, Past, Prediction, TrainingBatch
-
-BETA1, BETA2 = 0.9, 0.999
-"""Adam's decay rates."""
 
 INWARD = {"swiglu": ("up", "gate"), "mlp": ("up",)}
 """Matrices from the state to the inner width, which lie side by side."""
@@ -43,8 +41,7 @@ class ResidualNetwork(Distiller):
         self.size, self.config, self.dtype, self.device = size, config, dtype, device
         self.exact = exact_type(dtype)
         self.inward = INWARD[config.block]
-        self._share = torch.tensor([1 - BETA1, 1 - BETA2], dtype=self.exact).to(device)
-        """what Adam's two moments take of a step"""
+        self._adam = Adam(config.lr, config.eps, self.exact, device)
 
     @property
     def numbers(self) -> int:
@@ -54,7 +51,7 @@ class ResidualNetwork(Distiller):
     @property
     def scratch(self) -> int:
         """A gradient."""
-        return self.numbers * self._share.element_size()
+        return self.numbers * self.exact.itemsize
 
     def template(self) -> State:
         """``weights`` `[numbers]`: matrices `[in, out]`, drawn uniformly from +-1/sqrt(in); see `matrices`."""
@@ -71,7 +68,7 @@ class ResidualNetwork(Distiller):
     def moments(self) -> State:
         """Adam's moments ``first`` and ``second`` `[numbers]`; ``decay`` `[2]`: beta1^t, beta2^t of the next step t."""
         zeros = torch.zeros(self.numbers, dtype=self.dtype, device=self.device)
-        return {"first": zeros, "second": zeros, "decay": 1 - self._share}
+        return {"first": zeros, "second": zeros, "decay": self._adam.first_decay}
 
     def matrices(self, vector: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Of each block, as views of `vector` `[G, numbers]`: Up and Gate side by side `[G, d, w or 2 w]`, and Down."""
@@ -111,7 +108,11 @@ class ResidualNetwork(Distiller):
         gradient = gradient.to(self.exact).nan_to_num_(0, 0, 0)  # a live row that is not finite costs its group a step
         if self.config.clip > 0:
             gradient.renorm_(2, 0, self.config.clip)
-        self._adam(state, gradient, batch.present)
+        weights, first, second = (state[name].to(self.exact) for name in ("weights", "first", "second"))
+        self._adam.step(weights, first, second, state["decay"], gradient, batch.present)
+        if self.dtype != self.exact:
+            for name, new in (("weights", weights), ("first", first), ("second", second)):
+                state[name].copy_(new)
 
     def backward(
         self,
@@ -136,27 +137,6 @@ class ResidualNetwork(Distiller):
             torch.bmm(x.mT, into_both, out=gradient[block][0])
             if block:
                 slope = torch.baddbmm(slope, into_both, weights[block][0].mT)
-
-    def _adam(self, state: State, gradient: Tensor, present: Tensor) -> None:
-        """Adam with bias correction (Kingma & Ba 2015), epsilon outside the root, in the groups `present` `[G]`.
-
-        With r the corrections ``1 - beta^t``, the step ``lr (m / r1) / (sqrt(v / r2) + eps)`` is written as
-        ``(lr / eps) m / (r1 + sqrt(v) r1 / sqrt(r2) / eps)``, whose divisor is infinite in the other groups.
-        """
-        taking = present.to(self.exact).unsqueeze(1)
-        share, decay = taking * self._share, state["decay"]
-        first, second, weights = (state[name].to(self.exact) for name in ("first", "second", "weights"))
-        first.lerp_(gradient, share[:, :1])
-        second.lerp_(gradient.square_(), share[:, 1:])
-        correction = 1 - decay
-        decay.addcmul_(decay, share, value=-1)
-        root, eps = torch.sqrt(second, out=gradient), self.config.eps
-        slope = correction[:, :1] * correction[:, 1:].rsqrt()
-        divisor = torch.addcmul(correction[:, :1] / taking, root, slope, value=1 / eps, out=gradient)
-        weights.addcdiv_(first, divisor, value=-self.config.lr / eps)
-        if self.dtype != self.exact:
-            for name, new in (("first", first), ("second", second), ("weights", weights)):
-                state[name].copy_(new)
 
 
 class FrozenNetwork(Distiller):

@@ -59,6 +59,8 @@ class StepRecord:
     """`[G, C]` ||target - mean of the past targets||^2"""
     active: Tensor
     """`[G, C]` bool: rows that take part"""
+    proposed: Tensor | None = None
+    """`[R]` bool: the same by row, as the engine gave it"""
     live: Tensor = field(init=False)
     """`[G, C]` bool: those of them whose states and predictions are finite"""
     steered: Tensor = field(init=False)
@@ -84,6 +86,11 @@ class StepRecord:
     def found(self) -> Findings:
         """The predictions. The fused kernels keep none of them: there they are computed when they are asked for."""
         return self.find()
+
+    @cached_property
+    def groups_live(self) -> Tensor:
+        """`[G]` bool: groups with a live row. To be read once `live` no longer changes, in `Explorer.learn`."""
+        return self.live.any(1)
 
     @property
     def residual(self) -> Tensor:
@@ -117,8 +124,11 @@ class StepRecord:
         return self.rows(share.masked_fill(~self.found.seen | (self.varied <= 0), torch.nan))
 
     def fields(self, *, full: bool) -> list[Tensor]:
-        """What is added up by field of the tally `[G, C]`, but for the rows themselves, in its order."""
-        found = [self.steered, self.missed, self.varied]
+        """What is added up by field of the tally `[G, C]`, but for the rows themselves, in its order.
+
+        All are of one type: `torch.cat` of booleans and numbers takes more than twice as long.
+        """
+        found = [self.steered.to(self.missed.dtype), self.missed, self.varied]
         if full:
             found.append(self.layout.arrange(self.error).norm(dim=-1))
             nothing = torch.zeros_like(self.missed)

@@ -77,6 +77,12 @@ class Tally:
         """The sum of the targets `[S, d]` and their number `[S, 1]`, of every slot."""
         return self._sums[:, : self._size], self._sums[:, self._size : self._size + 1]
 
+    def ones(self, layout: RowLayout) -> Tensor:
+        """Ones `[G, 1, C]`, made anew only when the batch changes its shape."""
+        if self._ones is None or self._ones.shape != (layout.groups, 1, layout.lanes):
+            self._ones = self._sums.new_ones(layout.groups, 1, layout.lanes)
+        return self._ones
+
     def add(self, layout: RowLayout, rows: Tensor, counts: Tensor) -> None:
         """Add up what a step brought.
 
@@ -85,13 +91,12 @@ class Tally:
             rows: `[G, C, d + fields]`: targets and fields; zeros in rows that do not count.
             counts: `[G, k]`: the first k of `COUNTS`.
         """
-        if self._ones is None or self._ones.shape != (layout.groups, 1, layout.lanes):
-            self._ones = rows.new_ones(layout.groups, 1, layout.lanes)  # made anew when the batch changes its shape
+        ones = self.ones(layout)
         if len(layout.runs) == 1:
-            layout.of_slots(self._sums).unsqueeze(1).baddbmm_(self._ones, rows)
+            layout.of_slots(self._sums).unsqueeze(1).baddbmm_(ones, rows)
             layout.of_slots(self._counts)[:, : counts.shape[1]].add_(counts)
         else:
-            self._sums.index_add_(0, layout.slots, torch.bmm(self._ones, rows).squeeze(1))
+            self._sums.index_add_(0, layout.slots, torch.bmm(ones, rows).squeeze(1))
             columns = self._counts[:, : counts.shape[1]]
             columns.index_add_(0, layout.slots, counts.to(self._counts.dtype))
 

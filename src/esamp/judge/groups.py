@@ -11,7 +11,7 @@ from esamp.files import read_bytes
 from esamp.judge.options import JudgeOptions
 from esamp.report.chat import message_texts
 from esamp.study import config
-from esamp.study.run import Problems, load_tasks
+from esamp.study.run import TaskProblems, load_tasks
 from esamp.study.store import Store
 
 
@@ -105,7 +105,7 @@ def of_files(paths: Sequence[Path], options: JudgeOptions) -> list[ProblemGroups
     return [ProblemGroups(block, key[0], 0, key[1], {arm: samples[arm][key] for arm in arms}) for key in kept]
 
 
-def _of_block(block: Block, problems: Problems, arms: Sequence[str], limit: int | None) -> Iterable[ProblemGroups]:
+def _of_block(block: Block, problems: TaskProblems, arms: Sequence[str], limit: int | None) -> Iterable[ProblemGroups]:
     prompts = {item.id: item.prompt for item in problems.items}
     name = BlockName(block.model, block.task, block.n)
     for item in block.items[:limit]:
@@ -142,7 +142,7 @@ def _samples(path: Path) -> dict[tuple[str, str], tuple[str, ...]]:
             texts = tuple(sample["text"] for sample in values["samples"])
             key = str(values["id"]), "\n\n".join(message_texts(values["prompt"]))
         except (ValueError, KeyError, TypeError, RecursionError):
-            raise InputError(f"{path}:{number} was not written by esamp generate --output") from None
+            raise InputError(f"{path}:{number} is not a line of esamp generate --output") from None
         if not texts or not all(isinstance(text, str) for text in texts):
             raise InputError(f"{path}:{number} has no samples, or samples without a text")
         found[key] = texts

@@ -19,37 +19,37 @@ class JudgeOptions(Options):
     """pairwise compares two groups at a time, ranked orders all groups of a problem"""
     criterion: str = "diversity"
     """diversity, quality or novelty, or a sentence of your own that says which group is better"""
-    arms: tuple[str, ...] = Field((), strict=False)
+    arms: tuple[str, ...] = Field(default=(), strict=False)
     """compare only these arms: their labels, separated by commas"""
-    task: tuple[str, ...] = Field((), strict=False)
+    task: tuple[str, ...] = Field(default=(), strict=False)
     """compare only samples of these tasks"""
-    groups: tuple[int, ...] = Field((), strict=False)
+    groups: tuple[int, ...] = Field(default=(), strict=False)
     """compare only groups of these sizes"""
-    limit: int | None = Field(None, ge=1, lt=2**31)
+    limit: int | None = Field(default=None, ge=1, lt=2**31)
     """compare only this many problems of each task, the first ones"""
-    rounds: int = Field(1, ge=1, le=1000)
+    rounds: int = Field(default=1, ge=1, le=1000)
     """how often each comparison is repeated; in one round every group is shown once at every place"""
-    seed: int = Field(0, ge=0, lt=2**63)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     """seed of the random orders of groups and samples"""
-    samples: int | None = Field(None, ge=1, lt=2**31)
+    samples: int | None = Field(default=None, ge=1, lt=2**31)
     """show at most this many samples of a group, drawn at random"""
-    sample_chars: int = Field(2000, ge=1, le=10_000_000)
+    sample_chars: int = Field(default=2000, ge=1, le=10_000_000)
     """show at most this many characters of a sample, from its beginning"""
-    prompt_chars: int = Field(8000, ge=1, le=10_000_000)
+    prompt_chars: int = Field(default=8000, ge=1, le=10_000_000)
     """show at most this many characters of a problem, from its end"""
-    temperature: float = Field(0.0, ge=0, le=2)
+    temperature: float = Field(default=0.0, ge=0, le=2)
     """sampling temperature of the judge"""
-    max_tokens: int = Field(4096, ge=1, lt=2**31)
+    max_tokens: int = Field(default=4096, ge=1, lt=2**31)
     """most tokens of the judge's answer, including its reasoning"""
     extra: dict[str, Any] = Field(default_factory=dict)
     """additional fields of the request to the judge; null removes a field, as in {"seed": null}"""
-    again: int = Field(2, ge=0, le=100)
+    again: int = Field(default=2, ge=0, le=100)
     """how often a presentation is repeated if the answer has no readable verdict"""
-    parallel: int = Field(8, ge=1, le=10_000)
+    parallel: int = Field(default=8, ge=1, le=10_000)
     """most requests at the same time"""
-    timeout: float = Field(600.0, gt=0, le=1e6)
+    timeout: float = Field(default=600.0, gt=0, le=1e6)
     """seconds to wait for a complete answer"""
-    retries: int = Field(4, ge=0, le=100)
+    retries: int = Field(default=4, ge=0, le=100)
     """how often a request is sent again if the server is busy or fails, after growing pauses"""
 
     @field_validator("criterion")

@@ -1,1 +1,1 @@
-"""Decoding methods that act inside a decode step, one file each, found by entry point (`esamp.methods`)."""
+"""Decoding methods that run inside an engine, found by entry point (`esamp.methods`)."""

@@ -1,4 +1,4 @@
-"""`DecodeMethod`: what a decoding method promises to every engine. Knows torch by its types only."""
+"""`Method` and its subclasses: the interface between decoding methods and engines. Imports torch for types only."""
 
 from __future__ import annotations
 
@@ -20,40 +20,45 @@ if TYPE_CHECKING:
 
 
 class Need(StrEnum):
-    """What a method needs of an engine beyond the plain decode step."""
+    """A capability of an engine, beyond the plain decode step, that a method may require."""
 
     TOKENS = "the tokens of the prompt and of every step"
     BEAMS = "several hypotheses of a sample side by side"
 
 
-def _unknown() -> tuple[int, ...]:
-    raise OptionError("this method must know which tokens break lines: pass the model's tokenizer")
+def _no_tokenizer() -> tuple[int, ...]:
+    raise OptionError("this method must know which tokens contain a line break: pass the model's tokenizer")
+
+
+def called_out_of_order(call: str) -> OptionError:
+    """The error of a `call` that is only valid between `DecodeMethod.steer` and `DecodeMethod.observe` of a step."""
+    return OptionError(f"{call} must be called between steer() and observe() of the same step")
 
 
 @dataclass(frozen=True)
 class ModelShape:
-    """What a method must know of the model to allocate its state."""
+    """The properties of a model that a method needs to allocate its state."""
 
     hidden_size: int
     """d, the size of the states that the LM head projects"""
     layer_sizes: Mapping[int, int]
-    """size of the residual stream after each layer that the method asked for"""
+    """size of the residual stream after each layer that the method requested"""
     layers: int
     """number of transformer layers"""
     device: torch.device
-    """where the LM head's input lives"""
+    """the device of the LM head's input"""
     head_obstacle: str = ""
-    """why the rows of the LM head cannot be read, as the end of a sentence ("is quantised"); empty if they can"""
+    """why the rows of the LM head cannot be read, as a predicate ("is quantised"); empty if they can be read"""
     vocabulary: int = 0
-    """V, the number of logits; 0 where nobody knows before the first step"""
-    line_breaks: Callable[[], tuple[int, ...]] = _unknown
-    """the tokens whose text has a line break in it; raises `OptionError` where there is no tokenizer to ask"""
+    """V, the number of logits; 0 if the engine does not know it before the first step"""
+    line_breaks: Callable[[], tuple[int, ...]] = _no_tokenizer
+    """the tokens whose text contains a line break; raises `OptionError` if there is no tokenizer"""
     tokens: Callable[[], Mapping[str, int]] | None = None
-    """the ids of all tokens by their text; None where there is no tokenizer to ask"""
+    """the ids of all tokens by their text; None if there is no tokenizer"""
     tied: bool = False
     """whether the LM head is the matrix of the token embedding"""
     head_scale: float = 1.0
-    """mean of ||w_v - mean w||^2 over the rows w_v of the LM head; 1 where they cannot be read"""
+    """mean of ||w_v - mean w||^2 over the rows w_v of the LM head; 1 if they cannot be read"""
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,7 @@ class Detail:
     kl: Tensor
     """KL(steered || reference) in nats"""
     reference: Tensor | None
-    """`[R, V]` reference logits, if the method had them formed"""
+    """`[R, V]` the model's own logits, if the method requested them"""
     error: Tensor | None = None
     """`[R, d]` the steering error e itself, if the method has one"""
     residual: Tensor | None = None
@@ -77,48 +82,48 @@ class Detail:
 class Method:
     """A named way to decode, with its options.
 
-    What it does is told by which of its subclasses it derives from. One that derives from `Method` alone sets the
-    engine's own sampler and nothing else.
+    Engines handle a method according to the subclass of `Method` that it derives from. A method that derives from
+    `Method` directly only changes the settings of the engine's own sampler.
     """
 
     name: ClassVar[str]
-    """as requests, commands and entry points call it"""
+    """the name used in requests, commands and entry points"""
     summary: ClassVar[str]
-    """one line for lists"""
+    """one line, shown in lists of methods"""
     citation: ClassVar[str]
-    """who described it and where"""
+    """authors, year, title and identifier of the publication"""
     options: ClassVar[type[Options]]
-    """its options; field names differ from those of all other methods that it may be combined with"""
+    """the options class; its field names must differ from those of all methods that this one can be combined with"""
     kind: ClassVar[str] = "sampler"
-    """where it acts, in a word"""
+    """where it acts, in one word, for lists of methods"""
     needs: ClassVar[frozenset[Need]] = frozenset()
-    """what an engine must offer for it"""
+    """capabilities that it requires of an engine"""
     above_engines: ClassVar[bool] = False
-    """whether it makes requests of its own, so that no engine can run it by itself"""
+    """whether it makes several requests to an engine, so that no engine can run it by itself"""
     one_request: ClassVar[bool] = False
-    """whether its groups must be the samples of one request, each with an index of its own"""
+    """whether a group must consist of the samples of one request, each with a distinct index"""
 
     @classmethod
     def waves(cls, options: Options, n: int) -> tuple[int, ...]:
-        """How many of a group's n samples start together, wave by wave.
+        """The sizes of the waves in which a group's n samples start; they add up to n.
 
         Raises:
-            OptionError: the options are not for so many samples; says what to change.
+            OptionError: the options do not allow n samples.
         """
         return (n,)
 
     @classmethod
     def sampler(cls, options: Options, sampling: Sampling) -> Sampling:
-        """What the engine's own sampler is set to for a request with these settings.
+        """The settings of the engine's own sampler for a request that asks for `sampling`.
 
         Raises:
-            OptionError: the method makes no sense together with them; says why and what to change.
+            OptionError: the method cannot be used with these settings.
         """
         return sampling
 
 
 class Filter(Method, ABC):
-    """A function of the logits that keeps no state: it drops or moves tokens. Combines with every other method.
+    """A stateless function of the logits that drops or reweights tokens. Combines with any method.
 
     It acts on every token of a sample, the first one included.
     """
@@ -136,21 +141,21 @@ class Filter(Method, ABC):
 
     @abstractmethod
     def apply(self, logits: Tensor, rows: Rows) -> Tensor:
-        """New logits `[R, V]` for `logits` `[R, V]`, which stay as they are; minus infinity drops a token."""
+        """New logits `[R, V]` for `logits` `[R, V]`, which are not modified; minus infinity drops a token."""
 
 
 class EarlyFilter(Filter):
-    """Sees the model's (or the method's) logits before penalties, temperature, top-k, top-p and min-p."""
+    """A filter of the model's (or a `DecodeMethod`'s) logits, before penalties, temperature, top-k, top-p and min-p."""
 
 
 class LateFilter(Filter):
-    """Sees the float32 logits behind all of those: their softmax is what would be drawn from."""
+    """A filter of the float32 logits after all of those, whose softmax is the sampling distribution."""
 
 
 class Draw(Method, ABC):
-    """Chooses the tokens itself, for each group by what its other samples drew. Combines with every method but others.
+    """Draws the tokens itself, depending on what the group's other samples drew. Combines with any but another `Draw`.
 
-    It acts on every token of a sample, the first one included. Slots are numbers from 0 on that the caller gives out.
+    It acts on every token of a sample, the first one included. The caller assigns the slots, numbered from 0.
     """
 
     kind = "draw"
@@ -164,7 +169,7 @@ class Draw(Method, ABC):
     @classmethod
     @abstractmethod
     def size(cls, options: Options, shape: ModelShape, *, slots: int) -> int:
-        """Bytes that `build` would allocate for so many groups, told without allocating any."""
+        """Bytes that `build` would allocate for `slots` groups, computed without allocating them."""
 
     @abstractmethod
     def grow(self, slots: int) -> None:
@@ -172,45 +177,46 @@ class Draw(Method, ABC):
 
     @abstractmethod
     def clear(self, slot: int) -> None:
-        """A new group has this slot: forget the last one's samples."""
+        """Forget the samples of the slot's previous group, for a new one."""
 
     @property
     @abstractmethod
     def nbytes(self) -> int:
-        """Bytes of the memory that the slots take."""
+        """Bytes of memory of all slots."""
 
     @abstractmethod
     def choose(self, logits: Tensor, step: DecodeStep) -> Tensor:
-        """Tokens `[R]` int64 drawn from the softmax of `logits` `[R, V]` float32, filtered and at temperature.
+        """Draw tokens `[R]` int64 from the softmax of `logits` `[R, V]` float32, to which temperature has been applied.
 
         Must not synchronise with the host. Rows that are not in ``step.live`` may get any token.
         """
 
     @abstractmethod
     def observe(self, step: DecodeStep, tokens: Tensor, live: Tensor) -> None:
-        """The tokens `[R]` that were sampled after the latest `choose`; those of rows in `live` `[R]` bool count.
+        """Record the tokens `[R]` sampled after the latest `choose`, for the rows in `live` `[R]` bool.
 
-        A grammar or a forced token may have made them others than those that were chosen.
+        They may differ from the chosen ones, because of a grammar or a forced token.
         """
 
 
 class DecodeMethod(Method, ABC):
-    """A method that takes part in decode steps, set up for one model and one set of options.
+    """A method that acts on the hidden states or logits of decode steps, built for one model and one set of options.
 
     Life of a group: `admit` claims a slot; then, at each decode step, `steer` and `observe`; `release` frees the slot.
+    Methods with per-group state usually derive from the base classes in `esamp.methods.slotted`.
     """
 
     kind = "step"
     first_token: bool = False
-    """whether it takes part in the step that ends a prompt's prefill and gives a sample its first token"""
+    """whether it acts on a sample's first token, i.e. on the step that ends the prompt's prefill"""
 
     @classmethod
     @abstractmethod
     def layers(cls, options: Options, depth: int | None = None) -> tuple[int, ...]:
-        """Residual-stream depths whose states the method needs, in a model of `depth` layers if that is known.
+        """The layers whose residual stream the method needs, in a model of `depth` layers (None: unknown).
 
         Raises:
-            OptionError: the options leave it to the model's depth, which is not known.
+            OptionError: the layers depend on the model's depth, which is not known.
         """
 
     @classmethod
@@ -221,16 +227,20 @@ class DecodeMethod(Method, ABC):
     @classmethod
     @abstractmethod
     def build(cls, options: Options, shape: ModelShape, *, slots: int, full: bool) -> Self:
-        """Allocate for `slots` groups. `full` asks for telemetry that costs a second set of logits."""
+        """Allocate for `slots` groups. `full` adds telemetry that costs a second set of logits.
+
+        Raises:
+            OptionError: the options do not fit the model.
+        """
 
     @classmethod
     @abstractmethod
     def size(cls, options: Options, shape: ModelShape, *, slots: int) -> int:
-        """Bytes that `build` would allocate for the state of so many groups, told without allocating any."""
+        """Bytes of state that `build` would allocate for `slots` groups, computed without allocating them."""
 
     @abstractmethod
     def admit(self) -> int | None:
-        """Claim a slot for a new group; None when all are taken, in which case the group runs without the method."""
+        """Claim a slot for a new group; None when all are taken, and the group then runs without the method."""
 
     @abstractmethod
     def grow(self, slots: int) -> None:
@@ -238,16 +248,16 @@ class DecodeMethod(Method, ABC):
 
     @abstractmethod
     def release(self, slot: int) -> None:
-        """The group is gone: free its slot."""
+        """Free the slot of a group that has ended."""
 
     @property
     @abstractmethod
     def nbytes(self) -> int:
-        """Bytes of the memory that the method's slots take."""
+        """Bytes of memory of all slots and of what they share."""
 
     @abstractmethod
     def steer(self, step: DecodeStep) -> Steering:
-        """Say which states to project and how to combine their logits."""
+        """The states to project at this step, and how to combine their logits."""
 
     @abstractmethod
     def observe(self, step: DecodeStep, tokens: Tensor, live: Tensor) -> None:
@@ -260,17 +270,17 @@ class DecodeMethod(Method, ABC):
     @classmethod
     @abstractmethod
     def steers(cls, options: Options) -> bool:
-        """Whether these options are meant to change anything: ``beta = 0`` is not, and may honestly do nothing."""
+        """Whether a method with these options changes any distribution; False for strength 0, such as ``beta = 0``."""
 
     @classmethod
     def crosses_requests(cls, options: Options) -> bool:
-        """Whether, with these options, requests that are not in one group influence each other."""
+        """Whether, with these options, requests of different groups influence each other."""
         return False
 
     @abstractmethod
     def report(self, slot: int | None = None) -> Callable[[], Mapping[str, float]]:
-        """What the method did so far for one group, or for all: taken now, read from the device when called."""
+        """Telemetry of one slot, or of all groups so far: taken now, read from the device when the result is called."""
 
     def telemetry(self, slot: int | None = None) -> Mapping[str, float]:
-        """What the method did for one group, or for all. Synchronises with the device."""
+        """Telemetry of one slot, or of all groups so far. Synchronises with the device."""
         return self.report(slot)()

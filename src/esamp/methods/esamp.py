@@ -1,4 +1,4 @@
-"""Exploratory Sampling as a decoding method: joins the engine's decode step with the `Explorer`."""
+"""`ESamp`: Exploratory Sampling as a decoding method, which connects an engine's decode steps to the `Explorer`."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -6,6 +6,7 @@ from typing import ClassVar, Self, TypeAlias
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from esamp.decoding.logits import keeps_tokens, sound_rows
 from esamp.decoding.step import Combined, DecodeStep, Rows, Steering
@@ -15,24 +16,27 @@ from esamp.explorer.config import PRESET_SAMPLING, ESampConfig
 from esamp.explorer.decision import Direction
 from esamp.explorer.explorer import Explorer
 from esamp.explorer.record import StepRecord
-from esamp.methods.base import DecodeMethod, Detail, ModelShape
+from esamp.methods.base import Detail, ModelShape, called_out_of_order
+from esamp.methods.slotted import SharedSlot, SlottedMethod
+from esamp.methods.waves import even_waves
 from esamp.options import Options, narrowed
 from esamp.sampling import Sampling
 
 SEEDS = 2**31 - 1
-"""Modulus that keeps sums of a seed and a sample's index within int64."""
+"""Modulus of seeds, so that the sum of a seed and a sample's index stays within int64."""
 
 Mix: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """Fused logits `[R, V]` from those of the reference and of the counter states, both `[R, V]`."""
 
 
-class ESamp(DecodeMethod):
-    """Predicts each row's final hidden state and tilts its logits toward what the prediction missed.
+class ESamp(SlottedMethod):
+    """Predicts each row's final hidden state and tilts its logits toward the error of the prediction.
 
-    `full` telemetry projects the reference states beside the steered ones, which gives the KL divergence; the action
-    signal, a head that is not linear, states in float16 and ``candidates = "reference"`` need those logits anyway.
+    `full` telemetry projects the reference states beside the tilted ones, to measure the KL divergence. The action
+    signal, a head that is not linear, states in float16 and ``candidates = "reference"`` need those logits in any case.
 
-    Ablations override `direction`, what beta scales, or `counter`, how logits are mixed where states cannot be.
+    Ablations override `direction`, which replaces the error that beta scales, or `counter`, the way logits are mixed
+    for a head that is not linear.
     """
 
     name = "esamp"
@@ -40,20 +44,20 @@ class ESamp(DecodeMethod):
     citation = "Zeng et al. 2026, Large Language Models Explore by Latent Distilling, arXiv 2604.24927"
     options: ClassVar[type[ESampConfig]] = ESampConfig
     frozen: ClassVar[bool] = False
-    """whether the distiller stays as it was drawn"""
+    """whether the distiller keeps its initial weights"""
     in_vocabulary: ClassVar[bool] = False
-    """whether logits are mixed even where mixing states would be exact, since the distiller learns from its own"""
+    """whether the distiller learns from its own logits, so that logits are mixed even for a linear head"""
 
     def __init__(self, config: ESampConfig, explorer: Explorer, *, full: bool) -> None:
         """Use `build`."""
+        super().__init__(explorer if config.scope == "prompt" else SharedSlot(explorer))
         self.config, self.explorer, self.full = config, explorer, full
         self.first_token = config.first_token
-        self._sharing = 0  # groups in the one slot of scope = "batch"
         self._record: StepRecord | None = None  # of the step between `steer` and `observe`
 
     @classmethod
     def layers(cls, options: Options, depth: int | None = None) -> tuple[int, ...]:
-        """The source layer, and the target layer if it is not the head's input."""
+        """The source layer, and the target layer unless that is the head's input."""
         config = narrowed(options, cls.options)
         return (config.source_layer,) + ((config.target_layer,) if config.target_layer is not None else ())
 
@@ -62,7 +66,7 @@ class ESamp(DecodeMethod):
         """Allocate the bank.
 
         Raises:
-            OptionError: the options do not fit the model (layers it does not have, states of unequal size).
+            OptionError: the options do not fit the model: states of unequal size, or a head whose rows cannot be read.
         """
         config = narrowed(options, cls.options)
         source = shape.layer_sizes[config.source_layer]
@@ -72,7 +76,10 @@ class ESamp(DecodeMethod):
                 f"{source} dimensions and its head {shape.hidden_size}: use distiller = 'rls'"
             )
         if config.target_layer is not None and shape.layer_sizes[config.target_layer] != shape.hidden_size:
-            raise OptionError(f"target_layer = {config.target_layer} has another size than the head: leave it out")
+            raise OptionError(
+                f"target_layer = {config.target_layer} has {shape.layer_sizes[config.target_layer]} dimensions and the "
+                f"head {shape.hidden_size}: leave it out"
+            )
         if config.remembers_actions and shape.head_obstacle:
             raise OptionError(
                 f"signal = {config.signal!r} reads the rows of the LM head, which {shape.head_obstacle}: choose another"
@@ -83,7 +90,7 @@ class ESamp(DecodeMethod):
 
     @classmethod
     def size(cls, options: Options, shape: ModelShape, *, slots: int) -> int:
-        """The slots, what they start from and what they share."""
+        """Bytes of the slots, their template and what they share."""
         return cls._explorer(narrowed(options, cls.options), shape, slots, torch.device("meta"), full=True).nbytes
 
     @classmethod
@@ -103,62 +110,44 @@ class ESamp(DecodeMethod):
 
     @classmethod
     def waves(cls, options: Options, n: int) -> tuple[int, ...]:
-        """n samples in ``wave_count`` waves, as even as can be, larger ones first."""
-        count = min(narrowed(options, cls.options).wave_count, n)
-        return tuple(n // count + (wave < n % count) for wave in range(count))
+        """``wave_count`` waves of equal size."""
+        return even_waves(n, narrowed(options, cls.options).wave_count)
 
     @classmethod
     def sampler(cls, options: Options, sampling: Sampling) -> Sampling:
-        """With the settings that come with the preset, where the request sets none itself."""
+        """The preset's settings, where the request does not set its own."""
         usual = PRESET_SAMPLING.get(narrowed(options, cls.options).preset, {})
         unset = {name: value for name, value in usual.items() if name not in sampling.model_fields_set}
         return sampling.replace(**unset) if unset else sampling
 
     @classmethod
+    @override
     def takes_first(cls, options: Options) -> bool:
-        """The option ``first_token``."""
         return narrowed(options, cls.options).first_token
 
     @classmethod
     def steers(cls, options: Options) -> bool:
-        """False at ``beta = 0`` (or ``gain = 0``): all is predicted, learned and reported, nothing is changed."""
+        """False at ``beta = 0`` (or ``gain = 0``), where the explorer predicts and learns but changes nothing."""
         return narrowed(options, cls.options).steers
 
-    def admit(self) -> int | None:
-        """With ``scope = "batch"`` everybody gets slot 0."""
-        if self.config.scope == "prompt":
-            return self.explorer.claim()
-        self._sharing += 1
-        return self.explorer.claim() if self._sharing == 1 else 0
-
-    def grow(self, slots: int) -> None:
-        """Make room for at least this many groups."""
-        self.explorer.grow(1 if self.config.scope == "batch" else slots)
-
-    def release(self, slot: int) -> None:
-        """Free a group's slot; the shared one of ``scope = "batch"`` when the last group leaves it."""
-        self._sharing -= self.config.scope == "batch"
-        if not self._sharing:
-            self.explorer.release(slot)
-
     @property
+    @override
     def nbytes(self) -> int:
-        """Bytes of the slots, of what they start from and of what they share."""
         return self.explorer.nbytes
 
     def direction(self, step: DecodeStep) -> Direction | None:
-        """What beta scales `[R, d]` in place of the error e, unless it is e itself."""
+        """The vector `[R, d]` that beta scales in place of the error e; None for e itself."""
         return None
 
     def counter(self, step: DecodeStep, record: StepRecord) -> tuple[Tensor, Mix]:
-        """States whose logits are subtracted from the reference `[R, d]`, and how: for a head that is not linear."""
+        """For a head that is not linear: states `[R, d]` whose logits are subtracted, and how to mix both logits."""
         strength = self.config.mixing_strength
         steered = record.rows(record.steered)
         states = fusion.counter_states(step.final, record.change(self.config.beta), steered, strength)
         return states, lambda reference, other: fusion.mixed_logits(reference, other, strength)
 
     def steer(self, step: DecodeStep) -> Steering:
-        """Propose a change and pick the cheapest exact way to carry it out."""
+        """Compute the change of each row's state, and choose the cheapest exact way to apply it."""
         config = self.config
         record = self._record = self._propose(step)
         if not self.steers(config):
@@ -170,14 +159,14 @@ class ESamp(DecodeMethod):
                 return self._combine(step, record, reference, mix(reference, other))
 
             return Steering((step.final, states), combine)
-        overflows = step.final.dtype == torch.float16  # logits of steered states may leave its range: then fall back
+        overflows = step.final.dtype == torch.float16  # rows whose tilted logits leave its range must fall back
         compares = config.candidates == "reference" or config.adjusts_logits or overflows
         if not (self.full or self.explorer.memory is not None or compares):
             return Steering((record.tilted,))
         return Steering((step.final, record.tilted), partial(self._combine, step, record))
 
     def observe(self, step: DecodeStep, tokens: Tensor, live: Tensor) -> None:
-        """One learning step on the rows that were live."""
+        """Take one learning step on the rows in `live`."""
         record, self._record = self._record, None
         if record is None:
             return
@@ -191,20 +180,22 @@ class ESamp(DecodeMethod):
         self.explorer.learn(record, action, live)
 
     def detail(self) -> Detail:
-        """Of the latest step; before `observe`, so that nothing has been learned from the row itself."""
+        """Measurements of the latest step, of predictions made before learning from the row itself."""
         record = self._record
         if record is None:
-            raise OptionError("detail() belongs between steer() and observe()")
+            raise called_out_of_order("detail()")
         missing, error = ~record.rows(record.live), record.error
         novelty = error.norm(dim=-1).float()
         kl = torch.full_like(novelty, torch.nan) if record.kl is None else record.kl
-        each = (novelty, kl, record.rows(record.residual).norm(dim=-1).float(), record.explained)
-        novelty, kl, residual, explained = (values.masked_fill(missing, torch.nan) for values in each)
+        residual = record.rows(record.residual).norm(dim=-1).float()
+        novelty, kl, residual, explained = (
+            values.masked_fill(missing, torch.nan) for values in (novelty, kl, residual, record.explained)
+        )
         return Detail(novelty, kl, record.reference, error, residual, explained)
 
     @classmethod
     def crosses_requests(cls, options: Options) -> bool:
-        """With ``scope = "batch"`` everybody shares one distiller."""
+        """True with ``scope = "batch"``, where all groups share one distiller."""
         return narrowed(options, cls.options).scope == "batch"
 
     def report(self, slot: int | None = None) -> Callable[[], Mapping[str, float]]:
@@ -224,12 +215,12 @@ class ESamp(DecodeMethod):
         )
 
     def _combine(self, step: DecodeStep, record: StepRecord, reference: Tensor, fused: Tensor) -> Combined:
-        narrow = step.final.dtype == torch.float16  # logits may leave its range on either side
+        narrow = step.final.dtype == torch.float16  # whose range the logits may exceed
         sound = sound_rows(fused) & keeps_tokens(reference, fused) if narrow else sound_rows(fused)
         record.fall_back(sound_rows(reference), sound, narrow=narrow)
         fused = self._adjusted(step, reference, fused)
         steered = record.rows(record.steered).unsqueeze(-1)
-        fused = torch.where(steered, fused, reference)  # to the bit, whatever the batch's shape
+        fused = torch.where(steered, fused, reference)  # rows that are not steered keep their bits
         record.reference = reference
         if self.full:
             record.measure_logits(reference, fused)
@@ -240,7 +231,7 @@ class ESamp(DecodeMethod):
         return Combined(fused)
 
     def _adjusted(self, step: DecodeStep, reference: Tensor, fused: Tensor) -> Tensor:
-        """`fused` `[R, V]` within the limits that the options set."""
+        """`fused` `[R, V]` with the limits and corrections of the options applied."""
         config = self.config
         if config.cap > 0:
             fused = fusion.capped_logits(reference, fused, config.cap)
@@ -257,5 +248,5 @@ def _unchanged(record: StepRecord, logits: Tensor) -> Combined:
 
 
 def _sample(rows: Rows) -> Tensor:
-    """`[R]` int64: a number of each row's sample. Samples of requests that share a named group rarely have the same."""
+    """`[R]` int64: a number that identifies each row's sample, rarely equal for requests that share a named group."""
     return rows.seed.remainder(SEEDS) + rows.index

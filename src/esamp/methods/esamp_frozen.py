@@ -5,11 +5,11 @@ from esamp.methods.options import ESampFrozenConfig
 
 
 class ESampFrozen(ESamp):
-    """``h' = hL + beta (hL - f(h1))`` with f the published network as it was drawn, which is never trained.
+    """``h' = hL + beta (hL - f(h1))`` with f the published network at its initial weights, which is never trained.
 
-    Where f(h1) is small beside hL this is temperature T / (1 + beta), and so is the published method for as long as its
-    network has learned little. A frozen `rls` or `mean` distiller would predict nothing and trust itself in nothing,
-    i.e. never steer: hence the network, which has no gate. Nothing is kept per group but telemetry.
+    Where f(h1) is small compared with hL, this is temperature T / (1 + beta), as is the published method until its
+    network has learned something. The distiller is the network, which has no gate, because an untrained `rls` or `mean`
+    distiller has confidence 0 and would never steer. The only state per group is telemetry.
     """
 
     name = "esamp_frozen"

@@ -11,29 +11,27 @@ from esamp.explorer.decision import Direction
 from esamp.explorer.record import StepRecord
 from esamp.methods.esamp import ESamp
 from esamp.methods.options import ESampNoiseConfig
-
-PURPOSE = 4
-"""Keeps these random numbers apart from those of other methods (`esamp.decoding.randomness`)."""
+from esamp.methods.purpose import Purpose
 
 
 def normals(rows: Rows, size: int) -> Tensor:
     """Independent standard normal numbers `[R, size]` float64 by Box & Muller (1958).
 
-    Entry j of a row depends on the row's seed, index and position and on j alone.
+    Entry j of a row depends only on j and on the row's seed, index and position.
     """
     pairs = (size + 1) // 2
     place = torch.arange(2 * pairs, device=rows.seed.device)
     seed, index, position = (key.unsqueeze(1) for key in (rows.seed, rows.index, rows.position))
-    first, second = uniform(seed, index, position, PURPOSE, place).split(pairs, dim=1)
+    first, second = uniform(seed, index, position, Purpose.NOISE, place).split(pairs, dim=1)
     radius, angle = (-2 * first.log()).sqrt(), 2 * math.pi * second
     return torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)[:, :size]
 
 
 class ESampNoise(ESamp):
-    """``h' = hL + beta ||e|| g / ||g||`` with g `[R, d]` standard normal, drawn anew for each row and step.
+    """``h' = hL + beta ||e|| g / ||g||`` with g `[R, d]` standard normal, independent for each row and step.
 
-    The distiller predicts and learns and the gate works as in `ESamp`, so that strength and timing are the same and
-    only the direction is not. The random numbers are the same on every engine. Telemetry speaks of the true error e.
+    Distiller and gate work as in `ESamp`, so that strength and timing are the same and only the direction differs. The
+    random numbers are the same on every engine. Telemetry describes the true error e.
     Source: arXiv 2604.24927, appendix C.3.
     """
 
@@ -42,7 +40,7 @@ class ESampNoise(ESamp):
     options = ESampNoiseConfig
 
     def direction(self, step: DecodeStep) -> Direction:
-        """Gaussian noise `[R, d]`, each row as long as that of the error."""
+        """Gaussian noise `[R, d]`, each row scaled to the length of its error."""
 
         def noise(record: StepRecord) -> Tensor:
             error = record.error

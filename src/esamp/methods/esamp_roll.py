@@ -1,4 +1,4 @@
-"""`esamp_roll`: each sample is steered by the error of another one. Does a sample's own error carry the effect?"""
+"""`esamp_roll`: each sample is steered by another sample's error. Is it the sample's own error that matters?"""
 
 import torch
 from torch import Tensor
@@ -10,11 +10,11 @@ from esamp.methods.options import ESampRollConfig
 
 
 def next_row(step: DecodeStep, values: Tensor) -> Tensor:
-    """The `values` `[R, d]` of each live row's successor among the live rows of its group, the last one's of the first.
+    """For each active row, the `values` `[R, d]` of the next active row of its group; the first one follows the last.
 
-    Zeros for a row that is alone in its group, and for rows that do not take part.
+    Zeros for a row without another active row in its group, and for rows that are not active.
     """
-    layout, live = step.layout, step.live & step.layout.placed
+    layout, live = step.layout, step.active
     present = layout.to_grid(live, live)
     order = (~present).to(torch.int8).argsort(dim=1, stable=True)  # lanes of the group, live ones first
     count = present.sum(1, keepdim=True)
@@ -26,11 +26,11 @@ def next_row(step: DecodeStep, values: Tensor) -> Tensor:
 
 
 class ESampRoll(ESamp):
-    """``h' = hL + beta e_next``, e_next being the error of the next live sample of the same group.
+    """``h' = hL + beta e_next``, with e_next the error of the next live sample of the same group.
 
-    Size and statistics of the errors, learning and gate are those of `ESamp`; only the assignment of errors to samples
-    differs. If exploring worked by spreading samples in directions that matter to the group, whichever sample they
-    belong to, this would work as well.
+    The size and statistics of the errors, the learning and the gate are those of `ESamp`; only the assignment of errors
+    to samples differs. If `ESamp` worked by pushing samples along directions that matter to the group, regardless of
+    the sample that they come from, this would work as well.
     """
 
     name = "esamp_roll"

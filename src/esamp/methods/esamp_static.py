@@ -1,4 +1,4 @@
-"""`esamp_static`: steering away from what other prompts' texts are like. Does what is learned of the group matter?"""
+"""`esamp_static`: steer away from the mean state of other prompts. Does it matter what is learned about the group?"""
 
 import torch
 from torch import Tensor
@@ -12,12 +12,12 @@ from esamp.options import Options
 
 
 class ESampStatic(ESamp):
-    """``h' = hL + beta (hL - g)``, g the mean state hL of all *other* groups that this engine keeps in slots.
+    """``h' = hL + beta (hL - g)``, with g the mean state hL of all *other* groups that this engine keeps in slots.
 
-    With many prompts in flight g hardly differs from step to step or from prompt to prompt: it is what generated text
-    looks like in general. What gains over plain sampling here is a dislike of frequent words and states, not of what
-    the group itself has written. While no other group has a token, rows are left alone. Prompts influence each
-    other, so a server must allow it (setting ``shared``).
+    With many prompts in flight g hardly differs from step to step or from prompt to prompt: it is the mean state of
+    generated text in general. Any gain over plain sampling therefore comes from avoiding frequent words and states, not
+    from avoiding what the group itself has generated. Rows are not steered while no other group has a token. Prompts
+    influence each other, so a server must allow it (setting ``shared``).
     """
 
     name = "esamp_static"
@@ -27,11 +27,11 @@ class ESampStatic(ESamp):
 
     @classmethod
     def crosses_requests(cls, options: Options) -> bool:
-        """Always: the mean is that of other requests."""
+        """Always True, because the mean is taken over other requests."""
         return True
 
     def direction(self, step: DecodeStep) -> Direction:
-        """``hL - g`` `[R, d]`; zeros where no other group has a token."""
+        """``hL - g`` `[R, d]`; zeros if no other group has a token."""
 
         def away(record: StepRecord) -> Tensor:
             sums, counts = self.explorer.tally.totals()

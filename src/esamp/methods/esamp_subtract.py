@@ -1,4 +1,4 @@
-"""`esamp_subtract`: the prediction is subtracted, and that is all."""
+"""`esamp_subtract`: subtract the logits of the prediction, without the complementary weight on the model's own."""
 
 import torch
 from torch import Tensor
@@ -12,11 +12,11 @@ from esamp.methods.options import ESampSubtractConfig
 
 
 class ESampSubtract(ESamp):
-    """``logits = head(hL) - beta head(c y)``; for a linear head ``W (hL - beta c y)``, c = 1 without the gate.
+    """``logits = head(hL) - beta head(c y)``; for a linear head ``W (hL - beta c y)``, with c = 1 without the gate.
 
-    The coefficients add up to 1 - beta where those of `ESamp`, 1 + beta and -beta, add up to 1: what the distiller
-    predicts well is not left alone but divided by 1 / (1 - beta), temperature T / (1 - beta). A head bias is not
-    subtracted. Source: "subtraction (1 - beta)" in section 5.5 and table 2 of arXiv 2604.24927, ungated there.
+    The coefficients add up to 1 - beta; those of `ESamp`, 1 + beta and -beta, add up to 1. A row that the distiller
+    predicts well is therefore not unchanged but sampled at temperature T / (1 - beta). A head bias is not subtracted.
+    Source: "subtraction (1 - beta)" in section 5.5 and table 2 of arXiv 2604.24927, without a gate.
     """
 
     name = "esamp_subtract"
@@ -28,7 +28,7 @@ class ESampSubtract(ESamp):
         return lambda record: -record.expectation
 
     def counter(self, step: DecodeStep, record: StepRecord) -> tuple[Tensor, Mix]:
-        """``c y`` itself, whose logits are subtracted beta times."""
+        """``c y``, whose logits are subtracted with weight beta."""
         beta, steered = self.config.beta, record.rows(record.steered)
         states = fusion.counter_states(torch.zeros_like(step.final), record.change(beta), steered, beta)
         return states, lambda reference, other: fusion.subtracted_logits(reference, other, beta)

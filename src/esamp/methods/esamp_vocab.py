@@ -11,16 +11,16 @@ from esamp.methods.options import ESampVocabConfig
 
 
 class ESampVocab(ESamp):
-    """``logits = (1 + beta) head(hL) - beta head(y)``, y = f(h1), with f trained on the vocabulary.
+    """``logits = (1 + beta) head(hL) - beta head(y)``, with y = f(h1) and f trained on next-token distributions.
 
-    The network, its optimiser and the fusion are those of `ESamp` as published. Its loss is, averaged over a group's
-    rows, with p = softmax(head(hL)) the reference distribution and the LM head W frozen::
+    The network, its optimiser and the fusion are those of `ESamp` as published. With p = softmax(head(hL)) the
+    reference distribution and a frozen LM head W, the loss, averaged over a group's rows, is::
 
         KL(p || q)        q = softmax(head(y))        dKL/dy = W' (q - p)        [R, d]
 
-    The paper (arXiv 2604.24927, appendix C.4) says "a KL objective in vocabulary space" and no more: the direction
-    p || q, temperature 1 and weight 1 are ours. A factor or a soft cap that the model puts behind W is in p and q, and
-    taken for 1 in the gradient. Every step projects the states of two rows for one. Does nothing at ``beta = 0``.
+    The paper (arXiv 2604.24927, appendix C.4) specifies only "a KL objective in vocabulary space": the direction
+    p || q, temperature 1 and weight 1 are our choices. A factor or soft cap that the model applies to the logits enters
+    p and q but not the gradient. Each step projects two states per row. Does nothing at ``beta = 0``.
     """
 
     name = "esamp_vocab"
@@ -29,7 +29,7 @@ class ESampVocab(ESamp):
     in_vocabulary = True
 
     def counter(self, step: DecodeStep, record: StepRecord) -> tuple[Tensor, Mix]:
-        """The predictions y; the difference of the two distributions is what the network learns from."""
+        """The predictions y. The difference of the two distributions gives the gradient of the network's loss."""
         states = fusion.mixed_states(step.final, -record.error, record.rows(record.live))
 
         def mix(reference: Tensor, other: Tensor) -> Tensor:
@@ -39,5 +39,5 @@ class ESampVocab(ESamp):
         return states, mix
 
     def observe(self, step: DecodeStep, tokens: Tensor, live: Tensor) -> None:
-        """One learning step, unless at strength 0: then the predictions were not projected."""
+        """Take one learning step, except at strength 0, where the predictions were not projected."""
         super().observe(step, tokens, live if self.steers(self.config) else torch.zeros_like(live))

@@ -1,4 +1,4 @@
-"""Options of the methods whose own modules import torch: declared here, so that flags are known without it."""
+"""The options of methods whose modules import torch, declared here so that the command line can start without it."""
 
 from typing import Annotated, Literal, Self
 
@@ -13,53 +13,54 @@ Layer = Annotated[int, Field(ge=0, le=100_000)]
 class ArithmeticOptions(Options):
     """Options of arithmetic sampling."""
 
-    codes_kept: int = Field(1024, ge=1, le=2**20)
-    """of so many samples of a prompt that are under way at a time the codes are kept; of more, some go on as ordinary
-    samples"""
+    codes_kept: int = Field(default=1024, ge=1, le=2**20)
+    """number of a prompt's samples in flight whose codes are kept; with more samples in flight, some continue as
+    ordinary samples"""
 
 
 class ContrastiveOptions(Options):
     """Options of contrastive decoding."""
 
-    amateur: str | None = Field(None, min_length=1)
-    """the weaker model: a folder or a hub name; by default the one that ships beside the embedded model"""
-    plausibility: float = Field(0.1, gt=0, le=1)
-    """alpha: drop tokens that the model finds less than this share as likely as its best"""
-    contrast: float = Field(0.5, ge=0, le=16)
+    amateur: str | None = Field(default=None, min_length=1)
+    """the weaker model: a folder or a hub name; by default the one that ships with the embedded model"""
+    plausibility: float = Field(default=0.1, gt=0, le=1)
+    """alpha: drop tokens with less than this share of the top token's probability under the model"""
+    contrast: float = Field(default=0.5, ge=0, le=16)
     """beta: strength of the contrast, (1 + beta) times the model's logits minus beta times the amateur's"""
     amateur_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """precision of the amateur: by default float32 on a CPU, else what its weights are stored in"""
+    """precision of the amateur: by default float32 on a CPU, else the type of its stored weights"""
 
 
 class DiverseBeamOptions(Options):
     """Options of Diverse Beam Search. ``beam_groups = 1`` is ordinary beam search."""
 
-    beam_groups: int | None = Field(None, ge=1, lt=2**63)
+    beam_groups: int | None = Field(default=None, ge=1, lt=2**63)
     """groups that the n hypotheses are divided into evenly; None makes each hypothesis a group, as in the paper"""
-    beam_diversity: float = Field(0.5, ge=0, le=100)
-    """lambda: what a token's log-probability loses for each hypothesis of an earlier group that took it in this step"""
-    beam_length_penalty: float = Field(1.0, ge=0, le=10)
-    """complete hypotheses are compared by log-probability / length ** this; 0 compares the sums"""
+    beam_diversity: float = Field(default=0.5, ge=0, le=100)
+    """lambda: subtracted from a token's log-probability for each hypothesis of an earlier group that continued with it
+    in the same step"""
+    beam_length_penalty: float = Field(default=1.0, ge=0, le=10)
+    """exponent p: complete hypotheses are ranked by log-probability / length ** p; 0 ranks by log-probability"""
 
 
 class DoLaOptions(Options):
     """Options of DoLa."""
 
     dola_range: Literal["low", "high"] = "low"
-    """where the candidate layers lie: every second one of the model's lower or of its upper half"""
-    dola_layers: tuple[Layer, ...] = Field((), strict=False)
-    """candidate layers in place of a range: the residual stream after this many layers, 0 being the embedding"""
+    """the candidate layers: every second one of the model's lower or of its upper half"""
+    dola_layers: tuple[Layer, ...] = Field(default=(), strict=False)
+    """candidate layers instead of a range: the residual stream after this many layers; 0 is the embedding"""
     dola_divergence: Literal["jensen-shannon", "as-published"] = "jensen-shannon"
-    """how the farthest candidate is found: the paper's formula, or what its code computes (KL from the mean)"""
-    relative_top: float = Field(0.1, gt=0, le=1)
-    """drop tokens that the last layer finds less than this share as likely as its best"""
+    """divergence that chooses the candidate layer: the paper's formula, or that of its code (KL from the mean)"""
+    relative_top: float = Field(default=0.1, gt=0, le=1)
+    """drop tokens with less than this share of the top token's probability in the last layer"""
 
 
 class EntropyAdaptiveOptions(Options):
     """Options of entropy-adaptive decoding."""
 
-    entropy_gain: float = Field(0.001, gt=0, le=1)
-    """a token is a candidate if telling it from the rest lowers the normalised entropy by more than this"""
+    entropy_gain: float = Field(default=0.001, gt=0, le=1)
+    """keep tokens up to the last one whose identification lowers the normalised entropy by more than this"""
 
 
 class ESampFrozenConfig(NetworkConfig):
@@ -68,7 +69,7 @@ class ESampFrozenConfig(NetworkConfig):
     @model_validator(mode="after")
     def _check_warmup(self) -> Self:
         if self.warmup:
-            raise ValueError("a frozen distiller makes no updates to wait for: leave warmup out")
+            raise ValueError("a frozen distiller makes no updates, which warmup counts: leave warmup out")
         return self
 
 
@@ -93,56 +94,58 @@ class ESampSubtractConfig(AblationConfig):
     @model_validator(mode="after")
     def _check_target(self) -> Self:
         if self.target_layer is not None:
-            raise ValueError("what is subtracted must be a prediction of the LM head's input: leave target_layer out")
+            raise ValueError("the subtracted prediction must be one of the LM head's input: leave target_layer out")
         return self
 
 
 class ESampVocabConfig(NetworkConfig):
-    """Options of `esamp_vocab`: those of `esamp` with the published network and strength. `loss` has no meaning."""
+    """Options of `esamp_vocab`: those of `esamp` with the published network and strength. `loss` has no effect."""
 
     @model_validator(mode="after")
     def _check_target(self) -> Self:
         if self.target_layer is not None:
-            raise ValueError("the network learns through the LM head, so it predicts its input: leave target_layer out")
+            raise ValueError(
+                "the network learns through the LM head and must predict its input: leave target_layer out"
+            )
         return self
 
 
 class FireOptions(Options):
     """Options of FIRE."""
 
-    fire_temperature: float = Field(30.0, gt=0, le=1000)
+    fire_temperature: float = Field(default=30.0, gt=0, le=1000)
     """temperature of each sample's first token"""
-    fire_k: int = Field(20, ge=2, le=1_000_000)
-    """draw the first token from this many, the most likely ones"""
+    fire_k: int = Field(default=20, ge=2, le=1_000_000)
+    """draw the first token from this many most likely tokens"""
 
 
 class RarityOptions(Options):
     """Options of rarity reweighting."""
 
-    rarity_strength: float = Field(0.25, ge=0, le=16)
-    """subtract this times the log of a token's smoothed share in what the group has said"""
-    rarity_smoothing: float = Field(1.0, gt=0, le=1e6)
-    """counted for every token beforehand: the larger, the less a single use matters"""
+    rarity_strength: float = Field(default=0.25, ge=0, le=16)
+    """subtract this times the log of a token's smoothed share of the tokens that the group has drawn"""
+    rarity_smoothing: float = Field(default=1.0, gt=0, le=1e6)
+    """initial count of every token; with a larger one, a single draw matters less"""
 
 
 class StochasticBeamOptions(Options):
-    """Stochastic Beam Search has no options: its temperature and filters are the sampler's."""
+    """Stochastic Beam Search has no options of its own: temperature and filters are those of the sampler."""
 
 
 class SurprisalOptions(Options):
     """Options of surprisal reweighting."""
 
-    surprisal_strength: float = Field(0.25, ge=-16, le=16)
-    """add this times -log p to each logit; negative prefers what is probable anyway"""
-    surprisal_floor: float = Field(0.0, ge=0, le=1)
-    """before that, drop tokens with less than this share of the top token's probability; 0 drops none"""
+    surprisal_strength: float = Field(default=0.25, ge=-16, le=16)
+    """add this times -log p to each logit; a negative strength prefers probable tokens"""
+    surprisal_floor: float = Field(default=0.0, ge=0, le=1)
+    """drop tokens with less than this share of the top token's probability; 0 drops none"""
 
     @model_validator(mode="after")
     def _check_tail(self) -> Self:
         if self.surprisal_strength >= 1 and self.surprisal_floor == 0:
             raise ValueError(
                 f"surprisal_strength = {self.surprisal_strength:g} makes the least likely tokens of the vocabulary at "
-                "least as likely as the best: stay below 1, or drop the tail by surprisal_floor, such as 0.1"
+                "least as likely as the best: choose one below 1, or drop the tail with surprisal_floor, such as 0.1"
             )
         return self
 
@@ -150,27 +153,27 @@ class SurprisalOptions(Options):
 class TopNSigmaOptions(Options):
     """Options of top-n-sigma."""
 
-    n_sigma: float = Field(1.0, gt=0, le=100)
+    n_sigma: float = Field(default=1.0, gt=0, le=100)
     """keep logits of at least max - n_sigma * (standard deviation of all logits)"""
 
 
 class WithoutReplacementOptions(Options):
     """Options of sampling without replacement."""
 
-    draw_waves: int | None = Field(None, ge=1, le=65536)
+    draw_waves: int | None = Field(default=None, ge=1, le=65536)
     """waves in which a prompt's samples start; by default one sample after another, which is exact"""
-    draw_pending: float = Field(0.5, ge=0, lt=1)
-    """share of what is below a token that is taken for drawn while other samples are on their way there"""
-    trie_samples: int = Field(256, ge=1, le=65536)
-    """remember at most this many samples of a prompt"""
-    trie_nodes: int = Field(131072, ge=64, le=2**28)
-    """remember at most this many tokens of a prompt's samples, 20 bytes each, shared evenly among the samples"""
+    draw_pending: float = Field(default=0.5, ge=0, lt=1)
+    """share of the subtree below a token that counts as drawn while other samples are in it"""
+    trie_samples: int = Field(default=256, ge=1, le=65536)
+    """store at most this many samples of a prompt"""
+    trie_nodes: int = Field(default=131072, ge=64, le=2**28)
+    """store at most this many tokens of a prompt's samples, 20 bytes each, divided evenly among the samples"""
 
 
 class XTCOptions(Options):
     """Options of XTC."""
 
-    xtc_probability: float = Field(0.5, ge=0, le=1)
-    """how often top choices are dropped; 0 never does, 1 at every token"""
-    xtc_threshold: float = Field(0.1, gt=0, le=0.5)
-    """a token of at least this probability is a top choice; above 0.5 there could never be two"""
+    xtc_probability: float = Field(default=0.5, ge=0, le=1)
+    """probability with which top choices are dropped at a token"""
+    xtc_threshold: float = Field(default=0.1, gt=0, le=0.5)
+    """probability from which a token is a top choice; above 0.5 there could never be two"""

@@ -1,33 +1,36 @@
-"""Rarity reweighting: prefer tokens that the group has used rarely so far, whatever the state."""
+"""Rarity reweighting: prefer tokens that the group has drawn rarely so far, whatever the hidden states are."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Self
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
-from esamp.decoding import telemetry
 from esamp.decoding.layout import RowLayout
 from esamp.decoding.logits import divergence, sound_rows
 from esamp.decoding.slots import Bank
 from esamp.decoding.step import Combined, DecodeStep, Steering
-from esamp.decoding.telemetry import Telemetry
+from esamp.decoding.telemetry import Telemetry, summarise
 from esamp.errors import OptionError
-from esamp.methods.base import DecodeMethod, Detail, ModelShape
+from esamp.methods.base import Detail, ModelShape, called_out_of_order
 from esamp.methods.options import RarityOptions
+from esamp.methods.slotted import MeasuredMethod
 from esamp.options import Options, narrowed
 
-BYTES = 4
-"""of a token's count"""
+COUNT_BYTES = 4
+"""Bytes of the count of one token."""
 
 
-class Rarity(DecodeMethod):
+class Rarity(MeasuredMethod):
     """``l_v - s log((n_v + a) / (N + a V))``, up to a constant ``l_v - s log(1 + n_v / a)``.
 
-    n_v counts how often the group's samples have drawn token v so far, N = sum_v n_v, a is the smoothing. The second
-    form is what is computed: tokens that nobody drew stay where they are, and as long as nobody drew any, so does every
-    bit. All sampled tokens count, a sample's first one too, and all of a sample's tokens are tilted; prompts do not
-    count. It knows no states and learns no directions: what it can do is due to token frequency alone.
+    n_v counts how often the group's samples have drawn token v so far, N = sum_v n_v, and a is the smoothing. The
+    second form is the one computed: tokens not drawn yet keep their logits, and until a token is drawn, so does the
+    whole row, bit for bit. All sampled tokens are counted and all are reweighted, each sample's first one included;
+    prompts are not counted. The method reads no hidden states, so that its effect is due to token frequency alone.
+
+    State: `[S, V]` int32 counts.
     """
 
     name = "rarity"
@@ -36,18 +39,18 @@ class Rarity(DecodeMethod):
     options = RarityOptions
     first_token = True
 
-    def __init__(self, own: RarityOptions, bank: Bank, record: Telemetry, *, full: bool) -> None:
+    def __init__(self, own: RarityOptions, bank: Bank, telemetry: Telemetry, *, full: bool) -> None:
         """Use `build`."""
+        super().__init__(bank, telemetry)
         self.own, self.bank, self.full = own, bank, full
-        self._telemetry = record
         self._reference: Tensor | None = None
         self._kl: Tensor | None = None
         self._broken: Tensor | None = None
         self._steered: Tensor | None = None
 
     @classmethod
+    @override
     def layers(cls, options: Options, depth: int | None = None) -> tuple[int, ...]:
-        """None."""
         return ()
 
     @classmethod
@@ -55,7 +58,7 @@ class Rarity(DecodeMethod):
         """Allocate counts `[S, V]`.
 
         Raises:
-            OptionError: nobody knows how many tokens there are.
+            OptionError: the engine does not report the size of the vocabulary.
         """
         if shape.vocabulary < 1:
             raise OptionError("rarity counts every token, so the engine must know the size of the vocabulary")
@@ -65,77 +68,58 @@ class Rarity(DecodeMethod):
 
     @classmethod
     def size(cls, options: Options, shape: ModelShape, *, slots: int) -> int:
-        """The slots' counts and a row of zeros."""
-        return (slots + 1) * BYTES * shape.vocabulary
+        """Bytes of the slots' counts and of the template, a row of zeros."""
+        return (slots + 1) * COUNT_BYTES * shape.vocabulary
 
     @classmethod
     def steers(cls, options: Options) -> bool:
-        """False at strength 0: all is counted and nothing changed."""
+        """False at strength 0, where tokens are counted and nothing is changed."""
         return narrowed(options, RarityOptions).rarity_strength > 0
 
-    def admit(self) -> int | None:
-        """A slot with all counts zero."""
-        slot = self.bank.claim()
-        if slot is not None:
-            self._telemetry.clear(slot)
-        return slot
-
-    def grow(self, slots: int) -> None:
-        """Make room for at least this many groups."""
-        self.bank.grow(slots)
-        self._telemetry.grow(slots)
-
-    def release(self, slot: int) -> None:
-        """Free a group's slot."""
-        self.bank.release(slot)
-
     @property
+    @override
     def nbytes(self) -> int:
-        """Bytes of the counts."""
         return self.bank.nbytes
 
     def steer(self, step: DecodeStep) -> Steering:
-        """The logits as they are, tilted behind the head."""
-        return Steering((step.final,), lambda logits: self._tilted(step, logits))
+        """Project the model's own states and reweight their logits."""
+        return Steering((step.final,), lambda logits: self._reweighted(step, logits))
 
     def observe(self, step: DecodeStep, tokens: Tensor, live: Tensor) -> None:
-        """Count the tokens of live rows; a slot whose logits were no numbers starts again from zero."""
+        """Count the tokens of live rows; a slot with logits that are not finite starts again from zero."""
         if self._broken is None or self._steered is None:
             return
         layout, broken = step.layout, self._broken
-        counted = live & _taking_part(step) & ~broken
+        counted = live & step.active & ~broken
         old = self.bank.read(layout.slots)["counts"]
         padded = torch.cat([old, old.new_zeros(1, old.shape[1])])
         place = _group(layout) * old.shape[1] + tokens.clamp(0, old.shape[1] - 1)
         padded.view(-1).index_add_(0, place, counted.to(old.dtype))
         reset = layout.to_grid(broken, broken).any(-1)
         self.bank.store(layout.slots, {"counts": padded[:-1]}, reset=reset)
-        rows = layout.to_grid(torch.stack([counted, counted & self._steered], -1).double(), counted).sum(1)
-        present = rows[:, 0] > 0
-        counts = dict(rows=rows[:, 0], rows_steered=rows[:, 1])
-        self._telemetry.add(layout.slots, steps=present, updates=present & ~reset, resets=reset, **counts)
+        sums = self._sums(step, counted, {"rows": counted, "rows_steered": self._steered})
+        present = sums["rows"] > 0
+        self._telemetry.add(layout.slots, steps=present, updates=present & ~reset, resets=reset, **sums)
         self._reference = self._broken = None
 
     def detail(self) -> Detail:
         """KL of the latest step, with full telemetry; there is no steering error."""
         if self._reference is None:
-            raise OptionError("detail() belongs between steer() and observe()")
+            raise called_out_of_order("detail()")
         missing = torch.full_like(self._reference[:, 0], float("nan"), dtype=torch.float32)
         return Detail(missing, missing if self._kl is None else self._kl, self._reference)
 
-    def report(self, slot: int | None = None) -> Callable[[], Mapping[str, float]]:
-        """`esamp.decoding.telemetry.Summary` as a mapping; NaN for what only a distiller has."""
-        total = self._telemetry.total(None if slot is None else [slot])
-        return lambda: telemetry.read(total).as_dict()
+    def measurements(self, sums: Mapping[str, float]) -> Mapping[str, float]:
+        """`esamp.decoding.telemetry.Summary` as a mapping; NaN in the fields that need a distiller."""
+        return summarise(sums).as_dict()
 
-    def _tilted(self, step: DecodeStep, logits: Tensor) -> Combined:
+    def _reweighted(self, step: DecodeStep, logits: Tensor) -> Combined:
         counts = self.bank.read(step.layout.slots)["counts"]
-        tilt = self.own.rarity_strength * (counts / self.own.rarity_smoothing).log1p()
-        tilt = torch.cat([tilt, tilt.new_zeros(1, tilt.shape[1])]).index_select(0, _group(step.layout))
-        fused = logits.float() - tilt
-        taking_part = _taking_part(step)
-        self._broken = taking_part & ~(sound_rows(logits) & sound_rows(fused))
-        self._steered = taking_part & ~self._broken & (tilt != 0).any(-1)
+        penalty = self.own.rarity_strength * (counts / self.own.rarity_smoothing).log1p()
+        penalty = torch.cat([penalty, penalty.new_zeros(1, penalty.shape[1])]).index_select(0, _group(step.layout))
+        fused = logits.float() - penalty
+        self._broken = step.active & ~(sound_rows(logits) & sound_rows(fused))
+        self._steered = step.active & ~self._broken & (penalty != 0).any(-1)
         self._reference = logits
         self._kl = self._measured(step, logits, fused) if self.full else None
         if not self.steers(self.own):
@@ -143,16 +127,11 @@ class Rarity(DecodeMethod):
         return Combined(torch.where(self._steered.unsqueeze(-1), fused, logits))
 
     def _measured(self, step: DecodeStep, reference: Tensor, fused: Tensor) -> Tensor:
-        """KL(fused || reference) `[R]` in nats, added to the telemetry; NaN for rows that take no part."""
+        """KL(fused || reference) `[R]` in nats, also added to the telemetry; NaN for rows that are not active."""
         kl = divergence(fused, reference)
-        measured = _taking_part(step) & kl.isfinite()
-        sums = step.layout.to_grid(torch.stack([kl, torch.ones_like(kl)], -1), measured).sum(1)
-        self._telemetry.add(step.layout.slots, kl=sums[:, 0], kl_rows=sums[:, 1])
+        measured = step.active & kl.isfinite()
+        self._telemetry.add(step.layout.slots, **self._sums(step, measured, {"kl": kl, "kl_rows": measured}))
         return kl.masked_fill(~measured, float("nan"))
-
-
-def _taking_part(step: DecodeStep) -> Tensor:
-    return step.live & step.layout.placed
 
 
 def _group(layout: RowLayout) -> Tensor:

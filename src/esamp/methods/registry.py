@@ -1,4 +1,4 @@
-"""Decoding methods by name. Any installed package can add one through the entry point group ``esamp.methods``."""
+"""Decoding methods by name. Any installed package can add methods to the entry point group ``esamp.methods``."""
 
 from functools import lru_cache
 
@@ -10,46 +10,46 @@ from esamp.quoting import shown
 
 GROUP = "esamp.methods"
 OPTIONS = "esamp.method_options"
-"""Group of entry points in which a package may name the options class of a method, under the method's name."""
-LONGEST = 400
-"""Characters of a name, which may come from a request."""
-MOST_PARTS = 16
-"""Methods that are joined by ``+``."""
+"""The entry point group in which a package may name the options class of a method, under the method's name."""
+MAX_NAME_LENGTH = 400
+"""Characters of a name at most. A name may come from an untrusted request."""
+MAX_PARTS = 16
+"""Methods joined by ``+`` at most."""
 TEXTS = ("name", "summary", "citation", "kind")
-"""What lists show of a method."""
+"""The attributes of a method that lists show."""
 
 
 def names() -> tuple[str, ...]:
-    """Names of all installed methods, sorted, without importing them."""
+    """The names of all installed methods, sorted. Imports none of them."""
     return tuple(plugins.entries(GROUP))
 
 
-@lru_cache(maxsize=256)  # to combine several methods takes milliseconds, and every request asks by name
+@lru_cache(maxsize=256)  # combining methods takes milliseconds, and every request looks up its method
 def get(name: str) -> type[Method]:
     """The method called `name`, or several joined by ``+``, as in ``esamp+fire`` (see `esamp.methods.stack`).
 
-    The name may be a stranger's: it is checked in full before any method is imported.
+    The name may be untrusted, so that it is checked in full before any method is imported.
 
     Raises:
         OptionError: no such method is installed, the entry point does not lead to a `Method`, or they do not combine.
     """
-    if len(name) > LONGEST:
-        raise OptionError(f"method {shown(name)} has {len(name):,} characters: names have at most {LONGEST}")
+    if len(name) > MAX_NAME_LENGTH:
+        raise OptionError(f"method {shown(name)} has {len(name):,} characters: names have at most {MAX_NAME_LENGTH}")
     parts = name.split("+")
-    if len(parts) > MOST_PARTS:
-        raise OptionError(f"method {shown(name)} joins {len(parts)} methods: at most {MOST_PARTS} go together")
+    if len(parts) > MAX_PARTS:
+        raise OptionError(f"method {shown(name)} joins {len(parts)} methods: at most {MAX_PARTS} go together")
     if len(parts) > len(set(parts)):
         raise OptionError(f"method {shown(name)} names one method twice")
-    for each in parts:
-        if each not in plugins.entries(GROUP):
-            return part(each)  # says what there is
+    for part_name in parts:
+        if part_name not in plugins.entries(GROUP):
+            return part(part_name)  # raises an error that lists the installed methods
     from esamp.methods.stack import combine  # imports torch
 
-    return combine([part(each) for each in parts])
+    return combine([part(part_name) for part_name in parts])
 
 
 def part(name: str) -> type[Method]:
-    """The one method called `name`, as its package has it.
+    """The single method called `name`, as its package defines it.
 
     Raises:
         OptionError: no such method is installed, its package fails, or the entry point does not lead to a `Method`.
@@ -67,18 +67,18 @@ def part(name: str) -> type[Method]:
 
 
 def option_classes() -> dict[str, type[Options]]:
-    """The options class of each method by name: what the flags of a command are derived from.
+    """The options class of each method by name, from which the flags of commands are derived.
 
-    A method is imported only if its package names no options class in the group `OPTIONS`: methods import torch, which
-    takes seconds. Methods that cannot be imported are left out.
+    A method is imported only if its package names no options class in the group `OPTIONS`, because methods import
+    torch, which takes seconds. Methods that cannot be imported are left out.
     """
-    found = {}
+    classes = {}
     for name in names():
         try:
-            found[name] = _options_class(name)
-        except EsampError:  # whoever asks for the method is told the reason
+            classes[name] = _options_class(name)
+        except EsampError:  # `get` reports the reason
             continue
-    return found
+    return classes
 
 
 def _options_class(name: str) -> type[Options]:
@@ -88,11 +88,11 @@ def _options_class(name: str) -> type[Options]:
 
 
 def available() -> dict[str, type[Method]]:
-    """All methods that can be used by name, each as its package has it."""
+    """All methods that can be used by name, without combinations."""
     failed = broken()
     return {name: part(name) for name in names() if name not in failed}
 
 
 def broken() -> dict[str, str]:
-    """By name, why a method that is installed cannot be used. Imports all of them."""
+    """By name, the reason why an installed method cannot be used. Imports all methods."""
     return plugins.failures(names(), part)

@@ -1,15 +1,15 @@
-"""Ordinary sampling: temperature and filters as the engine has them. The baseline of every comparison."""
+"""`Vanilla`: ordinary sampling with the engine's own temperature and filters, the baseline of all comparisons."""
 
 from esamp.methods.base import Method
 from esamp.options import Options
 
 
 class VanillaOptions(Options):
-    """Ordinary sampling has no options beside the sampler's."""
+    """Ordinary sampling has no options except those of the sampler."""
 
 
 class Vanilla(Method):
-    """Leaves the engine alone."""
+    """Changes nothing."""
 
     name = "vanilla"
     summary = "ordinary sampling: temperature, top-k, top-p, min-p"

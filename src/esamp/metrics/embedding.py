@@ -1,8 +1,9 @@
 """Sentence embeddings, through the `sentence-transformers` library."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,9 @@ from numpy.typing import NDArray
 from esamp.errors import InputError, MissingDependencyError
 from esamp.extras import install_command
 from esamp.files import exists
+
+Embed: TypeAlias = Callable[[Sequence[str]], NDArray[np.float32]]
+"""Texts to unit vectors `[texts, d]`, such as `SentenceEmbedder.encode`."""
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 """384 dimensions, Apache-2.0; reads the first 256 word pieces of a text and ignores the rest."""

@@ -23,7 +23,7 @@ _ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
-class Pair:
+class PartialCorrelation:
     """A partial correlation to estimate: of the columns `x` and `y`, given other columns."""
 
     x: int
@@ -57,7 +57,7 @@ def ranks(values: ArrayLike) -> Floats:
 def intervals(
     columns: ArrayLike,
     clusters: ArrayLike,
-    pairs: Sequence[Pair],
+    pairs: Sequence[PartialCorrelation],
     rng: np.random.Generator,
     *,
     rank: bool = True,
@@ -127,7 +127,9 @@ class _Ranks:
 class _Moments:
     """Computes the correlations of the pairs for given numbers of copies of each cluster."""
 
-    def __init__(self, table: Floats, member: Labels, cell: Labels, pairs: Sequence[Pair], *, rank: bool) -> None:
+    def __init__(
+        self, table: Floats, member: Labels, cell: Labels, pairs: Sequence[PartialCorrelation], *, rank: bool
+    ) -> None:
         order = np.argsort(cell, kind="stable")  # so that each cell is a slice
         table, cell, self._member, self._pairs = table[order], cell[order], member[order], pairs
         self._starts = np.flatnonzero(np.diff(cell, prepend=-1))
@@ -158,7 +160,7 @@ class _Moments:
         return covariance / np.outer(deviation, deviation)
 
 
-def _partial(matrix: Floats, pair: Pair) -> float:
+def _partial(matrix: Floats, pair: PartialCorrelation) -> float:
     """The correlation of the residuals, from the correlation matrix `[c, c]` of the columns.
 
     After least squares on the given columns G, a covariance S_xy becomes ``S_xy - S_xG S_GG^+ S_Gy``.
@@ -204,7 +206,7 @@ def _correlation(x: ArrayLike, y: ArrayLike, given: ArrayLike | None, *, rank: b
         raise InputError(f"shapes {first.shape}, {second.shape}, {others.shape}: give x [N], y [N] and given [N, k]")
     table = _table(np.column_stack([first, second, others]))
     one_cluster = np.zeros(len(table), dtype=np.intp)
-    pair = Pair(0, 1, tuple(range(2, table.shape[1])))
+    pair = PartialCorrelation(0, 1, tuple(range(2, table.shape[1])))
     return float(_Moments(table, one_cluster, one_cluster, [pair], rank=rank).correlations(np.ones(1))[0])
 
 

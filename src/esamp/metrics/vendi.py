@@ -1,9 +1,12 @@
 """Vendi Score: the effective number of different samples in a set (Friedman and Dieng, 2022)."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from esamp.errors import InputError
+from esamp.metrics.lexical import Tokens, ngram_embedding
 
 
 def vendi_score(embeddings: ArrayLike) -> float:
@@ -27,6 +30,11 @@ def vendi_score(embeddings: ArrayLike) -> float:
     shares = eigenvalues[eigenvalues > 0]
     shares /= shares.sum()  # the trace of K, which is n up to rounding
     return max(1.0, float(np.exp(-np.sum(shares * np.log(shares)))))
+
+
+def ngram_vendi(samples: Sequence[Tokens]) -> float:
+    """Vendi Score under the n-gram kernel of tokens or words; see `esamp.metrics.lexical.ngram_embedding`."""
+    return vendi_score(ngram_embedding(samples))
 
 
 def mean_cosine(embeddings: ArrayLike) -> float:

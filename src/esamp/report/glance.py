@@ -3,12 +3,12 @@
 import math
 from collections.abc import Mapping
 
-from esamp.analysis.controls import matched
+from esamp.analysis.controls import matched_differences
 from esamp.analysis.load import Block
-from esamp.analysis.statistics import NOTHING, differences, estimates
+from esamp.analysis.statistics import NOT_MEASURED, differences, estimates
 from esamp.metrics.intervals import Interval
 from esamp.report.markdown import change, head_of, markdown_table, shown
-from esamp.study.claim import LEVELS
+from esamp.study.claim import LEVEL_MEASURES
 from esamp.study.config import Study
 
 COLUMNS = (
@@ -45,13 +45,15 @@ def _gain_measures(study: Study) -> tuple[str, ...]:
 
 def _gains(study: Study, block: Block, measure: str) -> Mapping[str, Mapping[str, str]]:
     """By column head and arm: differences in `measure` with intervals and corrected p-values."""
-    controls = [each for each in matched(study, block) if each.knob == "temperature" and each.measure == measure]
+    controls = [
+        each for each in matched_differences(study, block) if each.setting == "temperature" and each.measure == measure
+    ]
     columns: dict[str, dict[str, str]] = {}
-    for by in LEVELS:
+    for by in LEVEL_MEASURES:
         column = {
             each.arm: change(measure, each.interval, each.adjusted)
             for each in controls
-            if each.by == by and each.value is not None
+            if each.held_equal == by and each.value is not None
         }
         if column:
             columns[f"{measure} at equal {by}"] = column
@@ -71,4 +73,4 @@ def _caption(measure: str | None, gains: Mapping[str, Mapping[str, str]]) -> str
 
 
 def _mean(name: str, interval: Interval) -> str:
-    return shown(name, Interval(interval.estimate, NOTHING.low, NOTHING.high))
+    return shown(name, Interval(interval.estimate, NOT_MEASURED.low, NOT_MEASURED.high))

@@ -4,9 +4,9 @@ import math
 from collections.abc import Sequence
 
 from esamp.analysis.load import Block
-from esamp.analysis.matching import Place
-from esamp.analysis.plain import KNOBS, all_curves, setting_words
-from esamp.analysis.primary import Bound, Outcome, primary
+from esamp.analysis.matching import PlainPoint
+from esamp.analysis.plain_curves import SWEPT_SETTINGS, all_curves, setting_words
+from esamp.analysis.primary import PrimaryTest, UpperBound, primary_tests
 from esamp.metrics.intervals import Interval
 from esamp.report.markdown import cell, change, csv_table, equal, head_of, markdown_table, numbers, shown
 from esamp.study.claim import Claim
@@ -18,7 +18,7 @@ def markdown(study: Study, blocks: Sequence[Block]) -> str:
     claim = study.primary
     if claim is None:
         return ""
-    outcomes = primary(study, blocks)
+    outcomes = primary_tests(study, blocks)
     parts = ["## Primary comparison", f"*{cell(claim.question)}*", _method(study, claim, len(outcomes))]
     for block in blocks:
         own = [outcome for outcome in outcomes if outcome.block is block]
@@ -27,12 +27,12 @@ def markdown(study: Study, blocks: Sequence[Block]) -> str:
     return "\n\n".join(parts)
 
 
-def sentence(claim: Claim, outcomes: Sequence[Outcome]) -> str:
+def sentence(claim: Claim, outcomes: Sequence[PrimaryTest]) -> str:
     """The result of one block in words: whether its numbers support the claim."""
     better = [outcome for outcome in outcomes if outcome.better]
-    worse = [outcome for outcome in outcomes if outcome.sure and not outcome.better]
-    undecided = [outcome for outcome in outcomes if outcome.place is not None and not outcome.sure]
-    unreached = [outcome for outcome in outcomes if outcome.place is None]
+    worse = [outcome for outcome in outcomes if outcome.significant and not outcome.better]
+    undecided = [outcome for outcome in outcomes if outcome.point is not None and not outcome.significant]
+    unreached = [outcome for outcome in outcomes if outcome.point is None]
     bounds = [(outcome, bound) for outcome in outcomes for bound in outcome.bounds]
     above = [(outcome, bound) for outcome, bound in bounds if bound.above]
     unmeasured = dict.fromkeys(bound.measure for _, bound in bounds if not bound.measured)
@@ -45,7 +45,7 @@ def sentence(claim: Claim, outcomes: Sequence[Outcome]) -> str:
     if undecided:
         clauses.append(f"no difference in {claim.measure} is shown at {_levels(claim, undecided)}")
     if unreached:
-        names = " or ".join(equal(outcome.by) for outcome in unreached)
+        names = " or ".join(equal(outcome.held_equal) for outcome in unreached)
         clauses.append(
             f"nothing can be said at {names}, which no curve of plain sampling reaches or which is not measured"
         )
@@ -67,10 +67,10 @@ def csv(study: Study, blocks: Sequence[Block]) -> str:
     """One line for each test, and one for each measure that must not be above plain sampling at the same point."""
     claim = study.primary
     rows: list[tuple[object, ...]] = []
-    for outcome in primary(study, blocks) if claim else ():
-        place, block = outcome.place, outcome.block
+    for outcome in primary_tests(study, blocks) if claim else ():
+        place, block = outcome.point, outcome.block
         point = (place.curve.name, repr(place.value), place.near) if place else ("", "", "")
-        start = (block.model, block.task, block.n, len(block.items), claim.arm if claim else "", outcome.by)
+        start = (block.model, block.task, block.n, len(block.items), claim.arm if claim else "", outcome.held_equal)
         start = (*start, repr(outcome.level), *point)
         test = (repr(outcome.own), repr(outcome.plain), *numbers(outcome.interval))
         rows.append(
@@ -95,16 +95,16 @@ def _method(study: Study, claim: Claim, tests: int) -> str:
     )
 
 
-def _table(claim: Claim, outcomes: Sequence[Outcome]) -> str:
+def _table(claim: Claim, outcomes: Sequence[PrimaryTest]) -> str:
     head = ["equal in", "level", "best plain sampling", f"{claim.measure}: method", "plain", "difference"]
     for name in claim.not_above:
         head += [f"{head_of(name)}: method", "plain", "difference"]
     return markdown_table(head, [_row(claim, outcome) for outcome in outcomes])
 
 
-def _row(claim: Claim, outcome: Outcome) -> list[str]:
-    start = [head_of(outcome.by), _number(outcome.by, outcome.level), _point(outcome.place)]
-    if outcome.place is None:
+def _row(claim: Claim, outcome: PrimaryTest) -> list[str]:
+    start = [head_of(outcome.held_equal), _number(outcome.held_equal, outcome.level), _point(outcome.point)]
+    if outcome.point is None:
         return [*start, _number(claim.measure, outcome.own), *["-"] * (2 + 3 * len(claim.not_above))]
     means = (_number(claim.measure, outcome.own), _number(claim.measure, outcome.plain))
     row = [*start, *means, change(claim.measure, outcome.interval, outcome.adjusted)]
@@ -113,30 +113,36 @@ def _row(claim: Claim, outcome: Outcome) -> list[str]:
     return row
 
 
-def _point(place: Place | None) -> str:
+def _point(place: PlainPoint | None) -> str:
     """The point of plain sampling that an arm is compared with."""
     if place is None:
         return "none at this level"
     curve = place.curve
-    words = f"{setting_words(curve.knob, place.value)}{f' at {curve.at}' if curve.at else ''}"
-    return f"{words} (nearest, not told apart)" if place.near else f"{words}, on the curve over {KNOBS[curve.knob]}"
+    words = f"{setting_words(curve.setting, place.value)}{f' at {curve.fixed}' if curve.fixed else ''}"
+    return (
+        f"{words} (nearest, not told apart)"
+        if place.near
+        else f"{words}, on the curve over {SWEPT_SETTINGS[curve.setting]}"
+    )
 
 
-def _levels(claim: Claim, outcomes: Sequence[Outcome]) -> str:
+def _levels(claim: Claim, outcomes: Sequence[PrimaryTest]) -> str:
     """The levels of some outcomes with their differences."""
-    names = [f"{equal(each.by)} ({change(claim.measure, each.interval, each.adjusted)})" for each in outcomes]
+    names = [f"{equal(each.held_equal)} ({change(claim.measure, each.interval, each.adjusted)})" for each in outcomes]
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _bounds(bounds: Sequence[tuple[Outcome, Bound]]) -> str:
-    return ", ".join(f"{bound.measure} at {equal(outcome.by)} ({_difference(bound)})" for outcome, bound in bounds)
+def _bounds(bounds: Sequence[tuple[PrimaryTest, UpperBound]]) -> str:
+    return ", ".join(
+        f"{bound.measure} at {equal(outcome.held_equal)} ({_difference(bound)})" for outcome, bound in bounds
+    )
 
 
-def _largest(bounds: Sequence[tuple[Outcome, Bound]]) -> str:
+def _largest(bounds: Sequence[tuple[PrimaryTest, UpperBound]]) -> str:
     return _difference(max((bound for _, bound in bounds), key=lambda bound: bound.interval.estimate))
 
 
-def _difference(bound: Bound) -> str:
+def _difference(bound: UpperBound) -> str:
     return change(bound.measure, bound.interval, None) if bound.measured else "-"
 
 

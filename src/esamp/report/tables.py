@@ -3,14 +3,14 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from esamp.analysis.controls import Control, Matched, controls, matched
+from esamp.analysis.controls import ArmControls, MatchedDifference, controls, matched_differences
 from esamp.analysis.load import Block
 from esamp.analysis.measures import measures
-from esamp.analysis.plain import KNOBS, curves, setting_words
+from esamp.analysis.plain_curves import SWEPT_SETTINGS, curves, setting_words
 from esamp.analysis.statistics import Difference, Estimate, differences, estimates
 from esamp.report.glance import at_a_glance
 from esamp.report.markdown import cell, change, csv_table, equal, head_of, markdown_table, numbers, shown
-from esamp.study.claim import LEVELS
+from esamp.study.claim import LEVEL_MEASURES
 from esamp.study.config import Study
 
 CORRECTNESS = ("pass@1", "solved", "majority", "distinct")
@@ -72,9 +72,9 @@ def differences_csv(study: Study, blocks: Sequence[Block]) -> str:
 def matched_csv(study: Study, blocks: Sequence[Block]) -> str:
     """One line for each block, arm, vanilla curve, matched quality, and tested measure."""
     rows = [
-        (*_place(block), each.arm, each.knob, each.by, each.value, each.measure, *_tested(each))
+        (*_place(block), each.arm, each.setting, each.held_equal, each.value, each.measure, *_tested(each))
         for block in blocks
-        for each in matched(study, block)
+        for each in matched_differences(study, block)
     ]
     head = ("model", "task", "n", "arm", "vanilla_over", "matched_by", "vanilla_at", "measure", "difference")
     return csv_table((*head, "low", "high", "p", "p_holm"), rows)
@@ -127,14 +127,20 @@ def _differences(study: Study, block: Block) -> str:
 
 def _controls(study: Study, block: Block) -> str:
     """Every arm against plain sampling at equal quality, and the controls that the study has or lacks."""
-    found = matched(study, block)
+    found = matched_differences(study, block)
     parts = []
     for curve in curves(study):
-        for by in LEVELS:
-            own = [each for each in found if each.knob == curve.knob and each.by == by and each.value is not None]
+        for by in LEVEL_MEASURES:
+            own = [
+                each
+                for each in found
+                if each.setting == curve.setting and each.held_equal == by and each.value is not None
+            ]
             if own:
-                parts.append(f"Against plain sampling at the {KNOBS[curve.knob]} with {equal(by)}:")
-                parts.append(_comparison(own, {each.arm: setting_words(curve.knob, each.value or 0.0) for each in own}))
+                parts.append(f"Against plain sampling at the {SWEPT_SETTINGS[curve.setting]} with {equal(by)}:")
+                parts.append(
+                    _comparison(own, {each.arm: setting_words(curve.setting, each.value or 0.0) for each in own})
+                )
                 parts.append(_verdict(own))
     rows = controls(study, found)
     if rows:
@@ -144,17 +150,17 @@ def _controls(study: Study, block: Block) -> str:
     return "\n\n".join(["### More than another temperature?", *parts]) if parts else ""
 
 
-def _control(each: Control) -> list[str]:
+def _control(each: ArmControls) -> list[str]:
     def word(present: bool | None) -> str:
         return {True: "yes", False: "**missing**", None: "-"}[present]
 
     return [each.arm, *map(word, (each.same_temperature, each.cooled, *each.reached.values()))]
 
 
-def _comparison(found: Sequence[Difference | Matched], at: Mapping[str, str] | None = None) -> str:
+def _comparison(found: Sequence[Difference | MatchedDifference], at: Mapping[str, str] | None = None) -> str:
     """A row for each arm, a column for each measure; `at` has the settings of plain sampling by arm."""
     names = list(dict.fromkeys(each.measure for each in found))
-    by_arm: dict[str, dict[str, Difference | Matched]] = {}
+    by_arm: dict[str, dict[str, Difference | MatchedDifference]] = {}
     for each in found:
         by_arm.setdefault(each.arm, {})[each.measure] = each
     rows = [
@@ -168,7 +174,7 @@ def _comparison(found: Sequence[Difference | Matched], at: Mapping[str, str] | N
     return markdown_table(["method", *(["plain sampling at"] if at else []), *map(head_of, names)], rows)
 
 
-def _verdict(found: Sequence[Difference | Matched]) -> str:
+def _verdict(found: Sequence[Difference | MatchedDifference]) -> str:
     sure = [each for each in found if each.adjusted < LEVEL]
     words = "; ".join(
         f"{cell(each.arm)} in {each.measure} ({change(each.measure, each.interval, each.adjusted)})" for each in sure
@@ -184,5 +190,5 @@ def _place(block: Block) -> tuple[str, str, int]:
     return block.model, block.task, block.n
 
 
-def _tested(each: Difference | Matched) -> tuple[str, ...]:
+def _tested(each: Difference | MatchedDifference) -> tuple[str, ...]:
     return (*numbers(each.interval), repr(each.p), repr(each.adjusted))

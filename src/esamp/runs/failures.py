@@ -19,7 +19,7 @@ LONGEST = 400
 class FailureOptions(Options):
     """How many requests of a run may fail."""
 
-    max_failed: float = Field(0.1, ge=0, le=1)
+    max_failed: float = Field(default=0.1, ge=0, le=1)
     """stop once more than this share of the requests, and at least 10, failed; a rerun retries temporary failures"""
 
 

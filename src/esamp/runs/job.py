@@ -1,37 +1,39 @@
 """`Job`: all settings of a run, its requests and its records; `run`: executes it."""
 
 import hashlib
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
 from esamp.engines import registry as engines
-from esamp.engines.base import Completion, Engine, Failure, Outcome, Progress, Request, Sample
-from esamp.engines.checks import check_active
+from esamp.engines.base import Engine, Failure, Outcome, Progress, Request, Sample
 from esamp.methods import registry
 from esamp.models import EMBEDDED
 from esamp.options import Options
+from esamp.runs.decode import decode
 from esamp.runs.failures import FailureOptions, FailureRecord, Failures
+from esamp.runs.identity import json_digest
 from esamp.runs.output import OutputFile
 from esamp.runs.prompts import Prompt
 from esamp.sampling import Sampling
-from esamp.search.base import outcomes
 from esamp.search.over import layers
 
-PLACEMENT = frozenset({"device", "batch_rows", "base_url", "max_failed"})
-"""Options that change no sample: where and in which batches a run is computed. A run may continue with other values."""
+KEY_DIGITS = 32
+"""Hexadecimal digits of the keys of prompts."""
 
 
 class ModelOptions(Options):
     """Which model runs where."""
 
+    placement: ClassVar[frozenset[str]] = frozenset({"device", "batch_rows", "base_url"})
+    """options that change no sample beyond rounding; a run may continue with other values"""
+
     model: str = EMBEDDED
     """a folder, a Hugging Face name, 'countdown' (the embedded model) or 'smollm2' (a small chat model)"""
-    chat: bool | None = Field(None, json_schema_extra={"off": "raw"})
+    chat: bool | None = Field(default=None, json_schema_extra={"off": "raw"})
     """pass each prompt as a user's message through the model's chat template; by default where the model has one"""
     engine: str = "hf"
     """the library or server that runs the model"""
@@ -39,7 +41,7 @@ class ModelOptions(Options):
     """auto, cpu, cuda, cuda:1, mps"""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """number format of the model's weights"""
-    batch_rows: int = Field(64, ge=1, le=1_000_000)
+    batch_rows: int = Field(default=64, ge=1, le=1_000_000)
     """decode at most this many samples at once; lower it when memory runs out"""
     base_url: str = ""
     """engine openai: the server's address, as in http://127.0.0.1:8000/v1; by default $OPENAI_BASE_URL"""
@@ -70,6 +72,10 @@ class ModelOptions(Options):
             logprobs=logprobs,
         )
 
+    def settings(self) -> dict[str, Any]:
+        """The options on which samples depend, as JSON: all but `placement`, and whether chat templates are used."""
+        return {**self.model_dump(mode="json", exclude=set(self.placement)), "chat": self.chats()}
+
     def chats(self) -> bool:
         """Whether prompts go through a chat template: the option `chat`, by default whether the model has a template.
 
@@ -90,14 +96,16 @@ class ModelOptions(Options):
 class PlaceOptions(ModelOptions):
     """Which model runs where, and the number and seed of the samples."""
 
-    n: int = Field(4, ge=1, le=1_000_000)
+    n: int = Field(default=4, ge=1, le=1_000_000)
     """samples of each prompt"""
-    seed: int = Field(0, ge=0, lt=2**63)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     """seed of the sampling"""
 
 
 class RunOptions(FailureOptions, PlaceOptions):
     """Model and method of a run, apart from the options of the sampler and of the method itself."""
+
+    placement: ClassVar[frozenset[str]] = ModelOptions.placement | {"max_failed"}
 
     method: str = "esamp"
     """how to decode; join methods that can be combined by +, as in esamp+fire"""
@@ -115,8 +123,7 @@ class Job:
     def settings(self) -> dict[str, Any]:
         """Everything except the prompt on which the samples depend, as JSON."""
         return {
-            **self.run.model_dump(mode="json", exclude=set(PLACEMENT)),
-            "chat": self.run.chats(),
+            **self.run.settings(),
             "sampling": self.sampling.model_dump(mode="json"),
             "options": self.options.model_dump(mode="json"),
         }
@@ -124,7 +131,7 @@ class Job:
     def key(self, prompt: Prompt) -> str:
         """The key of a prompt's line in an output file: a hash of id, prompt and settings."""
         identity = {"id": prompt.id, "prompt": prompt.content, "settings": self.settings()}
-        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
+        return json_digest(identity, KEY_DIGITS)
 
     def request(self, prompt: Prompt) -> Request:
         """The engine's request for a prompt."""
@@ -212,11 +219,7 @@ def run(
         return
     by_id = {prompt.id: prompt for prompt in prompts}
     with start() as engine:
-        for outcome in outcomes(engine, [job.request(prompt) for prompt in prompts], progress=progress):
-            if isinstance(outcome, Completion):
-                check_active(outcome)
-            elif progress is not None:
-                progress(outcome.request.n, 0)
+        for outcome in decode(engine, [job.request(prompt) for prompt in prompts], progress=progress):
             if output is not None:
                 output.append(job.key(by_id[outcome.request.id]), job.record(outcome))
             yield outcome

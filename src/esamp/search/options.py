@@ -77,25 +77,25 @@ class WeightedVoteOptions(ScoredOptions):
     """how the answer is read from a text: auto (boxed, "Answer:", or one line), answer, boxed, number, line, text"""
     weighting: Literal["exp", "score", "rank"] = "exp"
     """a vote's weight: exp of the score, the score itself (0 if negative), or by rank (Borda)"""
-    rank_power: float = Field(1.0, ge=0, le=100)
+    rank_power: float = Field(default=1.0, ge=0, le=100)
     """power of the rank's weight; with 0 all votes weigh the same"""
 
 
 class GuidedOptions(OverOptions):
     """How many concepts are proposed, and how long each may be."""
 
-    concepts: int = Field(4, ge=1, le=100)
+    concepts: int = Field(default=4, ge=1, le=100)
     """K, the number of concepts, proposed one after the other; the n samples are divided evenly among them"""
-    concept_tokens: int = Field(64, ge=1, lt=2**63)
+    concept_tokens: int = Field(default=64, ge=1, lt=2**63)
     """most tokens of a concept"""
 
 
 class VerbalizedOptions(OverOptions):
     """How many answers one call returns, and which of them become samples."""
 
-    answers_per_call: int = Field(5, ge=1, le=100)
+    answers_per_call: int = Field(default=5, ge=1, le=100)
     """k, the number of answers requested in one call"""
-    probability_below: float | None = Field(None, gt=0, le=1)
+    probability_below: float | None = Field(default=None, gt=0, le=1)
     """request answers from the tails, each less probable than this; by default from the full distribution"""
     stated_in: Literal["tags", "json"] = "tags"
     """the format that the instructions request; replies are read in either"""
@@ -116,19 +116,19 @@ class TreeOfThoughtsOptions(OverOptions):
     """value rates each state by itself (sure 20, likely 1, impossible .001); vote lets the model choose among them"""
     select: Literal["greedy", "sampled"] = "greedy"
     """greedy takes the best; sampled draws without replacement, with probabilities proportional to the values"""
-    breadth: int = Field(5, ge=1, le=1000)
+    breadth: int = Field(default=5, ge=1, le=1000)
     """b, the states kept on each level by bfs, or the most children of a state that dfs enters"""
-    n_generate: int | None = Field(None, ge=1, le=1000)
+    n_generate: int | None = Field(default=None, ge=1, le=1000)
     """generation calls for each state; by default 1 for propose, 5 for sample"""
-    n_evaluate: int = Field(3, ge=1, le=1000)
+    n_evaluate: int = Field(default=3, ge=1, le=1000)
     """evaluations drawn for each state, or votes for each set of candidates"""
-    thought_steps: int | None = Field(None, ge=1, le=100)
+    thought_steps: int | None = Field(default=None, ge=1, le=100)
     """levels of the tree, including that of the answer; by default one per number in a number game, else 2"""
-    value_threshold: float = Field(0.1, ge=0, le=20)
+    value_threshold: float = Field(default=0.1, ge=0, le=20)
     """dfs: prune states whose value (or votes) per evaluation is not above this"""
-    call_budget: int | None = Field(1000, ge=1, lt=2**63)
+    call_budget: int | None = Field(default=1000, ge=1, lt=2**63)
     """most samples drawn from the model in total; None for no limit"""
-    token_budget: int | None = Field(None, ge=1, lt=2**63)
+    token_budget: int | None = Field(default=None, ge=1, lt=2**63)
     """most tokens generated in total; a call that could exceed it is not made"""
     thought_prompts: Literal["auto", "trace", "numbers", "general"] = "auto"
     """trace: the embedded model's trace format; numbers: worked examples of number games; general: any problem"""

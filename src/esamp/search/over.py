@@ -18,7 +18,7 @@ class OverOptions(Options):
 
     over: str = "vanilla"
     """the method that draws the samples: any name, or several joined by +"""
-    over_options: dict[str, Any] = Field({})
+    over_options: dict[str, Any] = Field(default={})
     """that method's options, as JSON"""
 
     @model_validator(mode="after")

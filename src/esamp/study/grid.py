@@ -1,28 +1,27 @@
-"""`Cell`: one model, one task, one way to decode, one group size, one seed. Named by a hash of all that decides it."""
+"""`Cell`: one model, task, arm, group size and seed of a study, named by a hash of everything its samples depend on."""
 
-import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from esamp.engines.base import Request
-from esamp.errors import InputError
-from esamp.study.config import Arm, Study
-from esamp.study.specs import ModelSpec, TaskSpec
+from esamp.runs.identity import json_digest
+from esamp.study.arm import Arm
+from esamp.study.config import Study
+from esamp.study.schema import ModelSpec, TaskSpec
 from esamp.tasks import registry as tasks
 from esamp.tasks.base import Item
 
-PLACEMENT = frozenset({"device", "batch_rows", "base_url", "label"})
-"""What a model's samples do not depend on, beyond rounding."""
-UNHASHED = frozenset({"data"})
-"""Where a task's problems are read from. Each record has a hash of its problem instead."""
+UNHASHED_TASK_OPTIONS = frozenset({"data"})
+"""Task options that do not count for a cell's key: the file of the problems. Records have hashes of their problems."""
+KEY_DIGITS = 24
+"""Hexadecimal digits of the keys of cells and problems."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """All groups of samples that differ by their problem alone."""
+    """All groups that differ only in their problem."""
 
     model: ModelSpec
     task: TaskSpec
@@ -31,44 +30,45 @@ class Cell:
     """samples of a group"""
     seed: int
     traces: bool = False
-    """whether every token is measured"""
+    """whether measurements of every token are kept"""
 
     def settings(self) -> dict[str, Any]:
-        """Everything that the samples depend on beside the problem, as JSON."""
+        """Everything except the problem on which the samples depend, as JSON."""
         return {
-            "model": {**self.model.model_dump(mode="json", exclude=set(PLACEMENT)), "chat": chats(self.model)},
+            "model": self.model.settings(),
             "task": {
                 "task": self.task.task,
-                "options": {name: v for name, v in self.task.options.items() if name not in UNHASHED},
+                "options": {
+                    name: value for name, value in self.task.options.items() if name not in UNHASHED_TASK_OPTIONS
+                },
             },
             "method": self.arm.method,
             "options": self.arm.options.model_dump(mode="json"),
             "sampling": self.arm.sampling.model_dump(mode="json"),
             "n": self.n,
             "seed": self.seed,
-            **({"traces": True} if self.traces else {}),  # without, it is the cell that it always was
+            **({"traces": True} if self.traces else {}),  # keys of cells without traces predate this setting
         }
 
     @cached_property
     def key(self) -> str:
-        """Its name in the store: 24 hexadecimal digits of a hash of its settings."""
-        text = json.dumps(self.settings(), sort_keys=True, ensure_ascii=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:24]
+        """The cell's name in the store, a hash of its settings."""
+        return json_digest(self.settings(), KEY_DIGITS)
 
     @property
     def title(self) -> str:
-        """A line for people."""
+        """One line that describes the cell to readers."""
         return f"{self.model.name}, {self.task.name}, {self.arm.label}, {self.n} samples, seed {self.seed}"
 
     def request(self, item: Item) -> Request:
-        """What the engine gets for one problem."""
-        chat = tasks.get(self.task.task).chat and chats(self.model)
+        """The engine's request for one problem."""
+        chat = tasks.get(self.task.task).chat and self.model.chats()
         prompt = ({"role": "user", "content": item.prompt},) if chat and isinstance(item.prompt, str) else item.prompt
-        return Request(item.id, prompt, self.n, self.arm.sampling, self.arm.method, self.arm.options, self.seed)
+        return self.arm.request(item.id, prompt, self.n, self.seed)
 
 
 def cells(study: Study) -> Iterator[Cell]:
-    """All cells, model by model, so that each model is loaded once; the seeds of a comparison next to each other."""
+    """All cells, ordered by model, so that each model is loaded once, then by task, group size and seed."""
     for model in study.models:
         for task in study.tasks:
             for n in study.groups:
@@ -77,19 +77,6 @@ def cells(study: Study) -> Iterator[Cell]:
                         yield Cell(model, task, arm, n, seed, study.traces)
 
 
-def chats(model: ModelSpec) -> bool:
-    """Whether the model's prompts go through a chat template.
-
-    Raises:
-        InputError: the file does not say so, and the model's tokenizer cannot be loaded.
-    """
-    try:
-        return model.chats()
-    except InputError as error:
-        raise InputError(f"{error}; if only its chat template is missing, write chat = true or chat = false") from error
-
-
 def item_key(item: Item) -> str:
-    """Names a problem by its content: 24 hexadecimal digits. Tells nothing of a problem that nobody knows."""
-    text = json.dumps([item.id, item.prompt, dict(item.data)], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()[:24]
+    """The key of a problem, a hash of its content. It reveals nothing of a private problem."""
+    return json_digest([item.id, item.prompt, dict(item.data)], KEY_DIGITS)

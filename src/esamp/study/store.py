@@ -1,12 +1,12 @@
-"""`Store`: a folder of finished groups that survives whatever ends a process, and that several processes share.
+"""`Store`: a folder of finished groups that survives interruptions and that several processes can share.
 
-    STORE/cells/<key of the cell>/cell.json        what the cell is, for people and for `esamp study status`
-    STORE/cells/<key of the cell>/records.jsonl    one line a group, appended and synced (see `esamp.runs.output`); of a
-                                                   group that failed the reason
-    STORE/cells/<key of the cell>/<measure>.jsonl  what was measured of the groups later, in the same way
+    STORE/cells/<key of the cell>/cell.json        the cell's settings, for people and for `esamp study status`
+    STORE/cells/<key of the cell>/records.jsonl    one line per group, appended and synced (see `esamp.runs.output`); of
+                                                   a failed group the reason
+    STORE/cells/<key of the cell>/<measure>.jsonl  later measurements of the groups, written in the same way
 
-A process holds the lock of a cell's records while it works on the cell; the kernel gives it back however the process
-ends.
+A process holds the lock of a cell's records while it works on the cell. The operating system releases the lock when the
+process ends.
 """
 
 import json
@@ -28,21 +28,21 @@ RECORDS = "records"
 
 
 @dataclass(frozen=True)
-class Contents:
-    """What a file of a cell holds, by the keys of the problems."""
+class CellContents:
+    """The content of one file of a cell, by the keys of the problems."""
 
     done: Mapping[str, Mapping[str, Any]]
     """lines of finished groups"""
     failed: Mapping[str, FailureRecord]
-    """groups that failed when they were last tried"""
+    """groups that failed in their last attempt"""
     records: Mapping[str, Record] = field(default_factory=dict)
-    """of the file of records: the finished groups"""
-    places: Mapping[str, str] = field(default_factory=dict)
-    """file and line of what is done"""
+    """the finished groups, if this is the file of records"""
+    locations: Mapping[str, str] = field(default_factory=dict)
+    """file and line number of each finished group"""
 
     @property
-    def settled(self) -> set[str]:
-        """Problems with nothing left to do: those that are done, and those that would fail again."""
+    def resolved(self) -> set[str]:
+        """Problems that are not run again: those that are finished, and those that would fail again."""
         return self.done.keys() | {key for key, failure in self.failed.items() if not failure.retry}
 
 
@@ -50,10 +50,10 @@ class Store:
     """Reads and writes the groups of cells."""
 
     def __init__(self, root: Path) -> None:
-        """Use or create the folder.
+        """Use or create the folder `root`.
 
         Raises:
-            InputError: it cannot be created.
+            InputError: the folder cannot be created.
         """
         self.root = root
         try:
@@ -62,10 +62,10 @@ class Store:
             raise InputError(f"cannot create the store {root}: {error.strerror}") from None
 
     def open(self, cell: Cell, name: str = RECORDS) -> OutputFile | None:
-        """The cell's records, or what is measured of them, to go on with; None while another process works on them.
+        """Open a file of the cell for appending: its records, or a measurement; None while another process has it open.
 
         Raises:
-            InputError: the file holds something else, or something else is in its place.
+            InputError: the file cannot be opened, or its content is of another kind.
         """
         folder = self._folder(cell)
         try:
@@ -79,45 +79,44 @@ class Store:
             return None
 
     def read(self, cell: Cell, name: str = RECORDS) -> dict[str, Mapping[str, Any]]:
-        """The cell's records by the keys of their problems, as written, without the groups that failed.
-
-        What a process is just writing is left out.
+        """The lines of finished groups by the keys of their problems. An unfinished last line is left out.
 
         Raises:
-            InputError: a line within the file cannot be read.
+            InputError: another line cannot be read.
         """
         return dict(self.contents(cell, name).done)
 
-    def contents(self, cell: Cell, name: str = RECORDS) -> Contents:
-        """What `read` gives, and the groups that failed.
+    def contents(self, cell: Cell, name: str = RECORDS) -> CellContents:
+        """The finished and the failed groups. An unfinished last line is left out.
 
         Raises:
-            InputError: a line within the file cannot be read, or has values that no run writes.
+            InputError: another line cannot be read, or has values that no run writes.
         """
         path = self._folder(cell) / f"{name}.jsonl"
         done, failed = dict[str, Mapping[str, Any]](), dict[str, FailureRecord]()
-        records, places = dict[str, Record](), dict[str, str]()
-        for where, line in _lines(path):
+        records, locations = dict[str, Record](), dict[str, str]()
+        for location, line in _lines(path):
             key = str(line["key"])
             if (failure := FailureRecord.of_line(line)) is not None:
                 failed[key] = failure
                 continue
-            done[key], places[key] = line, where
+            done[key], locations[key] = line, location
             if name == RECORDS:
-                records[key] = _record(where, line, cell)
-        return Contents(done, {key: each for key, each in failed.items() if key not in done}, records, places)
+                records[key] = _record(location, line, cell)
+        failed = {key: failure for key, failure in failed.items() if key not in done}
+        return CellContents(done, failed, records, locations)
 
     def _folder(self, cell: Cell) -> Path:
         return self.root / "cells" / cell.key
 
 
 def _lines(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Place and values of every whole line; none if there is no such file."""
+    """Location and values of every complete line; nothing if there is no such file."""
     try:
         with path.open("rb") as file:
             for number, line in enumerate(file, 1):
                 if not line.endswith(b"\n"):
-                    return  # the end of what is being written, or of what a killed process left
+                    return  # another process is writing this line, or was killed while writing it
                 yield f"{path}:{number}", _values(f"{path}:{number}", line)
     except (FileNotFoundError, NotADirectoryError):
         return
@@ -125,30 +124,30 @@ def _lines(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
         raise unreadable(path, error) from None
 
 
-def _values(where: str, line: bytes) -> Mapping[str, Any]:
+def _values(location: str, line: bytes) -> Mapping[str, Any]:
     try:
         values = json.loads(line)
     except (ValueError, RecursionError):
-        raise InputError(f"{where} is damaged: delete that line, and its group is done again") from None
+        raise InputError(f"{location} is damaged: delete that line, and its group is done again") from None
     if not isinstance(values, dict) or not isinstance(values.get("key"), str):
-        raise InputError(f"{where} is not a line of a study: delete it")
+        raise InputError(f"{location} is not a line of a study: delete it")
     return values
 
 
-def _record(where: str, line: Mapping[str, Any], cell: Cell) -> Record:
-    """The group of a line, with as many samples as its cell has; searches may have fewer."""
+def _record(location: str, line: Mapping[str, Any], cell: Cell) -> Record:
+    """The group of a line, which must have as many samples as its cell; groups of searches may have fewer."""
     try:
         record = Record.of_json(line)
         count = len(record.samples)
         if count > cell.n or (count < cell.n and not methods.get(cell.arm.method).above_engines):
             raise InputError(f"it has {count} samples of {cell.n}")
     except InputError as error:
-        raise InputError(f"{where}: {error}: delete that line, and its group is done again") from None
+        raise InputError(f"{location}: {error}: delete that line, and its group is done again") from None
     return record
 
 
 def _write_once(path: Path, text: str) -> None:
-    """Write a file that is either there as a whole or not at all, whoever else writes it at the same time."""
+    """Write a file unless it exists. Other processes may do the same; the file is never visible half-written."""
     if path.exists():
         return
     draft = path.with_name(f"{path.name}.{os.getpid()}")

@@ -40,9 +40,9 @@ class CodeOptions(SourceOptions):
 
     run_code: bool = False
     """allow running code that the model wrote, in the sandbox"""
-    code_seconds: float = Field(15.0, ge=0.1, le=3600)
+    code_seconds: float = Field(default=15.0, ge=0.1, le=3600)
     """seconds for the tests of one answer"""
-    code_memory_mib: int = Field(1024, ge=128, le=1 << 20)
+    code_memory_mib: int = Field(default=1024, ge=128, le=1 << 20)
     """MiB of memory of one process"""
     code_isolation: Literal["refuse", "allow"] = "refuse"
     """where this machine cannot isolate everything (`esamp doctor` shows what): refuse, or run the code anyway"""

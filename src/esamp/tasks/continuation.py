@@ -15,11 +15,11 @@ from esamp.tasks.sources import local_path, read_text
 class ContinuationOptions(Options):
     """Options of the continuations."""
 
-    data: str | None = Field(None, min_length=1)
+    data: str | None = Field(default=None, min_length=1)
     """the book, a text file in UTF-8"""
-    places: int = Field(1, ge=1, le=100_000)
+    places: int = Field(default=1, ge=1, le=100_000)
     """cut points, evenly spaced; one is in the middle of the book"""
-    words: int = Field(32, ge=1, le=100_000)
+    words: int = Field(default=32, ge=1, le=100_000)
     """how many words before the cut are the prompt"""
 
 

@@ -67,11 +67,11 @@ class LiveCodeBenchOptions(CodeOptions):
     """only contests on this day or later, such as 2024-10-01"""
     end: str | None = None
     """only contests on this day or earlier"""
-    test_seconds: float = Field(6.0, ge=0.1, le=3600)
+    test_seconds: float = Field(default=6.0, ge=0.1, le=3600)
     """seconds for one test"""
-    code_seconds: float = Field(300.0, ge=0.1, le=3600)
+    code_seconds: float = Field(default=300.0, ge=0.1, le=3600)
     """seconds for all tests of one answer"""
-    code_memory_mib: int = Field(2048, ge=128, le=1 << 20)
+    code_memory_mib: int = Field(default=2048, ge=128, le=1 << 20)
     """MiB of memory of one process"""
 
     @field_validator("start", "end")

@@ -35,9 +35,9 @@ class ReasoningGymOptions(Options):
 
     family: str = "basic_arithmetic"
     """which of the library's data sets"""
-    size: int = Field(100, ge=1, le=MAX_SIZE)
+    size: int = Field(default=100, ge=1, le=MAX_SIZE)
     """how many problems"""
-    problem_seed: int = Field(0, ge=0, le=20_000)
+    problem_seed: int = Field(default=0, ge=0, le=20_000)
     """seed of the problems, not of the samples; different seeds share no problem"""
     config: dict[str, Any] = Field(default_factory=dict)
     """the family's own settings, under the library's names"""

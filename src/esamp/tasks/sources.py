@@ -23,7 +23,7 @@ from esamp.options import Options
 class SourceOptions(Options):
     """Options of every task whose items are loaded."""
 
-    data: str | None = Field(None, min_length=1)
+    data: str | None = Field(default=None, min_length=1)
     """a local file (.jsonl, .json, .csv, also .gz) instead of the Hugging Face hub"""
 
 

@@ -28,7 +28,7 @@ _HEADING = re.compile(r"^[ \t#*_]{0,8}passage[ \t*_]{0,4}:[ \t*_]{0,4}", re.IGNO
 class ToTTextOptions(Options):
     """Options of the creative writing task."""
 
-    data: str | None = Field(None, min_length=1)
+    data: str | None = Field(default=None, min_length=1)
     """a text file in UTF-8 with four sentences per line"""
 
 

@@ -46,7 +46,7 @@ BOOLEANS = {0: False, 1: True, "0": False, "1": True, "false": False, "true": Tr
 class RequestOptions(Options):
     """What a request that names a method can give besides the method's own options."""
 
-    group: str | None = Field(None, min_length=16, max_length=256)
+    group: str | None = Field(default=None, min_length=16, max_length=256)
     """a name that joins requests with equal options; anyone who knows it can join, so use a random one"""
     telemetry: bool = False
     """report in the response what the method did for the request's group"""

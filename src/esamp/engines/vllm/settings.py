@@ -19,19 +19,19 @@ SCHEDULER_CLASS = "esamp.engines.vllm.scheduler.Scheduler"
 class VLLMSettings(Options):
     """Capacity, permissions and defaults of Exploratory Sampling in one vLLM engine."""
 
-    slots: int = Field(64, ge=1, le=65536)
+    slots: int = Field(default=64, ge=1, le=65536)
     """most groups (a request with all its samples is one) that explore at a time; their memory is allocated at start"""
     when_full: Literal["plain", "wait"] = "plain"
     """whether a group for which no slot is free runs as plain sampling, which is reported, or waits for a slot"""
-    layers: tuple[int, ...] = Field((1,), min_length=1, max_length=8, strict=False)
+    layers: tuple[int, ...] = Field(default=(1,), min_length=1, max_length=8, strict=False)
     """depths of the residual stream that are kept for methods; requests can only read these"""
     shared: bool = False
     """allow options, such as scope = 'batch', with which requests of different users influence each other"""
-    memory: int = Field(256, ge=0, le=1 << 20)
+    memory: int = Field(default=256, ge=0, le=1 << 20)
     """MiB for the state of groups whose options differ from the defaults"""
-    kept: int = Field(4096, ge=0, le=1_000_000)
+    kept: int = Field(default=4096, ge=0, le=1_000_000)
     """number of finished requests whose telemetry stays available"""
-    defaults: dict[str, str | int | float | bool] = Field({}, strict=False)
+    defaults: dict[str, str | int | float | bool] = Field(default={}, strict=False)
     """parameters that apply where a request leaves them out; with a method, every request explores"""
 
     @classmethod

@@ -120,10 +120,10 @@ def mix(
             change = residual * beta
             if GATE:
                 change = change * confidence[:, None]
-            tilted = (target + change).to(raw.dtype)
-            tl.store(tilted + row[:, None] * size + column[None, :], tilted, mask=mask)
+            mixed = (target + change).to(raw.dtype)
+            tl.store(tilted + row[:, None] * size + column[None, :], mixed, mask=mask)
             if NARROW:
-                beyond += tl.sum(tl.where(tl.abs(tilted.to(tl.float32)) < float("inf"), 0.0, 1.0), 1)
+                beyond += tl.sum(tl.where(tl.abs(mixed.to(tl.float32)) < float("inf"), 0.0, 1.0), 1)
     return missed, varied, beyond
 
 

@@ -36,7 +36,7 @@ def figures(study: Study, blocks: Sequence[Block], folder: Path, formats: Sequen
 
     Args:
         study: the study that was run.
-        blocks: its finished blocks with their measurements (`esamp.analysis.measuring`).
+        blocks: its finished blocks with their measurements (`esamp.analysis.measurement_run`).
         folder: folder for the files; created if it is missing.
         formats: "svg", "png" or both.
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from esamp.analysis import plain
-from esamp.analysis.load import Block, Groups
+from esamp.analysis import plain_curves
+from esamp.analysis.load import Block, GroupRecords
 from esamp.analysis.measures import MEASURES, Values, subset_pass, table
 from esamp.analysis.positions import POSITIONS
 from esamp.analysis.statistics import SEED
@@ -54,9 +54,13 @@ class VanillaLine:
 def vanilla_lines(study: Study) -> list[VanillaLine]:
     """One line for each setting of plain sampling that the study varies."""
     lines = []
-    for curve in plain.curves(study):
-        marks = tuple(f"{SETTING_SIGNS[curve.knob]} {plain.setting(arm, curve.knob):g}" for arm in curve.arms)
-        name = "vanilla over " + ("temperatures" if curve.knob == "temperature" else plain.KNOBS[curve.knob])
+    for curve in plain_curves.curves(study):
+        marks = tuple(
+            f"{SETTING_SIGNS[curve.setting]} {plain_curves.setting_value(arm, curve.setting):g}" for arm in curve.arms
+        )
+        name = "vanilla over " + (
+            "temperatures" if curve.setting == "temperature" else plain_curves.SWEPT_SETTINGS[curve.setting]
+        )
         lines.append(VanillaLine(name, tuple(arm.label for arm in curve.arms), marks))
     return lines
 
@@ -146,7 +150,7 @@ def interval(values: Values) -> Interval:
     return bootstrap_mean(values, np.random.default_rng(SEED))
 
 
-def _similarities(groups: Groups, items: Sequence[str]) -> NDArray[np.float64]:
+def _similarities(groups: GroupRecords, items: Sequence[str]) -> NDArray[np.float64]:
     """`[problems, seeds, positions]`."""
     missing = (math.nan,) * len(POSITIONS)
     return np.array([[groups[seed][item].measured.similarity or missing for seed in groups] for item in items])

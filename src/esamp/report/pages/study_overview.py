@@ -12,7 +12,7 @@ from esamp.analysis.statistics import Difference, differences, estimates
 from esamp.report.pages.html import Json
 from esamp.report.pages.study_samples import counts, traced
 from esamp.study.config import Study
-from esamp.study.run import Problems
+from esamp.study.run import TaskProblems
 
 MAIN = (
     *("pass@1", "solved", "majority", "distinct", "Vendi", "n-gram Vendi"),
@@ -39,14 +39,14 @@ class PageBlock:
     private: bool
 
     @classmethod
-    def build(cls, block: Block, problems: Problems, problems_shown: int | None) -> Self:
+    def build(cls, block: Block, problems: TaskProblems, problems_shown: int | None) -> Self:
         """The block with at most `problems_shown` of its problems."""
         items = block.items[:problems_shown]
         private = problems.task.private
         return cls(block, items, {} if private else traced(block, items), private)
 
 
-def overview(study: Study, shown: PageBlock, problems: Problems) -> Json:
+def overview(study: Study, shown: PageBlock, problems: TaskProblems) -> Json:
     """Everything that the page has of a block except its samples."""
     block = shown.block
     arms = list(block.arms)
@@ -142,7 +142,7 @@ def _table(block: Block, found: Sequence[Difference]) -> dict[str, Json]:
     return {"measures": columns, "cells": cells}
 
 
-def _items(shown: PageBlock, problems: Problems) -> Json:
+def _items(shown: PageBlock, problems: TaskProblems) -> Json:
     known = {item.id: item for item in problems.items}
     if shown.private:
         return [[item, "", ""] for item in shown.items]

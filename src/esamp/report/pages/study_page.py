@@ -9,7 +9,7 @@ from esamp.report.pages.html import asset, document, escape, inert_json
 from esamp.report.pages.study_overview import PageBlock, overview
 from esamp.report.pages.study_samples import packed
 from esamp.study.config import Study
-from esamp.study.run import Problems
+from esamp.study.run import TaskProblems
 
 SCRIPTS = (
     "elements.js",
@@ -25,7 +25,7 @@ SCRIPTS = (
 
 
 def study_page(
-    study: Study, blocks: Sequence[Block], problems: Mapping[str, Problems], *, problems_shown: int | None = None
+    study: Study, blocks: Sequence[Block], problems: Mapping[str, TaskProblems], *, problems_shown: int | None = None
 ) -> str:
     """The page as HTML. Write it with ``encoding="utf-8"`` and open the file in a browser.
 

@@ -25,9 +25,9 @@ class CountdownOptions(Options):
 
     split: Literal["test", "train"] = "test"
     """the fixed 300 problems (test), or random ones (train)"""
-    problem_seed: int = Field(0, ge=0, lt=2**63)
+    problem_seed: int = Field(default=0, ge=0, lt=2**63)
     """seed of the random problems"""
-    sizes: tuple[int, ...] = Field((4, 5, 6), min_length=1, strict=False)
+    sizes: tuple[int, ...] = Field(default=(4, 5, 6), min_length=1, strict=False)
     """only problems with these counts of numbers"""
 
 

@@ -59,11 +59,16 @@ def project(
     return [compute_logits(replaced).index_select(0, rows) for replaced, (rows, _) in zip(full, states, strict=True)]
 
 
-def apply_changes(logits: Tensor, changes: Sequence[Change]) -> Tensor:
-    """`logits` `[R, V]` with the rows of `changes` replaced. Forbidden tokens (-inf) stay forbidden."""
+def apply_changes(logits: Tensor, changes: Sequence[Change], *, restricted: bool) -> Tensor:
+    """`logits` `[R, V]` with the rows of `changes` replaced.
+
+    If they are `restricted` by a grammar, tokens that it has ruled out (minus infinity) stay ruled out.
+    """
     for change in changes:
-        old = logits if change.all_rows else logits.index_select(0, change.rows)
-        new = change.logits.to(logits.dtype).masked_fill(old.isneginf(), float("-inf"))
+        new = change.logits.to(logits.dtype)
+        if restricted:
+            old = logits if change.all_rows else logits.index_select(0, change.rows)
+            new = new.masked_fill(old.isneginf(), float("-inf"))
         logits = new if change.all_rows else logits.index_copy(0, change.rows, new)
     return logits
 

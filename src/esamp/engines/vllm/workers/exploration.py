@@ -8,6 +8,7 @@ learn     after sampling: the methods observe the tokens
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from esamp.decoding.layout import RowLayout, on_device
+from esamp.decoding.layout import RowLayout, copied_to, on_device
 from esamp.decoding.logits import surprisal
 from esamp.decoding.step import DecodeStep, Head, Rows, Steering
 from esamp.engines.vllm.workers.changes import Change, Project
@@ -104,7 +105,7 @@ class Exploration:
             self._assignment = known
         self._methods = known.methods
         if self._methods:
-            self._position = on_device(position.tolist(), self._device)
+            self._position = copied_to(self._device, position)
             self._has_first_tokens, self._one_token_each = bool((position <= 0).any()), one_token_each
 
     def steer(
@@ -116,11 +117,13 @@ class Exploration:
         *,
         keep_reference: bool,
         sees_logits: bool = True,
-    ) -> None:
-        """Get the states that the methods project. One that replaces its row's is written into `hidden_states`.
+    ) -> Tensor:
+        """Get the states that the methods project, and return `hidden_states` with those that replace their rows'.
+
+        The result is `hidden_states` itself, changed in place where rows are gathered, or a new tensor.
 
         Args:
-            hidden_states: `[T, d]`: final hidden states of all tokens of the pass. Changed in place.
+            hidden_states: `[T, d]`: final hidden states of all tokens of the pass.
             index: `[R]`: the newest token of each row of the batch.
             residuals: `[T, s]` by depth: the residual stream.
             input_ids: `[T]`, if rows may have ended that the engine still decodes (asynchronous scheduling).
@@ -130,12 +133,10 @@ class Exploration:
         with self.clock("predict"):
             for method in self._methods:
                 tokens = method.of(index)
-                final = hidden_states.index_select(0, tokens)
                 leading = method.all_rows and self._one_token_each
-                at_rows = {
-                    layer: state[: len(tokens)] if leading else state.index_select(0, tokens)
-                    for layer, state in residuals.items()
-                }
+                rows_of = partial(_rows, tokens=tokens, leading=leading)
+                final = rows_of(hidden_states)
+                at_rows = {layer: rows_of(state) for layer, state in residuals.items()}
                 rows = replace(method.fixed, position=method.of(self._position))
                 live = method.layout.placed
                 if input_ids is not None:
@@ -147,10 +148,15 @@ class Exploration:
                 if not sees_logits:
                     in_batch = method.steering.plain and not keep_reference
                 method.extra = tuple(others) if in_batch else method.steering.states
-                if in_batch and first is not final and leading:
-                    hidden_states[: len(tokens)].copy_(first)
-                elif in_batch and first is not final:
-                    hidden_states.index_copy_(0, tokens.long(), first.to(hidden_states.dtype))
+                if not in_batch or first is final:
+                    continue
+                first = first.to(hidden_states.dtype)
+                if leading:  # `final` is a view of `hidden_states`, which must therefore stay as they are
+                    padding = hidden_states[len(tokens) :]
+                    hidden_states = torch.cat([first, padding]) if len(padding) else first
+                else:
+                    hidden_states.index_copy_(0, tokens.long(), first)
+        return hidden_states
 
     def combine(self, logits: Tensor | None, project: Project) -> list[Change]:
         """The methods' logits, as changes of the batch's.
@@ -229,3 +235,8 @@ class Exploration:
         measured = torch.stack([detail.novelty, detail.kl, nats]).masked_fill(~method.step.live, float("nan"))
         for row, sample in enumerate(method.samples):
             sample.trace.append(measured[:, row])
+
+
+def _rows(states: Tensor, tokens: Tensor, *, leading: bool) -> Tensor:
+    """The states `[r, d]` of `tokens` `[r]` among `states` `[T, d]`: a view where they are the `leading` ones."""
+    return states[: len(tokens)] if leading else states.index_select(0, tokens)

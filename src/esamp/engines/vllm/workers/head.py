@@ -5,7 +5,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from vllm.distributed import get_tensor_model_parallel_rank, tensor_model_parallel_all_reduce
+from vllm.distributed import (
+    get_tensor_model_parallel_rank,
+    get_tensor_model_parallel_world_size,
+    tensor_model_parallel_all_reduce,
+)
 from vllm.model_executor.layers.vocab_parallel_embedding import UnquantizedEmbeddingMethod, VocabParallelEmbedding
 
 from esamp.engines.linearity import head_scale, is_linear, probe_states, row_sums
@@ -21,6 +25,8 @@ class VLLMHead:
     """`[V / ranks, d]`: this rank's rows of the head; None when the head is quantised"""
     first: int
     """the token whose row is the first of `weight`"""
+    sharded: bool
+    """whether other ranks have other rows"""
     scale: float = 1.0
     """see `esamp.methods.base.ModelShape.head_scale`"""
 
@@ -32,6 +38,8 @@ class VLLMHead:
     def rows(self, tokens: Tensor) -> Tensor:
         """Rows w_z of `tokens` `[R]`, as `[R, d]` float32; every rank gets all of them."""
         weight = self._readable_weight
+        if not self.sharded:
+            return nn.functional.embedding(tokens, weight).float()
         local = tokens.long() - self.first
         mine = (local >= 0) & (local < weight.shape[0])
         rows = nn.functional.embedding(local.clamp(0, weight.shape[0] - 1), weight).float()
@@ -66,12 +74,13 @@ def find_head(model: Any, hidden_size: int, dtype: torch.dtype, device: torch.de
     if module is not None and isinstance(module.quant_method, UnquantizedEmbeddingMethod):
         weight = module.weight.detach()
         weight = weight if weight.shape[-1] == hidden_size else None
-    rank = get_tensor_model_parallel_rank()
     scale = 1.0
     if weight is not None:
         sums = row_sums(weight).to(device, torch.float32)  # collectives on a CPU do not support float64
         scale = head_scale(tensor_model_parallel_all_reduce(sums).double().cpu())
-    return VLLMHead(is_linear(logits), weight, 0 if weight is None else rank * weight.shape[0], scale)
+    first = 0 if weight is None else get_tensor_model_parallel_rank() * weight.shape[0]
+    sharded = get_tensor_model_parallel_world_size() > 1
+    return VLLMHead(is_linear(logits), weight, first, sharded, scale)
 
 
 def _head_module(model: nn.Module) -> Any:

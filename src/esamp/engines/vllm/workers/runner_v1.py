@@ -66,13 +66,14 @@ class ExploringRunner(GPUModelRunner):
         output = super()._model_forward(input_ids, *args, **kwargs)
         if self._logits_indices is not None and self.esamp.exploration.active:
             hidden_states, returned = output if self.esamp.taps.in_output else (output, None)
-            self.esamp.exploration.steer(
+            hidden_states = self.esamp.exploration.steer(
                 hidden_states,
                 self._logits_indices,
                 self.esamp.taps.read(returned, hidden_states),
                 input_ids if self.use_async_scheduling else None,
                 keep_reference=self._needs_own_logits(),
             )
+            return (hidden_states, returned) if self.esamp.taps.in_output else hidden_states
         return output
 
     @override
@@ -87,7 +88,7 @@ class ExploringRunner(GPUModelRunner):
             changes = exploration.combine(
                 logits, lambda extra: project(compute_logits, states, extra, in_place=self.lora_config is not None)
             )
-        self.sampler.change(changes)
+        self.sampler.change(changes, restricted=grammar_output is not None)
         output = super().sample_tokens(grammar_output)
         if self._sampled is not None:
             with torch.inference_mode():

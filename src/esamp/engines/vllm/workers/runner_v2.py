@@ -31,6 +31,7 @@ class ExploringSamplerV2(Sampler):
     """
 
     _changes: Sequence[Change] = ()
+    _restricted = False
     _batch: Any = None
 
     @classmethod
@@ -46,9 +47,9 @@ class ExploringSamplerV2(Sampler):
         exploring.__dict__.update(vars(sampler))
         return exploring
 
-    def change(self, changes: Sequence[Change]) -> None:
-        """Set the changes of the next call."""
-        self._changes = changes
+    def change(self, changes: Sequence[Change], *, restricted: bool) -> None:
+        """Set the changes of the next call, and whether a grammar has ruled out tokens in its logits."""
+        self._changes, self._restricted = changes, restricted
 
     @override
     def __call__(self, logits: Tensor, input_batch: Any) -> Any:
@@ -66,7 +67,7 @@ class ExploringSamplerV2(Sampler):
         """
         if not self._changes:
             return super().sample(logits, rows, *args, **kwargs)
-        logits = apply_changes(logits, self._changes)
+        logits = apply_changes(logits, self._changes, restricted=self._restricted)
         if not any(change.acts_after_filters for change in self._changes):
             return super().sample(logits, rows, *args, **kwargs)
         kwargs.pop("return_logprobs", None)
@@ -156,7 +157,7 @@ class ExploringRunnerV2(GPUModelRunner):
             return super().sample(hidden_states, input_batch, grammar_output)
         indices = input_batch.logits_indices
         own_logprobs = self.model_config.logprobs_mode in RAW_MODES and self.sampler.reports_logprobs(slots)
-        exploration.steer(
+        hidden_states = exploration.steer(
             hidden_states,
             indices,
             self.esamp.taps.read(self._aux_hidden_states, hidden_states),
@@ -168,7 +169,7 @@ class ExploringRunnerV2(GPUModelRunner):
         changes = exploration.combine(
             None, lambda extra: project(compute_logits, hidden_states[indices], extra, in_place=in_place)
         )
-        self.sampler.change(changes)
+        self.sampler.change(changes, restricted=grammar_output is not None)
         output = super().sample(hidden_states, input_batch, grammar_output)
         self._sampled = output[0].sampled_token_ids
         return output

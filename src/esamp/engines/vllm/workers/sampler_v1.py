@@ -24,10 +24,11 @@ class ExploringSampler(Sampler):
         """Take the arguments of vLLM's sampler."""
         super().__init__(*args, **kwargs)
         self._changes: Sequence[Change] = ()
+        self._restricted = False
 
-    def change(self, changes: Sequence[Change]) -> None:
-        """Set the changes of the next call."""
-        self._changes = changes
+    def change(self, changes: Sequence[Change], *, restricted: bool) -> None:
+        """Set the changes of the next call, and whether a grammar has ruled out tokens in its logits."""
+        self._changes, self._restricted = changes, restricted
 
     @override
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -40,7 +41,7 @@ class ExploringSampler(Sampler):
     def apply_logits_processors(self, logits: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         # vLLM has copied its own logits before this, and penalties and processors act after it.
         if self._changes:
-            logits = apply_changes(logits, self._changes)
+            logits = apply_changes(logits, self._changes, restricted=self._restricted)
         return super().apply_logits_processors(logits, *args, **kwargs)
 
     @override

@@ -1,0 +1,1 @@
+"""OverRIDE: decode each sample against a low-rank head that learned from the samples before it."""
