@@ -1,4 +1,4 @@
-"""Logits: how far two distributions are apart, which rows can be sampled from, and who is a candidate."""
+"""Logits: divergence of two distributions, rows that can be sampled from, and tokens that are candidates."""
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ def sound_rows(logits: Tensor) -> Tensor:
 
 
 def keeps_tokens(reference: Tensor, fused: Tensor) -> Tensor:
-    """`[R]` bool: rows of `fused` `[R, V]` that rule out no token but those that `reference` does; float16 may."""
+    """`[R]` bool: rows of `fused` `[R, V]` that rule out no more tokens than `reference` does, as overflow may."""
     return (~fused.isneginf() | reference.isneginf()).all(-1)
 
 

@@ -39,7 +39,7 @@ class Head(Protocol):
 
 @dataclass(frozen=True)
 class Rows:
-    """What an engine knows of R rows beside their states; int64 `[R]` unless another type is given."""
+    """Properties of R rows besides their states; int64 `[R]` unless another type is given."""
 
     index: Tensor
     """which of its group's n samples a row is, from 0 on"""
@@ -50,7 +50,7 @@ class Rows:
     limit: Tensor
     """tokens after which it is cut off"""
     seed: Tensor
-    """a random number of the group's: the same for all its samples and, for the same request, in every run"""
+    """the group's random seed: equal for all its samples, and in every run of the same request"""
     stops: Tensor
     """`[R, k]`: tokens that end the row, filled up with -1"""
     temperature: Tensor
@@ -63,7 +63,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Fed:
-    """The tokens that the model read in this pass: a prompt as a whole, then one token a step."""
+    """Input tokens of the model in this pass: the whole prompt first, then one token a step."""
 
     ids: Tensor
     """`[R, L]` int64, prompts padded on the left"""

@@ -125,7 +125,7 @@ class ESamp(DecodeMethod):
         return narrowed(options, cls.options).steers
 
     def admit(self) -> int | None:
-        """With ``scope = "batch"`` everybody gets slot 0."""
+        """With ``scope = "batch"`` all groups get slot 0."""
         if self.config.scope == "prompt":
             return self.explorer.claim()
         self._sharing += 1
@@ -204,7 +204,7 @@ class ESamp(DecodeMethod):
 
     @classmethod
     def crosses_requests(cls, options: Options) -> bool:
-        """With ``scope = "batch"`` everybody shares one distiller."""
+        """With ``scope = "batch"`` all requests share one distiller."""
         return narrowed(options, cls.options).scope == "batch"
 
     def report(self, slot: int | None = None) -> Callable[[], Mapping[str, float]]:
