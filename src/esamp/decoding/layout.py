@@ -1,4 +1,4 @@
-"""`RowLayout`: rows of a batch belong to groups in any mix, and batched linear algebra wants a rectangle."""
+"""`RowLayout`: arranges the rows of a batch, from any mix of groups, on a grid for batched linear algebra."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -50,7 +50,7 @@ class RowLayout:
 
     @classmethod
     def build(cls, slots: Sequence[int | None], device: torch.device | str = "cpu") -> Self:
-        """Lay out rows by the bank slot of each row, None for a row that takes no part."""
+        """Lay out rows, given the bank slot of each row or None for a row without a slot."""
         group_of: dict[int, int] = {}
         lanes_of: list[list[int]] = []
         cells: list[tuple[int, int] | None] = []
@@ -80,7 +80,7 @@ class RowLayout:
 
     @classmethod
     def together(cls, rows: int, device: torch.device | str = "cpu") -> Self:
-        """All rows in the one slot 0, in order, built without looking at them."""
+        """All rows in slot 0, in order: the same as `build` with zeros, but without a loop over rows."""
         numbers = torch.arange(rows, device=device)
         return cls(
             slots=torch.zeros(1, dtype=torch.int64, device=device),
@@ -104,7 +104,7 @@ class RowLayout:
         return self.place < self.groups * self.lanes
 
     def arrange(self, rows: Tensor) -> Tensor:
-        """Rows `[R, ...]` on the grid `[G, C, ...]`; cells without a row hold any other row."""
+        """Rows `[R, ...]` on the grid `[G, C, ...]`; cells without a row repeat some other row."""
         if not self.aligned:
             rows = rows.index_select(0, self.cells)
         return rows.view(self.groups, self.lanes, *rows.shape[1:])
@@ -140,13 +140,13 @@ class RowLayout:
 
 
 def on_device(values: Sequence[Any], device: torch.device | str, dtype: torch.dtype = torch.int64) -> Tensor:
-    """Numbers, nested to any depth, on `device`, without the host waiting for a GPU to be idle."""
+    """Numbers, nested to any depth, on `device`, without waiting for a GPU."""
     on_gpu = torch.device(device).type == "cuda"
     return torch.tensor(values, dtype=dtype, pin_memory=on_gpu).to(device, non_blocking=on_gpu)
 
 
 def copied_to(device: torch.device | str, values: NDArray[np.integer[Any]]) -> Tensor:
-    """A copy of whole numbers on the host as int64 on `device`, without the host waiting for a GPU to be idle."""
+    """A copy of whole numbers on the host as int64 on `device`, without waiting for a GPU."""
     copy = torch.from_numpy(values.astype(np.int64))
     return copy.pin_memory().to(device, non_blocking=True) if torch.device(device).type == "cuda" else copy.to(device)
 

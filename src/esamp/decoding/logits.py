@@ -13,7 +13,7 @@ def sound_rows(logits: Tensor) -> Tensor:
 
 
 def keeps_tokens(reference: Tensor, fused: Tensor) -> Tensor:
-    """`[R]` bool: rows of `fused` `[R, V]` that rule out no token but those that `reference` does; float16 may."""
+    """`[R]` bool: rows of `fused` `[R, V]` that rule out no more tokens than `reference` does, as overflow may."""
     return (~fused.isneginf() | reference.isneginf()).all(-1)
 
 

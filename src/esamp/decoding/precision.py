@@ -1,4 +1,4 @@
-"""Which types of numbers exact work is done in."""
+"""The number types of intermediate results and of sums over many steps."""
 
 import torch
 

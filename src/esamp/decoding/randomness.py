@@ -1,4 +1,4 @@
-"""Random numbers that depend on nothing but what they are for: the same on every engine, device, rank and batch."""
+"""Counter-based random numbers: a function of their keys alone, so the same on every engine, device, rank and batch."""
 
 from torch import Tensor
 

@@ -40,7 +40,7 @@ class Head(Protocol):
 
 @dataclass(frozen=True)
 class Rows:
-    """What an engine knows of R rows beside their states; int64 `[R]` unless another type is given."""
+    """Properties of R rows besides their states; int64 `[R]` unless another type is given."""
 
     index: Tensor
     """which of its group's n samples a row is, from 0 on"""
@@ -51,7 +51,7 @@ class Rows:
     limit: Tensor
     """tokens after which it is cut off"""
     seed: Tensor
-    """a random number of the group's: the same for all its samples and, for the same request, in every run"""
+    """the group's random seed: equal for all its samples, and in every run of the same request"""
     stops: Tensor
     """`[R, k]`: tokens that end the row, filled up with -1"""
     temperature: Tensor

@@ -75,7 +75,7 @@ class Telemetry:
             self.sums = enlarged(self.sums, self.sums.new_zeros(extra, len(self.fields)))
 
     def clear(self, slot: int) -> None:
-        """A new group claims the slot: the sums of the last one count in the whole from now on."""
+        """Move the previous group's sums into `retired`, for a new group that claims the slot."""
         self.retired += self.sums[slot]
         self.sums[slot] = 0
 

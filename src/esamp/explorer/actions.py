@@ -1,4 +1,4 @@
-"""The action memory: what tokens the samples of a group took where, so that others are pushed to take another one."""
+"""The action memory: predicts which tokens a group takes in similar states, to steer away from them."""
 
 import torch
 from torch import Tensor
@@ -47,7 +47,7 @@ class ActionMemory:
         self._zero = torch.zeros((), dtype=self.regression.exact, device=device)
 
     def predict(self, layout: RowLayout, final: Tensor, past: Past) -> Prediction:
-        """The action `[G, C, d]` that the group is known to take at each of the states `final` `[R, d]`."""
+        """Predicted action `[G, C, d]` of the group in each of the states `final` `[R, d]`."""
         state = self.bank.read(layout, *self.regression.predicts_from)
         return self.regression.predict(state, layout.arrange(final), past)
 

@@ -1,4 +1,4 @@
-"""`PackedBank`: the state of every group in flight, laid out so that a decode step touches it with few operations."""
+"""`PackedBank`: the state of every group in flight, packed so that a decode step needs few operations."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class Field(NamedTuple):
 
     @property
     def end(self) -> int:
-        """Behind the last number."""
+        """One past the last number."""
         return self.start + prod(self.shape)
 
 
@@ -47,8 +47,8 @@ class Piece:
 class PackedBank:
     """S copies of a template state. All numbers of one type and lifetime lie side by side in a slot's row.
 
-    So one operation reads, writes or resets everything of a type. Where the groups of a step have neighbouring slots,
-    which is usual, a step works on views of the bank and copies nothing.
+    One operation therefore reads, writes or resets all numbers of a type. If the groups of a step have neighbouring
+    slots, as is usual, a step works on views of the bank and copies nothing.
 
     Tensors of `state` start again from the template when a slot is reset, those of `kept` only when it is claimed. A
     reset writes to the slots concerned and, for all others, to a spare row, so that the host need not know which.
@@ -114,7 +114,7 @@ class PackedBank:
             self.size = slots
 
     def read(self, layout: RowLayout, *names: str) -> State:
-        """The tensors `names` of the layout's groups, each `[G, ...]`: views where that can be, else copies."""
+        """The tensors `names` `[G, ...]` of the layout's groups: views if their slots are neighbours, else copies."""
         if len(layout.runs) == 1:
             return self._neighbours(layout.runs[0].slot, layout.groups, names)
         by_storage: dict[str, list[Field]] = {}

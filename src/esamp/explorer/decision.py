@@ -1,4 +1,4 @@
-"""The decision of a step: which rows are steered, and where to."""
+"""The decision of a step: which rows are steered, and to which states."""
 
 from collections.abc import Callable
 from typing import TypeAlias
@@ -14,7 +14,7 @@ from esamp.explorer.rls import squares
 Direction: TypeAlias = Callable[[StepRecord], Tensor]
 """What beta scales `[R, d]` in place of the error, from a record whose decision is still open."""
 TINY = 1e-20
-"""A squared length below this is nothing: rounding, or the trust of a group that has seen no row."""
+"""Squared lengths up to this count as zero: they come from rounding, or from the confidence of a group without rows."""
 
 
 def decide(record: StepRecord, config: ESampConfig, direction: Direction | None, *, gain: float) -> None:
@@ -31,7 +31,7 @@ def decide(record: StepRecord, config: ESampConfig, direction: Direction | None,
     elif found.signal is not found.residual:
         reach = squares(found.signal)
     if reach is not record.missed and config.signal != "action":
-        reach = torch.add(reach, record.missed, alpha=0)  # adds nothing but what is not finite
+        reach = torch.add(reach, record.missed, alpha=0)  # changes only values that are not finite
     if found.strength is not None and record.varied is not record.missed:
         reach = reach * found.strength.squeeze(-1)
     record.live = record.active & (reach < torch.inf)
@@ -53,7 +53,7 @@ def decide(record: StepRecord, config: ESampConfig, direction: Direction | None,
 
 
 def _delta(record: StepRecord, config: ESampConfig, direction: Direction | None, gain: float) -> Tensor:
-    """beta e - gain a `[R, d]`, or what stands in for e."""
+    """beta e - gain a `[R, d]`; `direction` replaces e."""
     pushed = None
     if config.steers_state:
         pushed = config.beta * (record.error if direction is None else direction(record))

@@ -1,4 +1,4 @@
-"""The interface of the Latent Distillers: what they know of a group lies in a state that is stacked over groups."""
+"""`Distiller`: the interface of Latent Distillers, whose learned state is stacked over groups."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ NOTHING = 1e-30
 
 @dataclass(frozen=True)
 class Past:
-    """The targets that a group has seen, from its first token on."""
+    """Mean and number of a group's past targets, from its first token on."""
 
     mean: Tensor
     """`[G, 1, d]`: zeros before the first"""
@@ -31,7 +31,7 @@ class Past:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a distiller expects of each row, and how far it trusts itself."""
+    """Predicted target and confidence of each row."""
 
     value: Tensor
     """`[G, C, d]` float32, or `[G, 1, d]` if it is the same for all rows"""
@@ -60,12 +60,12 @@ class Prediction:
 
 @dataclass(frozen=True)
 class TrainingBatch:
-    """What a distiller learns from at one step."""
+    """Training data of one step."""
 
     prediction: Prediction
-    """what it said"""
+    """the distiller's prediction for these rows"""
     target: Tensor
-    """`[G, C, d]`: what came; zeros in rows that are not live"""
+    """`[G, C, d]`: the observed target; zeros in rows that are not live"""
     residual: Tensor
     """`[G, C, d]`: target - prediction, for distillers that learn from it; zeros in rows that are not live"""
     live: Tensor

@@ -23,7 +23,7 @@ from esamp.explorer.tally import Tally
 
 
 class Explorer:
-    """Distiller, action memory, their banks and the tally of one model's groups.
+    """Distiller, action memory, their banks and the tally of the groups of one model.
 
     At each decode step: `propose` (what to change), then `learn` (from what was then sampled). Slots come from `claim`.
     """
@@ -196,7 +196,7 @@ class Explorer:
         columns = [self.tally.ones(layout).mT, *(column.unsqueeze(-1) for column in record.fields(full=self.full))]
         table = torch.cat([*errors, found.target, *columns], dim=-1)
         sums = table[..., size * len(errors) :]
-        if not self._trusts_mean:  # a group's first step explains nothing
+        if not self._trusts_mean:  # in a group's first step there is no mean to compare with
             sums[..., size + 2 : size + 4].mul_(found.seen.unsqueeze(-1))
         table = torch.where(rows.unsqueeze(-1), table, self._zero)
         sums = table[..., size * len(errors) :]
@@ -215,7 +215,7 @@ class Explorer:
     def _find(
         self, source: Tensor, target: Tensor, final: Tensor, layout: RowLayout, live: Tensor, sample: Tensor | None
     ) -> Findings:
-        """What is predicted of each row. Arguments as of `propose`."""
+        """Predict each row. Arguments as in `propose`."""
         if target.dtype.itemsize > self.exact.itemsize:
             target = target.to(self.exact)
         past, wanted, lanes = self.tally.past(layout), layout.arrange(target), self._samples(layout, sample)

@@ -1,4 +1,4 @@
-"""The group's running mean: d numbers a group, nothing learned. The control that every distiller must beat."""
+"""The group's running mean: d numbers a group. The baseline for every distiller."""
 
 import torch
 from torch import Tensor

@@ -81,7 +81,7 @@ class ResidualNetwork(Distiller):
         ]
 
     def predict(self, state: State, source: Tensor, past: Past) -> Prediction:
-        """The network's output; it never doubts itself, so confidence is 1."""
+        """The network's output, with confidence 1."""
         x, kept = source.to(self.dtype), []
         for into, down in self.matrices(state["weights"]):
             both = x @ into

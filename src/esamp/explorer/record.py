@@ -1,4 +1,4 @@
-"""`StepRecord`: what the explorer found at one decode step, from the states before it to what it will learn."""
+"""`StepRecord`: predictions and decisions of one decode step, from `Explorer.propose` to `Explorer.learn`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ MEASURED = ("kl", "kl_rows", "cos_token", "cos_rows")
 
 @dataclass(frozen=True)
 class Findings:
-    """What was predicted at one step, in full. Shapes as in `StepRecord`."""
+    """All predictions of one step. Shapes as in `StepRecord`."""
 
     target: Tensor
     """`[G, C, d]` what the distiller is to predict, as the engine gave it"""
@@ -52,7 +52,7 @@ class StepRecord:
     final: Tensor
     """`[R, d]` hL, as the engine gave it"""
     find: Callable[[], Findings]
-    """what `found` is; called at most once, and before `Explorer.learn`"""
+    """computes `found`; called at most once, and before `Explorer.learn`"""
     missed: Tensor
     """`[G, C]` ||target - y||^2; zero in a group's first step where y is the running mean and trusted"""
     varied: Tensor

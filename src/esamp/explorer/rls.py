@@ -1,4 +1,4 @@
-"""Recursive least squares: the distiller that fits from the first tokens on, and says how far it can be trusted."""
+"""Recursive least squares: a distiller that fits from the first tokens on and states its confidence."""
 
 import torch
 from torch import Tensor
@@ -21,8 +21,8 @@ class RecursiveLeastSquares(Distiller):
         A = lambda I + F' F         W = A^-1 F' Y         S = I - lambda A^-1
         y = phi W                   c = phi S phi' / (phi phi')
 
-    c is the share of the feature's direction already seen: S is zero in directions that never came and one in those
-    that came often. A step on the rows F, Y is the usual recursion::
+    c is the share of the feature's direction already seen: S is near zero in directions
+    without data and near one in directions with much data. A step on the rows F, Y is the usual recursion::
 
         A += F' F                   W += A^-1 F' (Y - F W)
 

@@ -1,4 +1,4 @@
-"""`Tally`: sums over the rows of each group, from which come the mean of its targets and its telemetry."""
+"""`Tally`: sums over the rows of each group, for the mean of its targets and for its telemetry."""
 
 from collections.abc import Callable, Mapping
 
@@ -21,8 +21,8 @@ COUNTS = ("steps", "updates", "resets")
 class Tally:
     """For each of S slots, in one row: the sum of the targets `[d]`, then one sum for each field.
 
-    A step adds everything with one matrix product. Sums are in float32, exact up to 16 million rows; what a released
-    slot has counted is added to float64 numbers for the whole.
+    A step adds everything with one matrix product. Sums are in float32, exact up to 16 million rows; the sums of a
+    released slot are moved to float64 totals.
     """
 
     def __init__(self, slots: int, size: int, exact: torch.dtype, device: torch.device | str, *, full: bool) -> None:
@@ -62,7 +62,7 @@ class Tally:
                 self._counts = torch.cat([self._counts, self._counts.new_zeros(extra, len(COUNTS))])
 
     def clear(self, slot: int) -> None:
-        """A new group claims the slot: the sums of the last one count in the whole from now on."""
+        """Move the previous group's sums into the totals, for a new group that claims the slot."""
         self._retired += self._of(slot)
         self._sums[slot] = self._fresh
         self._counts[slot] = 0
@@ -84,7 +84,7 @@ class Tally:
         return self._ones
 
     def add(self, layout: RowLayout, rows: Tensor, counts: Tensor) -> None:
-        """Add up what a step brought.
+        """Add the rows of a step.
 
         Args:
             layout: of the step.
