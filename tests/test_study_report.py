@@ -20,7 +20,7 @@ from esamp.report import tables
 from esamp.study import config
 from esamp.study.config import Study
 from esamp.study.grid import cells, item_key
-from esamp.study.records import Record, SampleRecord, record
+from esamp.study.records import Record, SampleRecord, graded_record
 from esamp.study.run import load_tasks
 from esamp.study.store import Store
 from esamp.tasks.base import Grade, Item
@@ -189,7 +189,7 @@ def test_no_text_of_a_private_task_is_kept() -> None:
     question = "THE SECRET QUESTION"
     sample = Sample(0, f"{question}: right", (1, 2, 3), "stop")
     completion = Completion(Request("q/1", question, method="vanilla"), (sample,), 5, 1.0, details={"x": question})
-    kept = record(Secret(), Item("q/1", question), completion)
+    kept = graded_record(Secret(), Item("q/1", question), completion)
     assert "SECRET" not in json.dumps(kept.as_json())
     assert (kept.samples[0].correct, kept.samples[0].canonical, kept.samples[0].tokens) == (True, "B", 3)
 
