@@ -10,6 +10,8 @@ import pytest
 
 import esamp
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def source(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -246,6 +246,7 @@ def test_basic_telemetry_gives_the_same_tokens_with_one_projection(own_call: boo
 # ---- compiled code
 
 
+@pytest.mark.slow
 def test_compiled_decoding_explores_also_where_code_was_compiled_before() -> None:
     model = small("llama", num_hidden_layers=1)
     short = dict(max_new_tokens=5)
@@ -265,6 +266,7 @@ def test_compiled_decoding_explores_also_where_code_was_compiled_before() -> Non
         torch.compiler.reset()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["forward", "layers"])
 def test_what_the_user_compiled_explores_too(part: str) -> None:
     model, short = small("llama", num_hidden_layers=1), dict(max_new_tokens=4)

@@ -101,6 +101,7 @@ def test_package_index_accepts_the_archives(archives: tuple[Path, Path], tmp_pat
     assert "FAILED" not in run("twine", "check", "--strict", *map(str, archives), cwd=tmp_path)
 
 
+@pytest.mark.slow
 def test_installed_wheel_generates_without_the_repository(archives: tuple[Path, Path], tmp_path: Path) -> None:
     site = tmp_path / "site"
     run("pip", "install", "--quiet", "--no-deps", "--target", str(site), str(archives[1]), cwd=tmp_path)
@@ -119,6 +120,7 @@ def test_installed_wheel_generates_without_the_repository(archives: tuple[Path, 
     assert Path(where.stdout.strip()).is_relative_to(site)
 
 
+@pytest.mark.slow
 def test_neither_vllm_nor_matplotlib_is_imported_unasked(tmp_path: Path) -> None:
     code = (
         "import sys, esamp; from esamp.models import embedded_path; "
