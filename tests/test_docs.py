@@ -68,6 +68,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [path.relative_to(ROOT) for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks((ROOT / page).read_text())], ids=str)
 def test_every_block_runs(page: Path, root: Path, tmp_path: Path) -> None:

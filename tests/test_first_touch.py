@@ -51,11 +51,14 @@ def test_a_text_goes_through_the_template_of_a_chat_model_alone(engine: Engine) 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (dict(betta=1.0), "unknown setting 'betta' of method 'esamp': choose from .*beta.*temperature"),
+        (
+            dict(betta=1.0),
+            r"unknown setting 'betta' of method 'esamp' \(did you mean 'beta'\?\): choose from .*temperature",
+        ),
         (dict(beta=-1.0), "option 'beta' = -1.0: expected a number from 0 to 16"),
         (dict(temperature="hot"), "option 'temperature' = 'hot': expected a number"),
         (dict(n=0), "n = 0 must be at least 1"),
-        (dict(method="nothing"), "nothing"),
+        (dict(method="esmp"), r"unknown method 'esmp' \(did you mean 'esamp'\?\): choose from .*vanilla"),
     ],
 )
 def test_a_wrong_setting_is_named_with_what_is_right(engine: Engine, settings: dict[str, object], message: str) -> None:

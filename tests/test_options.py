@@ -98,7 +98,10 @@ def test_none_goes_without_saying() -> None:
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(OptionError, match=r"unknown option 'bta' of ESampConfig: choose from action_ridge, beta,"):
+    with pytest.raises(
+        OptionError,
+        match=r"unknown option 'bta' of ESampConfig \(did you mean 'beta'\?\): choose from action_ridge, beta,",
+    ):
         ESampConfig.parse({"bta": 1.0})
 
 

@@ -147,7 +147,7 @@ def test_standard_input_is_one_prompt() -> None:
         read_text(io.BytesIO(b"\xff"), name="stdin")
 
 
-@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]))))
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"])).filter(str.strip)))
 def test_every_text_round_trips_through_the_file(texts: list[str]) -> None:
     encoded = [json.dumps({"prompt": text}).encode() for text in texts]
     if encoded:
@@ -155,6 +155,11 @@ def test_every_text_round_trips_through_the_file(texts: list[str]) -> None:
         assert [prompt.content for prompt in parsed] == texts
         assert parsed == from_texts(texts)
         assert len({prompt.id for prompt in parsed}) == len(texts)
+
+
+def test_an_empty_prompt_is_refused_with_its_number() -> None:
+    with pytest.raises(InputError, match="prompt 2 is empty: give the text to continue"):
+        from_texts(["one", " "])
 
 
 # ---- jobs

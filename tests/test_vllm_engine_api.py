@@ -342,6 +342,7 @@ def esamp(*arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, capture_output=True, text=True, timeout=280)
 
 
+@pytest.mark.slow
 def test_generate_writes_samples_and_skips_finished_prompts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "out.jsonl"
     flags: Sequence[str] = ("-n", "4", "--max-tokens", "16", "--engine", "vllm", "--output", str(path))

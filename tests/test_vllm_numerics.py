@@ -53,6 +53,8 @@ ENGINES |= {
     "lora": ("llama", LOGITS | dict(enable_lora=True, max_loras=2, max_lora_rank=8)),
     "chunks": ("llama", LOGITS | dict(max_num_batched_tokens=32, max_num_seqs=8, block_size=32)),
 }
+SLOW = {"qwen2", "qwen3", "qwen3_moe", "granite", "cohere", "processed", "lora", "chunks"}
+"""Engines that only `make test-all` starts; each start takes seconds."""
 GRAMMAR_WARNING = pytest.mark.filterwarnings("ignore:max_rollback_tokens is deprecated:DeprecationWarning")  # in vLLM
 CLOSE: dict[str, Any] = dict(atol=1e-4, rtol=1e-4)
 SOLVED_STRENGTH: dict[str, Any] = dict(atol=5e-4, rtol=1e-3)
@@ -82,7 +84,8 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def on(*names: str) -> Any:
-    return pytest.mark.parametrize("served", names, indirect=True)
+    marked = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in names]
+    return pytest.mark.parametrize("served", marked, indirect=True)
 
 
 STATE, ACTION = dict(beta=0.75), dict(signal="action", waves=1)

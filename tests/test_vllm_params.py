@@ -46,7 +46,7 @@ def test_booleans_can_be_given_as_numbers_and_words(given, meant):
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        ({"method": "esmap"}, "unknown method 'esmap': choose from "),
+        ({"method": "esmap"}, "unknown method 'esmap' (did you mean 'esamp'?): choose from "),
         ({"method": 7}, "expected the name of a method"),
         ({"method": ["esamp"]}, "expected the name of a method"),
         ({"method": "esamp", "betta": 0.5}, "unknown option 'betta'"),

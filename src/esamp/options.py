@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from esamp.errors import OptionError
-from esamp.quoting import shown
+from esamp.quoting import did_you_mean, shown
 
 
 class Options(BaseModel):
@@ -153,6 +153,6 @@ def _explain(cls: type[Options], error: ValidationError) -> str:
 
 
 def _unknown(cls: type[Options], name: str) -> str:
-    return (
-        f"unknown option {shown(name)} of {cls.__name__}: choose from {', '.join(sorted(cls.model_fields)) or 'none'}"
-    )
+    known = sorted(cls.model_fields)
+    close = did_you_mean(name, known)
+    return f"unknown option {shown(name)} of {cls.__name__}{close}: choose from {', '.join(known) or 'none'}"

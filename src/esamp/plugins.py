@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from esamp.errors import EsampError, OptionError
-from esamp.quoting import one_line, shortened, shown
+from esamp.quoting import did_you_mean, one_line, shortened, shown
 
 Kind = TypeVar("Kind")
 OURS = "esamp."
@@ -53,7 +53,8 @@ def load(group: str, name: str, kind: type[Kind], word: str) -> type[Kind]:
     """
     points = entries(group)
     if name not in points:
-        raise OptionError(f"unknown {word} {shown(name)}: choose from {', '.join(points)}")
+        close = did_you_mean(name, points)
+        raise OptionError(f"unknown {word} {shown(name)}{close}: choose from {', '.join(points)}")
     loaded, target = _imported(points[name]), points[name].value
     if isinstance(loaded, Failed):
         raise OptionError(f"{word} {name!r}: {loaded.reason}; ask the package that installed it")

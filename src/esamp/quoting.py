@@ -1,7 +1,8 @@
 """Makes untrusted texts and values safe to print in messages, terminals and logs: short, no control characters."""
 
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
 
 BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 """Control characters for the direction of text, which can reorder the text after them."""
@@ -31,6 +32,12 @@ def one_line(text: str) -> str:
 def shortened(text: str, most: int = LONGEST) -> str:
     """The beginning of a text, at most `most` characters with an ellipsis."""
     return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """``" (did you mean 'esamp'?)"`` if one of the `known` names is close to `name`, else an empty text."""
+    close = get_close_matches(name[:LONGEST], list(known), 1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def shown(value: object, most: int = LONGEST) -> str:

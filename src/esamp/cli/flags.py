@@ -19,6 +19,7 @@ from pydantic.fields import FieldInfo
 
 from esamp.errors import OptionError
 from esamp.options import Options, allowed
+from esamp.quoting import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ class FlagGroup:
         if self.combined is not None and name not in self.classes:
             return self.combined(name)
         if name not in self.classes:
-            raise OptionError(f"unknown {self.kind} {name!r}: choose from {', '.join(self.classes)}")
+            close = did_you_mean(name, self.classes)
+            raise OptionError(f"unknown {self.kind} {name!r}{close}: choose from {', '.join(self.classes)}")
         return self.classes[name]
 
 

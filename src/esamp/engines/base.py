@@ -12,6 +12,7 @@ from esamp.engines.likelihood import Likelihood
 from esamp.errors import OptionError, PromptError, RequestError, UnsupportedError
 from esamp.methods import registry
 from esamp.options import Options
+from esamp.quoting import did_you_mean
 from esamp.sampling import Sampling
 
 if TYPE_CHECKING:
@@ -243,8 +244,9 @@ class Engine(ABC):
         sampling = {name: settings.pop(name) for name in Sampling.model_fields if name in settings}
         unknown = set(settings) - set(options.model_fields)
         if unknown:
-            known = ", ".join(sorted({*options.model_fields, *Sampling.model_fields}))
-            raise OptionError(f"unknown setting {min(unknown)!r} of method {method!r}: choose from {known}")
+            known, name = sorted({*options.model_fields, *Sampling.model_fields}), min(unknown)
+            close = did_you_mean(name, known)
+            raise OptionError(f"unknown setting {name!r} of method {method!r}{close}: choose from {', '.join(known)}")
         request = Request(
             "prompt", prompt, n, Sampling.parse(sampling), method, options=options.parse(settings), seed=seed
         )

@@ -11,6 +11,7 @@ from esamp.engines.base import Engine
 from esamp.errors import MissingDependencyError, OptionError, UnsupportedError
 from esamp.extras import install_command
 from esamp.methods.base import Need
+from esamp.quoting import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,7 @@ def check(name: str, *, device: str, dtype: str, base_url: str = "", trace: bool
         MissingDependencyError: the engine's packages are not installed.
     """
     if name not in ENTRIES:
-        raise OptionError(f"unknown engine {name!r}: choose from {', '.join(ENTRIES)}")
+        raise OptionError(f"unknown engine {name!r}{did_you_mean(name, ENTRIES)}: choose from {', '.join(ENTRIES)}")
     entry = ENTRIES[name]
     if trace:
         check_traces(name)

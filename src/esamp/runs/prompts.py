@@ -29,10 +29,12 @@ def from_texts(texts: Sequence[str]) -> list[Prompt]:
     """One prompt per text.
 
     Raises:
-        InputError: a text is not valid Unicode.
+        InputError: a text is empty or not valid Unicode.
     """
     entries = []
     for number, text in enumerate(texts, 1):
+        if not text.strip():
+            raise InputError(f"prompt {number} is empty: give the text to continue or the question to answer")
         entries.append((f"prompt {number}", None, _content(f"prompt {number}", text)))
     return _identified(entries)
 
