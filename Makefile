@@ -11,7 +11,7 @@ ARGS ?=
 # Processes that run the tests: one per core, at most 8.
 WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 1); [ $$n -gt 8 ] && n=8; echo $$n)
 
-# Set it to measure which lines the tests of `make test-all` run; they take about a fifth longer then.
+# Set it to measure which lines the tests of `make test-all` run; they take about twice as long then.
 COVERAGE ?=
 
 BIN := .venv/bin
