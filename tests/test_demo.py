@@ -237,7 +237,7 @@ def test_page_opens_on_samples_coloured_by_change_without_dead_controls(
     assert tab.get_by_role("radio", name="Change by exploring (KL)").is_checked()
     right = tab.locator(".arm:nth-child(2)")
     assert right.locator("select option:checked").text_content() == DEFAULT.label
-    assert right.locator(".token.h1, .token.h2, .token.h3, .token.h4, .token.h5, .token.h6").count() > 0
+    assert right.locator(", ".join(f".token.colour-{level}" for level in range(1, 7))).count() > 0
     left = tab.locator(".arm:nth-child(1)")
     assert "plain sampling" in (left.locator("select option:checked").text_content() or "")
     assert left.locator(".token").count() == left.locator(".token.h0").count()

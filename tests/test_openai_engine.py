@@ -470,8 +470,8 @@ def test_the_model_is_the_only_one_or_named(script: Scripted, start: Any) -> Non
         ("http://user:pass@x/v1", None, "without user"),
         ("http://x:99999/v1", None, "the base URL must look like"),
         ("http://x/v1?key=1", None, "without user, query"),
-        ("http://x/v1", "sk-\N{SNOWMAN}", "no HTTP header can carry"),
-        ("http://x/v1", "sk a", "no HTTP header can carry"),
+        ("http://x/v1", "sk-\N{SNOWMAN}", "an HTTP header cannot contain"),
+        ("http://x/v1", "sk a", "an HTTP header cannot contain"),
     ],
     ids=["none", "scheme", "user", "port", "query", "snow", "space"],
 )
