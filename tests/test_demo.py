@@ -240,7 +240,7 @@ def test_page_opens_on_samples_coloured_by_change_without_dead_controls(
     assert right.locator(", ".join(f".token.colour-{level}" for level in range(1, 7))).count() > 0
     left = tab.locator(".arm:nth-child(1)")
     assert "plain sampling" in (left.locator("select option:checked").text_content() or "")
-    assert left.locator(".token").count() == left.locator(".token.h0").count()
+    assert left.locator(".token").count() == left.locator(".token.colour-0").count()
     box = right.locator(".sample").first.bounding_box()
     assert box is not None
     assert box["y"] + box["height"] <= 800
