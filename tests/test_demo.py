@@ -18,8 +18,9 @@ from esamp.cli import main
 from esamp.cli.samples import clipped, console_for
 from esamp.compare import chat_demo, chat_demo_view
 from esamp.compare.chat_demo import ARMS, DEFAULT, ChatResult
-from esamp.engines.base import Completion, Request, Sample, TokenTrace
+from esamp.engines.base import Completion, Request, Sample
 from esamp.engines.hf import HFEngine
+from esamp.engines.token_trace import TokenTrace
 from esamp.models import SMOLLM2
 from esamp.study.arm import Arm
 from support.chat_model import save_chat_model

@@ -17,7 +17,8 @@ from esamp.analysis import novelty, passages
 from esamp.analysis.load import Block, load
 from esamp.analysis.novelty import ArmNovelty, Relation, analyse
 from esamp.cli import main
-from esamp.engines.base import Completion, Request, Sample, TokenTrace
+from esamp.engines.base import Completion, Request, Sample
+from esamp.engines.token_trace import TokenTrace
 from esamp.errors import UnsupportedError
 from esamp.metrics.lexical import ngram_embedding
 from esamp.report import novelty_report

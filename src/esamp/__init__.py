@@ -16,10 +16,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from esamp.engines.base import Completion, Engine, Failure, Request, Sample, TokenTrace
+    from esamp.engines.base import Completion, Engine, Failure, Request, Sample
     from esamp.engines.hf import HFEngine, Run
     from esamp.engines.hf.explore import explore
     from esamp.engines.registry import load
+    from esamp.engines.token_trace import TokenTrace
     from esamp.engines.vllm.engine import VLLMEngine
     from esamp.errors import EsampError
     from esamp.explorer.config import ESampConfig
@@ -57,7 +58,7 @@ _HOME = {
     "Run": "esamp.engines.hf",
     "Sample": "esamp.engines.base",
     "Sampling": "esamp.sampling",
-    "TokenTrace": "esamp.engines.base",
+    "TokenTrace": "esamp.engines.token_trace",
     "VLLMEngine": "esamp.engines.vllm.engine",
     "answer": "esamp.search.base",
     "explore": "esamp.engines.hf",

@@ -37,7 +37,7 @@ class EngineEntry:
     remote: bool = False
     """whether it sends requests to a server, which has an address and its own names of models"""
     traces: bool = False
-    """whether it measures all fields of `esamp.engines.base.TokenTrace`"""
+    """whether it measures all fields of `esamp.engines.token_trace.TokenTrace`"""
     logprobs: bool = False
     """whether it can keep `esamp.engines.base.Sample.logprob` while it samples"""
 

@@ -8,7 +8,8 @@ from typing import Annotated, Any, TypeAlias, TypeVar
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from torch import Tensor
 
-from esamp.engines.base import Completion, TokenTrace
+from esamp.engines.base import Completion
+from esamp.engines.token_trace import TokenTrace
 from esamp.errors import InputError
 from esamp.quoting import shown
 from esamp.runs.job import finite
@@ -39,7 +40,7 @@ class SampleRecord:
     canonical: StoredText | None
     reason: StoredText
     trace: Mapping[str, Sequence[StoredNumber | None]] | None = None
-    """measurements of each token (`esamp.engines.base.TokenTrace`), if the study keeps them; None where not measured"""
+    """measurements of each token (`TokenTrace`), if the study keeps them; None where not measured"""
     pieces: tuple[StoredText, ...] | None = None
     """the text that each token adds, if there is a trace and the task is not private"""
     logprob: StoredNumber | None = None

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from typing_extensions import override
 
 from esamp.engines import text
-from esamp.engines.base import Engine, Failure, Outcome, Progress, Request, Sample, TokenTrace
+from esamp.engines.base import Engine, Failure, Outcome, Progress, Request, Sample
 from esamp.engines.checks import refuse_search
 from esamp.engines.hf.arguments import generate_arguments
 from esamp.engines.hf.batched_request import BatchedRequest, TokenCounter
@@ -26,6 +26,7 @@ from esamp.engines.hf.run import Run
 from esamp.engines.hf.score import score
 from esamp.engines.hf.traces import PlainRecorder, Trace
 from esamp.engines.likelihood import Likelihood
+from esamp.engines.token_trace import TokenTrace
 from esamp.errors import OptionError, PromptError, UnsupportedError
 from esamp.methods import registry
 from esamp.methods.base import DecodeMethod

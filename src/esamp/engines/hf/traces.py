@@ -18,7 +18,7 @@ NAN = float("nan")
 class Trace:
     """Per-token measurements of one generate call, `[B, T]` float32; NaN where not measured.
 
-    The fields are those of `esamp.engines.base.TokenTrace`. A sample's first token comes from prefill, where most
+    The fields are those of `TokenTrace`. A sample's first token comes from prefill, where most
     methods do not act, and is NaN for these.
     """
 

@@ -10,7 +10,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from esamp.engines import text
-from esamp.engines.base import SEED_LIMIT, Progress, Request, Sample, TokenTrace
+from esamp.engines.base import SEED_LIMIT, Progress, Request, Sample
+from esamp.engines.token_trace import TokenTrace
 from esamp.engines.vllm.params import SAMPLER_SET, RequestOptions, flatten
 from esamp.errors import UnansweredError
 from esamp.methods.base import DecodeMethod, Method

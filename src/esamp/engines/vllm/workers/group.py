@@ -61,7 +61,7 @@ class LiveSample:
     """n of the request; 0 if unknown"""
     settings: SampleSettings
     trace: list[Tensor]
-    """with a trace, `[3]` per token: novelty, KL and surprisal as in `esamp.engines.base.TokenTrace`"""
+    """with a trace, `[3]` per token: novelty, KL and surprisal as in `esamp.engines.token_trace.TokenTrace`"""
 
     @property
     def seed(self) -> int:
