@@ -483,7 +483,7 @@ def test_an_impossible_token_count_ends_the_run(tmp_path: Path, serve: Any, caps
     study, server = finished(tmp_path, TWO, problems=1), serve(j=longer)
     server.early = [(200, {**chat('{"winner": "A"}'), "usage": {"completion_tokens": 10**400}})]
     assert main(flags(study, server)) == 1
-    assert "usage.completion_tokens is no number of tokens: an integer" in capsys.readouterr().err
+    assert "usage.completion_tokens is not a number of tokens: an integer" in capsys.readouterr().err
 
 
 # ---- what is asked for
