@@ -28,7 +28,7 @@ os.environ |= {
 import torch  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 
-from support.scripted_server import Scripted  # noqa: E402
+from support.scripted_server import ScriptedServer  # noqa: E402
 
 settings.register_profile(
     "reproducible", derandomize=True, database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow]
@@ -104,8 +104,8 @@ def open_page(browser: "Browser") -> Iterator[Callable[[Path], "Page"]]:
 
 
 @pytest.fixture
-def script() -> Iterator[Scripted]:
+def script() -> Iterator[ScriptedServer]:
     """A server whose replies the test sets."""
-    scripted = Scripted()
+    scripted = ScriptedServer()
     yield scripted
     scripted.close()

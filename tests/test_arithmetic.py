@@ -58,17 +58,17 @@ def shift(seed: int) -> float:
 
 def exact(model: Any, code: Fraction, length: int) -> Text:
     """The text that an exact code is the address of."""
-    said: list[int] = []
+    tokens: list[int] = []
     for _ in range(length):
-        weights = [Fraction(p) for p in model(tuple(said))]
+        weights = [Fraction(p) for p in model(tuple(tokens))]
         low, x = Fraction(0), code * sum(weights)
         for token, weight in enumerate(weights):  # noqa: B007
             if x < low + weight:
                 break
             low += weight
         code = (x - low) / weight
-        said.append(token)
-    return tuple(said)
+        tokens.append(token)
+    return tuple(tokens)
 
 
 # ---- codes
@@ -173,14 +173,14 @@ def test_a_sample_of_thousands_of_tokens_has_the_same_distribution_at_its_end() 
         draw.observe(step, tokens, step.live)
         if position >= 1000:
             late.append(tokens)
-    said = torch.stack(late, 1)
-    singles = said.flatten().bincount(minlength=4)
+    tokens = torch.stack(late, 1)
+    singles = tokens.flatten().bincount(minlength=4)
     assert chisquare(singles, p.double() / p.double().sum() * singles.sum()).pvalue > 0.01
-    pairs = (4 * said[:, ::2] + said[:, 1::2]).flatten().bincount(minlength=16)
+    pairs = (4 * tokens[:, ::2] + tokens[:, 1::2]).flatten().bincount(minlength=16)
     chances = torch.outer(p, p).flatten().double()
     assert chisquare(pairs, chances / chances.sum() * pairs.sum()).pvalue > 0.01
-    assert len({tuple(row) for row in said.tolist()}) == 48
-    agreement = (said[0] == said[1]).double().mean().item()  # long past their common prefix: like strangers
+    assert len({tuple(row) for row in tokens.tolist()}) == 48
+    agreement = (tokens[0] == tokens[1]).double().mean().item()  # long past their common prefix: like strangers
     assert agreement == pytest.approx(p.square().sum().item(), abs=0.05)
 
 
@@ -190,7 +190,7 @@ def test_certain_tokens_use_no_bits_of_a_code() -> None:
     short = finish(arithmetic(), samples(9, 3, model=fixed(*choice), limit=4))
     long = finish(
         arithmetic(),
-        samples(9, 3, model=lambda said: none if 2 <= len(said) < 302 else choice, limit=304),
+        samples(9, 3, model=lambda tokens: none if 2 <= len(tokens) < 302 else choice, limit=304),
     )
     assert [(*text[:2], *text[302:]) for text in long] == short
     assert all(set(text[2:302]) == {1} for text in long)
@@ -216,9 +216,9 @@ def test_after_a_forced_token_codes_are_still_uniform() -> None:
     twins = [again(row) for row in rows]
     finish(arithmetic(groups), twins)
     for row, twin in zip(rows, twins, strict=True):
-        row.forced = {0: 2 if twin.said[0] == 0 else twin.said[0]}
+        row.forced = {0: 2 if twin.tokens[0] == 0 else twin.tokens[0]}
     finish(draw, rows)
-    seen = torch.tensor([row.said[1] for row in rows if row.said[0] == 2]).bincount()
+    seen = torch.tensor([row.tokens[1] for row in rows if row.tokens[0] == 2]).bincount()
     assert chisquare(seen, torch.tensor(p).double() / sum(p) * seen.sum()).pvalue > 0.01
 
 
@@ -226,7 +226,7 @@ def test_forced_samples_stay_stratified() -> None:
     """Eight of 16 codes chose token 0; all are given token 1: the rest of their codes is evenly spaced as before."""
     rows = samples(16, 5, model=fixed(0.5, 0.5), limit=3, forced={0: 1})
     finish(arithmetic(), rows)
-    after = Counter((row.chosen[0], *row.said[1:]) for row in rows)
+    after = Counter((row.chosen[0], *row.tokens[1:]) for row in rows)
     assert set(after.values()) == {2}
     assert len(after) == 8
 
@@ -243,7 +243,7 @@ def test_results_do_not_depend_on_groups_and_batches() -> None:
     draw = arithmetic(3)
     while not all(row.ended for row in rows):
         advance(draw, shuffled, [bool(move) for move in torch.rand(12) < 0.7])
-    assert [[tuple(row.said) for row in rows[4 * seed : 4 * seed + 4]] for seed in range(3)] == alone
+    assert [[tuple(row.tokens) for row in rows[4 * seed : 4 * seed + 4]] for seed in range(3)] == alone
 
 
 def test_rows_may_join_and_leave_the_batch() -> None:
@@ -253,7 +253,7 @@ def test_rows_may_join_and_leave_the_batch() -> None:
     advance(draw, [rows[3], rows[0], rows[2]])
     advance(draw, rows[1:])
     advance(draw, [rows[1]])
-    assert [tuple(row.said) for row in rows] == wanted
+    assert [tuple(row.tokens) for row in rows] == wanted
 
 
 def test_slots_are_cleared_and_grow() -> None:
@@ -265,20 +265,20 @@ def test_slots_are_cleared_and_grow() -> None:
     assert finish(draw, [*rows, *more])[:3] == finish(arithmetic(), samples(3, 1, model=TREE, limit=2))
     draw.clear(0)
     p = fixed(*[0.01] * 100)
-    late = Row(0, 0, p, seed=1, count=3, limit=3, said=[0, 0])
+    late = Row(0, 0, p, seed=1, count=3, limit=3, tokens=[0, 0])
     fresh = number(2, late, 2, 1)  # the code is gone with the slot
     advance(draw, [late])
-    assert late.said[2:] == [*exact(p, Fraction(fresh), 1)]
-    assert late.said[2:] != [*exact(p, Fraction(left_of(1, 0, 2)), 1)]
+    assert late.tokens[2:] == [*exact(p, Fraction(fresh), 1)]
+    assert late.tokens[2:] != [*exact(p, Fraction(left_of(1, 0, 2)), 1)]
 
 
 def left_of(seed: int, index: int, length: int) -> float:
     """What is left of a code of three behind so many tokens of TREE."""
-    code, said = (index / 3 + shift(seed)) % 1, ()
+    code, tokens = (index / 3 + shift(seed)) % 1, ()
     for _ in range(length):
-        p = TREE(said)
+        p = TREE(tokens)
         [token] = exact(fixed(*p), Fraction(code), 1)
-        code, said = (code - sum(p[:token])) / p[token], (*said, token)
+        code, tokens = (code - sum(p[:token])) / p[token], (*tokens, token)
     return code
 
 
@@ -297,7 +297,7 @@ def test_more_samples_than_places_are_still_ordinary_samples() -> None:
     rows = samples(3, 4, model=model, limit=8)
     advance(draw, rows[:2])
     finish(draw, rows)
-    assert [tuple(row.said) for row in rows[1:]] == wanted[1:]
+    assert [tuple(row.tokens) for row in rows[1:]] == wanted[1:]
     groups = 3000
     pairs = [Row(seed, index, fixed(0.7, 0.3), seed, 4, 2) for seed in range(groups) for index in (0, 2)]
     for which in (0, 1):
@@ -346,7 +346,7 @@ def asked(name: str, **changes: Any) -> Request:
     return Request(settings.pop("id", "r"), settings.pop("prompt", PROMPT), **settings)
 
 
-def said(engine: HFEngine, *requests: Request) -> list[list[Text]]:
+def drawn_texts(engine: HFEngine, *requests: Request) -> list[list[Text]]:
     return [[sample.token_ids for sample in done.samples] for done in engine.generate(requests)]
 
 
@@ -363,7 +363,7 @@ def filtered(engine: HFEngine, prompt: str, text: Text, sampling: Sampling) -> t
 
 def test_the_engines_texts_agree_with_exact_codes(engine: HFEngine) -> None:
     request = asked("arithmetic", n=6)
-    [texts] = said(engine, request)
+    [texts] = drawn_texts(engine, request)
     for index, text in enumerate(texts):
         model = filtered(engine, PROMPT, text, WARM)
         code = Fraction((index / 6 + shift(request.own_seed)) % 1)
@@ -373,9 +373,9 @@ def test_the_engines_texts_agree_with_exact_codes(engine: HFEngine) -> None:
 
 def test_texts_do_not_depend_on_the_batch(engine: HFEngine) -> None:
     requests = [asked("arithmetic", id=str(seed), seed=seed) for seed in range(2)]
-    together = said(engine, *requests)
+    together = drawn_texts(engine, *requests)
     narrow = HFEngine(engine.model, engine.tokenizer, batch_rows=4)
-    assert said(narrow, *requests) == together
+    assert drawn_texts(narrow, *requests) == together
     assert together[0] != together[1]
 
 
@@ -383,7 +383,7 @@ def test_with_a_filter_the_samples_are_stratified_over_the_remaining_tokens(engi
     """One standard deviation below the best keeps few tokens: the first ones have their shares of the 12 samples."""
     name = "arithmetic+top_n_sigma"
     sampling = Sampling(max_tokens=4)
-    [texts] = said(engine, asked(name, n=12, sampling=sampling, options={"n_sigma": 3.0}))
+    [texts] = drawn_texts(engine, asked(name, n=12, sampling=sampling, options={"n_sigma": 3.0}))
     ids = engine.tokenizer(PROMPT)["input_ids"]
     with torch.inference_mode():
         logits = engine.model(torch.tensor([ids])).logits[0, -1].double()
@@ -394,4 +394,4 @@ def test_with_a_filter_the_samples_are_stratified_over_the_remaining_tokens(engi
 
 def test_temperature_0_is_refused_by_the_engine(engine: HFEngine) -> None:
     with pytest.raises(OptionError, match="temperature"):
-        said(engine, asked("arithmetic", sampling=Sampling(temperature=0)))
+        drawn_texts(engine, asked("arithmetic", sampling=Sampling(temperature=0)))

@@ -24,7 +24,7 @@ from esamp.methods.base import Need
 from esamp.methods.beams import BeamMethod, Beams, Hypotheses
 from esamp.methods.beams.diverse_beam import DiverseBeam, DiverseBeamOptions
 from esamp.methods.beams.stochastic_beam import StochasticBeam, StochasticBeamOptions, conditioned
-from esamp.methods.purpose import Purpose
+from esamp.methods.purpose import RandomPurpose
 from support.hf_models import COMMON, EOS, PAD, VOCAB, small, small_tokenizer
 
 END = 0
@@ -263,7 +263,7 @@ def plain_stochastic(chain: Tensor, seed: int, n: int, limit: int) -> list[tuple
         return -math.log(-math.log(number))
 
     rows = chain.double().tolist()
-    beam: list[tuple[float, float, tuple[int, ...]]] = [(gumbel(Purpose.BEAM_ROOT), 0.0, ())]
+    beam: list[tuple[float, float, tuple[int, ...]]] = [(gumbel(RandomPurpose.BEAM_ROOT), 0.0, ())]
     for step in range(limit):
         following = []
         for place, (value, logp, text) in enumerate(beam):
@@ -271,7 +271,7 @@ def plain_stochastic(chain: Tensor, seed: int, n: int, limit: int) -> list[tuple
                 following.append((value, logp, text))
                 continue
             sums = [logp + math.log(p) for p in rows[text[-1] if text else 0]]
-            free = [total + gumbel(Purpose.BEAM_CHILD, step, place, token) for token, total in enumerate(sums)]
+            free = [total + gumbel(RandomPurpose.BEAM_CHILD, step, place, token) for token, total in enumerate(sums)]
             largest = max(free)
             for token, each in enumerate(free):
                 moved = -math.log(math.exp(-value) - math.exp(-largest) + math.exp(-each))

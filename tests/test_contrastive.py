@@ -191,7 +191,7 @@ def test_rows_without_a_slot_and_finished_rows_keep_their_bits(by_hand: Contrast
 def test_a_row_without_a_finite_contrast_keeps_the_models_logits(wrong: float, tmp_path: Path) -> None:
     folder = says(tmp_path / "amateur", TABLE)
     weights = load_file(folder / "model.safetensors")
-    weights["model.embed_tokens.weight"][1] = wrong  # whatever is said behind token 1
+    weights["model.embed_tokens.weight"][1] = wrong  # whatever follows token 1
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     method = Contrastive.build(ContrastiveOptions(amateur=str(folder)), SHAPE, slots=1, full=True)
     method.admit()

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from esamp.decoding.slots import State
+from esamp.decoding.slots import GroupState
 from esamp.explorer.config import ESampConfig
 from esamp.explorer.mean import RunningMean
 from esamp.explorer.mlp import ResidualNetwork
@@ -234,7 +234,7 @@ def network(size: int = TARGET, **options: Any) -> tuple[ResidualNetwork, refere
     return distiller, reference.Network(weights, config.lr, config.eps, config.clip, config.loss)
 
 
-def weights_of(distiller: ResidualNetwork, state: State, block: int, name: str) -> Tensor:
+def weights_of(distiller: ResidualNetwork, state: GroupState, block: int, name: str) -> Tensor:
     return named_matrices(distiller, state["weights"][0])[name][block]
 
 

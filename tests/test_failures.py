@@ -29,15 +29,15 @@ from esamp.search.base import answer, outcomes
 from esamp.study import config
 from esamp.study.run import load_tasks, states
 from esamp.study.store import Store
-from support.scripted_server import Reply, Scripted, completion
+from support.scripted_server import Reply, ScriptedServer, completion
 
 KEY = "sk-known-to-one-server"
 Output = pytest.CaptureFixture[str]
 
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scripted]:
-    server = Scripted()
+def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedServer]:
+    server = ScriptedServer()
     monkeypatch.setenv("OPENAI_BASE_URL", server.url)
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     yield server
@@ -45,7 +45,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scripted]:
 
 
 @pytest.fixture
-def engine(script: Scripted) -> Iterator[OpenAIEngine]:
+def engine(script: ScriptedServer) -> Iterator[OpenAIEngine]:
     with OpenAIEngine.load("some", retries=0, timeout=20) as loaded:
         yield loaded
 
@@ -111,7 +111,12 @@ PART = {"type": "text", "text": "yes"}
     ],
 )
 def test_answers_that_are_read(
-    script: Scripted, engine: OpenAIEngine, reply: Reply, texts: list[str], ends: str | None, words: list[str] | None
+    script: ScriptedServer,
+    engine: OpenAIEngine,
+    reply: Reply,
+    texts: list[str],
+    ends: str | None,
+    words: list[str] | None,
 ) -> None:
     script.replies = [reply]
     asked = Request("r", ({"role": "user", "content": "hello"},), 2, Sampling(max_tokens=8), "vanilla", seed=1)
@@ -145,7 +150,7 @@ def test_answers_that_are_read(
     ids=lambda part: part if isinstance(part, str) else "",
 )
 def test_a_request_without_an_answer_is_one_failure_and_the_others_go_on(
-    script: Scripted, engine: OpenAIEngine, reply: Reply, error: type[RequestError], sentence: str
+    script: ScriptedServer, engine: OpenAIEngine, reply: Reply, error: type[RequestError], sentence: str
 ) -> None:
     script.answer = lambda prompt: reply if prompt == "bad" else (200, completion(2))
     asked = [request(prompt, id=prompt, n=2) for prompt in ("one", "bad", "two", "three")]
@@ -159,8 +164,10 @@ def test_a_request_without_an_answer_is_one_failure_and_the_others_go_on(
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
-def test_a_redirect_takes_neither_key_nor_prompt_along(script: Scripted, engine: OpenAIEngine, status: int) -> None:
-    other = Scripted()
+def test_a_redirect_takes_neither_key_nor_prompt_along(
+    script: ScriptedServer, engine: OpenAIEngine, status: int
+) -> None:
+    other = ScriptedServer()
     try:
         script.replies = [(status, f"{other.url}/elsewhere")]
         with pytest.raises(InputError, match=rf"redirects to {other.url}/elsewhere \({status}\)") as raised:
@@ -171,7 +178,7 @@ def test_a_redirect_takes_neither_key_nor_prompt_along(script: Scripted, engine:
         other.close()
 
 
-def test_a_search_of_which_a_call_fails_is_one_failure(script: Scripted, engine: OpenAIEngine) -> None:
+def test_a_search_of_which_a_call_fails_is_one_failure(script: ScriptedServer, engine: OpenAIEngine) -> None:
     script.answer = lambda prompt: (500, "x") if "bad" in prompt else (200, completion(2))
     asked = [request(prompt, id=prompt, n=2, method="majority_vote") for prompt in ("bad", "good")]
     assert kinds(list(outcomes(engine, asked))) == {"bad": "UnansweredError", "good": "answered"}
@@ -246,7 +253,7 @@ def at_server(capsys: Output, source: Path, output: Path, *more: str) -> tuple[i
     return generate(capsys, source, output, "--engine", "openai", "--model", "some", *more)
 
 
-def test_what_may_pass_is_tried_again_at_the_next_start(script: Scripted, capsys: Output, tmp_path: Path) -> None:
+def test_what_may_pass_is_tried_again_at_the_next_start(script: ScriptedServer, capsys: Output, tmp_path: Path) -> None:
     source = prompts_file(tmp_path / "in.jsonl", a="one", b="two", c="three")
     output = tmp_path / "out.jsonl"
     script.answer = lambda prompt: (200, completion(reason="abort" if prompt == "two" else "stop"))
@@ -268,7 +275,7 @@ BAD = {f"bad {number}" for number in range(14)}
 
 @pytest.mark.parametrize(("share", "stops"), [("0.1", True), ("0.5", True), ("0.9", False)])
 def test_a_run_stops_at_more_than_its_share_of_failures(
-    script: Scripted, capsys: Output, tmp_path: Path, share: str, stops: bool
+    script: ScriptedServer, capsys: Output, tmp_path: Path, share: str, stops: bool
 ) -> None:
     source = prompts_file(tmp_path / "in.jsonl", **{f"p{number}": f"bad {number}" for number in range(15)}, a="good")
     output = tmp_path / "out.jsonl"
@@ -289,7 +296,7 @@ TOO_LONG: Reply = (400, {"error": {"message": "maximum context length is 9"}})
 
 
 def test_a_batch_with_too_many_lasting_failures_asks_nothing_more(
-    script: Scripted, capsys: Output, tmp_path: Path
+    script: ScriptedServer, capsys: Output, tmp_path: Path
 ) -> None:
     source = prompts_file(tmp_path / "in.jsonl", **{f"p{number}": f"bad {number}" for number in range(12)}, a="good")
     script.answer = lambda prompt: TOO_LONG if prompt in BAD else (200, completion())
@@ -320,7 +327,7 @@ def test_a_single_prompt_that_fails_is_the_command_s_own_error(capsys: Output) -
     assert "esamp: error: request " in printed.err
 
 
-def test_prompts_without_a_file_show_why_they_failed(script: Scripted, capsys: Output) -> None:
+def test_prompts_without_a_file_show_why_they_failed(script: ScriptedServer, capsys: Output) -> None:
     script.answer = lambda prompt: (200, completion(reason="abort" if prompt == "two" else "stop"))
     flags = ["--engine", "openai", "--model", "some", "--method", "vanilla", "-n", "1"]
     assert main(["generate", "one", "two", *flags]) == 1
@@ -388,7 +395,7 @@ def prompts_of(study: Path) -> list[str]:
 
 
 def test_a_study_goes_on_and_its_report_leaves_failed_problems_out_of_all_methods(
-    script: Scripted, study: Path, capsys: Output
+    script: ScriptedServer, study: Path, capsys: Output
 ) -> None:
     first, second, _ = prompts_of(study)
     answers: dict[str, Reply] = {
@@ -428,7 +435,7 @@ def test_a_study_goes_on_and_its_report_leaves_failed_problems_out_of_all_method
     assert (len(block.items), block.missing, {group.item for group in block.failed}) == (2, 1, {"countdown/test/000"})
 
 
-def test_a_study_stops_at_more_than_its_share_of_failures(script: Scripted, study: Path, capsys: Output) -> None:
+def test_a_study_stops_at_more_than_its_share_of_failures(script: ScriptedServer, study: Path, capsys: Output) -> None:
     study.write_text(TOML.replace("limit = 3", "limit = 8"))
     script.replies = [(200, completion(2, reason=None))]
     assert run(study) == 1
@@ -440,7 +447,7 @@ def test_a_study_stops_at_more_than_its_share_of_failures(script: Scripted, stud
 
 
 def test_a_study_with_too_many_lasting_failures_asks_nothing_more(
-    script: Scripted, study: Path, capsys: Output
+    script: ScriptedServer, study: Path, capsys: Output
 ) -> None:
     study.write_text(TOML.replace("limit = 3", "limit = 8"))
     script.replies = [TOO_LONG]
@@ -489,7 +496,7 @@ def test_no_words_are_kept_of_private_requests() -> None:
 )
 @pytest.mark.parametrize("dry", [["--dry-run"], []], ids=["dry", "start"])
 def test_a_study_that_cannot_work_is_refused_with_the_place(
-    script: Scripted, study: Path, capsys: Output, old: str, new: str, sentence: str, dry: list[str]
+    script: ScriptedServer, study: Path, capsys: Output, old: str, new: str, sentence: str, dry: list[str]
 ) -> None:
     assert old in TOML
     study.write_text(TOML.replace(old, new))
@@ -508,7 +515,7 @@ def test_a_server_without_an_address_is_refused(study: Path, capsys: Output, mon
 
 @pytest.mark.parametrize("missing", [("openai", "engine 'openai' needs openai"), ("matplotlib", "needs matplotlib")])
 def test_a_dry_run_refuses_where_a_package_is_missing(
-    script: Scripted, study: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch, missing: tuple[str, str]
+    script: ScriptedServer, study: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch, missing: tuple[str, str]
 ) -> None:
     monkeypatch.setitem(sys.modules, missing[0], None)
     assert run(study, "run", "--dry-run") == 1
@@ -520,7 +527,7 @@ def test_a_dry_run_refuses_where_a_package_is_missing(
 # ---- labels on the terminal
 
 
-def test_labels_are_printed_as_they_are(script: Scripted, study: Path, capsys: Output) -> None:
+def test_labels_are_printed_as_they_are(script: ScriptedServer, study: Path, capsys: Output) -> None:
     study.write_text(TOML + '[[methods]]\nmethod = "min_p"\nsampling = { stop = ["[/INST]", "[red]"] }\n')
     assert run(study, "run", "--dry-run") == 0
     shown = " ".join(capsys.readouterr().out.split())
@@ -528,7 +535,7 @@ def test_labels_are_printed_as_they_are(script: Scripted, study: Path, capsys: O
     assert "['[/INST]', '[red]']" in shown
 
 
-def test_bars_show_labels_as_they_are(script: Scripted, study: Path) -> None:
+def test_bars_show_labels_as_they_are(script: ScriptedServer, study: Path) -> None:
     study.write_text(TOML.replace('model = "some"', 'model = "some"\nlabel = "[/x] :cat:"'))
     found = config.read(study)
     every = list(states(found, Store(study.parent / "store"), load_tasks(found)))

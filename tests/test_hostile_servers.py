@@ -20,7 +20,7 @@ from esamp.engines.openai.keys import redacted
 from esamp.errors import EsampError, InputError, UnansweredError
 from esamp.methods import registry
 from esamp.sampling import Sampling
-from support.scripted_server import Raw, Scripted, completion
+from support.scripted_server import Raw, ScriptedServer, completion
 
 KEY = "sk-proj-" + "0123456789abcdef" * 6
 Start = Callable[..., OpenAIEngine]
@@ -34,7 +34,7 @@ def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def start(script: Scripted) -> Iterator[Start]:
+def start(script: ScriptedServer) -> Iterator[Start]:
     engines: list[OpenAIEngine] = []
 
     def load(**options: Any) -> OpenAIEngine:
@@ -81,7 +81,7 @@ def everything(error: BaseException | None) -> str:
     ],
     ids=["end", "cut", "deep", "often", "page", "error", "reason", "long reason", "redirect"],
 )
-def test_no_key_in_any_error(script: Scripted, start: Start, reply: Any) -> None:
+def test_no_key_in_any_error(script: ScriptedServer, start: Start, reply: Any) -> None:
     script.replies = [reply]
     with pytest.raises(EsampError) as raised:
         ask(start())
@@ -89,7 +89,7 @@ def test_no_key_in_any_error(script: Scripted, start: Start, reply: Any) -> None
     assert len(str(raised.value)) < 1000
 
 
-def test_no_key_in_what_a_server_says_of_a_method(script: Scripted, start: Start) -> None:
+def test_no_key_in_what_a_server_says_of_a_method(script: ScriptedServer, start: Start) -> None:
     about = {"versions": {"esamp": "1"}, "exploring": True, "settings": {"slots": 2}, "methods": {"esamp": ""}}
     report = {"explored": False, "message": f"\x1b[2J {KEY}"}
     script.about, script.replies = (200, about), [(200, {**completion(), "esamp": report})]
@@ -99,7 +99,7 @@ def test_no_key_in_what_a_server_says_of_a_method(script: Scripted, start: Start
     assert "\x1b" not in str(raised.value)
 
 
-def test_no_key_and_no_control_in_names_of_models(script: Scripted) -> None:
+def test_no_key_and_no_control_in_names_of_models(script: ScriptedServer) -> None:
     script.models = (200, {"data": [{"id": f"{number}\x1b[2J{KEY}"} for number in range(3)]})
     with pytest.raises(InputError, match="does not serve 'some'") as raised:
         OpenAIEngine.load("some", base_url=script.url, api_key=KEY, retries=0)
@@ -107,7 +107,7 @@ def test_no_key_and_no_control_in_names_of_models(script: Scripted) -> None:
     assert "\x1b" not in str(raised.value)
 
 
-def test_no_key_when_nobody_answers(script: Scripted) -> None:
+def test_no_key_when_nobody_answers(script: ScriptedServer) -> None:
     script.close()
     with pytest.raises(EsampError, match="cannot be reached") as raised:
         OpenAIEngine.load("some", base_url=script.url, api_key=KEY, retries=0)
@@ -139,7 +139,9 @@ def test_a_key_is_taken_out_before_the_text_is_cut() -> None:
     assert "sk-" not in said
 
 
-def test_the_environments_account_goes_with_its_key_only(script: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environments_account_goes_with_its_key_only(
+    script: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     headers = {"openai-organization": "org-mine", "openai-project": "project-mine", "x-gateway": "gate-mine"}
     monkeypatch.setenv("OPENAI_ORG_ID", "org-mine")
     monkeypatch.setenv("OPENAI_PROJECT_ID", "project-mine")
@@ -163,8 +165,8 @@ def test_the_environments_account_goes_with_its_key_only(script: Scripted, monke
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize("target", ["http://127.0.0.1:{}/v1", "http://localhost:{}/v1", "//127.0.0.1:{}/v1"])
-def test_nothing_goes_where_a_server_sends_to(script: Scripted, start: Start, status: int, target: str) -> None:
-    other = Scripted()
+def test_nothing_goes_where_a_server_sends_to(script: ScriptedServer, start: Start, status: int, target: str) -> None:
+    other = ScriptedServer()
     try:
         script.replies = [(status, target.format(other.url.split(":")[2].split("/")[0]))]
         with pytest.raises(InputError, match="redirects to"):
@@ -181,7 +183,7 @@ def test_nothing_goes_where_a_server_sends_to(script: Scripted, start: Start, st
 # ---- answers without end
 
 
-def test_a_dripping_answer_ends_with_its_time(script: Scripted, start: Start) -> None:
+def test_a_dripping_answer_ends_with_its_time(script: ScriptedServer, start: Start) -> None:
     engine = start(timeout=1.0)
 
     def drip() -> Iterator[bytes]:
@@ -197,7 +199,7 @@ def test_a_dripping_answer_ends_with_its_time(script: Scripted, start: Start) ->
 
 
 def test_an_answer_that_is_too_long_is_left_unread(
-    script: Scripted, start: Start, monkeypatch: pytest.MonkeyPatch
+    script: ScriptedServer, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transport, "MOST_BYTES", 1 << 20)
     sent = 0
@@ -214,7 +216,9 @@ def test_an_answer_that_is_too_long_is_left_unread(
     assert sent < 64 << 20
 
 
-def test_a_packed_answer_is_measured_unpacked(script: Scripted, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_packed_answer_is_measured_unpacked(
+    script: ScriptedServer, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(transport, "MOST_BYTES", 1 << 20)
     packed = {"content-encoding": "gzip"}
     script.replies = [Raw(packed, iter([gzip.compress(json.dumps(completion()).encode())]))]
@@ -225,7 +229,7 @@ def test_a_packed_answer_is_measured_unpacked(script: Scripted, start: Start, mo
 
 
 @pytest.mark.parametrize("packing", ["zstd", "br", "gzip, gzip", "compress"])
-def test_other_packings_are_refused(script: Scripted, start: Start, packing: str) -> None:
+def test_other_packings_are_refused(script: ScriptedServer, start: Start, packing: str) -> None:
     script.replies = [Raw({"content-encoding": packing}, iter([b"x" * 100]))]
     with pytest.raises(UnansweredError, match="has a compression that was not requested"):
         ask(start())
@@ -257,7 +261,7 @@ HUGE = 10**400
         (completion(3), "gave 3 of 1 samples"),
     ],
 )
-def test_impossible_numbers_are_one_error(script: Scripted, start: Start, answer: Any, sentence: str) -> None:
+def test_impossible_numbers_are_one_error(script: ScriptedServer, start: Start, answer: Any, sentence: str) -> None:
     script.replies = [(200, answer)]
     with pytest.raises(EsampError, match=sentence) as raised:
         ask(start())
@@ -265,7 +269,7 @@ def test_impossible_numbers_are_one_error(script: Scripted, start: Start, answer
 
 
 @pytest.mark.parametrize("value", [HUGE, "much", [1], True])
-def test_impossible_measurements_are_one_error(script: Scripted, start: Start, value: Any) -> None:
+def test_impossible_measurements_are_one_error(script: ScriptedServer, start: Start, value: Any) -> None:
     about = {"versions": {"esamp": "1"}, "exploring": True, "settings": {"slots": 2}, "methods": {"esamp": ""}}
     report = {"explored": True, "prompts": [{"rows": 8, "kl": value}]}
     script.about, script.replies = (200, about), [(200, {**completion(), "esamp": report})]
@@ -275,7 +279,7 @@ def test_impossible_measurements_are_one_error(script: Scripted, start: Start, v
 
 @pytest.mark.parametrize("settings", [{"slots": HUGE}, {"slots": -5}, {"slots": True}, {"slots": 2, "defaults": 5}])
 def test_a_server_of_impossible_settings_is_none_that_explores(
-    script: Scripted, start: Start, settings: dict[str, Any]
+    script: ScriptedServer, start: Start, settings: dict[str, Any]
 ) -> None:
     about = {"versions": {"esamp": "1"}, "exploring": True, "settings": settings, "methods": {"esamp": ""}}
     script.about = (200, about)
@@ -285,7 +289,7 @@ def test_a_server_of_impossible_settings_is_none_that_explores(
 # ---- logs
 
 
-def test_nothing_of_a_key_is_logged(script: Scripted, start: Start, caplog: pytest.LogCaptureFixture) -> None:
+def test_nothing_of_a_key_is_logged(script: ScriptedServer, start: Start, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         ask(start())
     assert KEY[:20] not in caplog.text

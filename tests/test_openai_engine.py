@@ -35,7 +35,7 @@ from esamp.methods import registry as methods
 from esamp.runs.job import Job, ModelOptions, RunOptions
 from esamp.sampling import Sampling
 from esamp.search.base import answer
-from support.scripted_server import Reply, Scripted, completion
+from support.scripted_server import Reply, ScriptedServer, completion
 
 PROMPT = "Numbers 3 5 8 9 target 24"
 KEY = "sk-a-secret-of-ours"
@@ -229,7 +229,7 @@ class TestOurs:
 
 
 @pytest.fixture
-def start(script: Scripted) -> Iterator[Callable[..., OpenAIEngine]]:
+def start(script: ScriptedServer) -> Iterator[Callable[..., OpenAIEngine]]:
     engines: list[OpenAIEngine] = []
 
     def load(model: str | None = None, **options: Any) -> OpenAIEngine:
@@ -242,7 +242,7 @@ def start(script: Scripted) -> Iterator[Callable[..., OpenAIEngine]]:
         engine.close()
 
 
-def test_a_foreign_server_is_told_the_standard_s_fields_only(script: Scripted, start: Any) -> None:
+def test_a_foreign_server_is_told_the_standard_s_fields_only(script: ScriptedServer, start: Any) -> None:
     found = only(start(), asked(n=1))
     [body] = script.bodies
     assert body == {
@@ -261,7 +261,7 @@ def test_a_foreign_server_is_told_the_standard_s_fields_only(script: Scripted, s
     assert (found.cost.tokens, found.cost.prompt_tokens, found.cost.calls) == (5, 7, 1)
 
 
-def test_settings_beyond_the_standard_go_out_when_they_say_something(script: Scripted, start: Any) -> None:
+def test_settings_beyond_the_standard_go_out_when_they_say_something(script: ScriptedServer, start: Any) -> None:
     script.replies = [(200, completion())]
     only(start(), asked("min_p", n=1, options={"p_base": 0.25}, sampling=Sampling(top_k=7, stop=("x",))))
     [body] = script.bodies
@@ -272,7 +272,7 @@ def test_settings_beyond_the_standard_go_out_when_they_say_something(script: Scr
         only(start(), asked(n=1, sampling=Sampling(top_k=7)))
 
 
-def test_vllm_is_told_everything_as_it_has_defaults_of_the_model_s(script: Scripted, start: Any) -> None:
+def test_vllm_is_told_everything_as_it_has_defaults_of_the_model_s(script: ScriptedServer, start: Any) -> None:
     script.models = (200, {"data": [{"id": "some", "owned_by": "vllm", "max_model_len": 100}]})
     script.replies = [(200, completion(token_ids=[4, 5]))]
     found = only(start("some"), asked(n=1, sampling=Sampling()))
@@ -291,7 +291,7 @@ ABOUT = {"versions": {"esamp": "1"}, "exploring": True, "settings": {"slots": 2}
     [{"exploring": True}, "<html>", {**ABOUT, "exploring": False}, [1]],
     ids=["bare", "page", "plain workers", "list"],
 )
-def test_a_foreign_server_cannot_explore_whatever_it_says(script: Scripted, start: Any, about: Any) -> None:
+def test_a_foreign_server_cannot_explore_whatever_it_says(script: ScriptedServer, start: Any, about: Any) -> None:
     script.about = (200, about)
     for method in ("esamp", "xtc", "without_replacement"):
         with pytest.raises(UnsupportedError, match="does not explore: start it with esamp serve"):
@@ -309,14 +309,14 @@ def test_a_foreign_server_cannot_explore_whatever_it_says(script: Scripted, star
     ids=["silent", "empty", "refused"],
 )
 def test_a_method_that_did_not_act_is_no_success(
-    script: Scripted, start: Any, report: Any, error: type[EsampError], sentence: str
+    script: ScriptedServer, start: Any, report: Any, error: type[EsampError], sentence: str
 ) -> None:
     script.about, script.replies = (200, ABOUT), [(200, {**completion(), "esamp": report})]
     with pytest.raises(error, match=sentence):
         only(start(), asked("esamp", n=1))
 
 
-def test_telemetry_of_a_method_that_never_steered_is_caught(script: Scripted, start: Any) -> None:
+def test_telemetry_of_a_method_that_never_steered_is_caught(script: ScriptedServer, start: Any) -> None:
     report = {"method": "esamp", "explored": True, "prompts": [{"rows": 8, "rows_steered": 0, "explained": None}]}
     script.about = (200, ABOUT)
     script.replies = [(200, {**completion(token_ids=[1, 2, 3, 4]), "esamp": report})]
@@ -329,7 +329,7 @@ def test_telemetry_of_a_method_that_never_steered_is_caught(script: Scripted, st
         only(start(), asked("esamp+fire"))
 
 
-def test_what_the_server_would_fill_in_is_said(script: Scripted, start: Any) -> None:
+def test_what_the_server_would_fill_in_is_said(script: ScriptedServer, start: Any) -> None:
     settings = {"slots": 2, "defaults": {"method": "esamp", "beta": 3.0, "waves": 2}}
     script.about = (200, {**ABOUT, "settings": settings, "methods": {"esamp": "", "vanilla": ""}})
     engine = start()
@@ -344,7 +344,7 @@ def test_what_the_server_would_fill_in_is_said(script: Scripted, start: Any) -> 
 
 
 @pytest.mark.parametrize("first", [(429, {"error": {"message": "slow down"}}), (500, b"oops"), None], ids=str)
-def test_what_passes_is_tried_again(script: Scripted, start: Any, first: Reply) -> None:
+def test_what_passes_is_tried_again(script: ScriptedServer, start: Any, first: Reply) -> None:
     script.replies = [first, (200, completion())]
     assert texts(only(start(), asked(n=1))) == ["an answer"]
     assert len(script.bodies) == 2
@@ -382,7 +382,9 @@ def test_what_passes_is_tried_again(script: Scripted, start: Any, first: Reply) 
     ],
     ids=lambda part: part[:20] if isinstance(part, str) else "",
 )
-def test_failures_are_told(script: Scripted, start: Any, reply: Reply, error: type[EsampError], sentence: str) -> None:
+def test_failures_are_told(
+    script: ScriptedServer, start: Any, reply: Reply, error: type[EsampError], sentence: str
+) -> None:
     script.replies = [reply]
     with pytest.raises(error, match=sentence) as failure:
         only(start(retries=1), asked(n=1))
@@ -392,19 +394,19 @@ def test_failures_are_told(script: Scripted, start: Any, reply: Reply, error: ty
     assert failure.value.__cause__ is None
 
 
-def test_usage_may_be_missing_where_there_are_token_ids(script: Scripted, start: Any) -> None:
+def test_usage_may_be_missing_where_there_are_token_ids(script: ScriptedServer, start: Any) -> None:
     script.replies = [(200, {**completion(2, token_ids=[1, 2, 3]), "usage": None})]
     assert only(start(), asked()).cost.tokens == 6
 
 
-def test_texts_are_only_texts(script: Scripted, start: Any) -> None:
+def test_texts_are_only_texts(script: ScriptedServer, start: Any) -> None:
     hostile = "\x00\x1b]0;x\x07" + "y" * 1_000_000 + "\ud800 {{7*7}}"
     script.replies = [(200, completion(text=hostile))]
     [found] = texts(only(start(), asked(n=1)))
     assert found == hostile.replace("\ud800", "?")
 
 
-def test_a_chat_has_messages_and_may_say_nothing(script: Scripted, start: Any) -> None:
+def test_a_chat_has_messages_and_may_say_nothing(script: ScriptedServer, start: Any) -> None:
     message = {"role": "assistant", "content": None}
     script.replies = [(200, completion(message=message))]
     found = only(start(), asked(n=1, prompt=({"role": "user", "content": PROMPT},)))
@@ -414,14 +416,14 @@ def test_a_chat_has_messages_and_may_say_nothing(script: Scripted, start: Any) -
 
 
 @pytest.mark.parametrize(("options", "most"), [({"concurrency": 3}, 3), ({"batch_rows": 4}, 2), ({}, 8)], ids=str)
-def test_so_many_at_a_time(script: Scripted, start: Any, options: dict[str, int], most: int) -> None:
+def test_so_many_at_a_time(script: ScriptedServer, start: Any, options: dict[str, int], most: int) -> None:
     script.replies, script.pause = [(200, completion(2))], 0.3
     found = list(start(**options).generate(asked(id=str(number)) for number in range(8)))
     assert len(found) == 8
     assert script.most == most
 
 
-def test_the_first_to_end_is_the_first_to_come(script: Scripted, start: Any) -> None:
+def test_the_first_to_end_is_the_first_to_come(script: ScriptedServer, start: Any) -> None:
     script.replies = [(429, b""), (200, completion())]
     requests = [asked(id="late", n=1), asked(id="soon", n=1, prompt="soon")]
     engine = start()
@@ -430,7 +432,7 @@ def test_the_first_to_end_is_the_first_to_come(script: Scripted, start: Any) -> 
     assert [each.request.id for each in engine.generate(requests)] in (["late", "soon"], ["soon", "late"])
 
 
-def test_who_leaves_early_leaves_nothing_behind(script: Scripted, start: Any) -> None:
+def test_who_leaves_early_leaves_nothing_behind(script: ScriptedServer, start: Any) -> None:
     script.pause = 0.2
     before = set(threading.enumerate())
     engine = start(concurrency=4)
@@ -448,7 +450,7 @@ def test_who_leaves_early_leaves_nothing_behind(script: Scripted, start: Any) ->
 # ---- which server, and by which key
 
 
-def test_the_model_is_the_only_one_or_named(script: Scripted, start: Any) -> None:
+def test_the_model_is_the_only_one_or_named(script: ScriptedServer, start: Any) -> None:
     script.models = (200, {"data": [{"id": "a"}, {"id": "b"}]})
     with pytest.raises(InputError, match="serves 'a', 'b': name one"):
         start()
@@ -496,7 +498,7 @@ def test_the_environment_names_the_server_and_nobody_shows_the_key(monkeypatch: 
     assert check()[0] is False
 
 
-def test_it_is_an_engine_by_name(script: Scripted) -> None:
+def test_it_is_an_engine_by_name(script: ScriptedServer) -> None:
     works, detail = registry.ENTRIES["openai"].state()
     assert works
     assert "esamp serve" in detail

@@ -21,7 +21,7 @@ from esamp.tasks.gpqa import GPQA
 from esamp.tasks.livecodebench import LiveCodeBench, LiveCodeBenchOptions
 from esamp.tasks.math_answer import GSM8K, Math500
 from esamp.tasks.math_verifier import MathVerifier
-from support.scripted_server import Scripted
+from support.scripted_server import ScriptedServer
 
 Case = dict[str, Any]
 needs_isolation = pytest.mark.skipif(bool(available().missing), reason="this machine cannot isolate a model's code")
@@ -106,7 +106,7 @@ def test_a_server_response_is_read_or_fails_only_its_request(shared: Path, monke
     pytest.importorskip("openai", reason="the official client is not installed: pip install 'esamp[openai]'")
     from esamp.engines.openai import OpenAIEngine
 
-    server = Scripted()
+    server = ScriptedServer()
     monkeypatch.setenv("OPENAI_BASE_URL", server.url)
     asked = Request("r", ({"role": "user", "content": "hello"},), 2, Sampling(max_tokens=8), "vanilla", seed=1)
     read = {}

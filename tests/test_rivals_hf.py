@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessor, P
 
 import esamp
 from esamp import HFEngine, Request
-from esamp.engines.hf.processors import CountPenalties, MinP
+from esamp.engines.hf.processors import CountPenalties, MinPProcessor
 from esamp.engines.text import line_breaks
 from esamp.methods import registry
 from esamp.methods.base import DecodeMethod
@@ -74,7 +74,10 @@ def arguments(sampling: Sampling) -> dict[str, Any]:
         top_p=sampling.top_p,
         repetition_penalty=sampling.repetition_penalty,
         max_new_tokens=sampling.max_tokens,
-        logits_processor=[penalties, *([MinP(sampling.min_p, sampling.temperature)] if sampling.min_p else [])],
+        logits_processor=[
+            penalties,
+            *([MinPProcessor(sampling.min_p, sampling.temperature)] if sampling.min_p else []),
+        ],
     )
 
 

@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from shutil import copyfile
-from typing import Any
 
 import numpy as np
 import pytest
@@ -28,9 +27,9 @@ from esamp.study.config import Study
 from esamp.study.grid import cells
 from esamp.study.group_measurements import GroupLikelihoods, GroupMeasurements
 from esamp.study.records import Record, SampleRecord
-from esamp.study.run import TaskProblems, load_tasks
-from esamp.study.store import Store
+from esamp.study.run import TaskProblems
 from esamp.tasks.base import Item
+from support.stored_studies import opened
 
 TOML = """
 name = "measured"
@@ -66,11 +65,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert main(["study", "run", *given]) == 0
     assert main(["study", "report", *given, "--out", str(folder / "report")]) == 0
     return folder
-
-
-def opened(folder: Path, **changes: Any) -> tuple[Study, Store, dict[str, TaskProblems]]:
-    study = replace(config.read(folder / "study.toml"), **changes)
-    return study, Store(folder / "store"), load_tasks(study)
 
 
 def noted(started: Started) -> measurement_run.OnMeasurement:

@@ -29,6 +29,7 @@ from esamp.study.run import load_tasks, run
 from esamp.study.store import Store
 from esamp.tasks.base import Item
 from esamp.tasks.countdown import Countdown
+from support.stored_studies import opened
 
 SERIES = {"novelty", "residual", "kl", "surprisal", "entropy", "cosine", "explained"}
 TOML = """
@@ -62,8 +63,8 @@ def traced(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def loaded(folder: Path) -> tuple[config.Study, Block]:
-    study = config.read(folder / "study.toml")
-    return study, load(study, Store(folder / "store"), load_tasks(study))[0]
+    study, store, problems = opened(folder)
+    return study, load(study, store, problems)[0]
 
 
 def test_a_study_keeps_measurements_of_every_token(traced: Path) -> None:

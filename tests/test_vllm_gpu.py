@@ -25,7 +25,7 @@ pytest.importorskip("vllm", reason='vLLM is not installed: pip install -e ".[vll
 
 import esamp
 from esamp import ESampConfig
-from esamp.engines.vllm.workers.exploration import Exploration
+from esamp.engines.vllm.workers.exploration import VLLMExploration
 from esamp.engines.vllm.workers.groups import RequestGroups
 from esamp.models import embedded_path
 from support.forced_tokens import ForcedTokens
@@ -178,7 +178,7 @@ def without_waiting(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def test_the_host_never_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    watched = [(Exploration, name) for name in ("begin", "steer", "combine", "learn")] + [
+    watched = [(VLLMExploration, name) for name in ("begin", "steer", "combine", "learn")] + [
         (RequestGroups, name) for name in ("add", "finish")
     ]
     for owner, name in watched:

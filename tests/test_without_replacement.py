@@ -245,7 +245,7 @@ def test_results_do_not_depend_on_groups_and_batches() -> None:
         order = torch.randperm(len(under_way)).tolist()
         advance(draw, [under_way[place] for place in order], [bool(move) for move in torch.rand(len(order)) < 0.8])
         turns = [sum(row.ended for row in rows) for rows in prompts]
-    assert [[tuple(row.said) for row in rows] for rows in prompts] == alone
+    assert [[tuple(row.tokens) for row in rows] for rows in prompts] == alone
 
 
 def test_slots_are_cleared_and_grow() -> None:
@@ -316,13 +316,13 @@ def remaining(model: Model, ended: set[Text], prefix: Text, limit: int) -> float
 
 def reference_step(rows: Sequence[Row], moving: Sequence[bool], pending: float, done: set[Text]) -> None:
     """One step of rows in any pace, one row after the other, as the class describes it."""
-    ahead = [tuple(row.said) for row in rows if row.said and not row.ended]  # as they stood before this step
+    ahead = [tuple(row.tokens) for row in rows if row.tokens and not row.ended]  # as they stood before this step
     gone: dict[Text, set[int]] = {}
     before = set(done)
     for row, moves in zip(rows, moving, strict=True):
         if row.ended or not moves:
             continue
-        said = tuple(row.said)
+        said = tuple(row.tokens)
         weights = []
         for token, p in enumerate(row.model(said)):
             child = (*said, token)
@@ -336,9 +336,9 @@ def reference_step(rows: Sequence[Row], moving: Sequence[bool], pending: float, 
             weights = [*row.model(said)]
         token = pick(weights, number(3, row, len(said)))
         gone.setdefault(said, set()).add(token)
-        row.said.append(token)
+        row.tokens.append(token)
         if row.ended:
-            done.add(tuple(row.said))
+            done.add(tuple(row.tokens))
 
 
 def probability_after(model: Model, prefix: Text, text: Text) -> float:
@@ -361,7 +361,7 @@ def test_waves_at_any_pace_agree_with_the_description(pending: float) -> None:
                 moving = [bool(move) for move in chances]
                 reference_step(theirs[wave], moving, pending, done)
                 advance(draw, ours[wave], moving)
-                assert [row.said for row in ours[wave]] == [row.said for row in theirs[wave]]
+                assert [row.tokens for row in ours[wave]] == [row.tokens for row in theirs[wave]]
             start = wave.stop
 
 
@@ -372,7 +372,7 @@ def test_rows_at_one_node_draw_in_the_order_of_their_indices() -> None:
         wanted = expected(samples(5, seed, model=model, limit=1))
         rows = samples(5, seed, model=model, limit=1)
         finish(without_replacement(), [rows[place] for place in torch.randperm(5).tolist()])
-        assert [tuple(row.said) for row in rows] == wanted
+        assert [tuple(row.tokens) for row in rows] == wanted
         assert len(set(wanted)) == 5
 
 
@@ -382,7 +382,7 @@ def test_a_likely_token_stays_likely_in_a_wave() -> None:
     rows = [row for slot in range(groups) for row in samples(16, slot, slot, model=fixed(0.999, 0.001), limit=50)]
     draw = without_replacement(groups, trie_nodes=1024)
     advance(draw, rows)
-    unlikely = sum(row.said == [1] for row in rows)
+    unlikely = sum(row.tokens == [1] for row in rows)
     assert unlikely == pytest.approx(groups * (0.001 + 15 * 0.002), abs=4 * math.sqrt(groups * 0.031))
 
 
@@ -416,7 +416,7 @@ def test_a_text_drawn_twice_is_removed_once() -> None:
 def followers(draw: WithoutReplacement, first: Sequence[Row], limit: int) -> float:
     """In what share of the groups the next sample starts as the first one did."""
     seconds = finish(draw, [again(row, index=1, limit=limit) for row in first])
-    return sum(row.said[0] == text[0] for row, text in zip(first, seconds, strict=True)) / len(first)
+    return sum(row.tokens[0] == text[0] for row, text in zip(first, seconds, strict=True)) / len(first)
 
 
 def test_a_restarted_sample_is_a_new_sample() -> None:
@@ -450,7 +450,7 @@ def test_a_row_with_a_missing_token_is_not_stored() -> None:
     first = [Row(slot, 0, fixed(0.5, 0.5), slot, 4, 3) for slot in range(groups)]
     advance(draw, first)
     for row in first:
-        row.said.append(0)  # told to nobody
+        row.tokens.append(0)  # told to nobody
     finish(draw, first)
     assert followers(draw, first, 3) == pytest.approx(0.5, abs=0.05)
 

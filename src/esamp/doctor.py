@@ -20,8 +20,6 @@ EXTRA = re.compile(r"^(?P<package>[\w.-]+).*;.*\bextra\s*==\s*['\"](?P<extra>[\w
 
 @dataclass(frozen=True)
 class Check:
-    """The result of one check."""
-
     name: str
     works: bool
     detail: str
@@ -48,7 +46,6 @@ class Diagnosis:
         return any(check.works for check in self.engines) and all(check.works for check in embedded)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
         return asdict(self) | {"healthy": self.healthy}
 
 
@@ -111,12 +108,12 @@ def _extra(name: str, packages: list[str]) -> Check:
 
 def _sandbox() -> tuple[Check, ...]:
     """What this machine isolates, as measured; for what is missing, the reason or the consequence."""
-    found = available()
+    isolation = available()
     limits = Check(
         "limits", True, "time, processes, files, output and the memory of each process; an empty environment"
     )
-    missing = f"missing ({found.reason}): tasks refuse to run a model's code here unless code_isolation = 'allow'"
-    held = (*found.provided, *found.further)
+    missing = f"missing ({isolation.reason}): tasks refuse to run a model's code here unless code_isolation = 'allow'"
+    held = (*isolation.provided, *isolation.further)
     essential = [Check(name, name in held, words if name in held else missing) for name, words in MEANING.items()]
     further = [Check(name, name in held, words if name in held else WITHOUT[name]) for name, words in FURTHER.items()]
     return (limits, *essential, *further)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from esamp.decoding.slots import State
+from esamp.decoding.slots import GroupState
 from esamp.explorer.distiller import Distiller, Past, Prediction, TrainingBatch
 from esamp.explorer.mlp import ResidualNetwork
 
@@ -20,7 +20,7 @@ MIXES: list[list[int | None]] = [
 """The slots of the rows of eight decode steps (None: no slot): three groups join, leave, grow and interleave."""
 
 
-def fresh(distiller: Distiller, groups: int = 1) -> State:
+def fresh(distiller: Distiller, groups: int = 1) -> GroupState:
     """The initial state of `groups` groups."""
     template = {**distiller.template(), **distiller.moments()}
     return {name: tensor.expand(groups, *tensor.shape).clone() for name, tensor in template.items()}
@@ -31,7 +31,7 @@ def empty_past(groups: int, size: int) -> Past:
     return Past(torch.zeros(groups, 1, size, dtype=torch.float64), torch.zeros(groups, 1, dtype=torch.float64))
 
 
-def predict(distiller: Distiller, state: State, source: Tensor, size: int = 1) -> Prediction:
+def predict(distiller: Distiller, state: GroupState, source: Tensor, size: int = 1) -> Prediction:
     """The prediction `[G, C, d]` for `source` `[G, C, s]`; its confidence `[G, C]` is 1 for distillers without one."""
     raw = distiller.predict(state, source, empty_past(source.shape[0], size))
     lanes = (source.shape[0], source.shape[1])
@@ -41,7 +41,7 @@ def predict(distiller: Distiller, state: State, source: Tensor, size: int = 1) -
 
 
 def learn(
-    distiller: Distiller, state: State, source: Tensor, target: Tensor, live: Tensor, slope: Tensor | None = None
+    distiller: Distiller, state: GroupState, source: Tensor, target: Tensor, live: Tensor, slope: Tensor | None = None
 ) -> None:
     """Train on the rows that are set in `live` `[G, C]`; updates `state` in place."""
     mask = live.unsqueeze(-1)

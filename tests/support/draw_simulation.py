@@ -30,7 +30,7 @@ class Row:
     count: int = 0
     limit: int = 2**62
     stops: tuple[int, ...] = ()
-    said: list[int] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
     forced: Mapping[int, int] = field(default_factory=dict)
     """tokens by position that replace the chosen ones, as under a grammar"""
     chosen: list[int] = field(default_factory=list)
@@ -38,12 +38,12 @@ class Row:
     @property
     def ended(self) -> bool:
         """Whether the sample has reached its limit or an end token."""
-        return len(self.said) >= self.limit or bool(self.said and self.said[-1] in self.stops)
+        return len(self.tokens) >= self.limit or bool(self.tokens and self.tokens[-1] in self.stops)
 
 
 def describe(rows: Sequence[Row]) -> Rows:
     """The `Rows` of a decode step for these samples."""
-    numbers = [[row.index, row.count, len(row.said), row.limit, row.seed] for row in rows]
+    numbers = [[row.index, row.count, len(row.tokens), row.limit, row.seed] for row in rows]
     columns = torch.tensor(numbers, dtype=torch.int64).unbind(1)
     most = max(len(row.stops) for row in rows)
     stops = [[*row.stops, *[-1] * (most - len(row.stops))] for row in rows]
@@ -60,7 +60,7 @@ def step_of(rows: Sequence[Row], live: Tensor | None = None) -> DecodeStep:
 
 def log_odds(rows: Sequence[Row]) -> Tensor:
     """Logits `[R, V]` of the rows' next tokens; those of ended rows are arbitrary."""
-    said = [() if row.ended else tuple(row.said) for row in rows]
+    said = [() if row.ended else tuple(row.tokens) for row in rows]
     return torch.tensor([row.model(text) for row, text in zip(rows, said, strict=True)], dtype=torch.float64).log()
 
 
@@ -70,11 +70,11 @@ def advance(draw: Any, rows: Sequence[Row], moving: Sequence[bool] | None = None
     live = torch.tensor([not row.ended and moves for row, moves in zip(rows, moving, strict=True)])
     step = step_of(rows, live)
     chosen = draw.choose(log_odds(rows), step)
-    tokens = [row.forced.get(len(row.said), token) for row, token in zip(rows, chosen.tolist(), strict=True)]
+    tokens = [row.forced.get(len(row.tokens), token) for row, token in zip(rows, chosen.tolist(), strict=True)]
     draw.observe(step, torch.tensor(tokens), step.live)
     for row, token, took_part, choice in zip(rows, tokens, live.tolist(), chosen.tolist(), strict=True):
         if took_part:
-            row.said.append(token)
+            row.tokens.append(token)
             row.chosen.append(choice)
 
 
@@ -82,12 +82,12 @@ def finish(draw: Any, rows: Sequence[Row]) -> list[Text]:
     """Run all rows in lockstep until they end, and return their tokens."""
     while not all(row.ended for row in rows):
         advance(draw, rows)
-    return [tuple(row.said) for row in rows]
+    return [tuple(row.tokens) for row in rows]
 
 
 def again(row: Row, **changes: Any) -> Row:
     """A copy of the row without its tokens, with some fields changed."""
-    return replace(row, said=[], chosen=[], **changes)
+    return replace(row, tokens=[], chosen=[], **changes)
 
 
 def number(purpose: int, row: Row, position: int, *more: int) -> float:

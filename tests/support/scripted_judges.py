@@ -15,7 +15,7 @@ from esamp.study.grid import cells, item_key
 from esamp.study.records import Record, SampleRecord
 from esamp.study.run import load_tasks
 from esamp.study.store import Store
-from support.scripted_server import Reply, Scripted
+from support.scripted_server import Reply, ScriptedServer
 
 Groups = dict[str, list[str]]
 """The texts that a judge is shown, by the letter of their group."""
@@ -66,7 +66,7 @@ def chat(content: str | None, reason: str = "stop") -> dict[str, Any]:
     return {"choices": [{"index": 0, "message": message, "finish_reason": reason}], "usage": {"completion_tokens": 5}}
 
 
-class ScriptedJudge(Scripted):
+class ScriptedJudge(ScriptedServer):
     """Serves several judges by model name. Replies in `early` are sent before any verdict."""
 
     def __init__(self, **judges: Behaviour) -> None:

@@ -29,7 +29,7 @@ class QueueingServer(ThreadingHTTPServer):
     request_queue_size = 128
 
 
-class Scripted:
+class ScriptedServer:
     """Sends `replies` in turn, and the last one from then on. Records all requests."""
 
     def __init__(self) -> None:

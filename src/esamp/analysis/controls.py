@@ -85,12 +85,12 @@ def controls(study: Study, found: Sequence[MatchedDifference]) -> list[ArmContro
 def _matched_differences(study: Study, block: Block) -> list[MatchedDifference]:
     others = [arm.label for arm in study.arms if arm.method != "vanilla" and arm.label in block.arms]
     tested = [measure.name for measure in measures(graded=block.graded) if measure.name in TESTED_MEASURES]
-    found: list[MatchedDifference] = []
+    matched: list[MatchedDifference] = []
     for curve in curves(study):
         for held_equal in LEVEL_MEASURES:
             for name in tested:
-                found += _family(block, curve, held_equal, name, [arm for arm in others if arm not in curve.labels])
-    return found
+                matched += _family(block, curve, held_equal, name, [arm for arm in others if arm not in curve.labels])
+    return matched
 
 
 def _family(
@@ -99,7 +99,7 @@ def _family(
     """The differences that are corrected together; arms whose level the curve does not reach come first."""
     if not all(is_measured(block, arm, measure) for arm in curve.labels for measure in (held_equal, name)):
         return []
-    found: dict[str, tuple[float, Values]] = {}
+    values_by_arm: dict[str, tuple[float, Values]] = {}
     out_of_reach = []
     for arm in others:
         if not is_measured(block, arm, held_equal) or not is_measured(block, arm, name):
@@ -108,11 +108,11 @@ def _family(
         if point is None:
             out_of_reach.append(MatchedDifference(arm, curve.setting, held_equal, name, None, NOT_MEASURED, NAN, NAN))
         else:
-            found[arm] = point.value, point.difference(block, arm, name)
-    tests = paired_tests([(differences, 0 * differences) for _, differences in found.values()])
+            values_by_arm[arm] = point.value, point.difference(block, arm, name)
+    tests = paired_tests([(differences, 0 * differences) for _, differences in values_by_arm.values()])
     return out_of_reach + [
         MatchedDifference(arm, curve.setting, held_equal, name, value, test.interval, test.p, test.adjusted)
-        for (arm, (value, _)), test in zip(found.items(), tests, strict=True)
+        for (arm, (value, _)), test in zip(values_by_arm.items(), tests, strict=True)
     ]
 
 

@@ -78,21 +78,21 @@ def load(study: Study, store: Store, problems: Mapping[str, TaskProblems]) -> li
     Raises:
         InputError: no problem is finished by all arms, or a file is damaged.
     """
-    found: dict[tuple[str, str, int], dict[str, dict[int, dict[str, Record]]]] = {}
+    records_by_block: dict[tuple[str, str, int], dict[str, dict[int, dict[str, Record]]]] = {}
     failed: dict[tuple[str, str, int], list[FailedGroup]] = {}
     for cell in cells(study):
         ids = {item_key(item): item.id for item in problems[cell.task.name].items}
         contents, block = store.contents(cell), (cell.model.name, cell.task.name, cell.n)
         drawn = {key: record for key, record in contents.records.items() if key in ids}
         records = {ids[key]: record for key, record in attach(study, store, problems, cell, drawn).items()}
-        found.setdefault(block, {}).setdefault(cell.arm.label, {})[cell.seed] = records
+        records_by_block.setdefault(block, {}).setdefault(cell.arm.label, {})[cell.seed] = records
         failed.setdefault(block, []).extend(
             FailedGroup(cell.arm.label, cell.seed, ids[key], failure)
             for key, failure in contents.failed.items()
             if key in ids
         )
     blocks = []
-    for (model, task, n), arms in found.items():
+    for (model, task, n), arms in records_by_block.items():
         items = [item.id for item in problems[task].items]
         common = [item for item in items if all(item in own for seeds in arms.values() for own in seeds.values())]
         missing, graded = len(items) - len(common), problems[task].task.graded

@@ -86,8 +86,8 @@ def plain_point(block: Block, curve: PlainCurve, held_equal: LevelMeasure, arm: 
         return None
     own = levels(block, arm, held_equal)
     points = [(plain, levels(block, plain.label, held_equal)) for plain in curve.arms]
-    found = list(_between(curve, _distinct(block, points, measure), own)) or list(_nearest(curve, points, own))
-    return max(found, key=lambda point: point.mean(block, measure), default=None)
+    points_found = list(_between(curve, _distinct(block, points, measure), own)) or list(_nearest(curve, points, own))
+    return max(points_found, key=lambda point: point.mean(block, measure), default=None)
 
 
 def levels(block: Block, arm: str, held_equal: LevelMeasure) -> Values:

@@ -106,12 +106,12 @@ def _with_measurements(
     of: Sequence[Measurement], store: Store, cell: Cell, records: Mapping[str, Record]
 ) -> dict[str, Record]:
     """The records, by the keys of their lines, with the results of some measurements."""
-    found = dict(records)
+    updated = dict(records)
     for measurement in of:
         contents = store.contents(cell, measurement.name) if measurement.covers(cell) else CellContents({}, {})
-        for key in found.keys() & contents.done.keys():
-            found[key] = _with_line(measurement, found[key], contents.done[key], contents.locations[key])
-    return found
+        for key in updated.keys() & contents.done.keys():
+            updated[key] = _with_line(measurement, updated[key], contents.done[key], contents.locations[key])
+    return updated
 
 
 def _with_line(measurement: Measurement, record: Record, line: Mapping[str, Any], location: str) -> Record:

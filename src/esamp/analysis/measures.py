@@ -104,8 +104,8 @@ def _measured(read: Callable[[GroupMeasurements], float | None]) -> Callable[[Re
     """A stored measurement of the group; NaN where there is none."""
 
     def measure(record: Record) -> float:
-        found = read(record.measured)
-        return float("nan") if found is None else found
+        value = read(record.measured)
+        return float("nan") if value is None else value
 
     return measure
 

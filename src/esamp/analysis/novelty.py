@@ -60,12 +60,12 @@ class ArmNovelty:
 def waves(study: Study, block: Block) -> dict[str, tuple[int, ...]]:
     """The sizes of the waves in which each arm starts the samples of a group, by label; for `analyse`."""
     limit = next(model.batch_rows for model in study.models if model.name == block.model)
-    found = {}
+    sizes_by_arm = {}
     for arm in study.arms:
         sizes = registry.get(arm.method).waves(arm.options, block.n)
         batches = (batch for size in sizes for batch in [limit] * (size // limit) + [size % limit] if batch)
-        found[arm.label] = tuple(batches)
-    return found
+        sizes_by_arm[arm.label] = tuple(batches)
+    return sizes_by_arm
 
 
 def analyse(
@@ -85,15 +85,15 @@ def analyse(
         waves: sizes of each arm's waves, by label; arms that are missing start all samples together.
         resamples: number of bootstrap replicates.
     """
-    arms = {label: found for label in block.arms if (found := list(groups(block, label)))}
+    arms = {label: arm_groups for label in block.arms if (arm_groups := list(groups(block, label)))}
     total = sum(map(len, arms.values()))
-    largest = max((group.tokens for found in arms.values() for group in found), default=0)
+    largest = max((group.tokens for arm_groups in arms.values() for group in arm_groups), default=0)
     stride = max(1, math.ceil(largest / TOKENS))
     rarity, done, results = rarities(block), 0, []
-    for label, found in arms.items():
+    for label, arm_groups in arms.items():
         starts = np.cumsum((waves or {}).get(label, (block.n,)))
         tables = []
-        for group in found:
+        for group in arm_groups:
             tables.append(tabulate(group, starts, stride, encode, rarity))
             done += 1
             on_progress(done, total)

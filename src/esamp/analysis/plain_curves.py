@@ -26,7 +26,6 @@ class PlainCurve:
 
     @property
     def name(self) -> str:
-        """The curve's name in reports."""
         setting = SWEPT_SETTINGS[self.setting]
         return f"{setting}, at {self.fixed}" if self.fixed else setting
 
@@ -67,7 +66,7 @@ def all_curves(study: Study) -> list[PlainCurve]:
     base = next((arm for arm in plain if arm.label == study.baseline), plain[0] if plain else None)
     if base is None:
         return []
-    found = []
+    curves = []
     for setting in SWEPT_SETTINGS:
         families: list[list[Arm]] = []
         for arm in plain:
@@ -77,8 +76,8 @@ def all_curves(study: Study) -> list[PlainCurve]:
                 families.append([arm])
             elif setting_value(arm, setting) not in [setting_value(own, setting) for own in family]:
                 family.append(arm)
-        found += [_curve(setting, family, base) for family in families if len(family) > 1]
-    return sorted(found, key=lambda curve: bool(curve.fixed))
+        curves += [_curve(setting, family, base) for family in families if len(family) > 1]
+    return sorted(curves, key=lambda curve: bool(curve.fixed))
 
 
 def _curve(setting: SweptSetting, family: Sequence[Arm], base: Arm) -> PlainCurve:

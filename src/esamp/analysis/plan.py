@@ -92,7 +92,7 @@ def plans(
         cells.setdefault((cell.model.name, cell.task.name, cell.n), []).append(state)
     has_pilot = any(all(state.done for state in own) for own in cells.values())
     pilots = {(block.model, block.task, block.n): block for block in load(study, store, problems)} if has_pilot else {}
-    found = []
+    arm_plans = []
     for (model, task, n), own in cells.items():
         _check_measure(options.measure, task, graded=problems[task].task.graded)
         block = pilots.get((model, task, n))
@@ -107,8 +107,8 @@ def plans(
             )
         tokens = sum((state.tokens + state.expected) / state.total for state in own if state.total) / len(study.seeds)
         size = (len(problems[task].items), len(study.seeds))
-        found.append(plan(title, spread, size, len(study.arms) - 1, tokens, options, tick))
-    return found
+        arm_plans.append(plan(title, spread, size, len(study.arms) - 1, tokens, options, tick))
+    return arm_plans
 
 
 def plan(

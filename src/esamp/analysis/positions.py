@@ -42,11 +42,11 @@ def similarity(texts: Sequence[str], encode: Embed) -> tuple[float, ...]:
         return (float("nan"),) * len(POSITIONS)
     rows = {window: row for row, window in enumerate(distinct)}
     vectors = encode(distinct)
-    found = []
+    similarities = []
     for index in range(len(POSITIONS)):
         present = [rows[own[index]] for own in windows if len(own) > index]
-        found.append(mean_cosine(vectors[present]) if len(present) > 1 else float("nan"))
-    return tuple(found)
+        similarities.append(mean_cosine(vectors[present]) if len(present) > 1 else float("nan"))
+    return tuple(similarities)
 
 
 def _windows(text: str) -> list[str]:

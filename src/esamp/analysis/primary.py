@@ -84,13 +84,13 @@ def primary_tests(study: Study, blocks: Sequence[Block]) -> list[PrimaryTest]:
     if claim is None:
         return []
     at_equal = cast("Sequence[LevelMeasure]", claim.at_equal)
-    found = [
+    tests = [
         block.cached(("primary", claim, held_equal), partial(_test, study, block, claim, held_equal))
         for block in blocks
         for held_equal in at_equal
     ]
-    adjusted = iter(holm([test.p for test in found if test.point is not None]))
-    return [test if test.point is None else replace(test, adjusted=float(next(adjusted))) for test in found]
+    adjusted = iter(holm([test.p for test in tests if test.point is not None]))
+    return [test if test.point is None else replace(test, adjusted=float(next(adjusted))) for test in tests]
 
 
 def _test(study: Study, block: Block, claim: Claim, held_equal: LevelMeasure) -> PrimaryTest:

@@ -77,13 +77,13 @@ def estimates(block: Block) -> list[Estimate]:
 
 
 def _estimates(block: Block) -> list[Estimate]:
-    found = []
+    rows = []
     for arm, groups in block.arms.items():
         values = {measure.name: table(groups, block.items, measure) for measure in measures(graded=block.graded)}
         subsets = _powers_of_two_below(block.n) if block.graded else []
         values |= {f"pass@{k} (subset of {block.n})": subset_pass(groups, block.items, k) for k in subsets}
-        found += [Estimate(arm, name, _mean(own)) for name, own in values.items()]
-    return found
+        rows += [Estimate(arm, name, _mean(own)) for name, own in values.items()]
+    return rows
 
 
 def differences(block: Block, baseline: str) -> list[Difference]:
@@ -92,11 +92,11 @@ def differences(block: Block, baseline: str) -> list[Difference]:
 
 
 def _differences(block: Block, baseline: str) -> list[Difference]:
-    found: list[Difference] = []
+    rows: list[Difference] = []
     for measure in measures(graded=block.graded):
         if measure.name in TESTED_MEASURES:
-            found += _family(block, baseline, measure)
-    return found
+            rows += _family(block, baseline, measure)
+    return rows
 
 
 def _family(block: Block, baseline: str, measure: Measure) -> list[Difference]:

@@ -31,7 +31,6 @@ class CostBreakdown:
 
     @property
     def largest(self) -> str:
-        """Name of the largest part."""
         parts = {"launches": self.launching, "bytes": self.moving, "Python and arithmetic": self.rest}
         return max(parts, key=lambda name: parts[name])
 

@@ -80,7 +80,6 @@ class Counts:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """All counts, for JSON."""
         return dict(vars(self))
 
 
@@ -92,14 +91,12 @@ class Recorder:
     """
 
     def __init__(self, *, host_reads: bool = True) -> None:
-        """Start at zero."""
         self._operators, self._reads = _Operators(), _HostReads()
         self._modes: list[AbstractContextManager[Any]] = [self._reads] if host_reads else []
         self._entered = ExitStack()
 
     @property
     def counts(self) -> Counts:
-        """The counts so far."""
         seen = self._operators
         waits = seen.waits + self._reads.count
         return Counts(seen.launches.total(), seen.bytes, waits, seen.allocations, dict(seen.launches))
@@ -177,14 +174,14 @@ class _Call:
         """Sort the tensors of a call."""
         call = cls([], [], [], [])
         for index, argument in enumerate(func._schema.arguments):
-            found = list(_tensors(args[index] if index < len(args) else kwargs.get(argument.name)))
+            tensors = list(_tensors(args[index] if index < len(args) else kwargs.get(argument.name)))
             writes = argument.alias_info is not None and argument.alias_info.is_write
             if writes and argument.is_out:
-                call.outputs.extend(found)
+                call.outputs.extend(tensors)
                 continue
-            call.inputs.extend(found)
+            call.inputs.extend(tensors)
             if writes:
-                call.mutated.extend(found)
+                call.mutated.extend(tensors)
         known = {id(tensor) for tensor in (*call.inputs, *call.outputs)}
         call.results.extend(tensor for tensor in _tensors(result) if id(tensor) not in known)
         return call

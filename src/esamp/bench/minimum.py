@@ -42,7 +42,6 @@ class Minimum:
 
     @property
     def total(self) -> float:
-        """Sum of all parts."""
         return self.rows + self.shared + self.read + self.written
 
 

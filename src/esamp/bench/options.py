@@ -10,13 +10,13 @@ from esamp.models import EMBEDDED
 from esamp.models.shapes import SHAPES
 from esamp.options import Options
 
-Measurement: TypeAlias = Literal["throughput", "diversity", "scaling"]
+Benchmark: TypeAlias = Literal["throughput", "diversity", "scaling"]
 TOKENS, SHAPE_TOKENS, DIVERSITY_TOKENS = 64, 32, 128
 """Default tokens of each sample: of a timed model, of a shape (a step may take a second on a CPU), and of texts whose
 diversity is measured."""
 
 _MODEL = frozenset({"model", "n", "tokens", "device", "dtype"})
-USED: Mapping[Measurement, frozenset[str]] = {
+USED: Mapping[Benchmark, frozenset[str]] = {
     "throughput": _MODEL | {"engine", "shape", "prompts", "pairs", "method", "against", "count", "full"},
     "diversity": _MODEL | {"seeds", "embedder", "prompt"},
     "scaling": frozenset({"device", "dtype", "method", "out"}),
@@ -69,7 +69,7 @@ class BenchOptions(Options):
     out: str | None = None
     """scaling: folder in which scaling.csv and scaling.svg are written"""
 
-    def check(self, what: Measurement) -> None:
+    def check(self, what: Benchmark) -> None:
         """Check that `what` uses all options that are set, and that they do not contradict each other.
 
         Raises:

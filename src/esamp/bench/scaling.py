@@ -107,9 +107,9 @@ class SkippedCase:
 
 def cases() -> list[ScalingCase]:
     """The cases of all three grids."""
-    found = [ScalingCase("groups", groups, samples, SIZE, groups) for groups in GROUPS for samples in SAMPLES]
-    found += [ScalingCase("size", 1, ROWS, size, 1) for size in SIZES]
-    return found + [ScalingCase("slots", 1, ROWS, SIZE, slots) for slots in SLOTS]
+    all_cases = [ScalingCase("groups", groups, samples, SIZE, groups) for groups in GROUPS for samples in SAMPLES]
+    all_cases += [ScalingCase("size", 1, ROWS, size, 1) for size in SIZES]
+    return all_cases + [ScalingCase("slots", 1, ROWS, SIZE, slots) for slots in SLOTS]
 
 
 def measure(

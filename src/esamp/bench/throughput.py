@@ -40,7 +40,6 @@ class BenchArm:
 
     @property
     def decoding(self) -> type[DecodeMethod]:
-        """The class of the method."""
         chosen = registry.get(self.method)
         assert issubclass(chosen, DecodeMethod)
         return chosen
@@ -76,8 +75,6 @@ class Load:
 
 @dataclass(frozen=True)
 class TimedRun:
-    """One timed run."""
-
     seconds: float
     steps: int
     """forward passes of the model: one per token, times the number of waves in which the method starts samples"""
@@ -109,8 +106,7 @@ class Subject(ABC):
 
     @property
     @abstractmethod
-    def states(self) -> StateShape:
-        """The hidden states of the model."""
+    def states(self) -> StateShape: ...
 
     @abstractmethod
     def run(self, arm: BenchArm | None, seed: int, tokens: int | None = None) -> TimedRun:
@@ -123,8 +119,7 @@ class Subject(ABC):
         """
 
     @abstractmethod
-    def close(self) -> None:
-        """Free the model."""
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -170,7 +165,6 @@ class Throughput:
         return 1000 * float(np.median([on.seconds / on.steps - off.seconds / off.steps for on, off in pairs]))
 
     def as_dict(self) -> dict[str, Any]:
-        """All numbers, for JSON."""
         arms = []
         for label, runs in self.on.items():
             ratio = self.ratio(label)

@@ -14,8 +14,6 @@ from esamp.engines.hf.explore import explore
 
 
 class HFSubject(Subject):
-    """A transformers model."""
-
     def __init__(
         self,
         model: PreTrainedModel,
@@ -40,7 +38,6 @@ class HFSubject(Subject):
 
     @property
     def states(self) -> StateShape:
-        """The hidden states of the model."""
         return StateShape(self._config.hidden_size, self.model.dtype.itemsize, str(self.model.device))
 
     def run(self, arm: BenchArm | None, seed: int, tokens: int | None = None) -> TimedRun:

@@ -85,7 +85,6 @@ class VLLMSubject(Subject):
 
     @property
     def states(self) -> StateShape:
-        """The hidden states of the model."""
         config = self._llm.model_config
         device = self._llm.vllm_config.device_config.device
         return StateShape(config.get_hidden_size(), config.dtype.itemsize, str(device))
@@ -122,7 +121,6 @@ class VLLMSubject(Subject):
         )
 
     def close(self) -> None:
-        """Stop vLLM's engine."""
         if self._open:
             self._open = False
             llm = self._llm

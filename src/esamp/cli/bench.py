@@ -4,21 +4,21 @@ from typing import Annotated
 
 import typer
 
-from esamp.bench.options import BenchOptions, Measurement
+from esamp.bench.options import Benchmark, BenchOptions
 from esamp.cli.common_flags import AsJson
 from esamp.cli.flags import FlagGroup, with_flags
 from esamp.explorer.config import ESampConfig
 
 
 @with_flags(
-    run=FlagGroup("Measurement", BenchOptions),
+    run=FlagGroup("Benchmark", BenchOptions),
     options=FlagGroup("Options of esamp", {"esamp": ESampConfig}, choose=lambda _: "esamp", kind="method"),
 )
 def command(
     run: BenchOptions,
     options: ESampConfig,
     what: Annotated[
-        Measurement,
+        Benchmark,
         typer.Argument(help="what to measure: throughput, diversity or scaling", metavar="MEASUREMENT"),
     ] = "throughput",
     json: AsJson = False,

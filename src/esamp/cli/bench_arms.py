@@ -28,12 +28,12 @@ def arms(run: BenchOptions, options: ESampConfig) -> list[BenchArm]:
                 "as in --method override:heads=published"
             )
         first = _arm(run.method, "--method")
-    found = [first, *(_arm(text, "--against") for text in run.against)]
-    labels = [arm.label for arm in found]
+    compared = [first, *(_arm(text, "--against") for text in run.against)]
+    labels = [arm.label for arm in compared]
     twice = next((label for label in labels if labels.count(label) > 1), None)
     if twice is not None:
         raise OptionError(f"{twice} is given twice: leave out --against, or give it other options")
-    return found
+    return compared
 
 
 def _arm(text: str, flag: str) -> BenchArm:

@@ -71,14 +71,14 @@ def compare(
             progress=bar.advance,
         )
         texts = tuple(question.text for question in questions)
-        found = Comparison(texts, run.n, sampling, tuple(results), graded=graded)
+        compared = Comparison(texts, run.n, sampling, tuple(results), graded=graded)
     if json:
-        print_document(comparison_view.as_json(found))
+        print_document(comparison_view.as_json(compared))
     else:
-        _print(found, scorer)
+        _print(compared, scorer)
     if page is not None:
         command = f"esamp compare -n {run.n} --seed {run.seed} --methods {shlex.join(methods)}"
-        write_page(page, render(comparison_view.page(found, scorer, footer=footer(command))))
+        write_page(page, render(comparison_view.page(compared, scorer, footer=footer(command))))
         message(f"all samples side by side: {page}")
 
 

@@ -14,20 +14,20 @@ from esamp.quoting import printable
 
 def doctor(*, json: bool) -> None:
     """Diagnose this machine and print the result; exits with 1 if samples cannot be generated."""
-    found = diagnose()
+    findings = diagnose()
     if json:
-        print_document(found.as_dict(), indent=2)
+        print_document(findings.as_dict(), indent=2)
     else:
-        versions = [Check(name, bool(text), text or "not installed") for name, text in found.versions.items()]
+        versions = [Check(name, bool(text), text or "not installed") for name, text in findings.versions.items()]
         table = Table.grid(padding=(0, 2))
         _add_section(table, "Versions", versions)
-        _add_section(table, "Devices", found.devices)
-        _add_section(table, "Engines", found.engines)
-        _add_section(table, "Models", found.models)
-        _add_section(table, "Optional extras", found.extras)
-        _add_section(table, "Sandbox for a model's code", found.sandbox)
+        _add_section(table, "Devices", findings.devices)
+        _add_section(table, "Engines", findings.engines)
+        _add_section(table, "Models", findings.models)
+        _add_section(table, "Optional extras", findings.extras)
+        _add_section(table, "Sandbox for a model's code", findings.sandbox)
         console().print(table)
-    if not found.healthy:
+    if not findings.healthy:
         raise typer.Exit(1)
 
 

@@ -59,8 +59,6 @@ class FlagGroup:
 
 @dataclass(frozen=True)
 class Flag:
-    """One flag."""
-
     parameter: str
     """parameter of the command's function"""
     name: str

@@ -57,12 +57,12 @@ def judge(options: JudgeOptions, files: list[Path], out: Path, store: Path, *, d
             done = sum(each.key in file.done for each in planned)
             message(f"interrupted; {done} of {len(planned)} verdicts are in {out}: the same command continues it")
             raise typer.Exit(130) from None
-    found = summaries(planned, verdicts(planned, out), options)
+    rows = summaries(planned, verdicts(planned, out), options)
     if json:
-        records = [_record(summary) for summary in found]
+        records = [_record(summary) for summary in rows]
         print_document({"settings": options.settings(), "before": done_before, "summaries": records})
     else:
-        for summary in found:
+        for summary in rows:
             _print_summary(summary, options)
     message(f"{len(planned) - len(refused)} verdicts are in {out}, {done_before} of them before this run")
     if refused:

@@ -21,8 +21,8 @@ def plan(file: Path, options: PlanOptions, store: Path, data: list[str] | None, 
     """Compute and print how many problems and seeds a study needs."""
     study, problems = load_study(file, data)
     with SimulationCounter() as counter:
-        found = plans(study, Store(store), problems, options, counter.tick)
-    print_plans(found, options, study, json=json)
+        rows = plans(study, Store(store), problems, options, counter.tick)
+    print_plans(rows, options, study, json=json)
 
 
 def print_plans(found: Sequence[StudyPlan], options: PlanOptions, study: Study, *, json: bool) -> None:

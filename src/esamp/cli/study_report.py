@@ -86,11 +86,11 @@ def _novelty(study: Study, blocks: Sequence[Block], bar: MeasureBar) -> list[nov
     if not study.traces or study.embedder is None:
         return []
     encode = SentenceEmbedder(study.embedder).encode
-    found = []
+    analyses = []
     for block in blocks:
         sizes = novelty.waves(study, block)
-        found += novelty.analyse(block, encode, bar.count("novelty of tokens"), waves=sizes)
-    return found
+        analyses += novelty.analyse(block, encode, bar.count("novelty of tokens"), waves=sizes)
+    return analyses
 
 
 def _figures(drawn: Sequence[FigureFile], out: Path) -> dict[str, str]:

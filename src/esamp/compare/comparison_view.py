@@ -17,7 +17,7 @@ from esamp.report.pages import ComparisonTable, ProblemView, SamplesPage, Sample
 INTERVALS_FROM = 3
 """Fewest prompts for which intervals are shown."""
 ResultNumber: TypeAlias = Callable[[PromptResult], float]
-Cell: TypeAlias = Callable[[Sequence[PromptResult]], str]
+CellText: TypeAlias = Callable[[Sequence[PromptResult]], str]
 """The text of a cell, from the results of one arm."""
 
 
@@ -36,8 +36,8 @@ class Column:
 
     def cell(self, results: Sequence[PromptResult]) -> str:
         """The mean, with its interval for enough prompts; a dash if nothing was measured."""
-        found = _mean([self.of(result) for result in results])
-        numbers = [math.exp(x) if self.exp else self.scale * x for x in (found.estimate, found.low, found.high)]
+        average = _mean([self.of(result) for result in results])
+        numbers = [math.exp(x) if self.exp else self.scale * x for x in (average.estimate, average.low, average.high)]
         if not math.isfinite(numbers[0]):
             return "-"
         text = f"{numbers[0]:.{self.digits}f}{self.unit}"
@@ -71,10 +71,10 @@ def table(found: Comparison, scorer: TextScorer | None = None) -> ComparisonTabl
     )
 
 
-def _columns(found: Comparison) -> dict[str, Cell]:
+def _columns(found: Comparison) -> dict[str, CellText]:
     """The columns of the table by heading. Some make sense only for graded answers or for a single prompt."""
     single = len(found.prompts) == 1
-    columns: dict[str, Cell] = {"method": lambda arm: arm[0].arm.label}
+    columns: dict[str, CellText] = {"method": lambda arm: arm[0].arm.label}
     if found.graded and single:
         columns["n"] = lambda arm: str(_samples(arm[0]))
     if single:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 
-class Run(NamedTuple):
+class SlotRun(NamedTuple):
     """Neighbouring groups of a layout whose slots are neighbours in the bank as well, in the same order."""
 
     group: int
@@ -41,7 +41,7 @@ class RowLayout:
     """`[G, C]` bool: cells that have a row; None if all have one"""
     lanes: int
     """C"""
-    runs: tuple[Run, ...]
+    runs: tuple[SlotRun, ...]
     """the groups, in order, as runs of neighbouring slots"""
     complete: bool
     """whether every row has a slot"""
@@ -88,14 +88,14 @@ class RowLayout:
             cells=numbers,
             occupied=None,
             lanes=rows,
-            runs=(Run(0, 0, 1),),
+            runs=(SlotRun(0, 0, 1),),
             complete=True,
             aligned=True,
         )
 
     @property
     def groups(self) -> int:
-        """G."""
+        """Number of groups G."""
         return self.slots.shape[0]
 
     @cached_property
@@ -157,12 +157,12 @@ def _occupied(held: Sequence[int], lanes: int, device: torch.device | str) -> Te
     return on_device([row >= 0 for row in held], device, torch.bool).view(-1, lanes)
 
 
-def _runs(slots: Sequence[int]) -> tuple[Run, ...]:
-    runs: list[Run] = []
+def _runs(slots: Sequence[int]) -> tuple[SlotRun, ...]:
+    runs: list[SlotRun] = []
     for group, slot in enumerate(slots):
         last = runs[-1] if runs else None
         if last is not None and slot == last.slot + last.length:
             runs[-1] = last._replace(length=last.length + 1)
         else:
-            runs.append(Run(group, slot, 1))
+            runs.append(SlotRun(group, slot, 1))
     return tuple(runs)

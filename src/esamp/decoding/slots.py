@@ -6,7 +6,7 @@ from typing import Protocol, TypeAlias
 import torch
 from torch import Tensor
 
-State: TypeAlias = dict[str, Tensor]
+GroupState: TypeAlias = dict[str, Tensor]
 """Named tensors, each `[G, ...]`: one entry per group."""
 
 
@@ -33,7 +33,7 @@ class FreeSlots:
 
     @property
     def size(self) -> int:
-        """S."""
+        """Number of slots S."""
         return self._size
 
     @property
@@ -72,7 +72,7 @@ class Bank(FreeSlots):
         """Allocate `slots` copies of `template`, whose tensors have no slot dimension."""
         super().__init__(slots)
         self.template = dict(template)
-        self.tensors: State = {name: repeated(value, slots) for name, value in template.items()}
+        self.tensors: GroupState = {name: repeated(value, slots) for name, value in template.items()}
 
     @property
     def nbytes(self) -> int:
@@ -96,11 +96,11 @@ class Bank(FreeSlots):
         for name, value in self.template.items():
             self.tensors[name] = enlarged(self.tensors[name], repeated(value, extra))
 
-    def read(self, slots: Tensor) -> State:
+    def read(self, slots: Tensor) -> GroupState:
         """The states of `slots` `[G]` int64, each tensor `[G, ...]`."""
         return {name: tensor.index_select(0, slots) for name, tensor in self.tensors.items()}
 
-    def store(self, slots: Tensor, state: State, *, reset: Tensor) -> None:
+    def store(self, slots: Tensor, state: GroupState, *, reset: Tensor) -> None:
         """Store `state`, each tensor `[G, ...]`, in `slots` `[G]`; the template instead where `reset` `[G]` bool."""
         for name, template in self.template.items():
             wiped = reset.view(-1, *[1] * template.dim())

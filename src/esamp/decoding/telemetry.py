@@ -53,7 +53,6 @@ class Summary:
     """mean KL(steered || reference) of the live rows, in nats, at temperature 1 and before filters"""
 
     def as_dict(self) -> dict[str, float]:
-        """Field name to value."""
         return asdict(self)
 
 

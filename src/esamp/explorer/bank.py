@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from esamp.decoding.layout import RowLayout
-from esamp.decoding.slots import State, repeated
+from esamp.decoding.slots import GroupState, repeated
 
 WORKSPACE = 64 << 20
 """Bytes that one step may take beside the bank; larger states are worked on by a few groups at a time."""
@@ -35,7 +35,7 @@ class Piece:
     first: int
     """the first group"""
     groups: int
-    state: State
+    state: GroupState
     """each tensor `[groups, ...]`"""
 
     def of(self, per_group: Tensor) -> Tensor:
@@ -62,9 +62,9 @@ class PackedBank:
         `workspace` is how many bytes a step may take beside the bank, as far as one group at a time allows it.
         """
         self.size, self._workspace = slots, workspace
-        self.template: State = {**state, **kept}
+        self.template: GroupState = {**state, **kept}
         self._fields: dict[str, Field] = {}
-        self._rows: State = {}
+        self._rows: GroupState = {}
         """by storage: the template of a slot's row `[P]`"""
         for kind, tensors in (("state", state), ("kept", kept)):
             by_type: dict[str, list[str]] = {}
@@ -72,7 +72,7 @@ class PackedBank:
                 by_type.setdefault(f"{kind} {tensor.dtype}", []).append(name)
             for storage, names in by_type.items():
                 self._pack(storage, names)
-        self._storage: State = {}
+        self._storage: GroupState = {}
         self._allocate(slots)
 
     def _pack(self, storage: str, names: list[str]) -> None:
@@ -92,9 +92,9 @@ class PackedBank:
                 new[: len(kept)] = kept
             self._storage[storage] = new
             self._spare = new.new_full((), slots, dtype=torch.int64)
-        self.tensors: State = {name: self._view(name, slots) for name in self._fields}
+        self.tensors: GroupState = {name: self._view(name, slots) for name in self._fields}
         """by name: views `[S, ...]`"""
-        self._views: dict[tuple[str, ...], tuple[int, int, State]] = {}
+        self._views: dict[tuple[str, ...], tuple[int, int, GroupState]] = {}
         """by names: the latest slot, number of groups and views of `_neighbours`"""
 
     @property
@@ -113,7 +113,7 @@ class PackedBank:
             self._allocate(slots)
             self.size = slots
 
-    def read(self, layout: RowLayout, *names: str) -> State:
+    def read(self, layout: RowLayout, *names: str) -> GroupState:
         """The tensors `names` `[G, ...]` of the layout's groups: views if their slots are neighbours, else copies."""
         if len(layout.runs) == 1:
             return self._neighbours(layout.runs[0].slot, layout.groups, names)
@@ -154,7 +154,7 @@ class PackedBank:
                 groups = min(most, run.length - offset)
                 yield Piece(run.group + offset, groups, self._neighbours(run.slot + offset, groups, names))
 
-    def _neighbours(self, slot: int, groups: int, names: tuple[str, ...]) -> State:
+    def _neighbours(self, slot: int, groups: int, names: tuple[str, ...]) -> GroupState:
         """Views of the tensors `names` of so many `groups` from a `slot` on; the latest are kept for the next step."""
         known = self._views.get(names)
         if known is not None and known[:2] == (slot, groups):

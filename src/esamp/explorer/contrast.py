@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from esamp.decoding.slots import State
+from esamp.decoding.slots import GroupState
 
 HALF = 8.0
 """Tokens after which a mean is trusted by half."""
@@ -49,14 +49,14 @@ class SampleMeans:
         self.target_size, self.samples, self.forgetting = target_size, samples, forgetting
         self.exact, self.device = exact, device
 
-    def template(self) -> State:
+    def template(self) -> GroupState:
         """``sums`` `[K, d]` and ``tokens`` `[K]` of a group that has seen nothing."""
         return {
             "sums": torch.zeros(self.samples, self.target_size, dtype=self.exact, device=self.device),
             "tokens": torch.zeros(self.samples, dtype=self.exact, device=self.device),
         }
 
-    def compare(self, state: State, sample: Tensor) -> Contrast:
+    def compare(self, state: GroupState, sample: Tensor) -> Contrast:
         """The contrast of each cell, `sample` `[G, C]` int64 being the index of its sample in the group."""
         row = sample.remainder(self.samples)
         tokens = state["tokens"].gather(1, row)
@@ -69,7 +69,7 @@ class SampleMeans:
         confidence = tokens / (tokens + HALF) * other_tokens / (other_tokens + HALF)
         return Contrast(own, (own - others) * known.unsqueeze(-1), confidence * known)
 
-    def learn(self, state: State, sample: Tensor, target: Tensor, live: Tensor) -> None:
+    def learn(self, state: GroupState, sample: Tensor, target: Tensor, live: Tensor) -> None:
         """Add the rows `target` `[G, C, d]` to `state` in place; rows not in `live` `[G, C]` bool are zero."""
         row = sample.remainder(self.samples)
         new = torch.zeros_like(state["tokens"]).scatter_add(1, row, live.to(self.exact))

@@ -8,7 +8,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
-from esamp.decoding.slots import State
+from esamp.decoding.slots import GroupState
 from esamp.explorer.bank import Piece
 
 NOTHING = 1e-30
@@ -86,8 +86,8 @@ class TrainingBatch:
 class Distiller(ABC):
     """Predicts a target state `[G, C, d]` from a source state `[G, C, s]`, learning online, group by group.
 
-    Implementations hold no per-group data: everything learned lives in the `State` that they are given, so that one
-    batched call serves any mix of groups and a bank can store, reset and grow it.
+    Implementations hold no per-group data: everything learned lives in the `GroupState` that they are given, so that
+    one batched call serves any mix of groups and a bank can store, reset and grow it.
     """
 
     learns: ClassVar[bool] = True
@@ -98,7 +98,7 @@ class Distiller(ABC):
     """whether the prediction is the mean of the group's past targets, so that the two need not be told apart"""
 
     @abstractmethod
-    def template(self) -> State:
+    def template(self) -> GroupState:
         """The state of a group that has seen nothing, without the group dimension."""
 
     def moments(self) -> Mapping[str, Tensor]:
@@ -121,9 +121,9 @@ class Distiller(ABC):
         return 0
 
     @abstractmethod
-    def predict(self, state: State, source: Tensor, past: Past) -> Prediction:
+    def predict(self, state: GroupState, source: Tensor, past: Past) -> Prediction:
         """Predict the targets of `source` `[G, C, s]`."""
 
     @abstractmethod
-    def learn(self, state: State, batch: TrainingBatch) -> None:
+    def learn(self, state: GroupState, batch: TrainingBatch) -> None:
         """Change `state` in place by one step on the live rows."""

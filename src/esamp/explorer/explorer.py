@@ -8,7 +8,7 @@ from torch import Tensor
 
 from esamp.decoding.layout import RowLayout
 from esamp.decoding.precision import exact_type
-from esamp.decoding.slots import FreeSlots, State
+from esamp.decoding.slots import FreeSlots, GroupState
 from esamp.explorer.actions import ActionMemory
 from esamp.explorer.bank import WORKSPACE, PackedBank
 from esamp.explorer.build import DTYPES, build_distiller
@@ -71,7 +71,7 @@ class Explorer:
         if config.remembers_actions:
             self.memory = ActionMemory(config, final_size, slots, dtype=dtype, device=device, head_scale=head_scale)
         learner = self.distiller or self.means
-        state: State = {} if learner is None else dict(learner.template())
+        state: GroupState = {} if learner is None else dict(learner.template())
         self._predicts_mean = learner is None or (self.distiller is not None and self.distiller.predicts_mean)
         self._trusts_mean = self._predicts_mean and config.gate  # once it has seen a row
         self._follows_errors = self.distiller is not None and self.distiller.learns and not self._predicts_mean
@@ -243,8 +243,10 @@ class Explorer:
     ) -> tuple[Prediction, Tensor | None]:
         """The prediction and what beta scales before the gate `[G, C, d]`; None where that is target - prediction."""
         if self.means is not None and sample is not None:
-            found = self.means.compare(self.bank.read(layout, *self._learned), sample)
-            return Prediction(found.own, found.confidence if self.config.gate else None), found.difference
+            comparison = self.means.compare(self.bank.read(layout, *self._learned), sample)
+            return Prediction(
+                comparison.own, comparison.confidence if self.config.gate else None
+            ), comparison.difference
         distiller = self.distiller
         if distiller is None:  # the action signal alone: the group's mean stands in for a prediction
             return Prediction(past.mean, None), self._zero.expand(*source.shape[:2], past.mean.shape[-1])

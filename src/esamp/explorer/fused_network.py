@@ -40,8 +40,10 @@ class FusedNetwork:
         active = layout.mask(live).unsqueeze(-1)
         grid = torch.where(active, layout.arrange(source), self._zero)
         pieces = self.bank.pieces(layout, "weights")
-        found = Prediction.joined([self.network.predict(each.state, each.of(grid), self._nothing) for each in pieces])
-        return found.value.contiguous(), *found.kept
+        prediction = Prediction.joined(
+            [self.network.predict(each.state, each.of(grid), self._nothing) for each in pieces]
+        )
+        return prediction.value.contiguous(), *prediction.kept
 
     @property
     def steepness(self) -> float:

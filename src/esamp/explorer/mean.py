@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from esamp.decoding.slots import State
+from esamp.decoding.slots import GroupState
 from esamp.explorer.distiller import NOTHING, Distiller, Past, Prediction, TrainingBatch
 from esamp.explorer.rls import CONSTANT
 
@@ -40,7 +40,7 @@ class RunningMean(Distiller):
         """rows after which the mean is trusted by half"""
         self.predicts_mean = shared and forgetting == 1
 
-    def template(self) -> State:
+    def template(self) -> GroupState:
         """Unless the explorer keeps the same mean: the ``sum`` `[d]` of the rows, and how many were ``seen`` `[1]`."""
         if self.predicts_mean:
             return {}
@@ -49,14 +49,14 @@ class RunningMean(Distiller):
             "seen": torch.full((1,), NOTHING, dtype=self.exact, device=self.device),
         }
 
-    def predict(self, state: State, source: Tensor, past: Past) -> Prediction:
+    def predict(self, state: GroupState, source: Tensor, past: Past) -> Prediction:
         """The mean `[G, 1, d]` and one confidence `[G, 1]` for all rows of a group."""
         if self.predicts_mean:
             return Prediction(past.mean, past.count / (past.count + self.half))
         count = state["seen"]
         return Prediction((state["sum"] / count).unsqueeze(1), count / (count + self.half))
 
-    def learn(self, state: State, batch: TrainingBatch) -> None:
+    def learn(self, state: GroupState, batch: TrainingBatch) -> None:
         """``sum = forgetting * sum + sum of the live rows``."""
         if self.predicts_mean:
             return

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from esamp.decoding.adam import Adam
 from esamp.decoding.precision import exact_type
-from esamp.decoding.slots import State
+from esamp.decoding.slots import GroupState
 from esamp.explorer.config import ESampConfig
 from esamp.explorer.distiller import Distiller, Past, Prediction, TrainingBatch
 
@@ -50,10 +50,9 @@ class ResidualNetwork(Distiller):
 
     @property
     def scratch(self) -> int:
-        """A gradient."""
         return self.numbers * self.exact.itemsize
 
-    def template(self) -> State:
+    def template(self) -> GroupState:
         """``weights`` `[numbers]`: matrices `[in, out]`, drawn uniformly from +-1/sqrt(in); see `matrices`."""
         if torch.device(self.device).type == "meta":
             return {"weights": torch.empty(self.numbers, dtype=self.dtype, device=self.device)}
@@ -65,7 +64,7 @@ class ResidualNetwork(Distiller):
         drawn = [matrix.flatten() for pair in zip(blocks, down, strict=True) for matrix in pair]
         return {"weights": torch.cat(drawn).to(self.dtype).to(self.device)}
 
-    def moments(self) -> State:
+    def moments(self) -> GroupState:
         """Adam's moments ``first`` and ``second`` `[numbers]`; ``decay`` `[2]`: beta1^t, beta2^t of the next step t."""
         zeros = torch.zeros(self.numbers, dtype=self.dtype, device=self.device)
         return {"first": zeros, "second": zeros, "decay": self._adam.first_decay}
@@ -80,7 +79,7 @@ class ResidualNetwork(Distiller):
             for into, down in zip(parts[::2], parts[1::2], strict=True)
         ]
 
-    def predict(self, state: State, source: Tensor, past: Past) -> Prediction:
+    def predict(self, state: GroupState, source: Tensor, past: Past) -> Prediction:
         """The network's output, with confidence 1."""
         x, kept = source.to(self.dtype), []
         for into, down in self.matrices(state["weights"]):
@@ -95,7 +94,7 @@ class ResidualNetwork(Distiller):
             x = torch.baddbmm(x, inner, down)
         return Prediction(x.to(self.exact), None, tuple(kept))
 
-    def learn(self, state: State, batch: TrainingBatch) -> None:
+    def learn(self, state: GroupState, batch: TrainingBatch) -> None:
         """One clipped Adam step on the live rows; the loss is the mean over them."""
         rows = batch.live.sum(1).clamp_min(1).view(-1, 1, 1)
         if batch.slope is not None:
@@ -151,20 +150,19 @@ class FrozenNetwork(Distiller):
 
     @property
     def shared_bytes(self) -> int:
-        """The weights."""
         return self.weights.nbytes
 
-    def template(self) -> State:
+    def template(self) -> GroupState:
         """Nothing: there is nothing to learn."""
         return {}
 
-    def predict(self, state: State, source: Tensor, past: Past) -> Prediction:
+    def predict(self, state: GroupState, source: Tensor, past: Past) -> Prediction:
         """The network's output, with confidence 1."""
         groups, lanes, size = source.shape
-        found = self.network.predict({"weights": self.weights}, source.reshape(1, groups * lanes, size), past)
-        return Prediction(found.value.view(groups, lanes, size), None)
+        prediction = self.network.predict({"weights": self.weights}, source.reshape(1, groups * lanes, size), past)
+        return Prediction(prediction.value.view(groups, lanes, size), None)
 
-    def learn(self, state: State, batch: TrainingBatch) -> None:
+    def learn(self, state: GroupState, batch: TrainingBatch) -> None:
         """Nothing changes."""
 
 

@@ -128,13 +128,13 @@ class StepRecord:
 
         All are of one type: `torch.cat` of booleans and numbers takes more than twice as long.
         """
-        found = [self.steered.to(self.missed.dtype), self.missed, self.varied]
+        columns = [self.steered.to(self.missed.dtype), self.missed, self.varied]
         if full:
-            found.append(self.layout.arrange(self.error).norm(dim=-1))
+            columns.append(self.layout.arrange(self.error).norm(dim=-1))
             nothing = torch.zeros_like(self.missed)
             measured = {name: self.layout.arrange(value) for name, value in self.measured.items()}
-            found += [measured.get(name, nothing) for name in MEASURED]
-        return found
+            columns += [measured.get(name, nothing) for name in MEASURED]
+        return columns
 
     def rows(self, grid: Tensor) -> Tensor:
         """`[R, ...]` of a `grid` `[G, C, ...]`."""

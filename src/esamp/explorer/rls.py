@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from esamp.decoding.precision import exact_type, widest_type
-from esamp.decoding.slots import State
+from esamp.decoding.slots import GroupState
 from esamp.explorer.distiller import Distiller, Past, Prediction, TrainingBatch
 
 CONSTANT = 0.5
@@ -92,9 +92,9 @@ class RecursiveLeastSquares(Distiller):
         """The random projection."""
         return 0 if self._features is None else self._features.nbytes
 
-    def template(self) -> State:
+    def template(self) -> GroupState:
         """``weights`` W `[m+1, d]` and ``gram`` A `[m+1, m+1]`; gated also ``seen`` S, centred also ``mean`` `[d]`."""
-        state: State = {"weights": torch.zeros(self.size, self.target_size, dtype=self.wide, device=self.device)}
+        state: GroupState = {"weights": torch.zeros(self.size, self.target_size, dtype=self.wide, device=self.device)}
         if self.gate:
             state["seen"] = torch.zeros(self.size, self.size, dtype=self.exact, device=self.device)
         if self.centre:
@@ -114,7 +114,7 @@ class RecursiveLeastSquares(Distiller):
             return torch.cat([x / length, torch.full_like(length, CONSTANT)], dim=-1)
         return torch.addcdiv(self._constant, x @ self._features, length)
 
-    def predict(self, state: State, source: Tensor, past: Past) -> Prediction:
+    def predict(self, state: GroupState, source: Tensor, past: Past) -> Prediction:
         """Ridge prediction `[G, C, d]` and confidence `[G, C]`."""
         phi = self.phi(source)
         weights = state["weights"].to(self.exact)
@@ -123,7 +123,7 @@ class RecursiveLeastSquares(Distiller):
             return Prediction(value, None, (phi,))
         return Prediction(value, inner(phi @ state["seen"], phi) / inner(phi, phi), (phi,))
 
-    def learn(self, state: State, batch: TrainingBatch) -> None:
+    def learn(self, state: GroupState, batch: TrainingBatch) -> None:
         """One step of the recursion on the live rows. A matrix without an inverse gives numbers that are not finite."""
         (phi,) = batch.prediction.kept
         phi = torch.where(batch.live.unsqueeze(-1), phi, self._zero)
@@ -160,7 +160,7 @@ class RecursiveLeastSquares(Distiller):
         column[..., -1] -= self.ridge
         return column / CONSTANT
 
-    def _move_mean(self, state: State, batch: TrainingBatch) -> Tensor:
+    def _move_mean(self, state: GroupState, batch: TrainingBatch) -> Tensor:
         """Move the (weighted) mean of the targets by ``sum(y - mean) / count`` over the live rows; returns that."""
         count = self._total(state["gram"])[..., -1:].to(self.exact) / CONSTANT
         distance = batch.target.sum(1) - batch.live.sum(1, keepdim=True) * state["mean"]

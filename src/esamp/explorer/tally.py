@@ -102,8 +102,8 @@ class Tally:
 
     def report(self, slot: int | None) -> Callable[[], Mapping[str, float]]:
         """`Summary` of one slot, or of all groups there ever were: taken now, read from the device when called."""
-        found = self._total(slot)
-        return lambda: self._summary(found).as_dict()
+        total = self._total(slot)
+        return lambda: self._summary(total).as_dict()
 
     def summary(self, slot: int | None = None) -> Summary:
         """The same at once. Waits for the device."""

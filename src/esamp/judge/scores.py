@@ -32,13 +32,13 @@ def pair_results(verdicts: Sequence[Verdict], mode: str) -> list[PairResult]:
     """
     if mode == "ranked":
         return [result for verdict in verdicts for result in _of_ranking(verdict)]
-    found = []
+    results = []
     for (judge, item, seed, arms, number), turns in complete_rounds(verdicts):
         ranks = [turn.ranks for turn in turns]
         scores = {score(pair[0], pair[1]) for pair in ranks if pair is not None}
         value = None if None in ranks else scores.pop() if len(scores) == 1 else 0.5
-        found.append(PairResult(judge, (item, seed, arms[0], arms[1]), number, value))
-    return found
+        results.append(PairResult(judge, (item, seed, arms[0], arms[1]), number, value))
+    return results
 
 
 def complete_rounds(verdicts: Iterable[Verdict]) -> list[tuple[RoundKey, list[Verdict]]]:

@@ -66,8 +66,6 @@ class PositionBias:
 
 @dataclass(frozen=True)
 class JudgeSummary:
-    """All results of one block."""
-
     block: BlockName
     judges: tuple[str, ...]
     arms: tuple[str, ...]
@@ -92,12 +90,12 @@ def summaries(
     presentations: Sequence[Presentation], verdicts: Sequence[Verdict], options: JudgeOptions
 ) -> list[JudgeSummary]:
     """A summary for each block: the verdicts so far on all presentations that the options describe."""
-    found = []
+    rows = []
     for block in dict.fromkeys(each.groups.block for each in presentations):
         planned = [each for each in presentations if each.groups.block == block]
         own = [verdict for verdict in verdicts if verdict.presentation.groups.block == block]
-        found.append(_summary(block, planned, own, options))
-    return found
+        rows.append(_summary(block, planned, own, options))
+    return rows
 
 
 def _summary(
@@ -172,10 +170,10 @@ def _position(judge: str, verdicts: Sequence[Verdict], mode: str) -> PositionBia
 
 def _by_problem(values: Iterable[tuple[str, float]]) -> np.ndarray:
     """The mean of each problem's values, `[problems]`."""
-    found: dict[str, list[float]] = {}
+    scores: dict[str, list[float]] = {}
     for item, value in values:
-        found.setdefault(item, []).append(value)
-    return np.array([np.mean(own) for own in found.values()], dtype=np.float64)
+        scores.setdefault(item, []).append(value)
+    return np.array([np.mean(own) for own in scores.values()], dtype=np.float64)
 
 
 def _mean(values: np.ndarray) -> Interval:

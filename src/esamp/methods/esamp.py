@@ -49,7 +49,6 @@ class ESamp(SlottedMethod):
     """whether the distiller learns from its own logits, so that logits are mixed even for a linear head"""
 
     def __init__(self, config: ESampConfig, explorer: Explorer, *, full: bool) -> None:
-        """Use `build`."""
         super().__init__(explorer if config.scope == "prompt" else SharedSlot(explorer))
         self.config, self.explorer, self.full = config, explorer, full
         self.first_token = config.first_token

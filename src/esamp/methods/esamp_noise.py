@@ -11,7 +11,7 @@ from esamp.explorer.decision import Direction
 from esamp.explorer.record import StepRecord
 from esamp.methods.esamp import ESamp
 from esamp.methods.options import ESampNoiseConfig
-from esamp.methods.purpose import Purpose
+from esamp.methods.purpose import RandomPurpose
 
 
 def normals(rows: Rows, size: int) -> Tensor:
@@ -22,7 +22,7 @@ def normals(rows: Rows, size: int) -> Tensor:
     pairs = (size + 1) // 2
     place = torch.arange(2 * pairs, device=rows.seed.device)
     seed, index, position = (key.unsqueeze(1) for key in (rows.seed, rows.index, rows.position))
-    first, second = uniform(seed, index, position, Purpose.NOISE, place).split(pairs, dim=1)
+    first, second = uniform(seed, index, position, RandomPurpose.NOISE, place).split(pairs, dim=1)
     radius, angle = (-2 * first.log()).sqrt(), 2 * math.pi * second
     return torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)[:, :size]
 

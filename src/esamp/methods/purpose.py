@@ -1,9 +1,9 @@
-"""`Purpose`: the keys that keep the random numbers of different methods independent of each other."""
+"""`RandomPurpose`: the keys that keep the random numbers of different methods independent of each other."""
 
 from enum import IntEnum
 
 
-class Purpose(IntEnum):
+class RandomPurpose(IntEnum):
     """One key for each use of `esamp.decoding.randomness` in this package. The values determine samples: keep them."""
 
     XTC = 1

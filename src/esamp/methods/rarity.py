@@ -40,7 +40,6 @@ class Rarity(MeasuredMethod):
     first_token = True
 
     def __init__(self, own: RarityOptions, bank: Bank, telemetry: Telemetry, *, full: bool) -> None:
-        """Use `build`."""
         super().__init__(bank, telemetry)
         self.own, self.bank, self.full = own, bank, full
         self._reference: Tensor | None = None

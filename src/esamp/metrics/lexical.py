@@ -75,12 +75,12 @@ def _matches(counts: list[Counter[tuple[Hashable, ...]]]) -> list[int]:
         for gram, times in count.items():
             first, holder, second = best.get(gram, (0, owner, 0))
             best[gram] = (times, owner, first) if times > first else (first, holder, max(second, times))
-    found = [0] * len(counts)
+    matches = [0] * len(counts)
     for owner, count in enumerate(counts):
         for gram, times in count.items():
             first, holder, second = best[gram]
-            found[owner] += min(times, second if holder == owner else first)
-    return found
+            matches[owner] += min(times, second if holder == owner else first)
+    return matches
 
 
 def _bleu(matched: list[int], length: int, reference: int) -> float:

@@ -144,8 +144,8 @@ class _Moments:
         columns = self._columns
         if self._ranks is not None:
             columns = np.stack([column.of(weights) for column in self._ranks]) / weights.sum()
-        found = {within: self._matrix(columns, weights, within) for within in {pair.within for pair in self._pairs}}
-        return np.array([_partial(found[pair.within], pair) for pair in self._pairs])
+        matrices = {within: self._matrix(columns, weights, within) for within in {pair.within for pair in self._pairs}}
+        return np.array([_partial(matrices[pair.within], pair) for pair in self._pairs])
 
     def _matrix(self, columns: Floats, weights: Floats, within: bool) -> Floats:
         """Correlations `[c, c]` of `columns` `[c, N]` with values from 0 to 1; zeros for a constant column."""
@@ -215,8 +215,8 @@ def _labels(values: ArrayLike, rows: int) -> tuple[Labels, int]:
     array = np.asarray(values)
     if array.shape != (rows,):
         raise InputError(f"labels have shape {array.shape}: give one for each of the {rows} rows")
-    found, place = np.unique(array, return_inverse=True)
-    return place.astype(np.intp), len(found)
+    levels, place = np.unique(array, return_inverse=True)
+    return place.astype(np.intp), len(levels)
 
 
 def _table(values: ArrayLike) -> Floats:

@@ -30,7 +30,7 @@ from .train import pick_device, set_threads
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ProblemSamples:
     """The samples of one problem: their grades, their lengths in tokens, and how many ran out of context."""
 
     item: Item
@@ -40,7 +40,6 @@ class Outcome:
 
     @property
     def correct(self) -> int:
-        """Number of correct samples."""
         return sum(grade.correct for grade in self.grades)
 
     def distinct(self, k: int) -> float:
@@ -78,7 +77,7 @@ def run(
     batch: int,
     seed: int,
     progress: Callable[[int], None] = lambda items: None,
-) -> list[Outcome]:
+) -> list[ProblemSamples]:
     """Sample and grade every item. Prompts of equal length are batched together, so that no row needs padding.
 
     `progress` is called with the number of items of each finished batch.
@@ -89,7 +88,7 @@ def run(
     for item in items:
         ids = tokenizer(item.prompt, return_tensors="pt").input_ids[0]
         groups[len(ids)].append((item, ids))
-    outcomes: list[Outcome] = []
+    outcomes: list[ProblemSamples] = []
     for group in groups.values():
         per_batch = max(1, batch // samples)
         for start in range(0, len(group), per_batch):
@@ -102,15 +101,15 @@ def run(
     return outcomes
 
 
-def grade_all(item: Item, texts: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase) -> Outcome:
+def grade_all(item: Item, texts: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase) -> ProblemSamples:
     """The outcome of one item from the token ids of its samples."""
     task = Countdown()
     grades = tuple(task.grade(item, str(tokenizer.decode(list(ids), skip_special_tokens=True))) for ids in texts)
     truncated = sum(not ids or ids[-1] != tokenizer.eos_token_id for ids in texts)
-    return Outcome(item, grades, tuple(map(len, texts)), truncated)
+    return ProblemSamples(item, grades, tuple(map(len, texts)), truncated)
 
 
-def summarise(outcomes: Sequence[Outcome], seconds: float) -> Report:
+def summarise(outcomes: Sequence[ProblemSamples], seconds: float) -> Report:
     """Compute the report from the outcomes of all problems."""
     n = [len(outcome.grades) for outcome in outcomes]
     correct = [outcome.correct for outcome in outcomes]
@@ -137,7 +136,6 @@ def summarise(outcomes: Sequence[Outcome], seconds: float) -> Report:
 
 
 def main() -> None:
-    """The command."""
     parser = argparse.ArgumentParser(prog="python -m esamp.models.evaluate", description="Measure a Countdown model.")
     parser.add_argument("--model", type=Path, default=embedded_path(), help="folder (default: the embedded model)")
     parser.add_argument("--problems", type=int, default=100, help="how many of the 300 test problems")

@@ -34,7 +34,7 @@ TYPICAL = "Numbers 3 5 8 9 target 24\ntry 9 - 3 = 6 left 5 8 6\n8 + 5 = 13 left 
 
 
 @dataclass(frozen=True)
-class Options:
+class TrainingSettings:
     """The settings; the command line is derived from these fields."""
 
     out: Path = field(metadata={"help": "folder for the model and the checkpoint"})
@@ -53,11 +53,10 @@ class Options:
     no_compile: bool = field(default=False, metadata={"help": "without torch.compile: slower, but starts at once"})
 
 
-def parse(arguments: list[str] | None = None) -> Options:
-    """Read the command line."""
+def parse(arguments: list[str] | None = None) -> TrainingSettings:
     parser = argparse.ArgumentParser(prog="python -m esamp.models.train", description="Train the Countdown model.")
     types: dict[object, type] = {"Path": Path, "float": float, "int": int, "str": str}
-    for option in fields(Options):
+    for option in fields(TrainingSettings):
         name, text = f"--{option.name.replace('_', '-')}", option.metadata["help"]
         if option.default is False:
             parser.add_argument(name, action="store_true", help=text)
@@ -66,7 +65,7 @@ def parse(arguments: list[str] | None = None) -> Options:
             default = None if required else option.default
             suffix = "" if required else " (%(default)s)"
             parser.add_argument(name, type=types[option.type], required=required, default=default, help=text + suffix)
-    return Options(**vars(parser.parse_args(arguments)))
+    return TrainingSettings(**vars(parser.parse_args(arguments)))
 
 
 def pick_device(name: str) -> torch.device:
@@ -82,7 +81,7 @@ def set_threads() -> None:
         torch.set_num_threads(len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1)
 
 
-def new_model(options: Options, tokenizer: PreTrainedTokenizerFast, device: torch.device) -> LlamaForCausalLM:
+def new_model(options: TrainingSettings, tokenizer: PreTrainedTokenizerFast, device: torch.device) -> LlamaForCausalLM:
     """A freshly initialised Llama with untied output head and head size width / heads."""
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -115,7 +114,7 @@ def loss_of(model: nn.Module, ids: Tensor) -> Tensor:
     return F.cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten(), ignore_index=PAD)
 
 
-def optimizers(model: nn.Module, options: Options) -> list[torch.optim.Optimizer]:
+def optimizers(model: nn.Module, options: TrainingSettings) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside the layers, AdamW for embedding, head and norms."""
     matrices: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
@@ -136,7 +135,7 @@ def schedule(progress: float) -> float:
 class Trainer:
     """The model, its optimizers and the progress of the training, all of which a checkpoint stores."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: TrainingSettings) -> None:
         self.options = options
         self.device = pick_device(options.device)
         torch.manual_seed(options.seed)
@@ -228,7 +227,6 @@ class Trainer:
 
 
 def main() -> None:
-    """The command."""
     options = parse()
     options.out.mkdir(parents=True, exist_ok=True)
     set_threads()

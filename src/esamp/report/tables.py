@@ -119,21 +119,21 @@ def _estimates(block: Block) -> list[str]:
 
 
 def _differences(study: Study, block: Block) -> str:
-    found = differences(block, study.baseline)
-    if not found:
+    rows = differences(block, study.baseline)
+    if not rows:
         return ""
-    return f"Against {cell(study.baseline)}:\n\n{_comparison(found)}\n\n{_verdict(found)}"
+    return f"Against {cell(study.baseline)}:\n\n{_comparison(rows)}\n\n{_verdict(rows)}"
 
 
 def _controls(study: Study, block: Block) -> str:
     """Every arm against plain sampling at equal quality, and the controls that the study has or lacks."""
-    found = matched_differences(study, block)
+    matched = matched_differences(study, block)
     parts = []
     for curve in curves(study):
         for by in LEVEL_MEASURES:
             own = [
                 each
-                for each in found
+                for each in matched
                 if each.setting == curve.setting and each.held_equal == by and each.value is not None
             ]
             if own:
@@ -142,7 +142,7 @@ def _controls(study: Study, block: Block) -> str:
                     _comparison(own, {each.arm: setting_words(curve.setting, each.value or 0.0) for each in own})
                 )
                 parts.append(_verdict(own))
-    rows = controls(study, found)
+    rows = controls(study, matched)
     if rows:
         head = ["method", "vanilla at T", "at T / (1 + beta)", *(f"at {equal(by)}" for by in rows[0].reached)]
         parts.append("Controls that this study has for a claim about a method:")
@@ -157,11 +157,11 @@ def _control(each: ArmControls) -> list[str]:
     return [each.arm, *map(word, (each.same_temperature, each.cooled, *each.reached.values()))]
 
 
-def _comparison(found: Sequence[Difference | MatchedDifference], at: Mapping[str, str] | None = None) -> str:
+def _comparison(compared: Sequence[Difference | MatchedDifference], at: Mapping[str, str] | None = None) -> str:
     """A row for each arm, a column for each measure; `at` has the settings of plain sampling by arm."""
-    names = list(dict.fromkeys(each.measure for each in found))
+    names = list(dict.fromkeys(each.measure for each in compared))
     by_arm: dict[str, dict[str, Difference | MatchedDifference]] = {}
-    for each in found:
+    for each in compared:
         by_arm.setdefault(each.arm, {})[each.measure] = each
     rows = [
         [

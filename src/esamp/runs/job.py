@@ -113,8 +113,6 @@ class RunOptions(FailureOptions, PlaceOptions):
 
 @dataclass(frozen=True)
 class Job:
-    """All options of one run."""
-
     run: RunOptions
     sampling: Sampling
     options: Options

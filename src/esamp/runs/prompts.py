@@ -16,8 +16,6 @@ from esamp.quoting import shortened
 
 @dataclass(frozen=True)
 class Prompt:
-    """One prompt of a run."""
-
     id: str
     """the id in the file, or one derived from the content"""
     content: Content

@@ -27,7 +27,7 @@ class BecomeProgram(BaseException):
     """In a new process: leave all and run the program."""
 
 
-class Candidate:
+class CandidateProgram:
     """Runs the code and answers calls."""
 
     def __init__(self, channel: Channel) -> None:
@@ -55,7 +55,6 @@ class Candidate:
         self.become()
 
     def perform(self, operation: str, first: Any, *rest: Any) -> Any:
-        """One operation of the judge."""
         if operation == "load":
             return exec(compile(first, "<answer>", "exec"), self.module.__dict__)
         if operation == "call":
@@ -146,7 +145,7 @@ def _nameless_file() -> BinaryIO:
 def main() -> None:
     """Answer on the two descriptors that the arguments name."""
     sys.set_int_max_str_digits(DIGITS)
-    candidate = Candidate(Channel(int(sys.argv[1]), int(sys.argv[2])))
+    candidate = CandidateProgram(Channel(int(sys.argv[1]), int(sys.argv[2])))
     with contextlib.suppress(MessageError):
         candidate.serve()
 

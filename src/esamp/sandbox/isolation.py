@@ -43,7 +43,7 @@ WITHOUT = {
 
 @dataclass(frozen=True)
 class Isolation:
-    """The isolations of this machine. Limits and an empty environment always hold."""
+    """The isolation of this machine. Limits and an empty environment always hold."""
 
     user: bool
     files: bool
@@ -68,7 +68,7 @@ class Isolation:
 
 @lru_cache(maxsize=1)
 def available() -> Isolation:
-    """Test which isolations hold on this machine: all together, and if that fails one by one."""
+    """Test which isolation hold on this machine: all together, and if that fails one by one."""
     if not sys.platform.startswith("linux"):
         return Isolation(
             user=False, files=False, network=False, processes=False, reason=f"{sys.platform} has no namespaces"
@@ -86,7 +86,7 @@ def _further(held: Sequence[str]) -> tuple[str, ...]:
 
 
 def _attempt(isolate: Sequence[str]) -> tuple[list[str], str]:
-    """Start a probe in isolation. Returns the isolations that the probe found to hold, and the reason if one failed."""
+    """Start a probe in isolation. Returns the isolation that the probe found to hold, and the reason if one failed."""
     reads, writes = os.pipe()
     with os.fdopen(reads) as printed, working_folder(isolate) as folder, tempfile.NamedTemporaryFile() as outside:
         words = (*script("probe"), outside.name, str(_session_keyring()))
@@ -108,7 +108,7 @@ def _session_keyring() -> int:
 
 
 def choose_isolation(missing: str) -> tuple[str, ...]:
-    """The isolations to use on this machine.
+    """The isolation to use on this machine.
 
     Args:
         missing: ``refuse`` or ``allow`` a run with an essential isolation missing.
@@ -116,11 +116,11 @@ def choose_isolation(missing: str) -> tuple[str, ...]:
     Raises:
         UnsupportedError: an essential isolation is missing and `missing` is ``refuse``, or the platform is unsupported.
     """
-    found = available()
-    if found.missing and missing != "allow":
-        words = "; ".join(f"{name} ({MEANING[name]})" for name in found.missing)
+    isolation = available()
+    if isolation.missing and missing != "allow":
+        words = "; ".join(f"{name} ({MEANING[name]})" for name in isolation.missing)
         raise UnsupportedError(
-            f"this machine cannot isolate untrusted code, missing: {words}. Reason: {found.reason}. Run it where user "
-            "namespaces are allowed or as root of a throw-away machine"
+            f"this machine cannot isolate untrusted code, missing: {words}. Reason: {isolation.reason}. Run it where "
+            "user namespaces are allowed or as root of a throw-away machine"
         )
-    return found.provided
+    return isolation.provided

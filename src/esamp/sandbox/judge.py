@@ -44,7 +44,6 @@ class Remote:
         object.__setattr__(self, "_number", number)
 
     def __call__(self, *values: Any, **named: Any) -> Any:
-        """Call it."""
         return self._judge.ask("call", self, values, named)
 
     def __iter__(self) -> Iterator[Any]:

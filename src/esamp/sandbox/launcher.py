@@ -57,7 +57,6 @@ class FilterProgram(ctypes.Structure):
 
 
 def checked(what: str, result: int) -> None:
-    """Raise what the C library reports."""
     if result != 0:
         number = ctypes.get_errno()
         raise OSError(number, f"{what}: {os.strerror(number)}")

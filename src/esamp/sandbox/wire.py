@@ -143,7 +143,6 @@ def _bytes(text: str) -> bytes:
 
 
 def _pair(message: Any, handle: Callable[[int], Any], depth: int) -> list[Any]:
-    """A key and its value."""
     if type(message) is not list or len(message) != 2:
         raise MessageError("the code's process sent no plain value: a dict without pairs")
     return [unpack(each, handle, depth + 1) for each in message]

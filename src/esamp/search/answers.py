@@ -19,8 +19,8 @@ _LETTER = re.compile(r"\(([A-Za-z])\)\.?|([A-Za-z])[.)]", re.ASCII)
 
 def read(text: str, reading: Reading) -> str | None:
     """The answer in `text` as written; None if there is none."""
-    found = READERS[reading](without_thought(text))
-    return found.strip() or None if found is not None else None
+    answer = READERS[reading](without_thought(text))
+    return answer.strip() or None if answer is not None else None
 
 
 def key(text: str, reading: Reading) -> str | None:
@@ -28,10 +28,10 @@ def key(text: str, reading: Reading) -> str | None:
 
     With the reading "text", texts are compared up to white space. Otherwise answers are compared by `canonical`.
     """
-    found = read(text, reading)
-    if found is None:
+    answer = read(text, reading)
+    if answer is None:
         return None
-    return " ".join(found.split()) if reading == "text" else canonical(found) or None
+    return " ".join(answer.split()) if reading == "text" else canonical(answer) or None
 
 
 def canonical(answer: str) -> str:
@@ -65,12 +65,12 @@ def _last_line(text: str) -> str | None:
 
 
 def _auto(text: str) -> str | None:
-    found = last_boxed(text)
-    if found is None:
-        found = stated(text, "any")
-    if found is None and len(text.strip().splitlines()) == 1:
-        found = text
-    return found
+    answer = last_boxed(text)
+    if answer is None:
+        answer = stated(text, "any")
+    if answer is None and len(text.strip().splitlines()) == 1:
+        answer = text
+    return answer
 
 
 READERS: Mapping[Reading, Callable[[str], str | None]] = {

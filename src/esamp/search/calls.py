@@ -43,11 +43,9 @@ class Meter:
         self._sum = Cost(0, 0, 0, 0.0)
 
     def add(self, completion: Completion) -> None:
-        """Add the cost of one completion."""
         self._sum += completion.cost
 
     def cost(self) -> Cost:
-        """The cost so far."""
         seconds = time.perf_counter() - self._started
         return Cost(self._sum.tokens, self._sum.prompt_tokens, self._sum.calls, seconds)
 

@@ -9,6 +9,7 @@ from typing_extensions import override
 
 from esamp.engines.base import Completion, Content, Engine, Progress, Request, Sample
 from esamp.engines.checks import check_active
+from esamp.methods.waves import even_waves
 from esamp.search.base import SearchMethod
 from esamp.search.calls import Meter, derived_seed, instruct, tokens_only
 from esamp.search.options import GuidedOptions
@@ -128,18 +129,18 @@ def _accepted(proposals: Sequence[str]) -> list[str]:
 
 def _solution_requests(request: Request, options: GuidedOptions, concepts: Sequence[str]) -> list[Request]:
     """One request per concept, with n samples in total; the first requests get the remainder."""
-    shares = len(concepts) or 1
+    sizes = even_waves(request.n, len(concepts) or 1)
     return [
         replace(
             request,
             id=f"{request.id}/concept {place + 1}",
             prompt=_solution_prompt(request.prompt, concepts[place]) if concepts else request.prompt,
-            n=request.n // shares + (place < request.n % shares),
+            n=size,
             method=options.over,
             options=options.inner_options(),
             seed=derived_seed(request.seed, "solution", place),
         )
-        for place in range(shares)
+        for place, size in enumerate(sizes)
     ]
 
 

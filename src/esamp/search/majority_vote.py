@@ -6,7 +6,7 @@ from esamp.engines.base import Completion, Engine, Progress, Request
 from esamp.search.answers import key
 from esamp.search.options import MajorityVoteOptions
 from esamp.search.selection import Drawn, Selection, draw
-from esamp.search.votes import Candidate, best, tally
+from esamp.search.votes import AnswerVotes, best, tally
 
 
 class MajorityVote(Selection):
@@ -37,7 +37,7 @@ class MajorityVote(Selection):
 
 
 def elected(
-    drawn: Drawn, request: Request, keys: list[str | None], candidates: list[Candidate], **details: object
+    drawn: Drawn, request: Request, keys: list[str | None], candidates: list[AnswerVotes], **details: object
 ) -> Completion:
     """The completion that a vote leads to: the first candidate's sample, or the best sample if all abstained."""
     winner = candidates[0].members[0] if candidates else best(drawn.scores, range(len(keys)))

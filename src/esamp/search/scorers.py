@@ -136,10 +136,12 @@ def _reward(source: str, device: str) -> Scorer:
 def _function(module: str, attribute: str) -> Scorer:
     target = f"{module}:{attribute}"
     try:
-        found = EntryPoint("scorer", target, "esamp.scorers").load()
+        function = EntryPoint("scorer", target, "esamp.scorers").load()
     except (ImportError, AttributeError) as error:
         raise OptionError(f"scorer 'function:{target}' cannot be imported: {error}") from error
-    if not callable(found):
-        raise OptionError(f"scorer 'function:{target}' is {type(found).__name__}, not a function of prompt and texts")
-    scorer: Scorer = found
+    if not callable(function):
+        raise OptionError(
+            f"scorer 'function:{target}' is {type(function).__name__}, not a function of prompt and texts"
+        )
+    scorer: Scorer = function
     return scorer

@@ -25,7 +25,6 @@ class Drawn:
 
     @property
     def texts(self) -> list[str]:
-        """The texts of all samples."""
         return [sample.text for sample in self.completion.samples]
 
     def choose(self, request: Request, winner: int, **details: Any) -> Completion:

@@ -37,8 +37,8 @@ def parse(text: str) -> list[StatedAnswer]:
     ``text`` and a ``probability``, anywhere in the text and nested in other JSON values. Empty answers are dropped.
     """
     text = text[:LONGEST]
-    found = list(_tagged(text)) or list(_json(text))
-    return [each for each in found if each.text]
+    parts = list(_tagged(text)) or list(_json(text))
+    return [each for each in parts if each.text]
 
 
 def weights(probabilities: Sequence[float | None]) -> list[float]:
@@ -132,10 +132,10 @@ def _answer(value: Mapping[str, Any]) -> StatedAnswer | None:
 def _probability(value: object) -> float | None:
     """`value` as a number from 0 to 1; texts may be ``0.25`` or ``25%``. None for anything else."""
     if isinstance(value, str):
-        found = _NUMBER.fullmatch(value[:100])
-        if found is None:
+        match = _NUMBER.fullmatch(value[:100])
+        if match is None:
             return None
-        value = float(f"{found[1]}e{found[2] or 0}") / (100 if found[3] else 1)
+        value = float(f"{match[1]}e{match[2] or 0}") / (100 if match[3] else 1)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if 0 <= value <= 1 else None

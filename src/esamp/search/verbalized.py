@@ -94,10 +94,10 @@ class Verbalized(SearchMethod):
 
 def _answers(call: Sample) -> list[WeightedAnswer]:
     """The answers in the text of one call; the whole text if there are none."""
-    found = stated_answers.parse(call.text)
-    if not found:
+    stated = stated_answers.parse(call.text)
+    if not stated:
         return [WeightedAnswer(call, None, 1.0, call.index)]
-    shares = stated_answers.weights([each.probability for each in found])
+    shares = stated_answers.weights([each.probability for each in stated])
     return [
         WeightedAnswer(
             Sample(place, each.text, (), "stop" if each.whole else call.finish_reason),
@@ -105,7 +105,7 @@ def _answers(call: Sample) -> list[WeightedAnswer]:
             share,
             call.index,
         )
-        for place, (each, share) in enumerate(zip(found, shares, strict=True))
+        for place, (each, share) in enumerate(zip(stated, shares, strict=True))
     ]
 
 

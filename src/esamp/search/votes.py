@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Candidate:
+class AnswerVotes:
     """One answer and the samples that gave it."""
 
     key: str
@@ -20,7 +20,7 @@ class Candidate:
 
 def tally(
     keys: Sequence[str | None], scores: Sequence[float | None], weights: Sequence[float] | None = None
-) -> list[Candidate]:
+) -> list[AnswerVotes]:
     """The candidates, best first: ``weight(a) = sum_i w_i [key_i = a]``.
 
     Candidates are ordered by weight, then by the sum of scores, then by the first sample drawn. Sums are rounded only
@@ -41,7 +41,7 @@ def tally(
         known = [score for place in members if (score := scores[place]) is not None]
         shown = best(scores, members)
         rest = tuple(place for place in members if place != shown)
-        candidates.append(Candidate(key, len(members), weight, math.fsum(known), (shown, *rest)))
+        candidates.append(AnswerVotes(key, len(members), weight, math.fsum(known), (shown, *rest)))
     return sorted(candidates, key=lambda each: (-each.weight, -each.score, min(each.members)))
 
 

@@ -45,8 +45,10 @@ class GroupMeasurements:
         Raises:
             ValueError: the measurements do not fit; the message completes a sentence.
         """
-        likelihoods = [found for found in (self.own, self.second) if found is not None]
-        columns = [column for found in likelihoods for column in (found.nll, found.entropy, found.tokens)]
+        likelihoods = [likelihood for likelihood in (self.own, self.second) if likelihood is not None]
+        columns = [
+            column for likelihood in likelihoods for column in (likelihood.nll, likelihood.entropy, likelihood.tokens)
+        ]
         if any(len(column) != samples for column in columns):
             raise ValueError("it does not have one value per sample")
         if self.vectors is not None and not (len(self.vectors) == samples and np.isfinite(self.vectors).all()):

@@ -51,7 +51,6 @@ class ModelSpec(ModelOptions):
 
     @property
     def name(self) -> str:
-        """The model's name in reports."""
         return self.label or Path(self.model).name
 
     @override
@@ -80,7 +79,6 @@ class TaskSpec(Options):
 
     @property
     def name(self) -> str:
-        """The task's name in reports."""
         return self.label or self.task
 
 

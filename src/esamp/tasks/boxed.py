@@ -34,32 +34,32 @@ def boxes(text: str) -> list[Box]:
     replace the earlier ones, so such a text has no answer. Takes time linear in the text.
     """
     opened: list[tuple[int, int] | None] = []  # for each open brace of a box: begin of the box, begin of its content
-    found: list[tuple[int, int, int, int]] = []  # begin of box, begin of content, end of content, end of box
+    spans: list[tuple[int, int, int, int]] = []  # begin of box, begin of content, end of content, end of box
     for mark in _MARK.finditer(text):
         token = mark[0]
         if token == "}":
             begun = opened.pop() if opened else None
             if begun is not None and not _EMPTY.fullmatch(text, begun[1], mark.start()):
-                while found and found[-1][0] > begun[0]:
-                    found.pop()
-                found.append((*begun, mark.start(), mark.end()))
+                while spans and spans[-1][0] > begun[0]:
+                    spans.pop()
+                spans.append((*begun, mark.start(), mark.end()))
         elif mark["open"] is not None:
             opened.append((mark.start(), mark.end()))
         elif mark["box"] is not None:
             if bare := _BARE.match(text, mark.end()):
-                found.append((mark.start(), *bare.span(), bare.end()))
+                spans.append((mark.start(), *bare.span(), bare.end()))
         elif token == "{":
             opened.append(None)
-    last = found[-1][3] if found else 0
+    last = spans[-1][3] if spans else 0
     if any(each is not None and each[0] >= last for each in opened):
         return []
-    return [Box(_content(text, *span), span[0], span[3]) for span in found]
+    return [Box(_content(text, *span), span[0], span[3]) for span in spans]
 
 
 def last_boxed(text: str) -> str | None:
     """The content of the last box, None if there is no box."""
-    found = boxes(text)
-    return found[-1].inside if found else None
+    spans = boxes(text)
+    return spans[-1].inside if spans else None
 
 
 def _content(text: str, box: int, begin: int, end: int, _: int) -> str:

@@ -180,12 +180,12 @@ class MBPP(_FunctionTask):
     def program(self, item: Item, text: str) -> str:
         """The last block that defines what the tests call, else the text before ``[DONE]`` or a closing fence."""
         names = [*str(item.data["names"]).split(), *called(str(item.data["tests"]))]
-        found = chosen_block(text, names)
-        if found is None:
+        source = chosen_block(text, names)
+        if source is None:
             plain = bare(text).partition("[DONE]")[0].strip("\n").removeprefix("[BEGIN]")
-            found = program_without_fences(plain) or plain
+            source = program_without_fences(plain) or plain
         imports = [line for line in str(item.data["setup"]).split("\n") if line.startswith(("import ", "from "))]
-        return "\n".join([*imports, flush_left(found)])
+        return "\n".join([*imports, flush_left(source)])
 
     @override
     def check(self, item: Item, program: str, limits: sandbox.Limits) -> sandbox.Result:

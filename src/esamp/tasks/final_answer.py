@@ -52,7 +52,7 @@ def mark_ends(text: str, marks: Literal["colon", "verb", "any"] = "colon") -> li
         marks: "colon" finds ``Answer:`` and headings of that word alone, "verb" finds ``answer is``, "any" finds both.
     """
     patterns = {"colon": (_COLON,), "verb": (_VERB,), "any": (_COLON, _VERB)}[marks]
-    return sorted(found.end() for pattern in patterns for found in pattern.finditer(text))
+    return sorted(match.end() for pattern in patterns for match in pattern.finditer(text))
 
 
 def stated(text: str, marks: Literal["colon", "any"] = "colon") -> str | None:
@@ -72,10 +72,10 @@ def stated(text: str, marks: Literal["colon", "any"] = "colon") -> str | None:
 
 def final_answer(text: str) -> str | None:
     """The last box, else the text after ``Answer:``, else after ``answer is``; None without any of these."""
-    found = last_boxed(text)
-    if found is None:
-        found = stated(text)
-    return stated(text, "any") if found is None else found
+    answer = last_boxed(text)
+    if answer is None:
+        answer = stated(text)
+    return stated(text, "any") if answer is None else answer
 
 
 def undressed(answer: str) -> str:

@@ -61,11 +61,11 @@ class GPQA(RowsTask):
 
     @override
     def grade(self, item: Item, text: str) -> Grade:
-        found = last_letter(without_thought(text))
-        if found is None:
+        chosen = last_letter(without_thought(text))
+        if chosen is None:
             return Grade(False, None, None, "no answer")
-        correct = found == item.data["answer"]
-        return Grade(correct, found, found, "correct" if correct else "another letter")
+        correct = chosen == item.data["answer"]
+        return Grade(correct, chosen, chosen, "correct" if correct else "another letter")
 
 
 def last_letter(text: str) -> str | None:
@@ -77,9 +77,9 @@ def last_letter(text: str) -> str | None:
     text = plain_characters(text)
     given = [(box.begin, box.inside) for box in boxes(text)] + _after(text, "colon")
     for places in (sorted(given), _after(text, "verb")):
-        found = [each for _, answer in places if (each := letter(answer)) is not None]
-        if found:
-            return found[-1]
+        letters = [each for _, answer in places if (each := letter(answer)) is not None]
+        if letters:
+            return letters[-1]
     return None
 
 
@@ -92,19 +92,19 @@ def letter(answer: str) -> str | None:
     plain = re.sub(r"^[\s$*]{0,4}(?:\\[(\[])?[\s$]{0,2}", "", _without_styles(answer))
     if lead_in := _LEAD_IN.match(plain):
         plain = plain[lead_in.end() :]
-    found = _LETTER.match(plain)
-    if found is None:
+    match = _LETTER.match(plain)
+    if match is None:
         return None
-    rest = re.sub(r"^(?:\s{0,2}\\[)\]]|\$)", "", plain[found.end() :])
+    rest = re.sub(r"^(?:\s{0,2}\\[)\]]|\$)", "", plain[match.end() :])
     other = _SECOND_LETTER.match(rest)
-    if other is not None and (other[1].isupper() or found[1].islower()):
+    if other is not None and (other[1].isupper() or match[1].islower()):
         return None
-    bracketed = found[0][-1] in ")]>}" or found[0][-1] == "*"
-    capital = found[1].isupper()
+    bracketed = match[0][-1] in ")]>}" or match[0][-1] == "*"
+    capital = match[1].isupper()
     begins_sentence = capital and _VERB_PHRASE.match(rest) is not None
-    named = capital and found[1] != "A" and re.match(r"\s{1,4}\w", rest) is not None
+    named = capital and match[1] != "A" and re.match(r"\s{1,4}\w", rest) is not None
     if (_ENDS.match(rest) or begins_sentence or named or (bracketed and re.match(r"\s", rest))) and rest[:1] != "(":
-        return found[1].upper()
+        return match[1].upper()
     return None
 
 

@@ -164,11 +164,11 @@ class LiveCodeBench(CodeTask):
         if self._last is None or self._last[0] != item.id:
             public, private = self._tests[item.id]
             where, method = item.id, bool(item.data["method"])
-            found = _read(f"{where}, public tests", public, method=method)
-            found += _read(f"{where}, private tests", unpacked(where, private), method=method)
-            if not found:
+            cases = _read(f"{where}, public tests", public, method=method)
+            cases += _read(f"{where}, private tests", unpacked(where, private), method=method)
+            if not cases:
                 raise InputError(f"{where} has no tests")
-            self._last = (item.id, found)
+            self._last = (item.id, cases)
         return self._last[1]
 
 

@@ -62,6 +62,6 @@ def calls(find: Callable[[], Callable[..., Any]], cases: Sequence[tuple[Sequence
         AssertionError: a result differs. The message names the test, not the expected result.
     """
     for place, (arguments, expected) in enumerate(cases, 1):
-        found = find()(*arguments)
-        if (list(found) if isinstance(found, tuple) else found) != expected:
+        result = find()(*arguments)
+        if (list(result) if isinstance(result, tuple) else result) != expected:
             raise AssertionError(f"test {place} of {len(cases)}: another result")

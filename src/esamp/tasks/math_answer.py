@@ -105,9 +105,9 @@ class GSM8K(Math500):
 
 def answer_of(text: str, *, several: bool = False) -> str | None:
     """The answer of a text without thoughts, None if it has none; with `several`, adjacent boxes form one list."""
-    found = boxes(text)
-    if found:
-        return _joined(text, found) if several else found[-1].inside
+    spans = boxes(text)
+    if spans:
+        return _joined(text, spans) if several else spans[-1].inside
     after_hashes = [each for each in _HASHES.findall(text) if re.search(r"[0-9\\]", each)]
     if after_hashes:
         return str(after_hashes[-1]).strip()

@@ -76,8 +76,8 @@ def differ(gold: str, answer: str) -> bool:
 
 def without_base(formula: str) -> str:
     """A number without its base; any other formula unchanged."""
-    found = _BASE.fullmatch(formula)
-    return formula if found is None or _base(formula) is None else found["digits"]
+    match = _BASE.fullmatch(formula)
+    return formula if match is None or _base(formula) is None else match["digits"]
 
 
 def listed(gold: str) -> bool:
@@ -107,10 +107,10 @@ def _words(formula: str) -> str:
 
 
 def _base(formula: str) -> int | None:
-    found = _BASE.fullmatch(formula)
-    if found is None or not re.search(r"[0-9]", found["digits"]):
+    match = _BASE.fullmatch(formula)
+    if match is None or not re.search(r"[0-9]", match["digits"]):
         return None
-    name = found["base"] or found["named"]
+    name = match["base"] or match["named"]
     return int(name) if name.isdigit() else _BASES.get(name)
 
 
@@ -122,11 +122,11 @@ def _bases_differ(gold: str, answer: str) -> bool:
 
 def _unit(formula: str) -> tuple[str, int] | None:
     """The unit at the end of a formula and its power, None without a unit."""
-    found = _UNIT.fullmatch(formula) or _UNIT_IN_WORDS.fullmatch(formula)
-    if found is None:
+    match = _UNIT.fullmatch(formula) or _UNIT_IN_WORDS.fullmatch(formula)
+    if match is None:
         return None
-    words = re.sub(r"[.\-]", " ", found["name"]).lower().split()
-    power = int(found["power"] or 1)
+    words = re.sub(r"[.\-]", " ", match["name"]).lower().split()
+    power = int(match["power"] or 1)
     names = []
     for word in words:
         if word in _POWERS:

@@ -36,13 +36,13 @@ _CHANGING_WORD = re.compile(
 
 def decimal(text: str) -> str | None:
     """A number without plus sign, leading zeros, commas and trailing zeros; None if the text is not a number."""
-    found = _PLAIN.fullmatch(text)
-    if found is None:
+    match = _PLAIN.fullmatch(text)
+    if match is None:
         return None
-    whole, _, part = found[2].replace(",", "").partition(".")
+    whole, _, part = match[2].replace(",", "").partition(".")
     digits, decimals = whole.lstrip("0") or "0", part.rstrip("0")
     size = f"{digits}.{decimals}" if decimals else digits
-    return f"-{size}" if found[1] == "-" and size != "0" else size
+    return f"-{size}" if match[1] == "-" and size != "0" else size
 
 
 def number(answer: str) -> str | None:
@@ -60,17 +60,17 @@ def number(answer: str) -> str | None:
     plain = re.sub(r"^\\left\s?\(|\\right\s?\)$", "", plain).strip()
     if (inner := re.fullmatch(r"\(([^(),]*)\)", plain)) is not None:
         plain = inner[1].strip()
-    found = _PLAIN.match(plain)
-    if found is None:
+    match = _PLAIN.match(plain)
+    if match is None:
         return None
-    rest = plain[found.end() :]
+    rest = plain[match.end() :]
     scaled = re.match(rf"\s{{0,4}}({'|'.join(SCALES)})s?\b", rest, re.IGNORECASE)
     if scaled is not None:
         rest = rest[scaled.end() :]
     rest = re.sub(r"^\s{0,4}(?:\\text)?\\?\$", "", rest)
     if rest.strip(" .") and not _is_unit(rest, styled=_STYLED.search(answer) is not None):
         return None
-    return decimal(_scaled(found[0], scaled[1].lower() if scaled else None))
+    return decimal(_scaled(match[0], scaled[1].lower() if scaled else None))
 
 
 def number_in_words(answer: str) -> str | None:
@@ -86,11 +86,13 @@ def number_in_words(answer: str) -> str | None:
     plain = re.sub(r"[*`]", " ", plain.rpartition("=")[2]).strip()
     if re.search(r"\\[A-Za-z]", plain):  # a formula, not a sentence
         return None
-    found = list(re.finditer(rf"(?<![\w.^_/])[-+]?{_MONEY}?\s?(?:{_NUMBER})(?![\w^_]|/[0-9]|\.[0-9])", plain, re.ASCII))
+    matches = list(
+        re.finditer(rf"(?<![\w.^_/])[-+]?{_MONEY}?\s?(?:{_NUMBER})(?![\w^_]|/[0-9]|\.[0-9])", plain, re.ASCII)
+    )
     every = re.findall(rf"{_NUMBER}", plain, re.ASCII)
-    if not found or (len(every) > 1 and found[0].start() > 0):
+    if not matches or (len(every) > 1 and matches[0].start() > 0):
         return None
-    first, rest = found[0], plain[found[0].end() :]
+    first, rest = matches[0], plain[matches[0].end() :]
     explains = re.match(
         r"(?:[,.;:]?\s{0,4}\(?(?!or\b|and\b|to\b)(?![a-z]+\s(?:and\s)?[0-9])[A-Za-z]|\s{0,4}[%.!]?$|/[a-z])", rest
     )

@@ -20,14 +20,14 @@ _SPACES = str.maketrans(
 
 
 @dataclass(frozen=True)
-class Block:
+class CodeBlock:
     """A fenced block. `language` is in lower case, and empty if the fence names none."""
 
     language: str
     body: str
 
 
-def fenced_blocks(text: str) -> list[Block]:
+def fenced_blocks(text: str) -> list[CodeBlock]:
     """The fenced blocks of a text in their order; the last one may be cut off by the end of the text.
 
     A fence has three or more marks, may be indented under a list item, and is closed by at least as many marks. A block
@@ -96,35 +96,35 @@ def begins_with_body(text: str) -> bool:
     return plain != "" and not (_CODE.match(plain) or _is_sentence(plain) or re.fullmatch(r"[A-Z]\w*[:.!,]?", plain))
 
 
-def _split(text: str) -> tuple[str, list[Block]]:
+def _split(text: str) -> tuple[str, list[CodeBlock]]:
     before: list[str] = []
-    blocks: list[Block] = []
+    blocks: list[CodeBlock] = []
     fence: re.Match[str] | None = None
     language, lines = "", before
     for line in plain_code(text).split("\n"):
-        found = _FENCE.fullmatch(line)
-        info = found["info"].strip() if found else ""
-        if found is None:
+        match = _FENCE.fullmatch(line)
+        info = match["info"].strip() if match else ""
+        if match is None:
             lines.append(line)
-        elif fence is None or (info and not language and found["marks"][0] == fence["marks"][0]):
+        elif fence is None or (info and not language and match["marks"][0] == fence["marks"][0]):
             if fence is not None:
                 blocks.append(_block(fence, language, lines))
-            fence, lines = found, []
+            fence, lines = match, []
             language = _LANGUAGE.match(info)[1].lower()  # type: ignore[index]  # the pattern matches every text
-        elif not info and found["marks"].startswith(fence["marks"]):
+        elif not info and match["marks"].startswith(fence["marks"]):
             blocks.append(_block(fence, language, lines))
             fence, lines = None, []
         else:
             lines.append(line)
     if fence is not None:
         cut_off = _block(fence, language, lines)
-        blocks.append(Block(language, cut_off.body.removesuffix("\n")))
+        blocks.append(CodeBlock(language, cut_off.body.removesuffix("\n")))
     return "\n".join(before), blocks
 
 
-def _block(fence: re.Match[str], language: str, lines: list[str]) -> Block:
+def _block(fence: re.Match[str], language: str, lines: list[str]) -> CodeBlock:
     width = len(fence["indent"])
-    return Block(language, "".join(f"{_outdented(line, width)}\n" for line in lines))
+    return CodeBlock(language, "".join(f"{_outdented(line, width)}\n" for line in lines))
 
 
 def _outdented(line: str, width: int) -> str:
@@ -133,5 +133,5 @@ def _outdented(line: str, width: int) -> str:
 
 def _is_sentence(line: str) -> bool:
     """Whether an unindented line cannot be Python: it begins with two adjacent words, the first not a keyword."""
-    found = _SENTENCE.match(line)
-    return found is not None and found["word"] not in (*keyword.kwlist, *keyword.softkwlist)
+    match = _SENTENCE.match(line)
+    return match is not None and match["word"] not in (*keyword.kwlist, *keyword.softkwlist)

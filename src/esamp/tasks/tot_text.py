@@ -52,12 +52,12 @@ class ToTText(ItemsTask):
         items: list[Item] = []
         for number, line in enumerate(read_text(path).split("\n"), 1):
             if line.strip():
-                found = sentences(line)
-                if len(found) != PARAGRAPHS:
-                    raise InputError(f"{path}:{number} has {len(found)} sentences, not {PARAGRAPHS}")
-                listed = "\n".join(f"{place}. {sentence}" for place, sentence in enumerate(found, 1))
+                parts = sentences(line)
+                if len(parts) != PARAGRAPHS:
+                    raise InputError(f"{path}:{number} has {len(parts)} sentences, not {PARAGRAPHS}")
+                listed = "\n".join(f"{place}. {sentence}" for place, sentence in enumerate(parts, 1))
                 prompt = PROMPT.format(sentences=listed)
-                items.append(Item(f"{cls.name}/{len(items):03d}", prompt, {"sentences": found}))
+                items.append(Item(f"{cls.name}/{len(items):03d}", prompt, {"sentences": parts}))
         return cls(items)
 
     @override
@@ -81,10 +81,10 @@ class ToTText(ItemsTask):
 def sentences(line: str) -> list[str]:
     """The sentences of a line. Each ends with punctuation, which closing quotes may follow; one may lack it."""
     ends = [match.end() for match in _END.finditer(line.strip() + " ")]
-    found = [line.strip()[start:end].strip() for start, end in zip([0, *ends], ends, strict=False)]
-    if len(found) >= PARAGRAPHS:
-        return found
-    return [part for sentence in found for part in _UNMARKED.split(sentence)]
+    parts = [line.strip()[start:end].strip() for start, end in zip([0, *ends], ends, strict=False)]
+    if len(parts) >= PARAGRAPHS:
+        return parts
+    return [part for sentence in parts for part in _UNMARKED.split(sentence)]
 
 
 def plain(text: str) -> str:

@@ -95,7 +95,6 @@ class VerifierProcess:
         )
 
     def close(self) -> None:
-        """End the process."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()

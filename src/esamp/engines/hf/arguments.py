@@ -5,7 +5,7 @@ from typing import Any
 
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedTokenizerBase, StoppingCriteriaList
 
-from esamp.engines.hf.processors import CountPenalties, MinP, RepetitionPenalty
+from esamp.engines.hf.processors import CountPenalties, MinPProcessor, RepetitionPenalty
 from esamp.engines.hf.stopping import GeneratedTokensCriterion, stop_criterion
 from esamp.sampling import Sampling
 
@@ -86,7 +86,7 @@ def generate_arguments(
     if sampling.presence_penalty or sampling.frequency_penalty:
         processors.append(CountPenalties(sampling.presence_penalty, sampling.frequency_penalty))
     if sampling.min_p and sampling.temperature:
-        processors.append(MinP(sampling.min_p, sampling.temperature))
+        processors.append(MinPProcessor(sampling.min_p, sampling.temperature))
     if processors:
         arguments["logits_processor"] = processors
     if sampling.stop:

@@ -1,4 +1,4 @@
-"""`Exploration`: the decode step of every generate call under `explore`.
+"""`HFExploration`: the decode step of every generate call under `explore`.
 
 One generate call runs through these methods, in this order. The model's hooks (`ModelHooks`) and the driver of the call
 (`GenerateCall` or `ObservedCalls`) call them:
@@ -35,7 +35,7 @@ UNLIMITED = 2**62
 
 
 class Driver(Protocol):
-    """Finds the decode steps among the model's forward passes, and gives the `Exploration` the sampled tokens."""
+    """Finds the decode steps among the model's forward passes, and gives the `HFExploration` the sampled tokens."""
 
     def on_forward(self, inputs: Mapping[str, Any]) -> bool:
         """The model is called with these keyword arguments. Returns whether to steer the pass.
@@ -118,7 +118,7 @@ class Batch:
         self.rows = replace(self.rows, position=self._numbers[self._steps].expand(len(self.slots)))
 
 
-class Exploration:
+class HFExploration:
     """A method, its groups, and the batch of the present generate call."""
 
     def __init__(

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from esamp.engines.hf.exploration import Exploration
+from esamp.engines.hf.exploration import HFExploration
 from esamp.engines.hf.groups import PromptGroups
 from esamp.engines.hf.head import probe
 from esamp.engines.hf.hooks import ModelHooks, layer_stack
@@ -93,7 +93,7 @@ def explore(
     groups = PromptGroups(built, samples_per_prompt, slots)
     run = Run(
         model,
-        Exploration(built, groups, head, shape.device, trace=trace),
+        HFExploration(built, groups, head, shape.device, trace=trace),
         stops=token_list(eos),
         pad=pad,
         seed=seed,

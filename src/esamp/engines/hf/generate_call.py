@@ -8,7 +8,7 @@ from transformers import GenerationConfig, LogitsProcessor
 from typing_extensions import override
 
 from esamp.decoding.step import Combined
-from esamp.engines.hf.exploration import UNLIMITED, Driver, Exploration
+from esamp.engines.hf.exploration import UNLIMITED, Driver, HFExploration
 from esamp.engines.hf.processors import AfterFilters
 from esamp.engines.hf.prompt_batch import PromptBatch, find_cache, holds_tokens, token_list
 from esamp.errors import OptionError, UnsupportedError
@@ -22,8 +22,8 @@ class GenerateCall(Driver):
     comes after that pass and is left alone.
     """
 
-    def __init__(self, exploration: Exploration, *, seeds: int | Sequence[int], samples: int) -> None:
-        """`seeds` and `samples` as in `Exploration.start`."""
+    def __init__(self, exploration: HFExploration, *, seeds: int | Sequence[int], samples: int) -> None:
+        """`seeds` and `samples` as in `HFExploration.start`."""
         self._exploration, self._seeds, self._samples = exploration, seeds, samples
         self._pieces = 1  # forward passes left in prefill
         self._steps = 0  # tokens sampled for each row

@@ -72,7 +72,7 @@ class RepetitionPenalty(LogitsProcessor):
         return torch.where(seen, torch.where(scores > 0, scores / self._penalty, scores * self._penalty), scores)
 
 
-class MinP(LogitsProcessor):
+class MinPProcessor(LogitsProcessor):
     """Drops tokens with less than a share of the best token's probability at temperature T, before top-k and top-p.
 
     transformers applies min-p after them, vLLM before; a request means the same on both engines.

@@ -9,7 +9,7 @@ from transformers import GenerationConfig, LogitsProcessor, PreTrainedModel
 from typing_extensions import override
 
 from esamp.engines.hf import traces
-from esamp.engines.hf.exploration import Driver, Exploration
+from esamp.engines.hf.exploration import Driver, HFExploration
 from esamp.engines.hf.generate import generate
 from esamp.engines.hf.generate_call import GenerateCall
 from esamp.engines.hf.hooks import Listener
@@ -37,7 +37,7 @@ class Run(Listener):
     def __init__(
         self,
         model: PreTrainedModel,
-        exploration: Exploration,
+        exploration: HFExploration,
         *,
         stops: Sequence[int],
         pad: int | None,
@@ -157,7 +157,6 @@ class Run(Listener):
         self._exploration.groups.clear()
 
     def close(self) -> None:
-        """End the block."""
         self._observed.close()
 
     # ---- for the model's hooks

@@ -34,8 +34,6 @@ TEXT_PARTS = ("text", "output_text", "refusal")
 
 @dataclass(frozen=True)
 class Answer:
-    """One response."""
-
     samples: tuple[Sample, ...]
     tokens: int
     """generated tokens of all samples"""

@@ -36,8 +36,6 @@ class ServerInfo:
 
 
 class Server:
-    """A client for one server."""
-
     def __init__(self, endpoint: Endpoint, *, timeout: float, retries: int) -> None:
         import openai
 

@@ -121,8 +121,6 @@ class _Wave:
 
 
 class _Request:
-    """The samples of one request."""
-
     def __init__(self, name: str, plan: WavePlan) -> None:
         self.name, self.group = name, plan.group
         self.running: set[str] = set()

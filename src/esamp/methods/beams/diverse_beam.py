@@ -30,7 +30,6 @@ class DiverseBeam(BeamMethod):
     options = DiverseBeamOptions
 
     def __init__(self, options: Options, *, pad: int, stops: int) -> None:
-        """Set up for one set of options."""
         super().__init__(options, pad=pad, stops=stops)
         self.config = narrowed(options, DiverseBeamOptions)
 

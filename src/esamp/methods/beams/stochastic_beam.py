@@ -11,7 +11,7 @@ from esamp.decoding.randomness import uniform
 from esamp.errors import OptionError
 from esamp.methods.beams.base import NOWHERE, BeamMethod, Beams, Ends, Hypotheses
 from esamp.methods.options import StochasticBeamOptions
-from esamp.methods.purpose import Purpose
+from esamp.methods.purpose import RandomPurpose
 from esamp.options import Options
 from esamp.sampling import Sampling
 
@@ -47,7 +47,7 @@ class StochasticBeam(BeamMethod):
     def start(self, seeds: Tensor, n: int, limit: int) -> Beams:
         """One empty hypothesis with G ~ Gumbel(0)."""
         score = torch.full((len(seeds), n), NOWHERE, dtype=torch.float64, device=seeds.device)
-        score[:, 0] = _gumbel(uniform(seeds, Purpose.BEAM_ROOT))
+        score[:, 0] = _gumbel(uniform(seeds, RandomPurpose.BEAM_ROOT))
         rows = Hypotheses.roots(score, limit, self.pad)
         return Beams(rows, rows.exist, rows.at(seeds.new_empty(len(seeds), 0)), seeds, torch.zeros_like(seeds))
 
@@ -58,7 +58,7 @@ class StochasticBeam(BeamMethod):
         sums = rows.log_probability.unsqueeze(-1) + log_probabilities.double()  # [P, K, V]
         place = torch.arange(places, device=device).unsqueeze(-1)
         token = torch.arange(vocabulary, device=device)
-        free = sums + _gumbel(uniform(beams.seeds.view(-1, 1, 1), Purpose.BEAM_CHILD, beams.step, place, token))
+        free = sums + _gumbel(uniform(beams.seeds.view(-1, 1, 1), RandomPurpose.BEAM_CHILD, beams.step, place, token))
         # conditioning keeps the order within a row, so that its n best continuations are enough
         free, token = free.nan_to_num(nan=NOWHERE, neginf=NOWHERE).topk(min(places, vocabulary))  # [P, K, C]
         score = conditioned(free, rows.score)

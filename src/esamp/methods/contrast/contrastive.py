@@ -44,7 +44,6 @@ class Contrastive(LogitContrast):
     needs = frozenset({Need.TOKENS})
 
     def __init__(self, options: ContrastiveOptions, reader: amateur.Amateur, shape: ModelShape, slots: int) -> None:
-        """Use `build`."""
         super().__init__(slots, shape.device)
         self._options, self._amateur = options, reader
         self._layout: RowLayout | None = None  # of the engine call that the amateur's cache belongs to

@@ -57,7 +57,6 @@ class DoLa(LogitContrast):
     choice = "layer"
 
     def __init__(self, options: DoLaOptions, layers: tuple[int, ...], shape: ModelShape, slots: int) -> None:
-        """Use `build`."""
         super().__init__(slots, shape.device, layers)
         self._options, self._layers = options, layers
 

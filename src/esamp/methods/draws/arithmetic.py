@@ -13,7 +13,7 @@ from esamp.errors import OptionError
 from esamp.methods.base import Draw, ModelShape
 from esamp.methods.draws.inverse_cdf import at, locate
 from esamp.methods.options import ArithmeticOptions
-from esamp.methods.purpose import Purpose
+from esamp.methods.purpose import RandomPurpose
 from esamp.options import Options, narrowed
 from esamp.sampling import Sampling
 
@@ -54,7 +54,6 @@ class Arithmetic(Draw):
     options = ArithmeticOptions
 
     def __init__(self, kept: int, device: torch.device) -> None:
-        """Use `build`."""
         self._kept = kept
         # a group that has no codes; the last column takes the writes of rows without a place
         self._no_codes = torch.zeros(kept + 1, dtype=torch.float64, device=device)
@@ -107,7 +106,7 @@ class Arithmetic(Draw):
         x = self._code(step) * cumulative[:, -1]
         tokens = locate(cumulative, x)
         chosen = at(probabilities, tokens)
-        fresh = per_token(step.rows, Purpose.ARITHMETIC)
+        fresh = per_token(step.rows, RandomPurpose.ARITHMETIC)
         rest = x - (at(cumulative, tokens) - chosen) + GRID * (fresh - 0.5)
         self._next = torch.where(chosen > RARE, (rest / chosen).clamp(0, 1 - GRID), fresh)
         return tokens
@@ -127,7 +126,7 @@ class Arithmetic(Draw):
         """`[R]` float64: the code of each row for its next token; a fresh one if the row has lost its place."""
         slot, place = self._places(step, step.live)
         kept = (self._keys[slot, place] == _key(step.rows)) & (place < self._kept)
-        fresh = uniform(step.rows.seed, step.rows.index, step.rows.position, Purpose.ARITHMETIC, 1)
+        fresh = uniform(step.rows.seed, step.rows.index, step.rows.position, RandomPurpose.ARITHMETIC, 1)
         later = torch.where(kept, self._codes[slot, place], fresh)
         return torch.where(step.rows.position == 0, first_codes(step.rows), later)
 
@@ -141,7 +140,7 @@ def first_codes(rows: Rows) -> Tensor:
     """`[R]` float64 in [0, 1): the initial code of each row's sample."""
     count = rows.count.clamp_min(1)
     spaced = ((rows.index % count).double() + van_der_corput(rows.index // count)) / count.double()
-    return ((spaced + per_group(rows, Purpose.ARITHMETIC)) % 1.0).clamp_max(1 - GRID)
+    return ((spaced + per_group(rows, RandomPurpose.ARITHMETIC)) % 1.0).clamp_max(1 - GRID)
 
 
 def van_der_corput(index: Tensor) -> Tensor:

@@ -100,12 +100,11 @@ class Trie:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all slots."""
         return sum(table.nbytes for table in self._tables.values())
 
     @property
     def slots(self) -> int:
-        """S."""
+        """Number of slots S."""
         return self._tables["width"].shape[0]
 
     def grow(self, slots: int) -> None:

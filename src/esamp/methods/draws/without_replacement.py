@@ -14,7 +14,7 @@ from esamp.methods.base import Draw, ModelShape
 from esamp.methods.draws.inverse_cdf import at, locate
 from esamp.methods.draws.trie import EXHAUSTED, Children, Position, Trie
 from esamp.methods.options import WithoutReplacementOptions
-from esamp.methods.purpose import Purpose
+from esamp.methods.purpose import RandomPurpose
 from esamp.methods.waves import even_waves
 from esamp.options import Options, narrowed
 from esamp.sampling import Sampling
@@ -70,7 +70,6 @@ class WithoutReplacement(Draw):
     options = WithoutReplacementOptions
 
     def __init__(self, options: WithoutReplacementOptions, device: torch.device) -> None:
-        """Use `build`."""
         self._pending = options.draw_pending
         self._trie = Trie(options.trie_samples, options.trie_nodes, device)
         self._chosen: _Chosen | None = None
@@ -161,7 +160,7 @@ class WithoutReplacement(Draw):
 
         The rows of a group draw in turn, as each depends on the turns before; all groups draw at once.
         """
-        u = per_token(step.rows, Purpose.WITHOUT_REPLACEMENT)
+        u = per_token(step.rows, RandomPurpose.WITHOUT_REPLACEMENT)
         cumulative = weights.cumsum(-1)
         chosen = locate(cumulative, u * cumulative[:, -1])
         if step.layout.lanes == 1:

@@ -37,7 +37,6 @@ class EntropyAdaptive(LateFilter):
     options = EntropyAdaptiveOptions
 
     def __init__(self, gain: float) -> None:
-        """Use `build`."""
         self.gain = gain
 
     @classmethod

@@ -38,7 +38,6 @@ class Fire(EarlyFilter):
     options = FireOptions
 
     def __init__(self, temperature: float, k: int) -> None:
-        """Use `build`."""
         self.temperature, self.k = temperature, k
 
     @classmethod

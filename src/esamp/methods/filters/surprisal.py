@@ -25,7 +25,6 @@ class Surprisal(EarlyFilter):
     options = SurprisalOptions
 
     def __init__(self, strength: float, floor: float) -> None:
-        """Use `build`."""
         self.strength, self.floor = strength, floor
 
     @classmethod

@@ -27,7 +27,6 @@ class TopNSigma(EarlyFilter):
     options = TopNSigmaOptions
 
     def __init__(self, n_sigma: float) -> None:
-        """Use `build`."""
         self.n_sigma = n_sigma
 
     @classmethod

@@ -10,7 +10,7 @@ from esamp.decoding.step import Rows
 from esamp.errors import OptionError
 from esamp.methods.base import LateFilter, ModelShape
 from esamp.methods.options import XTCOptions
-from esamp.methods.purpose import Purpose
+from esamp.methods.purpose import RandomPurpose
 from esamp.options import Options, narrowed
 from esamp.sampling import Sampling
 
@@ -70,7 +70,7 @@ class XTC(LateFilter):
         least = p.masked_fill(~top, 2.0).argmin(-1, keepdim=True)
         dropped = top.scatter(1, least, False)
         protected = _any_of(dropped, self._line_breaks.expand(len(p), -1)) | _any_of(dropped, rows.stops)
-        acts = (per_token(rows, Purpose.XTC) < self.probability) & ~protected
+        acts = (per_token(rows, RandomPurpose.XTC) < self.probability) & ~protected
         return logits.masked_fill(dropped & acts.unsqueeze(1), float("-inf"))
 
 

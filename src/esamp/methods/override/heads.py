@@ -9,7 +9,7 @@ from torch import Tensor
 from esamp.decoding.adam import Adam
 from esamp.decoding.layout import RowLayout
 from esamp.decoding.precision import exact_type
-from esamp.decoding.slots import Bank, Slots, State
+from esamp.decoding.slots import Bank, GroupState, Slots
 from esamp.decoding.step import Rows
 from esamp.methods.override.options import OverRIDEOptions
 
@@ -94,10 +94,10 @@ class Heads(ABC):
         """`[rounds - 1, k, d]`: the initial W_A of the head that is trained on each round"""
         self.bank = Bank(self._template(device), slots)
 
-    def _template(self, device: torch.device) -> State:
+    def _template(self, device: torch.device) -> GroupState:
         zero = torch.zeros((), dtype=self.dtype, device=device)
         rows = self.stack * self.rank
-        template: State = {
+        template: GroupState = {
             "steps": torch.zeros(self.stack, dtype=self.exact, device=device),
             "round": torch.zeros(1, dtype=torch.int64, device=device),
             "swaps": torch.zeros(1, dtype=torch.int64, device=device),
@@ -147,8 +147,8 @@ class Heads(ABC):
         return TrainingResult(layout.to_rows(loss), learned, reset)
 
     def _gradients(
-        self, state: State, x: Tensor, reference: Tensor, tokens: Tensor, trained: Tensor
-    ) -> tuple[Tensor, State]:
+        self, state: GroupState, x: Tensor, reference: Tensor, tokens: Tensor, trained: Tensor
+    ) -> tuple[Tensor, GroupState]:
         """The loss of each cell `[G, C]` and the gradients of ``a`` and ``b``; `trained` `[G, C, H k]` bool."""
         inner = (x @ state["a"].mT) * trained
         logq = (reference + inner @ state["b"]).log_softmax(-1)
@@ -159,7 +159,7 @@ class Heads(ABC):
         into_inner = (slope @ state["b"].mT) * trained
         return loss, {"a": into_inner.mT @ x, "b": inner.mT @ slope}
 
-    def _train(self, state: State, gradients: State, due: Tensor) -> None:
+    def _train(self, state: GroupState, gradients: GroupState, due: Tensor) -> None:
         """Change `state` in place by one step of Adam for the heads in `due` `[G, H]`."""
         heads, steps = due.flatten(), state["steps"].flatten()
         for name, gradient in gradients.items():
@@ -169,12 +169,12 @@ class Heads(ABC):
             self._adam.step(weights, first, second, self._adam.decay(steps), own, heads)
         state["steps"] = state["steps"] + due
 
-    def _learners(self, assigned: Assignment) -> State:
+    def _learners(self, assigned: Assignment) -> GroupState:
         """Steps `[G, H]`, weights and moments `[G, H k, .]` of the learners; initial values before their first step."""
         slots = assigned.layout.slots
         steps = self.bank.tensors["steps"].index_select(0, slots)
         fresh = (steps == 0).repeat_interleave(self.rank, 1).unsqueeze(-1)
-        state: State = {"steps": steps}
+        state: GroupState = {"steps": steps}
         for name in WEIGHTS:
             stored = self._halves(name).index_select(0, assigned.learner).to(self.exact)
             start = assigned.initial.to(self.exact) if name == "a" else 0.0
@@ -184,7 +184,7 @@ class Heads(ABC):
                 state[moment] = torch.where(fresh, 0.0, kept)
         return state
 
-    def _store(self, assigned: Assignment, new: State, wiped: Tensor) -> None:
+    def _store(self, assigned: Assignment, new: GroupState, wiped: Tensor) -> None:
         """Store `new`. Heads in `wiped` `[G, H]` start again, and groups with their own heads also lose their guide."""
         slots, tensors = assigned.layout.slots, self.bank.tensors
         tensors["steps"].index_copy_(0, slots, new["steps"] * ~wiped)
@@ -204,7 +204,7 @@ class Heads(ABC):
         """Repeat each head's value `[..., H]` for its k rows `[..., H k]`."""
         return picked.repeat_interleave(self.rank, -1)
 
-    def _finite(self, state: State) -> Tensor:
+    def _finite(self, state: GroupState) -> Tensor:
         """`[G, H]` bool: heads of finite weights and moments; one that is not finite shows in its head's sum."""
         sums = [
             tensor.unflatten(1, (self.stack, self.rank)).sum((2, 3))

@@ -58,7 +58,6 @@ class OverRIDE(MeasuredMethod):
     one_request = True
 
     def __init__(self, config: OverRIDEOptions, heads: Heads, telemetry: Telemetry, *, full: bool) -> None:
-        """Use `build`."""
         super().__init__(heads.slots, telemetry)
         self.config, self.heads, self.full = config, heads, full
         self._assigned: Assignment | None = None

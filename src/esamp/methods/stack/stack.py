@@ -55,7 +55,6 @@ class Stack(MeasuredMethod):
         *,
         slots: int,
     ) -> None:
-        """Use `build`."""
         super().__init__(StackSlots(inner, draw, FreeSlots(slots)), telemetry)
         self.inner, self.draw = inner, draw
         self.first_token = bool(filters) or draw is not None or (inner is not None and inner.first_token)

@@ -51,7 +51,7 @@ def overview(study: Study, shown: PageBlock, problems: TaskProblems) -> Json:
     block = shown.block
     arms = list(block.arms)
     seeds = list(next(iter(block.arms.values())))
-    found = differences(block, study.baseline)
+    rows = differences(block, study.baseline)
     return {
         "title": block.title,
         "n": block.n,
@@ -62,8 +62,8 @@ def overview(study: Study, shown: PageBlock, problems: TaskProblems) -> Json:
         "arms": arms,
         "seeds": seeds,
         "facts": _facts(shown, len(arms), len(seeds)),
-        "verdict": _verdict(study, found),
-        **_table(block, found),
+        "verdict": _verdict(study, rows),
+        **_table(block, rows),
         "metrics": [[name, *bounds] for name, bounds in shown.metrics.items()],
         "items": _items(shown, problems),
         "scores": _scores(shown),

@@ -44,15 +44,15 @@ def packed(block: Block, item: str, seed: int, metrics: Sequence[str], *, privat
 
 def traced(block: Block, items: Sequence[str]) -> dict[str, list[float]]:
     """For each per-token measurement that has values: where its colours begin and end."""
-    found: dict[str, list[NDArray[np.float64]]] = {}
+    vectors: dict[str, list[NDArray[np.float64]]] = {}
     for groups in block.arms.values():
         for records in groups.values():
             for item in items:
                 for sample in records[item].samples:
                     for name, values in _traces(sample).items():
-                        found.setdefault(name, []).append(values[np.isfinite(values)])
+                        vectors.setdefault(name, []).append(values[np.isfinite(values)])
     bounds = {}
-    for name, parts in found.items():
+    for name, parts in vectors.items():
         values = np.concatenate(parts)
         if len(values):
             bottom, top = np.percentile(values, [BOTTOM, TOP])
@@ -107,13 +107,13 @@ def _traces(sample: SampleRecord) -> dict[str, NDArray[np.float64]]:
     """Measurements with one value per token whose names are safe as property names in the page's script."""
     if sample.trace is None or sample.pieces is None:
         return {}
-    found = {}
+    traces = {}
     for name, values in sample.trace.items():
         numbers = np.array(values, dtype=np.float64)
         safe = name.isidentifier() and not name.startswith("_") and name != "tokens"
         if safe and numbers.shape == (len(sample.pieces),) and np.isfinite(numbers).any():
-            found[name] = numbers
-    return found
+            traces[name] = numbers
+    return traces
 
 
 def _map(records: Sequence[Record]) -> tuple[NDArray[np.float64] | None, list[float] | None]:
@@ -121,8 +121,8 @@ def _map(records: Sequence[Record]) -> tuple[NDArray[np.float64] | None, list[fl
     vectors = [record.measured.vectors for record in records if record.measured.vectors is not None]
     if sum(map(len, vectors)) < 3:
         return None, None
-    found = plane(np.concatenate(vectors))
-    return found.points, [round(share, 3) for share in found.shares]
+    points = plane(np.concatenate(vectors))
+    return points.points, [round(share, 3) for share in points.shares]
 
 
 def counts(record: Record, *, graded: bool) -> Mapping[str, float]:

@@ -37,11 +37,11 @@ class TreeView:
 
     def children(self) -> Mapping[int, Sequence[NodeView]]:
         """The children of each node, in their order."""
-        found: dict[int, list[NodeView]] = {node.id: [] for node in self.nodes}
+        children: dict[int, list[NodeView]] = {node.id: [] for node in self.nodes}
         for node in self.nodes:
             if node.parent is not None:
-                found[node.parent].append(node)
-        return found
+                children[node.parent].append(node)
+        return children
 
 
 def read_tree(details: Mapping[str, Any]) -> TreeView:

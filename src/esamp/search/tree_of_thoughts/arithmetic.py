@@ -22,7 +22,7 @@ _BARE = re.compile(r"\s*([0-9]{1,9}(?:[\s,]+[0-9]{1,9}){3})\s*", re.ASCII)
 
 
 @dataclass(frozen=True)
-class Step:
+class ArithmeticStep:
     """A correct step: two of the numbers, an operator, and the exact result."""
 
     left: Fraction
@@ -48,8 +48,8 @@ def stated_problem(text: str) -> Problem | None:
     The forms are that of `trace_problem`, four numbers alone (Game of 24), and sentences with ``numbers 3 5 8 9``
     followed by ``make 24``.
     """
-    if found := trace_problem(text):
-        return found
+    if problem := trace_problem(text):
+        return problem
     if len(text) <= LONGEST_PROBLEM and (match := _BARE.fullmatch(text)):
         return _problem(match[1], "24")
     match = _WORDS.search(text[:LONGEST_PROBLEM])
@@ -65,7 +65,7 @@ def shown(number: Fraction) -> str:
     return str(number) if number.denominator == 1 and number >= 0 else f"({number})"
 
 
-def read_step(line: str, left: Sequence[Fraction]) -> Step | None:
+def read_step(line: str, left: Sequence[Fraction]) -> ArithmeticStep | None:
     """The first step in a line, if it takes two of the numbers left and its result is correct; else None.
 
     A decimal number matches a number left, or the result, that rounds to it.
@@ -80,7 +80,7 @@ def read_step(line: str, left: Sequence[Fraction]) -> Step | None:
         for b in _matching(second, others):
             result = _result(a, op, b)
             if result is not None and _matching(claimed, [result]):
-                return Step(a, op, b, result)
+                return ArithmeticStep(a, op, b, result)
     return None
 
 
@@ -112,7 +112,7 @@ def _operand(number: Fraction) -> str:
     return f"({sign}{abs(number.numerator)} / {number.denominator})"
 
 
-def apply(left: Sequence[Fraction], step: Step) -> tuple[Fraction, ...]:
+def apply(left: Sequence[Fraction], step: ArithmeticStep) -> tuple[Fraction, ...]:
     """The numbers left after a step: both operands are removed, and the result is appended."""
     rest = list(left)
     rest.remove(step.left)
@@ -120,7 +120,7 @@ def apply(left: Sequence[Fraction], step: Step) -> tuple[Fraction, ...]:
     return (*rest, step.result)
 
 
-def expressions(numbers: Sequence[int], steps: Sequence[Step]) -> list[str]:
+def expressions(numbers: Sequence[int], steps: Sequence[ArithmeticStep]) -> list[str]:
     """For each number left after `steps`, its expression in terms of the original numbers."""
     made = [(Fraction(number), str(number)) for number in numbers]
     for step in steps:

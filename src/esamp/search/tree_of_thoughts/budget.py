@@ -13,7 +13,7 @@ from esamp.search.calls import Meter, derived_seed, tokens_only
 from esamp.search.options import TreeOfThoughtsOptions
 from esamp.search.tree_of_thoughts.prompts import Query
 
-Purpose: TypeAlias = Literal["generate", "evaluate", "answer"]
+CallPurpose: TypeAlias = Literal["generate", "evaluate", "answer"]
 
 UNLIMITED = 2**62
 
@@ -34,7 +34,7 @@ class BudgetedCalls:
     progress: Progress | None = None
     meter: Meter = field(default_factory=Meter)
     purposes: Counter[str] = field(default_factory=Counter)
-    """samples drawn, by `Purpose`"""
+    """samples drawn, by `CallPurpose`"""
     left_out: Counter[str] = field(default_factory=Counter)
     """samples not drawn, by the budget that did not suffice: "calls" or "tokens" """
     _serial: int = 0
@@ -42,7 +42,7 @@ class BudgetedCalls:
     """the completion in which the inner method acted on most rows, for `check_active`"""
 
     def run(
-        self, purpose: Purpose, queries: Sequence[Query], draws: int, *, all_or_none: bool
+        self, purpose: CallPurpose, queries: Sequence[Query], draws: int, *, all_or_none: bool
     ) -> list[tuple[Sample, ...]]:
         """Draw `draws` samples for each query. If the budget does not suffice for all, earlier queries come first.
 

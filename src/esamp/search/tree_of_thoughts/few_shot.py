@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing_extensions import override
 
 from esamp.engines.base import Content
-from esamp.search.tree_of_thoughts.arithmetic import Step, shown
+from esamp.search.tree_of_thoughts.arithmetic import ArithmeticStep, shown
 from esamp.search.tree_of_thoughts.number_game import NumberGame
 from esamp.search.tree_of_thoughts.prompts import (
     Ballot,
@@ -132,7 +132,7 @@ class FewShotPrompts(NumberGame):
         self.wording = Wording(prompt)
 
     @override
-    def thought(self, step: Step, left: Sequence[object]) -> str:
+    def thought(self, step: ArithmeticStep, left: Sequence[object]) -> str:
         """``8 - 3 = 5 (left: 5 9 5)``."""
         return f"{step} (left: {' '.join(map(str, left))})"
 

@@ -8,7 +8,14 @@ from fractions import Fraction
 
 from typing_extensions import override
 
-from esamp.search.tree_of_thoughts.arithmetic import Step, apply, expressions, looks_like_a_step, read_step, shown
+from esamp.search.tree_of_thoughts.arithmetic import (
+    ArithmeticStep,
+    apply,
+    expressions,
+    looks_like_a_step,
+    read_step,
+    shown,
+)
 from esamp.search.tree_of_thoughts.prompts import (
     MAX_THOUGHTS,
     ParsedThoughts,
@@ -49,10 +56,10 @@ class NumberGame(Prompts):
         return State(left=tuple(Fraction(number) for number in self.problem.numbers))
 
     @abstractmethod
-    def thought(self, step: Step, left: Sequence[Fraction]) -> str:
+    def thought(self, step: ArithmeticStep, left: Sequence[Fraction]) -> str:
         """A step and the numbers left after it, as one line of text."""
 
-    def allowed(self, step: Step) -> bool:
+    def allowed(self, step: ArithmeticStep) -> bool:
         """Whether a correct step also follows the rules of the game."""
         return True
 
@@ -71,17 +78,17 @@ class NumberGame(Prompts):
     @override
     def read(self, state: State, text: str) -> ParsedThoughts:
         """One state for each line with a valid step from `state`."""
-        found: dict[str, State] = {}
+        states: dict[str, State] = {}
         rejected = []
         for line in bounded_lines(after_thinking(text)):
-            if len(found) == MAX_THOUGHTS or not looks_like_a_step(line):
+            if len(states) == MAX_THOUGHTS or not looks_like_a_step(line):
                 continue
             child = self.after(state, line)
             if child is None:
                 rejected.append(line)
             else:
-                found.setdefault(child.thoughts[-1], child)
-        return ParsedThoughts(tuple(found.values()), tuple(rejected))
+                states.setdefault(child.thoughts[-1], child)
+        return ParsedThoughts(tuple(states.values()), tuple(rejected))
 
     @override
     def read_answer(self, state: State, text: str) -> State:

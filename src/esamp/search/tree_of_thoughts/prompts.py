@@ -176,8 +176,8 @@ def numbered_choices(texts: Sequence[str]) -> str:
 def last_rating(text: str) -> Rating | None:
     """The last rating in a text, which may be part of a longer line; None if there is none."""
     for line in reversed(bounded_lines(after_thinking(text))):
-        if found := _RATING.findall(line):
-            word = found[-1].lower()
+        if ratings := _RATING.findall(line):
+            word = ratings[-1].lower()
             return "sure" if word == "sure" else "likely" if word == "likely" else "impossible"
     return None
 

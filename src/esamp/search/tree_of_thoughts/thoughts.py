@@ -138,8 +138,8 @@ class StateEvaluator:
     def _mark_duplicates(self, nodes: Sequence[Node]) -> None:
         first: dict[Hashable, int] = {}
         for node in nodes:
-            found = first.setdefault(self.merge_key(node.state), node.id)
-            node.duplicate_of = None if found == node.id else found
+            original = first.setdefault(self.merge_key(node.state), node.id)
+            node.duplicate_of = None if original == node.id else original
 
     def _value(self, nodes: Sequence[Node]) -> None:
         keys = [self.prompts.key(node.state) for node in nodes]

@@ -20,7 +20,7 @@ from fractions import Fraction
 
 from typing_extensions import override
 
-from esamp.search.tree_of_thoughts.arithmetic import Step, looks_like_a_step
+from esamp.search.tree_of_thoughts.arithmetic import ArithmeticStep, looks_like_a_step
 from esamp.search.tree_of_thoughts.number_game import NumberGame
 from esamp.search.tree_of_thoughts.prompts import MAX_THOUGHTS, Ballot, ParsedThoughts, Query, Rating, bounded_lines
 from esamp.search.tree_of_thoughts.tree import State
@@ -39,14 +39,14 @@ class TracePrompts(NumberGame):
     name = "trace"
 
     @override
-    def thought(self, step: Step, left: Sequence[Fraction]) -> str:
+    def thought(self, step: ArithmeticStep, left: Sequence[Fraction]) -> str:
         """``8 - 3 = 5 left 5 9 5``, and at the end ``8 * 3 = 24 yes``."""
         if len(left) > 1:
             return f"{step} left {' '.join(map(str, left))}"
         return f"{step} {'yes' if left[0] == self.problem.target else f'not {self.problem.target}'}"
 
     @override
-    def allowed(self, step: Step) -> bool:
+    def allowed(self, step: ArithmeticStep) -> bool:
         """The larger number comes first, and the result is a positive integer."""
         if step.left < step.right or step.result > Rules().ceiling:
             return False
@@ -74,7 +74,7 @@ class TracePrompts(NumberGame):
     def read(self, state: State, text: str) -> ParsedThoughts:
         """The steps that the tries in a text take from `state` or a state with the same key."""
         wanted, current = self.key(state), state
-        found: dict[str, State] = {}
+        states: dict[str, State] = {}
         rejected = []
         invalid = False  # whether the current try has made an invalid step
         for line in bounded_lines(text):
@@ -87,10 +87,10 @@ class TracePrompts(NumberGame):
                 rejected.append(line)
                 invalid = True
                 continue
-            if self.key(current) == wanted and (child := self.after(state, line)) and len(found) < MAX_THOUGHTS:
-                found.setdefault(child.thoughts[-1], child)
+            if self.key(current) == wanted and (child := self.after(state, line)) and len(states) < MAX_THOUGHTS:
+                states.setdefault(child.thoughts[-1], child)
             current = following
-        return ParsedThoughts(tuple(found.values()), tuple(rejected))
+        return ParsedThoughts(tuple(states.values()), tuple(rejected))
 
     @override
     def read_value(self, state: State, text: str) -> Rating | None:

@@ -19,7 +19,7 @@ OPERATORS = "+-*/"
 PROMPT = re.compile(r"Numbers((?: [0-9]{1,9}){1,16}) target ([0-9]{1,9})", re.ASCII)
 
 
-class Step(NamedTuple):
+class Operation(NamedTuple):
     """One operation, `left op right = result`, with left >= right and a positive integer result."""
 
     left: int
@@ -47,8 +47,8 @@ class Problem:
     @classmethod
     def of_prompt(cls, text: str) -> Problem | None:
         """The problem whose prompt is this text; None if the text has another form."""
-        found = PROMPT.fullmatch(text.strip())
-        return None if found is None else cls(tuple(map(int, found[1].split())), int(found[2]))
+        match = PROMPT.fullmatch(text.strip())
+        return None if match is None else cls(tuple(map(int, match[1].split())), int(match[2]))
 
 
 @dataclass(frozen=True)
@@ -81,20 +81,20 @@ def combine(a: int, b: int, op: str) -> int | None:
     return a // b if b and a % b == 0 else None
 
 
-def moves(numbers: tuple[int, ...], ceiling: int) -> list[Step]:
+def moves(numbers: tuple[int, ...], ceiling: int) -> list[Operation]:
     """Every distinct step on two of these numbers whose result is at most the ceiling."""
-    found: dict[Step, None] = {}
+    operations: dict[Operation, None] = {}
     for i, x in enumerate(numbers):
         for y in numbers[i + 1 :]:
             a, b = (x, y) if x >= y else (y, x)
             for op in OPERATORS:
                 result = combine(a, b, op)
                 if result is not None and result <= ceiling:
-                    found[Step(a, op, b, result)] = None
-    return list(found)
+                    operations[Operation(a, op, b, result)] = None
+    return list(operations)
 
 
-def apply(numbers: tuple[int, ...], step: Step) -> tuple[int, ...]:
+def apply(numbers: tuple[int, ...], step: Operation) -> tuple[int, ...]:
     """The numbers after a step: its operands removed and its result appended."""
     left = list(numbers)
     left.remove(step.left)
@@ -102,7 +102,7 @@ def apply(numbers: tuple[int, ...], step: Step) -> tuple[int, ...]:
     return (*left, step.result)
 
 
-def random_step(numbers: tuple[int, ...], rng: random.Random, ceiling: int) -> Step:
+def random_step(numbers: tuple[int, ...], rng: random.Random, ceiling: int) -> Operation:
     """A step on a random pair with a random operator (one always exists: a - b if a > b, else a / a)."""
     while True:
         i = rng.randrange(len(numbers))
@@ -112,10 +112,10 @@ def random_step(numbers: tuple[int, ...], rng: random.Random, ceiling: int) -> S
         op = OPERATORS[rng.randrange(4)]
         result = combine(a, b, op)
         if result is not None and result <= ceiling:
-            return Step(a, op, b, result)
+            return Operation(a, op, b, result)
 
 
-def random_problem(rng: random.Random, rules: Rules) -> tuple[Problem, list[Step]]:
+def random_problem(rng: random.Random, rules: Rules) -> tuple[Problem, list[Operation]]:
     """A random problem and a path of steps that solves it."""
     size = rng.choice(rules.sizes)
     while True:

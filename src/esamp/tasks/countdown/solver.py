@@ -49,17 +49,17 @@ class Solver:
 
     def forms(self, numbers: Numbers, value: int) -> dict[str, Form]:
         """All forms with which these numbers make the value, by canonical text."""
-        found = self._forms.get((numbers, value))
-        if found is None:
-            found = {}
+        known = self._forms.get((numbers, value))
+        if known is None:
+            known = {}
             if len(numbers) > 1:
                 for one, other in splits(numbers):
                     for form in self._joined(one, other, value):
-                        found[form.text] = form
+                        known[form.text] = form
             elif numbers[0] == value:
-                found[str(value)] = number(value)
-            self._forms[numbers, value] = found
-        return found
+                known[str(value)] = number(value)
+            self._forms[numbers, value] = known
+        return known
 
     def _joined(self, one: Numbers, other: Numbers, value: int) -> Iterator[Form]:
         """Forms `a op b` of the value with a made of the first group and b of the other."""

@@ -103,12 +103,12 @@ class Countdown(Task):
 
 def grade_answer(problem: Problem, text: str) -> Grade:
     """The grade of a text: right if it uses each number exactly once and its exact value is the target."""
-    found = final_answer(without_thought(text))
-    if found is None:
+    stated = final_answer(without_thought(text))
+    if stated is None:
         return Grade(False, None, None, "no answer")
-    answer = undressed(found)
+    answer = undressed(stated)
     try:
-        expression = parse(left_side(arithmetic(found), problem.target))
+        expression = parse(left_side(arithmetic(stated), problem.target))
     except ExpressionError as error:
         return Grade(False, answer, None, f"not an expression: {error}")
     if sorted(expression.numbers) != sorted(problem.numbers):

@@ -25,10 +25,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
 
-from .problem import Problem, Rules, Step, apply, moves, random_problem, random_step
+from .problem import Operation, Problem, Rules, apply, moves, random_problem, random_step
 
 Numbers = tuple[int, ...]
-Path = tuple[Step, ...]
+Path = tuple[Operation, ...]
 
 NEAR = 8.0  # scale of the preference for results near the target, in a last step that cannot succeed
 FAR = 12  # a pair whose results all miss the target by more than this may be abandoned as "too far"
@@ -70,7 +70,7 @@ def out_of_reach(left: Numbers, target: int) -> bool:
     return bound < target
 
 
-def _last_step(left: Numbers, target: int, rng: random.Random, ceiling: int) -> Step:
+def _last_step(left: Numbers, target: int, rng: random.Random, ceiling: int) -> Operation:
     """A random last step that misses the target; results near the target are more likely."""
     steps = moves(left, ceiling)
     weights = [2.0 ** (-abs(step.result - target) / NEAR) for step in steps]
@@ -124,7 +124,7 @@ def search(problem: Problem, solution: Path, rng: random.Random, rules: Rules, h
     return tries[::-1]
 
 
-def _words(step: Step) -> list[str]:
+def _words(step: Operation) -> list[str]:
     return [str(step.left), step.op, str(step.right), "=", str(step.result)]
 
 

@@ -57,17 +57,17 @@ def plain(text: str) -> str:
 def words(text: str) -> list[Word]:
     """The words of the first `LONGEST` characters of a text."""
     text = plain(text.lstrip()[:LONGEST])
-    found: list[Word] = []
+    collected: list[Word] = []
     matches = list(_WORD.finditer(text))
     for place, match in enumerate(matches):
         begin = matches[place - 1].end() if place else 0
         end = matches[place + 1].start() if place + 1 < len(matches) else len(text)
         between, following = text[begin : match.start()], text[match.end() : end]
-        line = not found or "\n" in between
+        line = not collected or "\n" in between
         listed = line and match[0].isdigit() and len(match[0]) < 3 and _opens_item(following)
-        gap = Gap.END if listed and match[0] == "1" else _gap(between, found)
-        found.append(Word(match[0], gap, line, listed))
-    return found
+        gap = Gap.END if listed and match[0] == "1" else _gap(between, collected)
+        collected.append(Word(match[0], gap, line, listed))
+    return collected
 
 
 def phrase(text: str) -> tuple[str, ...]:

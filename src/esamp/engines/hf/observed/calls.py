@@ -8,7 +8,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from esamp.decoding.step import Combined
-from esamp.engines.hf.exploration import Driver, Exploration
+from esamp.engines.hf.exploration import Driver, HFExploration
 from esamp.engines.hf.observed.endings import Endings
 from esamp.engines.hf.observed.passes import Pass, PassTracker
 from esamp.errors import OptionError, UnsupportedError
@@ -26,7 +26,7 @@ class ObservedCalls(Driver):
     their tokens (`Endings`). What cannot be inferred is refused, or warned of once with the remedy.
     """
 
-    def __init__(self, exploration: Exploration, *, stops: Sequence[int], pad: int | None, seed: int) -> None:
+    def __init__(self, exploration: HFExploration, *, stops: Sequence[int], pad: int | None, seed: int) -> None:
         """`stops` and `pad` are the known end-of-sequence and padding tokens."""
         self._exploration, self._stops, self._pad, self._seed = exploration, list(stops), pad, seed
         self._passes = PassTracker()

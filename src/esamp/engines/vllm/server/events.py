@@ -31,9 +31,9 @@ class EventStream:
             self._read(data)
         lines = data if self._inside else b"\n" + data  # now a line break precedes every line that begins here
         shift = len(lines) - len(data)
-        found = lines.find(b"\n" + DONE)
-        if found >= 0:
-            cut = found + 1 - shift
+        end = lines.find(b"\n" + DONE)
+        if end >= 0:
+            cut = end + 1 - shift
             return data[:cut], data[cut:]
         broken, _, last = lines.rpartition(b"\n")
         if len(broken) + len(last) < len(lines) and last and DONE.startswith(last):

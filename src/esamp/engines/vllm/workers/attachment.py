@@ -16,7 +16,7 @@ from esamp.engines.text import line_breaks
 from esamp.engines.vllm import distribution
 from esamp.engines.vllm.settings import VLLMSettings
 from esamp.engines.vllm.workers.clock import Clock
-from esamp.engines.vllm.workers.exploration import Exploration
+from esamp.engines.vllm.workers.exploration import VLLMExploration
 from esamp.engines.vllm.workers.group import SampleSettings
 from esamp.engines.vllm.workers.groups import RequestGroups
 from esamp.engines.vllm.workers.head import find_head
@@ -37,7 +37,7 @@ class Attachment:
 
     taps: Taps
     groups: RequestGroups
-    exploration: Exploration
+    exploration: VLLMExploration
 
     def __init__(self, vllm_config: VllmConfig, device: torch.device) -> None:
         """Check that the engine can explore. `attach` completes the rest.
@@ -79,7 +79,7 @@ class Attachment:
             head_scale=head.scale,
         )
         self.groups = RequestGroups(self.settings, shape)
-        self.exploration = Exploration(self.groups, head, self._device, self._clock)
+        self.exploration = VLLMExploration(self.groups, head, self._device, self._clock)
         logger.info(
             "Exploratory Sampling is on for requests that ask for it: %d slots (%.1f MiB), layers %s kept, %s head",
             self.settings.slots,

@@ -12,7 +12,6 @@ class Clock:
     """Seconds per phase. On a GPU they are measured by pairs of CUDA events, which are read once they are complete."""
 
     def __init__(self, device: torch.device) -> None:
-        """Start all phases at zero seconds."""
         self._cuda = device.type == "cuda"
         self._seconds: defaultdict[str, float] = defaultdict(float)
         self._open: deque[tuple[str, torch.cuda.Event, torch.cuda.Event]] = deque()

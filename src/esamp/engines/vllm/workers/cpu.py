@@ -51,7 +51,6 @@ class Worker(ExploringWorker, CPUWorker):
     """The CPU worker with an exploring model runner."""
 
     def __init__(self, vllm_config: VllmConfig, *args: Any, **kwargs: Any) -> None:
-        """Take vLLM's arguments."""
         super().__init__(prepare(vllm_config), *args, **kwargs)
 
     @override

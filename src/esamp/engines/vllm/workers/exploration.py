@@ -1,4 +1,4 @@
-"""`Exploration`: the decode step of all methods, between hidden states and tokens, for every model runner of vLLM.
+"""`VLLMExploration`: the decode step of all methods, between hidden states and tokens, for every model runner of vLLM.
 
 begin     find the rows of the coming step that a method acts on
 steer     before the LM head: which states to project; one that replaces its row's final state is written into the batch
@@ -62,7 +62,7 @@ class _Assignment:
     methods: list[MethodRows] = field(default_factory=list)
 
 
-class Exploration:
+class VLLMExploration:
     """All methods of one model runner and their groups, applied step by step."""
 
     def __init__(self, groups: RequestGroups, head: Head, device: torch.device, clock: Clock) -> None:

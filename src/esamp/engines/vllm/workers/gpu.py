@@ -14,7 +14,6 @@ class Worker(ExploringWorker, GPUWorker):
     """The GPU worker with an exploring model runner, V1 or V2 as vLLM chooses."""
 
     def __init__(self, vllm_config: VllmConfig, *args: Any, **kwargs: Any) -> None:
-        """Take vLLM's arguments."""
         super().__init__(prepare(vllm_config), *args, **kwargs)
 
     @override

@@ -111,7 +111,6 @@ class RequestGroups:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all slots."""
         return self._pool.nbytes
 
     def telemetry(self) -> dict[str, float]:

@@ -25,7 +25,6 @@ class BuiltMethod:
     in_use: int = 0
 
     def release(self, slot: int) -> None:
-        """Free the slot of a group."""
         self.method.release(slot)
         self.in_use -= 1
 
@@ -52,7 +51,6 @@ class MethodPool:
         self._default = None if default is None else self._build(default, settings.slots)
 
     def __iter__(self) -> Iterator[BuiltMethod]:
-        """Iterate over the built methods."""
         return iter(self._built.values())
 
     def __len__(self) -> int:
@@ -60,7 +58,6 @@ class MethodPool:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all slots."""
         return sum(built.method.nbytes for built in self)
 
     def telemetry(self) -> dict[str, float]:

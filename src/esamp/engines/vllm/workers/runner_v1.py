@@ -25,7 +25,6 @@ class ExploringRunner(GPUModelRunner):
     """
 
     def __init__(self, vllm_config: VllmConfig, device: torch.device) -> None:
-        """Take vLLM's arguments."""
         super().__init__(vllm_config, device)
         self.esamp = Attachment(vllm_config, device)
         self.sampler = ExploringSampler(

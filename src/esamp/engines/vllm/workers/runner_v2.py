@@ -104,7 +104,6 @@ class ExploringRunnerV2(GPUModelRunner):
     sampler: Any
 
     def __init__(self, vllm_config: VllmConfig, device: torch.device) -> None:
-        """Take vLLM's arguments."""
         super().__init__(vllm_config, device)
         self.esamp = Attachment(vllm_config, device)
         self._aux_hidden_states: Sequence[Tensor] | None = None
