@@ -64,6 +64,7 @@ def test_a_method_that_vllm_refuses_is_no_plain_sampling(subject: Subject) -> No
         measure(subject, [refused], rounds=1)
 
 
+@pytest.mark.slow
 def test_a_shape_on_vllm(subject: Subject, monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:
     subject.close()
     monkeypatch.setattr(shapes, "SHAPES", {"tiny": TINY_SHAPE})

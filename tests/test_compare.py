@@ -37,6 +37,7 @@ def ran(document: dict[str, Any]) -> list[dict[str, Any]]:
     return [row for row in document["methods"] if "refused" not in row]
 
 
+@pytest.mark.slow
 def test_every_installed_method_has_a_row(everything: dict[str, Any]) -> None:
     assert set(registry.names()) <= {row["method"] for row in everything["methods"]}
     refused = [row["label"] for row in everything["methods"] if "refused" in row]
@@ -77,6 +78,7 @@ def test_the_page_has_all_of_them_and_the_tree(everything: dict[str, Any]) -> No
     assert "All thoughts" in everything["page"]
 
 
+@pytest.mark.slow
 def test_a_countdown_prompt_is_graded_and_another_is_not(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", PROMPT, "-n", "2", "--max-tokens", "8", "--methods", "vanilla min_p", "--json"]) == 0
     graded = json.loads(capsys.readouterr().out)

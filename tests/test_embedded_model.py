@@ -82,6 +82,7 @@ def test_samples_stop_at_the_end_or_at_the_limit() -> None:
         assert tokenizer.eos_token_id not in text[:-1]
 
 
+@pytest.mark.slow
 def test_it_solves_held_out_problems_and_explores() -> None:
     model, tokenizer = load()
     items = Countdown().items("test", 10)
@@ -92,6 +93,7 @@ def test_it_solves_held_out_problems_and_explores() -> None:
     assert report.trace_tokens > 100
 
 
+@pytest.mark.slow
 def test_training_saves_a_usable_model_and_resumes(tmp_path: Path) -> None:
     small = ["--out", str(tmp_path), "--width", "32", "--heads", "1", "--layers", "1", "--tokens", "1024"]
     quick = [*small, "--device", "cpu", "--no-compile", "--minutes"]

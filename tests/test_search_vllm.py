@@ -41,6 +41,7 @@ def test_guided_over_esamp_makes_one_call_per_concept_and_sample(engine: VLLMEng
     assert completion.cost.calls == 8
 
 
+@pytest.mark.slow
 def test_scores_equal_those_of_the_transformers_engine(engine: VLLMEngine) -> None:
     completion = only(engine, "best_of_n", n=4, over="esamp")
     plain = Request("r", PROMPT, 4, Sampling(max_tokens=20), "esamp")

@@ -225,6 +225,7 @@ def test_intervals_at_equal_non_words_include_the_uncertainty_of_the_point() -> 
     assert got.interval.estimate == pytest.approx(np.mean(estimates), abs=width / 10)
 
 
+@pytest.mark.slow
 def test_an_arm_on_the_curve_is_rarely_called_beyond_chance_at_equal_non_words() -> None:
     rng = np.random.default_rng(2)
     p_values = []

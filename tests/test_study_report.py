@@ -199,6 +199,7 @@ def order(name: str) -> int:
     return ["report.md", "estimates.csv", "differences.csv", "matched.csv", "index.html"].index(name)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_smoke_study_runs_and_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = str(Path(__file__).parents[1] / "studies" / "smoke.toml")

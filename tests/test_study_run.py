@@ -146,6 +146,7 @@ def test_a_dry_run_draws_nothing(study: Path, tmp_path: Path, capsys: pytest.Cap
     assert lines(store) == []
 
 
+@pytest.mark.slow
 def test_a_run_continues_after_a_full_disk(
     study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

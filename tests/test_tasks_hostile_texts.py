@@ -88,6 +88,7 @@ READERS: dict[Callable[[str], Any], tuple[str, ...]] = {
 CASES = [(reader, text) for reader, texts in READERS.items() for text in texts]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("reader", "text"), CASES, ids=[f"{each.__name__}-{text!a}" for each, text in CASES])
 def test_run_time_is_linear_up_to_a_megabyte(reader: Callable[[str], Any], text: str) -> None:

@@ -186,6 +186,7 @@ def test_hostile_answers_are_wrong_and_the_next_one_is_graded(puzzle: ReasoningG
     assert puzzle.grade(item, f"<answer>{item.data['answer']}</answer>").correct
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_a_verifier_that_exceeds_its_time_is_stopped() -> None:
     task = built(family="puzzle24", size=1)
@@ -237,6 +238,7 @@ def test_verifiers_print_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     assert json.dumps(dict(item.data))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["nan", "-nan", "NaN", "nanj", "inf", "1 + nanj", "**nan**", "-Infinity"])
 def test_nan_and_infinity_are_wrong(text: str) -> None:
     """The library turns a distance of NaN into a score of 1."""
@@ -254,6 +256,7 @@ def test_words_that_contain_nan_are_verified() -> None:
         assert verifier.score("nan", {"answer": "Nan"})[1] != "not a number"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", sorted(LENIENT))
 def test_families_with_lenient_verifiers_warn(family: str) -> None:
     with pytest.warns(LenientVerifierWarning, match=f"'{family}' is lenient: .*Do not reward a model by it"):

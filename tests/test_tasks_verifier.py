@@ -71,6 +71,7 @@ def test_a_script_without_a_main_guard_grades(tmp_path: Path, how: str) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "True False\n", "")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_a_call_survives_a_suspension_of_its_process(echo: str) -> None:
     with VerifierProcess(echo, "set", package="echo", seconds=1.0) as process:
@@ -95,6 +96,7 @@ def test_a_stalled_or_killed_process_is_replaced(echo: str, monkeypatch: pytest.
             assert pid(process) != ended
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_a_process_that_always_stalls_raises_an_error(echo: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verifier_process, "STALLED", 1.5)
@@ -118,6 +120,7 @@ def test_a_missing_package_error_names_the_package(echo: str) -> None:
         VerifierProcess(echo, "missing", package="echo").call("one")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_an_answer_that_exceeds_the_time_limit_is_wrong_and_the_next_one_is_graded() -> None:
     with MathVerifier(seconds=1.0) as verifier:

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow  # builds and installs a package
+
 PROJECT = """
 [build-system]
 requires = ["hatchling"]

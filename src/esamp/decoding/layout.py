@@ -93,7 +93,7 @@ class RowLayout:
             aligned=True,
         )
 
-    @property
+    @cached_property
     def groups(self) -> int:
         """Number of groups G."""
         return self.slots.shape[0]

@@ -1,6 +1,6 @@
 """`PackedBank`: the state of every group in flight, packed so that a decode step needs few operations."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import NamedTuple
@@ -40,8 +40,11 @@ class Piece:
 
     def of(self, per_group: Tensor) -> Tensor:
         """The part `[groups, ...]` of `per_group` `[G, ...]` that belongs to these groups."""
-        whole = self.groups == per_group.shape[0]
-        return per_group if whole else per_group.narrow(0, self.first, self.groups)
+        return per_group if self.covers(per_group) else per_group.narrow(0, self.first, self.groups)
+
+    def covers(self, per_group: Tensor) -> bool:
+        """Whether these are all groups of `per_group` `[G, ...]`."""
+        return self.groups == per_group.shape[0]
 
 
 class PackedBank:
@@ -72,6 +75,7 @@ class PackedBank:
                 by_type.setdefault(f"{kind} {tensor.dtype}", []).append(name)
             for storage, names in by_type.items():
                 self._pack(storage, names)
+        self._resettable = [storage for storage in self._rows if storage.startswith("state")]
         self._storage: GroupState = {}
         self._allocate(slots)
 
@@ -94,8 +98,8 @@ class PackedBank:
             self._spare = new.new_full((), slots, dtype=torch.int64)
         self.tensors: GroupState = {name: self._view(name, slots) for name in self._fields}
         """by name: views `[S, ...]`"""
-        self._views: dict[tuple[str, ...], tuple[int, int, GroupState]] = {}
-        """by names: the latest slot, number of groups and views of `_neighbours`"""
+        self._views: dict[tuple[str, ...], tuple[int, Piece]] = {}
+        """by names: the latest slot and views of `_neighbours`"""
 
     @property
     def nbytes(self) -> int:
@@ -116,7 +120,7 @@ class PackedBank:
     def read(self, layout: RowLayout, *names: str) -> GroupState:
         """The tensors `names` `[G, ...]` of the layout's groups: views if their slots are neighbours, else copies."""
         if len(layout.runs) == 1:
-            return self._neighbours(layout.runs[0].slot, layout.groups, names)
+            return self._neighbours(0, layout.runs[0].slot, layout.groups, names).state
         by_storage: dict[str, list[Field]] = {}
         for name in names:
             by_storage.setdefault(self._fields[name].storage, []).append(self._fields[name])
@@ -131,7 +135,7 @@ class PackedBank:
         field = self._fields[name]
         return self._storage[field.storage], field.start
 
-    def pieces(self, layout: RowLayout, *names: str, scratch: int = 0, write: bool = False) -> Iterator[Piece]:
+    def pieces(self, layout: RowLayout, *names: str, scratch: int = 0, write: bool = False) -> Iterable[Piece]:
         """The tensors `names` of all groups, in one piece if a step's workspace allows it, else in several.
 
         Args:
@@ -140,6 +144,11 @@ class PackedBank:
             scratch: bytes that the caller will need for each group beside them.
             write: whether what the caller changes in place is to be kept.
         """
+        if len(layout.runs) == 1 and (layout.groups == 1 or layout.groups * scratch <= self._workspace):
+            return (self._neighbours(0, layout.runs[0].slot, layout.groups, names),)
+        return self._several(layout, names, scratch, write=write)
+
+    def _several(self, layout: RowLayout, names: tuple[str, ...], scratch: int, *, write: bool) -> Iterator[Piece]:
         copied = scratch + sum(prod(self._fields[n].shape) * self.template[n].element_size() for n in names)
         if len(layout.runs) != 1 and layout.groups * copied <= self._workspace:
             state = self.read(layout, *names)
@@ -152,23 +161,22 @@ class PackedBank:
         for run in layout.runs:
             for offset in range(0, run.length, most):
                 groups = min(most, run.length - offset)
-                yield Piece(run.group + offset, groups, self._neighbours(run.slot + offset, groups, names))
+                yield self._neighbours(run.group + offset, run.slot + offset, groups, names)
 
-    def _neighbours(self, slot: int, groups: int, names: tuple[str, ...]) -> GroupState:
+    def _neighbours(self, first: int, slot: int, groups: int, names: tuple[str, ...]) -> Piece:
         """Views of the tensors `names` of so many `groups` from a `slot` on; the latest are kept for the next step."""
         known = self._views.get(names)
-        if known is not None and known[:2] == (slot, groups):
-            return known[2]
-        state = {name: self.tensors[name].narrow(0, slot, groups) for name in names}
-        self._views[names] = slot, groups, state
-        return state
+        if known is not None and (known[0], known[1].first, known[1].groups) == (slot, first, groups):
+            return known[1]
+        piece = Piece(first, groups, {name: self.tensors[name].narrow(0, slot, groups) for name in names})
+        self._views[names] = slot, piece
+        return piece
 
     def reset(self, layout: RowLayout, groups: Tensor) -> None:
         """Start the state of the `groups` `[G]` bool again from the template."""
-        storages = [storage for storage in self._rows if storage.startswith("state")]
-        if storages:
+        if self._resettable:
             rows = torch.where(groups, layout.slots, self._spare)
-        for storage in storages:
+        for storage in self._resettable:
             self._storage[storage].index_copy_(0, rows, self._rows[storage].expand(layout.groups, -1))
 
     def _view(self, name: str, slots: int) -> Tensor:

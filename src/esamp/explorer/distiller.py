@@ -26,7 +26,7 @@ class Past:
 
     def of(self, piece: Piece) -> "Past":
         """Of some groups."""
-        return Past(piece.of(self.mean), piece.of(self.count))
+        return self if piece.covers(self.count) else Past(piece.of(self.mean), piece.of(self.count))
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,8 @@ class TrainingBatch:
 
     def of(self, piece: Piece) -> "TrainingBatch":
         """For some groups."""
+        if piece.covers(self.present):
+            return self
         target, residual, live, present = map(piece.of, (self.target, self.residual, self.live, self.present))
         slope = None if self.slope is None else piece.of(self.slope)
         return TrainingBatch(self.prediction.of(piece), target, residual, live, present, slope)

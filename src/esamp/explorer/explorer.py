@@ -218,7 +218,10 @@ class Explorer:
         """Predict each row. Arguments as in `propose`."""
         if target.dtype.itemsize > self.exact.itemsize:
             target = target.to(self.exact)
-        past, wanted, lanes = self.tally.past(layout), layout.arrange(target), self._samples(layout, sample)
+        past, wanted = self.tally.past(layout), layout.arrange(target)
+        lanes = None
+        if self.means is not None:
+            lanes = layout.arrange(torch.zeros_like(layout.place) if sample is None else sample)
         prediction, signal = self._predict(layout, layout.arrange(source), past, layout.mask(live), lanes)
         residual = wanted - prediction.value
         return Findings(
@@ -232,11 +235,6 @@ class Explorer:
             signal=residual if signal is None else signal,
             strength=strength(prediction, wanted, final, layout, inner_target=self.config.target_layer is not None),
         )
-
-    def _samples(self, layout: RowLayout, sample: Tensor | None) -> Tensor | None:
-        if self.means is None:
-            return None
-        return layout.arrange(torch.zeros_like(layout.place) if sample is None else sample)
 
     def _predict(
         self, layout: RowLayout, source: Tensor, past: Past, active: Tensor, sample: Tensor | None

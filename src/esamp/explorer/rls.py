@@ -118,10 +118,10 @@ class RecursiveLeastSquares(Distiller):
         """Ridge prediction `[G, C, d]` and confidence `[G, C]`."""
         phi = self.phi(source)
         weights = state["weights"].to(self.exact)
-        value = torch.baddbmm(state["mean"].unsqueeze(1), phi, weights) if self.centre else phi @ weights
+        value = torch.baddbmm(state["mean"].unsqueeze(1), phi, weights) if self.centre else torch.bmm(phi, weights)
         if not self.gate:
             return Prediction(value, None, (phi,))
-        return Prediction(value, inner(phi @ state["seen"], phi) / inner(phi, phi), (phi,))
+        return Prediction(value, inner(torch.bmm(phi, state["seen"]), phi) / inner(phi, phi), (phi,))
 
     def learn(self, state: GroupState, batch: TrainingBatch) -> None:
         """One step of the recursion on the live rows. A matrix without an inverse gives numbers that are not finite."""
@@ -131,7 +131,7 @@ class RecursiveLeastSquares(Distiller):
         before = self._total(gram) if self.centre else None
         lost = self._forget(gram, batch.present)
         gram.baddbmm_(wide_phi.mT, wide_phi)
-        inverse = torch.linalg.inv_ex(gram)[0]
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky_ex(gram)[0])
         if self.gate:
             torch.sub(self._eye, inverse, alpha=self.ridge, out=state["seen"])
         weights = state["weights"].to(self.exact)  # the state's own tensor, unless it is stored in another type
@@ -142,7 +142,7 @@ class RecursiveLeastSquares(Distiller):
             residual = residual - moved
             drift = inverse @ (self.forgetting * before).unsqueeze(2)
             weights.sub_(drift.to(self.exact) * moved)
-        weights.baddbmm_((inverse @ wide_phi.mT).to(self.exact), residual)
+        weights.baddbmm_(torch.bmm(inverse, wide_phi.mT).to(self.exact), residual)
         if weights.dtype != self.wide:
             state["weights"].copy_(weights)
 
