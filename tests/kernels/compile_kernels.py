@@ -47,7 +47,7 @@ def compile_one(kernel, states: str, constants: dict[str, object], warps: int, a
     constants |= (
         {"live_stride": 1} if "live_stride" in kernel.arg_names else {}
     )  # Triton specialises arguments that equal 1
-    types = TYPES | dict.fromkeys(("source", "final", "moved"), states)
+    types = TYPES | dict.fromkeys(("source", "final", "tilted"), states)
     names = kernel.arg_names
     signature = {name: "constexpr" if name in constants else types.get(name, "i32") for name in names}
     source = ASTSource(kernel, signature, {(names.index(name),): value for name, value in constants.items()})
