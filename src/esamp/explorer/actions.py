@@ -55,8 +55,7 @@ class ActionMemory:
         """Learn the directions `action` `[G, C, d]` taken in `rows` `[G, C]`, in the groups `due` `[G]` bool."""
         if record.found.memory is None:
             return
-        taken = torch.where(rows.unsqueeze(-1), action, self._zero)
         missed = torch.where(rows.unsqueeze(-1), action - record.found.memory.value, self._zero)
-        batch = TrainingBatch(record.found.memory, taken, missed, rows, due)
+        batch = TrainingBatch(record.found.memory, action, missed, rows, due)  # without a centre, it reads no target
         for piece in self.bank.pieces(record.layout, *self._learned, write=True):
             self.regression.learn(piece.state, batch.of(piece))
