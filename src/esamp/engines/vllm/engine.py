@@ -12,9 +12,10 @@ from transformers import PreTrainedTokenizerBase
 from typing_extensions import override
 
 from esamp.engines import text
-from esamp.engines.base import Completion, Engine, Failure, Outcome, Progress, Request, Sample
+from esamp.engines.base import Completion, Engine, Failure, OnText, Outcome, Progress, Request, Sample
 from esamp.engines.checks import refuse_search
 from esamp.engines.likelihood import Likelihood
+from esamp.engines.streaming import StreamedTexts
 from esamp.engines.vllm import llm_engine
 from esamp.engines.vllm.params import RequestOptions, check_supported
 from esamp.engines.vllm.pending_request import PendingRequest
@@ -141,9 +142,23 @@ class VLLMEngine(Engine):
         Raises:
             UnsupportedError: vLLM does not support something in a request, or refused its group.
         """
+        return self._outcomes(requests, progress)
+
+    @override
+    def stream(self, request: Request, on_text: OnText, *, progress: Progress | None = None) -> Outcome:
+        texts = StreamedTexts(self.tokenizer, on_text, request.own_sampling.stop)
+        [outcome] = self._outcomes([request], progress, texts)
+        if isinstance(outcome, Completion):
+            texts.finish(outcome.samples)
+        return outcome
+
+    def _outcomes(
+        self, requests: Iterable[Request], progress: Progress | None, texts: StreamedTexts | None = None
+    ) -> Iterator[Outcome]:
+        """`outcomes`; `texts` takes the tokens of all requests as they are drawn."""
         if not self._open:
             raise EsampError("this engine was closed: load another one")
-        source = map(self._prepare, requests, itertools.repeat(progress))
+        source = (self._prepare(request, progress, texts) for request in requests)
         upcoming = next(source, None)
         submitted: list[PendingRequest] = []
         try:
@@ -180,7 +195,9 @@ class VLLMEngine(Engine):
 
     # ---- one request
 
-    def _prepare(self, request: Request, progress: Progress | None) -> PendingRequest | Failure:
+    def _prepare(
+        self, request: Request, progress: Progress | None, texts: StreamedTexts | None
+    ) -> PendingRequest | Failure:
         """Check a request, and encode its prompt."""
         if request.n < 1:
             raise OptionError(f"request {request.id!r}: n = {request.n} must be at least 1")
@@ -203,7 +220,7 @@ class VLLMEngine(Engine):
             limit = text.room(prompt, request, self.llm.model_config.max_model_len)
         except PromptError as error:
             return Failure(request, error)
-        return PendingRequest(request, method, options, prompt, limit, progress, logprobs=self._logprobs)
+        return PendingRequest(request, method, options, prompt, limit, progress, texts, logprobs=self._logprobs)
 
     def _fits(self, pending: PendingRequest) -> bool:
         """Whether all rows of a new group fit into the batch beside the running ones; always if none is running."""
