@@ -57,7 +57,8 @@ def compare(
     for sentence in scorer.missing if scorer is not None else ():
         message(f"note: {sentence}")
     hush(run.engine)
-    with SampleBar(run.n * len(arms) * len(questions)) as bar, _start(run, arms, page) as engine:
+    total = run.n * len(arms) * len(questions)
+    with SampleBar(total, sampling.max_tokens) as bar, _start(run, arms, page) as engine:
         bar.generating()
         results = comparison.compare(
             engine,

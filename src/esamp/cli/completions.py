@@ -8,7 +8,7 @@ from collections import Counter
 from rich.text import Text
 
 from esamp.cli.terminal import console
-from esamp.engines.base import Completion, Failure, Outcome, Sample
+from esamp.engines.base import Completion, Content, Failure, Outcome, Sample
 from esamp.quoting import printable
 from esamp.report.chat import message_texts
 from esamp.runs.job import Job
@@ -27,14 +27,28 @@ def print_text(outcome: Outcome) -> None:
 
     Texts are wrapped on a terminal, and not wrapped on a pipe.
     """
-    show = _on_terminal if sys.stdout.isatty() else _on_pipe
-    show([("> ", text) for text in message_texts(outcome.request.prompt)], "bold")
+    print_prompt(outcome.request.prompt)
     if isinstance(outcome, Failure):
-        show([("failed: ", str(outcome.error))], "")
+        _show([("failed: ", str(outcome.error))], "")
+        print(flush=True)
     else:
-        show([(f"[{sample.index + 1}] ", sample.text) for sample in outcome.samples], "")
-        show([("", _summary(outcome))], "dim")
+        _show([(f"[{sample.index + 1}] ", sample.text) for sample in outcome.samples], "")
+        print_summary(outcome)
+
+
+def print_prompt(prompt: Content) -> None:
+    """Print a prompt as a heading."""
+    _show([("> ", text) for text in message_texts(prompt)], "bold")
+
+
+def print_summary(completion: Completion) -> None:
+    """Print a sentence on the samples, and an empty line."""
+    _show([("", _summary(completion))], "dim")
     print(flush=True)
+
+
+def _show(entries: list[tuple[str, str]], style: str) -> None:
+    (_on_terminal if sys.stdout.isatty() else _on_pipe)(entries, style)
 
 
 def _on_terminal(entries: list[tuple[str, str]], style: str) -> None:
