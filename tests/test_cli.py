@@ -17,7 +17,7 @@ from esamp.errors import OptionError
 from esamp.explorer.config import ESampConfig
 from esamp.extras import install_command
 from esamp.options import Options, allowed
-from esamp.quoting import one_line, printable
+from esamp.quoting import first_words, one_line, printable
 from esamp.runs.job import RunOptions
 from esamp.sampling import Sampling
 
@@ -239,6 +239,22 @@ def test_value_of_converts_by_annotation(annotation: Any, text: Any, value: Any)
 )
 def test_printable_spells_out_control_characters(text: str, shown: str) -> None:
     assert printable(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Suggest a name.", '"Suggest a name."'),
+        ("Suggest  a\n\x1b[31m.", '"Suggest a \\x1b[31m."'),
+        ("Suggest a name for a small café by the sea", '"Suggest a name for …"'),
+        ("Suggest a name for  a", '"Suggest a name for a"'),
+        ("x" * 100, '"' + "x" * 20 + '…"'),
+        ("", '""'),
+    ],
+)
+def test_first_words_are_quoted_and_cut_at_a_word(text: str, shown: str) -> None:
+    assert first_words(text, 21) == shown
+    assert len(shown) <= 21 + 2
 
 
 def test_one_line_has_no_line_break() -> None:

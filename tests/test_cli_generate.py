@@ -146,6 +146,27 @@ def test_chat_makes_a_message_of_the_prompt(capsys: Output, model: str) -> None:
     assert lines(out)[0]["prompt"] == [{"role": "user", "content": "target 4"}]
 
 
+def test_a_failed_prompt_is_named_by_its_first_words(capsys: Output, model: str, tmp_path: Path) -> None:
+    long = "Numbers " + "7 " * 5000
+    (tmp_path / "in.jsonl").write_text(f'{{"prompt": "{long}"}}\n{{"id": "mine", "prompt": "{long}"}}\n')
+    code, out, err = here(capsys, "--input", str(tmp_path / "in.jsonl"), "--model", model, "-n", "1", "--json")
+    assert code == 1
+    assert 'prompt "Numbers 7 7 7 7 7 ' in err
+    assert "request 'mine': " in err
+    assert lines(out)[0]["id"] not in err
+    code, out, err = here(capsys, long, "--model", model, "-n", "1")
+    assert code == 2
+    assert 'esamp: error: prompt "Numbers 7 7 7 ' in err
+
+
+def test_a_long_prompt_is_a_heading_of_one_screen_line_or_few(capsys: Output, model: str) -> None:
+    code, out, _ = here(capsys, "target " * 200, "--model", model, "-n", "1", "--max-tokens", "3")
+    assert code == 0
+    assert out.startswith("> target target ")
+    assert len(out.splitlines()[0]) <= 2 + 240
+    assert out.splitlines()[0].endswith("target …")
+
+
 def test_a_missing_model_is_an_error(capsys: Output, tmp_path: Path) -> None:
     code, out, err = here(capsys, PROMPT, "--model", str(tmp_path / "none"))
     assert (code, out) == (2, "")

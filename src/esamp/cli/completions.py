@@ -9,10 +9,12 @@ from rich.text import Text
 
 from esamp.cli.terminal import console
 from esamp.engines.base import Completion, Content, Failure, Outcome, Sample
-from esamp.quoting import printable
+from esamp.quoting import cut_at_word, printable
 from esamp.report.chat import message_texts
 from esamp.runs.job import Job
 
+LONGEST_HEADING = 240
+"""Most characters of a prompt above its samples."""
 COUNTED = {"rows_steered": "tokens steered", "updates": "updates", "resets": "resets"}
 MEASURED = {"explained_variance": "explained variance", "kl": "KL"}
 
@@ -37,8 +39,8 @@ def print_text(outcome: Outcome) -> None:
 
 
 def print_prompt(prompt: Content) -> None:
-    """Print a prompt as a heading."""
-    _show([("> ", text) for text in message_texts(prompt)], "bold")
+    """Print a prompt as a heading, a long one by its first words."""
+    _show([("> ", cut_at_word(text, LONGEST_HEADING)) for text in message_texts(prompt)], "bold")
 
 
 def print_summary(completion: Completion) -> None:

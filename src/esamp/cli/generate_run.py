@@ -8,12 +8,14 @@ import typer
 
 from esamp.cli import completions
 from esamp.cli.messages import counted, message, warn_torn
-from esamp.cli.progress import SampleBar
+from esamp.cli.progress import TITLE, SampleBar
 from esamp.cli.prompts import read_file, templated
 from esamp.cli.streaming import StreamedSample
 from esamp.cli.terminal import hush
 from esamp.engines.base import Completion, Engine, Failure
+from esamp.engines.titles import last_text
 from esamp.errors import OptionError
+from esamp.quoting import first_words
 from esamp.runs import job as jobs
 from esamp.runs import prompts as sources
 from esamp.runs.failures import Failures
@@ -57,7 +59,8 @@ def _prompts(texts: list[str], input: Path | None) -> list[Prompt]:
 
 
 def _generate(job: Job, prompts: list[Prompt], file: OutputFile | None, failed: Failures, *, as_json: bool) -> None:
-    with SampleBar(len(prompts) * job.run.n, job.sampling.max_tokens) as bar:
+    unit = first_words(last_text(prompts[0].content), TITLE) if len(prompts) == 1 else f"{len(prompts)} prompts"
+    with SampleBar(len(prompts) * job.run.n, job.sampling.max_tokens, unit) as bar:
 
         def start() -> Engine:
             hush(job.run.engine)

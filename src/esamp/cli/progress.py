@@ -28,6 +28,8 @@ from esamp.study.run import CellState
 
 RATE_SECONDS = 600
 """Period over which the time left is estimated while a model generates."""
+TITLE = 24
+"""Most characters of a prompt beside a bar."""
 PATIENCE = 2.0
 """Seconds after which a `SimulationCounter` appears."""
 
@@ -39,7 +41,7 @@ class SampleBar:
         """Count to `total`; samples have at most `max_tokens` tokens (None: the default of requests)."""
         self._progress = _bar(TokenRate(), estimate_period=RATE_SECONDS, counter=SampleCount())
         samples = SampleProgress(total, max_tokens)
-        self._task = self._progress.add_task(unit, total=total, start=False, samples=samples)
+        self._task = self._progress.add_task(printable(unit), total=total, start=False, samples=samples)
 
     def __enter__(self) -> Self:
         return self

@@ -28,6 +28,7 @@ from esamp.engines.hf.special_tokens import context_size, end_tokens, padding_to
 from esamp.engines.hf.traces import PlainRecorder, Trace
 from esamp.engines.likelihood import Likelihood
 from esamp.engines.streaming import StreamedTexts
+from esamp.engines.titles import title
 from esamp.engines.token_trace import TokenTrace
 from esamp.errors import OptionError, PromptError, UnsupportedError
 from esamp.methods import registry
@@ -165,7 +166,7 @@ class HFEngine(Engine):
     def _prepare(self, request: Request) -> BatchedRequest:
         """Encode a request's prompt and draw its random numbers."""
         if request.n < 1:
-            raise OptionError(f"request {request.id!r}: n = {request.n} must be at least 1")
+            raise OptionError(f"{title(request)}: n = {request.n} must be at least 1")
         refuse_search(request)
         prompt = text.encode(self.tokenizer, request)
         limit = text.room(prompt, request, context_size(self.model))
@@ -286,8 +287,6 @@ class HFEngine(Engine):
             series = {name: values[row, : len(ending.tokens)].clone() for name, values in vars(trace).items()}
             token_trace = TokenTrace(**series, pieces=text.pieces(self.tokenizer, batched.prompt, ending.tokens))
         return Sample(index, ending.text, ending.tokens, "stop" if ending.stopped else "length", token_trace)
-
-    # ---- the model's properties
 
     def _arguments(self, batch: Sequence[BatchedRequest]) -> dict[str, Any]:
         """The arguments of ``generate`` for the sampler settings that the batch has in common."""
