@@ -15,7 +15,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from esamp.cli import completions, main
+from esamp.cli import main, sample_text
 from esamp.engines.base import Completion, Request, Sample
 from esamp.models.tokenizer import build_tokenizer
 
@@ -204,7 +204,7 @@ def test_on_a_terminal_samples_are_wrapped_and_not_padded(capsys: Output, monkey
     monkeypatch.setenv("COLUMNS", "40")
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     sample = Sample(0, "\n" + "word " * 20 + "\n\x1b[2Jnext [bold]\n", (1, 2, 3), "length")
-    completions.print_text(
+    sample_text.print_text(
         Completion(Request("id", "a prompt"), (sample,), 2, 1.0, {"updates": 2.0, "kl": float("nan")})
     )
     shown = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).splitlines()

@@ -29,6 +29,7 @@ COMMANDS: Mapping[str, str] = {
     "demo": "Show the effect of exploring on a small chat model.",
     "bench": "Measure the cost of methods and the diversity of their samples.",
     "doctor": "Show what is installed and what works on this machine.",
+    "completions": "Print the tab completion of a shell.",
 }
 """Name and summary of each command, in the order of the help page."""
 PASS_THROUGH: Mapping[str, Mapping[str, Any]] = {
@@ -99,12 +100,12 @@ def _run(words: list[str]) -> int:
 
 def _call(arguments: list[str]) -> None:
     name = next((argument for argument in arguments if not argument.startswith("-")), None)
-    command = typer.main.get_command(_app(name))
+    command = typer.main.get_command(application(name))
     with command.make_context("esamp", arguments) as context:
         command.invoke(context)
 
 
-def _app(called: str | None) -> typer.Typer:
+def application(called: str | None) -> typer.Typer:
     """The application. Only the command that is called is imported; the others have just a name and a summary."""
     app = typer.Typer(
         help="Exploratory Sampling: steer the samples of a prompt toward what the model has not generated yet.",

@@ -9,12 +9,12 @@ from pathlib import Path
 from esamp.analysis.text_scores import TextScorer
 from esamp.cli import method_text
 from esamp.cli.compare import CompareOptions
-from esamp.cli.completions import LONGEST_HEADING
 from esamp.cli.documents import print_document
 from esamp.cli.messages import message
 from esamp.cli.pages import check_page, footer, write_page
 from esamp.cli.progress import TITLE, SampleBar
 from esamp.cli.prompts import read_file, templated
+from esamp.cli.sample_text import LONGEST_HEADING
 from esamp.cli.samples import console_for, print_samples, print_table, print_text
 from esamp.cli.terminal import hush
 from esamp.compare import comparison, comparison_view

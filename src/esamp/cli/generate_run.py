@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from esamp.cli import completions
+from esamp.cli import sample_text
 from esamp.cli.messages import counted, message, warn_torn
 from esamp.cli.progress import TITLE, SampleBar
 from esamp.cli.prompts import read_file, templated
@@ -80,7 +80,7 @@ def _generate(job: Job, prompts: list[Prompt], file: OutputFile | None, failed: 
                     streamed.finish(outcome)
                 elif as_json or file is None:
                     with bar.hidden():
-                        completions.print_json(job, outcome) if as_json else completions.print_text(outcome)
+                        sample_text.print_json(job, outcome) if as_json else sample_text.print_text(outcome)
         finally:
             if streamed is not None and streamed.open:  # interrupted
                 streamed.end()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from rich.cells import cell_len
 from rich.text import Text
 
-from esamp.cli import completions
+from esamp.cli import sample_text
 from esamp.cli.terminal import console
 from esamp.engines.base import Completion, Content
 from esamp.quoting import printable
@@ -19,7 +19,7 @@ LONGEST_HELD = 16
 
 
 class StreamedSample:
-    """Prints a prompt and its only sample as `completions.print_text` does, but the text as it arrives.
+    """Prints a prompt and its only sample as `sample_text.print_text` does, but the text as it arrives.
 
     Nothing is printed before the first piece of text, so a request that fails can be reported in its own way.
     """
@@ -38,7 +38,7 @@ class StreamedSample:
         if not self.open:
             self.open = True
             self._before()
-            completions.print_prompt(self._prompt)
+            sample_text.print_prompt(self._prompt)
             console().print(Text(LABEL, "bold cyan"), end="")
             self._column = len(LABEL)
         self._held += printable(piece)
@@ -54,7 +54,7 @@ class StreamedSample:
     def finish(self, completion: Completion) -> None:
         """Print what is left, and the summary of the completion."""
         self.end()
-        completions.print_summary(completion)
+        sample_text.print_summary(completion)
 
     def end(self) -> None:
         """Print what is left and end the line."""
