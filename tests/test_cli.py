@@ -17,7 +17,7 @@ from esamp.errors import OptionError
 from esamp.explorer.config import ESampConfig
 from esamp.extras import install_command
 from esamp.options import Options, allowed
-from esamp.quoting import one_line, printable
+from esamp.quoting import first_words, one_line, printable
 from esamp.runs.job import RunOptions
 from esamp.sampling import Sampling
 
@@ -124,14 +124,14 @@ def test_a_wrong_command_line_is_one_line_and_exit_code_2(capsys: Output, argume
 
 @pytest.mark.parametrize("cls", [RunOptions, Sampling, ESampConfig])
 def test_every_option_has_a_flag_with_its_help(capsys: Output, cls: type[Options]) -> None:
-    page = flat(esamp(capsys, "generate", "--help")[1])
+    page = flat(esamp(capsys, "generate", "--help")[1] + esamp(capsys, "generate", "--help-method", "esamp")[1])
     for name, info in cls.model_fields.items():
         renamed = cls is ESampConfig and name in ("seed", "dtype")
         flag = f"-{name}" if len(name) == 1 else f"--{'method-' * renamed}{name.replace('_', '-')}"
         assert f" {flag} " in page
         assert (info.description or "").split()[0] in page
         if info.annotation in (int, float):
-            assert allowed(info).split(",")[0] in page
+            assert re.sub("a (whole )?number,? ?(from )?", "", allowed(info)).split(",")[0] in page
 
 
 class First(Options):
@@ -239,6 +239,22 @@ def test_value_of_converts_by_annotation(annotation: Any, text: Any, value: Any)
 )
 def test_printable_spells_out_control_characters(text: str, shown: str) -> None:
     assert printable(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Suggest a name.", '"Suggest a name."'),
+        ("Suggest  a\n\x1b[31m.", '"Suggest a \\x1b[31m."'),
+        ("Suggest a name for a small café by the sea", '"Suggest a name for …"'),
+        ("Suggest a name for  a", '"Suggest a name for a"'),
+        ("x" * 100, '"' + "x" * 20 + '…"'),
+        ("", '""'),
+    ],
+)
+def test_first_words_are_quoted_and_cut_at_a_word(text: str, shown: str) -> None:
+    assert first_words(text, 21) == shown
+    assert len(shown) <= 21 + 2
 
 
 def test_one_line_has_no_line_break() -> None:

@@ -15,7 +15,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from esamp.cli import completions, main
+from esamp.cli import main, sample_text
 from esamp.engines.base import Completion, Request, Sample
 from esamp.models.tokenizer import build_tokenizer
 
@@ -146,6 +146,27 @@ def test_chat_makes_a_message_of_the_prompt(capsys: Output, model: str) -> None:
     assert lines(out)[0]["prompt"] == [{"role": "user", "content": "target 4"}]
 
 
+def test_a_failed_prompt_is_named_by_its_first_words(capsys: Output, model: str, tmp_path: Path) -> None:
+    long = "Numbers " + "7 " * 5000
+    (tmp_path / "in.jsonl").write_text(f'{{"prompt": "{long}"}}\n{{"id": "mine", "prompt": "{long}"}}\n')
+    code, out, err = here(capsys, "--input", str(tmp_path / "in.jsonl"), "--model", model, "-n", "1", "--json")
+    assert code == 1
+    assert 'prompt "Numbers 7 7 7 7 7 ' in err
+    assert "request 'mine': " in err
+    assert lines(out)[0]["id"] not in err
+    code, out, err = here(capsys, long, "--model", model, "-n", "1")
+    assert code == 2
+    assert 'esamp: error: prompt "Numbers 7 7 7 ' in err
+
+
+def test_a_long_prompt_is_a_heading_of_one_screen_line_or_few(capsys: Output, model: str) -> None:
+    code, out, _ = here(capsys, "target " * 200, "--model", model, "-n", "1", "--max-tokens", "3")
+    assert code == 0
+    assert out.startswith("> target target ")
+    assert len(out.splitlines()[0]) <= 2 + 240
+    assert out.splitlines()[0].endswith("target …")
+
+
 def test_a_missing_model_is_an_error(capsys: Output, tmp_path: Path) -> None:
     code, out, err = here(capsys, PROMPT, "--model", str(tmp_path / "none"))
     assert (code, out) == (2, "")
@@ -167,7 +188,7 @@ def test_samples_cannot_control_the_terminal(capsys: Output, model: str) -> None
     assert "\x1b" not in out
 
 
-def test_a_closed_pipe_is_no_error(model: str) -> None:
+def test_a_closed_pipe_ends_the_command_quietly(model: str) -> None:
     prompts = [f"Numbers {number} target 9" for number in range(100)]
     command = [*COMMAND, "--model", model, "-n", "2", "--max-tokens", "5", *prompts]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1) as process:
@@ -176,14 +197,14 @@ def test_a_closed_pipe_is_no_error(model: str) -> None:
         assert process.stdout.readline() == "> Numbers 0 target 9\n"
         process.stdout.close()
         assert process.stderr.read() == ""
-    assert process.returncode == 0
+    assert process.returncode == 141
 
 
 def test_on_a_terminal_samples_are_wrapped_and_not_padded(capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "40")
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     sample = Sample(0, "\n" + "word " * 20 + "\n\x1b[2Jnext [bold]\n", (1, 2, 3), "length")
-    completions.print_text(
+    sample_text.print_text(
         Completion(Request("id", "a prompt"), (sample,), 2, 1.0, {"updates": 2.0, "kl": float("nan")})
     )
     shown = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).splitlines()

@@ -201,8 +201,8 @@ def test_the_list_of_methods_names_each_once(capsys: pytest.CaptureFixture[str])
 def test_a_combination_has_the_options_of_its_parts(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["methods", "esamp+fire"]) == 0
     out = capsys.readouterr().out
-    assert "fire_temperature" in out
-    assert "beta" in out
+    assert "--fire-temperature X" in out
+    assert "--beta X" in out
     assert main(["methods", "esamp+override"]) == 2
     assert "cannot go together" in capsys.readouterr().err
 

@@ -22,6 +22,7 @@ from esamp.engines.hf import HFEngine
 from esamp.engines.openai import OpenAIEngine
 from esamp.errors import FailedRequestsError, InputError, PromptError, RefusedError, RequestError, UnansweredError
 from esamp.methods import registry as methods
+from esamp.quoting import first_words
 from esamp.runs.failures import FailureRecord, Failures
 from esamp.runs.output import OutputFile
 from esamp.sampling import Sampling
@@ -324,7 +325,7 @@ def test_a_single_prompt_that_fails_is_the_command_s_own_error(capsys: Output) -
     assert main(["generate", LONG, "--method", "vanilla"]) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert "esamp: error: request " in printed.err
+    assert 'esamp: error: prompt "Numbers 3 5 8 9 target 24 ' in printed.err
 
 
 def test_prompts_without_a_file_show_why_they_failed(script: ScriptedServer, capsys: Output) -> None:
@@ -332,7 +333,7 @@ def test_prompts_without_a_file_show_why_they_failed(script: ScriptedServer, cap
     flags = ["--engine", "openai", "--model", "some", "--method", "vanilla", "-n", "1"]
     assert main(["generate", "one", "two", *flags]) == 1
     out, err = capsys.readouterr()
-    assert "> two\nfailed: request " in out
+    assert '> two\nfailed: prompt "two": ' in out
     assert "[1] an answer" in out
     assert "1 of 2 prompts failed" in err
     assert main(["generate", "one", "two", *flags, "--json"]) == 1
@@ -414,7 +415,10 @@ def test_a_study_goes_on_and_its_report_leaves_failed_problems_out_of_all_method
     assert run(study, "status") == 0
     shown = capsys.readouterr().out
     assert "8 groups failed: esamp study run tries 4 of them again" in shown
-    assert "vote [/b] :cat:, 2 samples, seed 0, problem countdown/test/000: request 'countdown/test/000': " in shown
+    words = first_words(first)
+    assert words.startswith('"Numbers ')
+    where = f"vote [/b] :cat:, 2 samples, seed 0, problem countdown/test/000 ({words}): request 'countdown/test/000': "
+    assert where in shown
     del answers[second]
     asked = len(script.bodies)
     assert run(study) == 1

@@ -109,6 +109,9 @@ def test_ids_do_not_depend_on_other_lines() -> None:
         (b'{"prompt": "a", "id": 1.5}', '"id" should be a text or a whole number, not 1.5'),
         (b'{"prompt": "a", "id": true}', '"id" should be a text or a whole number'),
         (b'{"prompt": "a", "id": ""}', '"id" should be a text or a whole number'),
+        (b'{"prompt": ""}', "the prompt is empty: give the text to continue"),
+        (b'{"prompt": " \\n"}', "the prompt is empty"),
+        (b'{"messages": [{"role": "user", "content": ""}]}', "the last message is empty: give the question"),
         (b'{"messages": []}', "at least one message"),
         (b'{"messages": "hi"}', "should be a list"),
         (b'{"messages": [{"role": "user"}]}', 'a message needs "role" and "content"'),
@@ -373,7 +376,7 @@ def test_invalid_unicode_is_written_as_valid_json(tmp_path: Path) -> None:
 def test_an_inactive_method_is_an_error_and_writes_no_line(tmp_path: Path, telemetry: dict[str, float]) -> None:
     job = Job(RunOptions(), Sampling(), ESampConfig())
     path = tmp_path / "out.jsonl"
-    with pytest.raises(InactiveMethodError, match=r"method 'esamp' should have acted on request .* and never did"):
+    with pytest.raises(InactiveMethodError, match=r'should have acted on prompt "one two three" and never did'):
         generate(job, path, Shuffler(telemetry=telemetry))
     assert path.read_bytes() == b""
 

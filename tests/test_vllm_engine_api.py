@@ -102,6 +102,16 @@ def test_samples_differ_and_the_same_seed_repeats_them(engine: VLLMEngine) -> No
     check_active(first)
 
 
+def test_streamed_texts_arrive_step_by_step_and_are_those_of_the_samples(engine: VLLMEngine) -> None:
+    pieces: list[tuple[int, str]] = []
+    asked = request(sampling=Sampling(max_tokens=24, stop=("=",)))
+    outcome = engine.stream(asked, lambda *piece: pieces.append(piece))
+    assert isinstance(outcome, Completion)
+    for sample in outcome.samples:
+        assert "".join(text for index, text in pieces if index == sample.index) == sample.text
+    assert len(pieces) > len(outcome.samples)
+
+
 def test_samples_do_not_depend_on_other_requests(engine: VLLMEngine) -> None:
     """More groups than fit into the batch at a time, with samples of different lengths."""
     requests = [request(str(seed), seed=seed, sampling=Sampling(max_tokens=8 + 4 * seed)) for seed in range(7)]

@@ -28,7 +28,7 @@ PROMPTS = tuple(
 SLOTS = 2
 START_TIMEOUT = 300.0
 """Seconds to wait for the server to start, on a busy machine."""
-KEY = "a secret"
+KEY, OTHER_KEY = "a secret", "the secret of another user"
 EXPLORING = {"method": "esamp"}
 LINGERING = {"method": "esamp", "preset": "paper", "width": 1024}
 """A network so wide that 480 tokens take many seconds, during which other requests arrive."""
@@ -81,8 +81,14 @@ def free_port() -> int:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     log = tmp_path_factory.mktemp("serve") / "log"
     port = free_port()
-    vllm = {"host": "127.0.0.1", "port": port, "dtype": "float32", "max-model-len": 512, "api-key": KEY}
-    flags = ["--enforce-eager", *(part for name, value in vllm.items() for part in (f"--{name}", str(value)))]
+    vllm = {"host": "127.0.0.1", "port": port, "dtype": "float32", "max-model-len": 512}
+    flags = [
+        "--enforce-eager",
+        "--api-key",
+        KEY,
+        OTHER_KEY,
+        *(part for name, value in vllm.items() for part in (f"--{name}", str(value))),
+    ]
     ours = ["--slots", str(SLOTS), "--layers", "1", "--layers", "2"]
     command = [sys.executable, "-m", "esamp.cli", "serve", *ours, *flags]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
@@ -355,6 +361,37 @@ def test_waves_start_one_after_the_other(server: Server) -> None:
     assert prompt["steps"] >= 4 * 10  # four waves one after another, not one
     together = telemetry(server.complete(n=8, max_tokens=16, xargs={**EXPLORING, "telemetry": 1}))["prompts"][0]
     assert together["steps"] <= 16
+
+
+def test_a_header_joins_single_requests_of_one_user_and_one_prompt(server: Server) -> None:
+    """As an evaluation harness sends them: n requests of one sample, with the same headers for the whole run."""
+    name = "harness-run-0123456789"
+    other = openai.OpenAI(base_url=f"{server.address}/v1", api_key=OTHER_KEY, max_retries=0, timeout=60)
+
+    def sample(seed: int, prompt: str = PROMPT, client: Any = server.client, **headers: str) -> dict[str, Any]:
+        response = client.completions.create(
+            model="countdown",
+            prompt=prompt,
+            seed=seed,
+            max_tokens=16,
+            extra_body={"vllm_xargs": {**EXPLORING, "telemetry": 1}},
+            extra_headers={"X-ESamp-Group": name} | headers,
+        )
+        [found] = telemetry(response)["prompts"]
+        return dict(found)
+
+    before = server.metrics()["groups_admitted_total"]
+    first = sample(0)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(sample, range(1, 8)))
+    last = sample(8)
+    assert server.metrics()["groups_admitted_total"] == before + 1
+    assert last["rows"] > 6 * first["rows"]  # of the whole group
+    assert sample(0, PROMPTS[3])["rows"] == first["rows"]
+    assert sample(0, client=other)["rows"] == first["rows"]  # another user's group, whose name and prompt are the same
+    other.close()
+    with pytest.raises(openai.BadRequestError, match="of length at least 16"):
+        sample(0, **{"X-ESamp-Group": "run"})
 
 
 def test_a_named_group_joins_requests(server: Server) -> None:

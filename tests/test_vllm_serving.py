@@ -706,3 +706,80 @@ def test_each_application_has_the_settings_of_its_own_engine() -> None:
     for app, slots in ((first, 1), (second, 2), (first, 1)):
         assert json.loads(answer(exchange(app, path="/esamp", method="GET"))[2])["settings"]["slots"] == slots
     assert FrontEnd.of(first).settings.slots == 1
+
+
+# ---- requests that a header joins
+
+
+RUN = "a-run-with-a-long-name"
+
+
+def group_of(body: Mapping[str, Any], **headers: str) -> str | None:
+    """The group that vLLM reads for a request with these headers (``_`` stands for ``-``)."""
+
+    async def handler(request: Request) -> Response:
+        return JSONResponse((await request.json()).get("vllm_xargs", {}).get("group"))
+
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    messages = exchange(application(handler), json.dumps(body).encode(), headers=named)
+    status, _, content = answer(messages)
+    assert status == 200, content
+    found: str | None = json.loads(content)
+    return found
+
+
+EXPLORES = {"model": "m", "prompt": "p", "vllm_xargs": {"method": "esamp"}}
+
+
+def test_a_group_header_joins_requests_of_one_user_and_one_prompt() -> None:
+    group = group_of(EXPLORES, x_esamp_group=RUN, authorization="Bearer a")
+    assert group is not None
+    assert re.fullmatch("[0-9a-f]{32}", group)
+    same = {**EXPLORES, "seed": 3, "max_tokens": 9, "temperature": 0.5, "user": "u"}
+    assert group_of(same, x_esamp_group=RUN, authorization="Bearer a") == group
+    others = [
+        group_of(EXPLORES, x_esamp_group=RUN, authorization="Bearer b"),
+        group_of(EXPLORES, x_esamp_group=RUN, x_api_key="a"),
+        group_of(EXPLORES, x_esamp_group=RUN),
+        group_of(EXPLORES, x_esamp_group=f"{RUN}2", authorization="Bearer a"),
+        group_of({**EXPLORES, "prompt": "q"}, x_esamp_group=RUN, authorization="Bearer a"),
+        group_of({**EXPLORES, "model": "n"}, x_esamp_group=RUN, authorization="Bearer a"),
+        group_of({**EXPLORES, "messages": []}, x_esamp_group=RUN, authorization="Bearer a"),
+    ]
+    assert len({group, *others}) == 1 + len(others)
+
+
+def test_a_request_without_the_header_or_without_a_method_is_passed_on_as_it_is() -> None:
+    assert group_of(EXPLORES) is None
+    assert group_of({"prompt": "p"}, x_esamp_group=RUN) is None
+    assert group_of({"prompt": "p", "vllm_xargs": {"other": 1}}, x_esamp_group=RUN) is None
+
+
+@pytest.mark.parametrize(
+    ("body", "name", "sentence"),
+    [
+        (EXPLORES, "short", "header X-ESamp-Group: option 'group' = 'short': expected a text, of length at least 16"),
+        (EXPLORES, "x" * 300, "of length at most 256"),
+        ({**EXPLORES, "vllm_xargs": {"method": "esamp", "group": RUN}}, RUN, "the group is named twice"),
+        ({**EXPLORES, "prompt": ["p", "q"]}, RUN, "this request has 2 prompts: send each prompt in a request"),
+        ({**EXPLORES, "vllm_xargs": {"method": "arithmetic"}}, RUN, "works on the samples of one request"),
+    ],
+)
+def test_a_group_header_that_cannot_be_used_is_refused(body: dict[str, Any], name: str, sentence: str) -> None:
+    messages = exchange(application(echo), json.dumps(body).encode(), headers={"x-esamp-group": name})
+    status, _, content = answer(messages)
+    assert status == 400
+    assert sentence in json.loads(content)["error"]["message"]
+
+
+def test_requests_of_a_group_go_to_one_engine() -> None:
+    async def rank(request: Request) -> Response:
+        return JSONResponse(request.headers.get("x-data-parallel-rank"))
+
+    def rank_of(prompt: str) -> str:
+        body = json.dumps({**EXPLORES, "prompt": prompt}).encode()
+        messages = exchange(application(rank, Workers({}, {}, {})), body, headers={"x-esamp-group": RUN})
+        return str(json.loads(answer(messages)[2]))
+
+    assert {rank_of("p") for _ in range(4)} == {rank_of("p")}
+    assert len({rank_of(f"p{number}") for number in range(12)}) > 1

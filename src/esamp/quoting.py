@@ -34,6 +34,21 @@ def shortened(text: str, most: int = LONGEST) -> str:
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
+def cut_at_word(text: str, most: int) -> str:
+    """The beginning of a text, at most `most` characters: cut between words if it can be, and with an ellipsis."""
+    if len(text) <= most:
+        return text
+    start = text[: most - 2]
+    whole = start if text[most - 2].isspace() else start.rpartition(" ")[0]
+    return f"{whole.rstrip()} …" if whole else f"{text[: most - 1]}…"
+
+
+def first_words(text: str, most: int = 60) -> str:
+    """The beginning of a text on one line, in quotation marks, without control characters."""
+    line = " ".join(text[: 4 * most].split())
+    return f'"{cut_at_word(one_line(line), most)}"'
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """``" (did you mean 'esamp'?)"`` if one of the `known` names is close to `name`, else an empty text."""
     close = get_close_matches(name[:LONGEST], list(known), 1)

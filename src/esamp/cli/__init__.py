@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 import esamp
+from esamp.cli import output
 from esamp.cli.help import Command, Group
 from esamp.cli.messages import message
 from esamp.errors import EsampError, InputError, OptionError
@@ -28,6 +29,7 @@ COMMANDS: Mapping[str, str] = {
     "demo": "Show the effect of exploring on a small chat model.",
     "bench": "Measure the cost of methods and the diversity of their samples.",
     "doctor": "Show what is installed and what works on this machine.",
+    "completions": "Print the tab completion of a shell.",
 }
 """Name and summary of each command, in the order of the help page."""
 PASS_THROUGH: Mapping[str, Mapping[str, Any]] = {
@@ -49,20 +51,39 @@ QUIET: Mapping[str, str] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
-    0: success, also if the reader of a pipe closed it; 1: a failure; 2: a wrong option or input; 130: an interruption.
+    0: success; 1: a failure; 2: a wrong option or input; 130: an interruption; 141: the reader of standard output is
+    gone, as of ``esamp ... | head``.
 
     Args:
         arguments: the command line without the program's name; by default that of this process.
     """
     words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if sys.stdout is None or sys.stderr is None:  # started with >&-
+        return 1 if sys.stderr is None else _closed()
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")  # read when the libraries are imported
     if not PASS_THROUGH.keys() & set(words):
         for name, value in QUIET.items():
             os.environ.setdefault(name, value)
     try:
+        with output.checked(sys.stdout):
+            return _run(words)
+    except output.OutputError as error:
+        if error.closed:
+            return output.BROKEN_PIPE
+        message(f"error: cannot write to standard output: {error}")
+        return 1
+
+
+def _closed() -> int:
+    message("error: standard output is closed: > /dev/null drops it")
+    return 1
+
+
+def _run(words: list[str]) -> int:
+    """Run the command and print its error, if any. Returns the exit code."""
+    try:
         _call(words)
-        sys.stdout.flush()
     except typer.Exit as exit:
         return exit.exit_code
     except EsampError as error:
@@ -71,10 +92,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except typer.TyperException as error:
         message(f"error: {error.format_message().rstrip('.')} (--help lists the commands and options)")
         return error.exit_code
-    except BrokenPipeError:
-        # The reader of the pipe is gone. Buffered output must not fail again when the interpreter ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except (KeyboardInterrupt, typer.Abort):
         message("interrupted")
         return 130
@@ -83,12 +100,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _call(arguments: list[str]) -> None:
     name = next((argument for argument in arguments if not argument.startswith("-")), None)
-    command = typer.main.get_command(_app(name))
+    command = typer.main.get_command(application(name))
     with command.make_context("esamp", arguments) as context:
         command.invoke(context)
 
 
-def _app(called: str | None) -> typer.Typer:
+def application(called: str | None) -> typer.Typer:
     """The application. Only the command that is called is imported; the others have just a name and a summary."""
     app = typer.Typer(
         help="Exploratory Sampling: steer the samples of a prompt toward what the model has not generated yet.",

@@ -11,8 +11,15 @@ from esamp.explorer.config import ESampConfig
 
 
 @with_flags(
-    run=FlagGroup("Benchmark", BenchOptions),
-    options=FlagGroup("Options of esamp", {"esamp": ESampConfig}, choose=lambda _: "esamp", kind="method"),
+    run=FlagGroup("Measurement", BenchOptions),
+    options=FlagGroup(
+        "Options of esamp",
+        {"esamp": ESampConfig},
+        choose=lambda _: "esamp",
+        kind="method",
+        hint="NAME is esamp; options of other methods are written as in --method override:heads=published",
+        by_method=True,
+    ),
 )
 def command(
     run: BenchOptions,

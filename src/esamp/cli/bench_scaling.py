@@ -21,7 +21,7 @@ def scaling(run: BenchOptions, arm: BenchArm, *, as_json: bool) -> None:
     device, dtype = loading.place(run.device, run.dtype)
     cases = measurement.cases()
     points: list[ScalingPoint | SkippedCase] = []
-    with SampleBar(len(cases), "points") as bar:
+    with SampleBar(len(cases), unit="points") as bar:
         bar.generating()
         for point in measurement.measure(arm, cases, device=str(device), dtype=dtype):
             points.append(point)

@@ -114,7 +114,7 @@ def counts(run: BenchOptions, arms: Sequence[BenchArm], *, as_json: bool) -> Non
 
 
 def _counted(subject: Subject, arms: Sequence[BenchArm]) -> tuple[Counts, dict[str, Counts]]:
-    with SampleBar(3 * (1 + len(arms)), "counted runs") as bar:
+    with SampleBar(3 * (1 + len(arms)), unit="counted runs") as bar:
         bar.generating()
 
         def done() -> None:

@@ -51,7 +51,7 @@ def command(
 
     Examples:
     esamp compare "Numbers 1 5 6 10 target 21" --methods "vanilla esamp xtc"
-    esamp compare "Suggest a name for a café." --model smollm2 --max-tokens 64
+    esamp compare "Name a café." --model smollm2 --methods "vanilla esamp" --max-tokens 16
     esamp compare --input prompts.jsonl --methods "esamp esamp:preset=paper"
     """
     from esamp.cli import compare_run  # imports torch

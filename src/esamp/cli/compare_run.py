@@ -12,16 +12,19 @@ from esamp.cli.compare import CompareOptions
 from esamp.cli.documents import print_document
 from esamp.cli.messages import message
 from esamp.cli.pages import check_page, footer, write_page
-from esamp.cli.progress import SampleBar
+from esamp.cli.progress import TITLE, SampleBar
 from esamp.cli.prompts import read_file, templated
+from esamp.cli.sample_text import LONGEST_HEADING
 from esamp.cli.samples import console_for, print_samples, print_table, print_text
 from esamp.cli.terminal import hush
 from esamp.compare import comparison, comparison_view
 from esamp.compare.comparison import ComparedArm, ComparedPrompt, Comparison, PromptResult
 from esamp.engines import registry as engines
 from esamp.engines.base import Engine
+from esamp.engines.titles import last_text
 from esamp.errors import OptionError
 from esamp.methods import registry
+from esamp.quoting import cut_at_word, first_words
 from esamp.report.pages import render
 from esamp.runs import prompts as sources
 from esamp.runs.prompts import Prompt
@@ -57,7 +60,9 @@ def compare(
     for sentence in scorer.missing if scorer is not None else ():
         message(f"note: {sentence}")
     hush(run.engine)
-    with SampleBar(run.n * len(arms) * len(questions)) as bar, _start(run, arms, page) as engine:
+    total = run.n * len(arms) * len(questions)
+    unit = first_words(questions[0].text, TITLE) if len(questions) == 1 else f"{len(questions)} prompts"
+    with SampleBar(total, sampling.max_tokens, unit) as bar, _start(run, arms, page) as engine:
         bar.generating()
         results = comparison.compare(
             engine,
@@ -91,7 +96,7 @@ def _questions(prompt: str | None, input: Path | None, run: CompareOptions) -> l
 
 def _question(prompt: Prompt) -> ComparedPrompt:
     task = Countdown()
-    item = task.item(comparison.text_of(prompt.content))
+    item = task.item(last_text(prompt.content))
     return ComparedPrompt(prompt, None if item is None else partial(task.grade, item))
 
 
@@ -144,7 +149,7 @@ def _samples(result: PromptResult) -> tuple[str, list[str]]:
 def _print(found: Comparison, scorer: TextScorer | None) -> None:
     """Print samples of the first prompt, then the table."""
     console = console_for(sys.stdout.isatty())
-    print_text(console, f"> {found.prompts[0]}", "bold")
+    print_text(console, f"> {cut_at_word(found.prompts[0], LONGEST_HEADING)}", "bold")
     for results in found.ran:
         console.print()
         print_samples(console, *_samples(results[0]))

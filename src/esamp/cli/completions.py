@@ -1,81 +1,28 @@
-"""Completions on standard output, for people and for programs."""
+"""`esamp completions`: tab completion of commands, flags and names of methods, for the user's shell."""
 
-import json
-import math
-import sys
-from collections import Counter
+from typing import Annotated, Literal
 
-from rich.text import Text
-
-from esamp.cli.terminal import console
-from esamp.engines.base import Completion, Failure, Outcome, Sample
-from esamp.quoting import printable
-from esamp.report.chat import message_texts
-from esamp.runs.job import Job
-
-COUNTED = {"rows_steered": "tokens steered", "updates": "updates", "resets": "resets"}
-MEASURED = {"explained_variance": "explained variance", "kl": "KL"}
+import typer
 
 
-def print_json(job: Job, outcome: Outcome) -> None:
-    """Print one line of ASCII."""
-    print(json.dumps(job.record(outcome), allow_nan=False), flush=True)
+def command(
+    shell: Annotated[
+        Literal["bash", "zsh", "fish"], typer.Argument(help="bash, zsh or fish", metavar="SHELL", show_default=False)
+    ],
+    words: Annotated[
+        list[str] | None, typer.Argument(help="words to complete, as the script passes them", metavar="WORD")
+    ] = None,
+) -> None:
+    """Print the tab completion of a shell: commands, flags, and the names of methods.
 
-
-def print_text(outcome: Outcome) -> None:
-    """Print the prompt, the numbered samples and a summary, or the reason of a failure.
-
-    Texts are wrapped on a terminal, and not wrapped on a pipe.
+    Examples:
+    esamp completions bash > ~/.local/share/bash-completion/completions/esamp
+    esamp completions fish > ~/.config/fish/completions/esamp.fish
     """
-    show = _on_terminal if sys.stdout.isatty() else _on_pipe
-    show([("> ", text) for text in message_texts(outcome.request.prompt)], "bold")
-    if isinstance(outcome, Failure):
-        show([("failed: ", str(outcome.error))], "")
+    from esamp.cli import completions_run
+
+    if words:
+        for candidate in completions_run.candidates(words):
+            print(candidate)
     else:
-        show([(f"[{sample.index + 1}] ", sample.text) for sample in outcome.samples], "")
-        show([("", _summary(outcome))], "dim")
-    print(flush=True)
-
-
-def _on_terminal(entries: list[tuple[str, str]], style: str) -> None:
-    out = console()
-    for label, text in entries:
-        margin = Text(label, "bold cyan")
-        for line in Text(_body(text), style).wrap(out, max(out.width - len(label), 1)):
-            line.rstrip()
-            out.print(margin + line, no_wrap=True, overflow="ignore", crop=False)
-            margin = Text(" " * len(label))
-
-
-def _on_pipe(entries: list[tuple[str, str]], style: str) -> None:
-    for label, text in entries:
-        print(label + _body(text).replace("\n", "\n" + " " * len(label)))
-
-
-def _body(text: str) -> str:
-    """The text without control characters and without empty lines around it."""
-    return printable(text).strip("\n")
-
-
-def _summary(completion: Completion) -> str:
-    samples, telemetry = completion.samples, completion.telemetry
-    parts = [
-        f"{len(samples)} sample{'s' * (len(samples) != 1)}",
-        f"{sum(len(sample.token_ids) for sample in samples)} tokens in {completion.seconds:.1f} s",
-    ]
-    if cut := sum(map(_is_cut, samples)):
-        parts.append(f"{cut} cut off")
-    parts += [
-        f"{count} ended by {word}" for word, count in Counter(each.server_reason for each in samples).items() if word
-    ]
-    parts += [f"{telemetry[name]:.0f} {word}" for name, word in COUNTED.items() if name in telemetry]
-    parts += [
-        f"{word} {telemetry[name]:.2g}"
-        for name, word in MEASURED.items()
-        if name in telemetry and math.isfinite(telemetry[name])
-    ]
-    return ", ".join(parts)
-
-
-def _is_cut(sample: Sample) -> bool:
-    return sample.finish_reason == "length"
+        print(completions_run.SCRIPTS[shell])

@@ -63,7 +63,7 @@ def command(
 
     Examples:
     esamp demo
-    esamp demo --task countdown --problems 20
+    esamp demo --task countdown --problems 2 --max-tokens 64
     """
     check_page(page)
     for name, value in (("--problems", problems), ("--shown", shown)):

@@ -41,7 +41,7 @@ def open_ended(samples: int, max_tokens: int, seed: int, *, model: str, page: Pa
     for sentence in scorer.missing:
         message(f"note: {sentence}")
     prompts = DEMO_PROMPTS
-    with SampleBar(len(prompts) * samples * len(chat_demo.ARMS)) as bar:
+    with SampleBar(len(prompts) * samples * len(chat_demo.ARMS), max_tokens) as bar:
         engine = HFEngine.load(model, dtype=demo_dtype(model), batch_rows=BATCH_ROWS, trace=True)
         bar.generating()
         results = chat_demo.run(
@@ -83,7 +83,7 @@ def countdown(
     """Sample held-out Countdown problems, grade them, print the comparison and write the page."""
     task = Countdown()
     items = task.items(limit=problems)
-    with SampleBar(problems * samples * len(countdown_demo.ARMS)) as bar:
+    with SampleBar(problems * samples * len(countdown_demo.ARMS), max_tokens) as bar:
         engine = HFEngine.load(model, batch_rows=BATCH_ROWS, trace=True)
         bar.generating()
         results = countdown_demo.run(

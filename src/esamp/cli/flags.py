@@ -9,7 +9,7 @@
 import functools
 import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -17,9 +17,14 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import typer
 from pydantic.fields import FieldInfo
 
+from esamp.cli.flag import Flag, kinds
+from esamp.cli.help import UNLISTED, print_section
 from esamp.errors import OptionError
-from esamp.options import Options, allowed
+from esamp.options import Options
 from esamp.quoting import did_you_mean
+
+HELP_METHOD = "help_method"
+"""The parameter of ``--help-method``."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,10 @@ class FlagGroup:
     """what the names name, such as ``method``; used in messages, and as a prefix of flags whose name is taken"""
     combined: Callable[[str], type[Options]] | None = None
     """returns the options class of several names joined by ``+``; None if names cannot be joined"""
+    hint: str = ""
+    """for ``--help-method``: which names there are"""
+    by_method: bool = False
+    """leave the flags out of the help page; ``--help-method NAME`` lists those of one method instead"""
 
     @property
     def classes(self) -> Mapping[str, type[Options]]:
@@ -57,22 +66,6 @@ class FlagGroup:
         return self.classes[name]
 
 
-@dataclass(frozen=True)
-class Flag:
-    parameter: str
-    """parameter of the command's function"""
-    name: str
-    """field of the options classes"""
-    owners: tuple[str, ...]
-    """names of the classes that have the field"""
-    info: FieldInfo
-
-    @property
-    def spelling(self) -> str:
-        """The flag as it is written: ``--top-k``, or ``-n`` for a name of one letter."""
-        return f"-{self.parameter}" if len(self.parameter) == 1 else f"--{self.parameter.replace('_', '-')}"
-
-
 def with_flags(**groups: FlagGroup) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Decorator of a command: its parameters named in `groups` become flags; it is called with the parsed options.
 
@@ -86,10 +79,14 @@ def with_flags(**groups: FlagGroup) -> Callable[[Callable[..., None]], Callable[
         flags: dict[str, list[Flag]] = {}
         for name, group in groups.items():
             flags[name] = _flags(group, set(parameters))
-            parameters |= {flag.parameter: _parameter(flag, group.panel) for flag in flags[name]}
+            panel = UNLISTED if group.by_method else group.panel
+            parameters |= {flag.parameter: _parameter(flag, panel) for flag in flags[name]}
+            if group.by_method:
+                parameters[HELP_METHOD] = _help_method(group, flags[name])
 
         @functools.wraps(function)
         def command(**given: Any) -> None:
+            given.pop(HELP_METHOD, None)
             parsed: dict[str, Options] = {}
             for name, group in groups.items():
                 values = {flag.parameter: given.pop(flag.parameter) for flag in flags[name]}
@@ -163,54 +160,64 @@ def value_of(annotation: Any, given: Any) -> Any:
     return given
 
 
+def flags_of(command: Callable[..., None], names: str) -> list[Flag]:
+    """The flags of a command that belong to a method.
+
+    Args:
+        command: a command with a group of flags whose classes are methods' options.
+        names: the method, or several joined by ``+``.
+    """
+    chosen = set(names.split("+"))
+    annotations = (parameter.annotation for parameter in inspect.signature(command).parameters.values())
+    found = [each for annotation in annotations for each in get_args(annotation)[1:] if isinstance(each, Flag)]
+    return [flag for flag in found if chosen & set(flag.owners)]
+
+
 def _parameter(flag: Flag, panel: str) -> inspect.Parameter:
     """A typer option that is None unless it is given. All but switches are texts, which `value_of` converts."""
-    kinds = _kinds(flag.info.annotation)
     annotation: Any = str | None
-    spelling, metavar = flag.spelling, _metavar(kinds)
-    if kinds == (bool,):
-        annotation, metavar = bool | None, ""
-        extra = flag.info.json_schema_extra
-        off = extra.get("off") if isinstance(extra, dict) else None  # a field may name the flag that switches it off
-        spelling = f"{flag.spelling}/--{off or 'no-' + flag.parameter.replace('_', '-')}"
-    elif get_origin(kinds[0]) in (tuple, list):
+    if flag.is_switch:
+        annotation = bool | None
+    elif get_origin(kinds(flag.info.annotation)[0]) in (tuple, list):
         annotation = list[str] | None
-    option = typer.Option(spelling, help=_help(flag.info), metavar=metavar, show_default=False, rich_help_panel=panel)
+    option = typer.Option(
+        flag.declaration,
+        help=flag.help,
+        metavar=flag.metavar,
+        show_default=False,
+        rich_help_panel=panel,
+    )
     return inspect.Parameter(
-        flag.parameter, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[annotation, option]
+        flag.parameter, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[annotation, option, flag]
     )
 
 
-def _kinds(annotation: Any) -> tuple[Any, ...]:
-    """The types of a field, without None."""
-    parts = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
-    return tuple(part for part in parts if part is not type(None))
+def _help_method(group: FlagGroup, flags: Sequence[Flag]) -> inspect.Parameter:
+    """The flag ``--help-method NAME``, which prints the flags of one method of `group`."""
 
+    def show(context: typer.Context, name: str | None) -> None:
+        if name is None:
+            return
+        if group.combined is None and name not in group.classes:
+            raise OptionError(f"--help-method {name}: {group.hint}")
+        group.find(name)
+        chosen = set(name.split("+"))
+        records = [flag.record for flag in flags if chosen & set(flag.owners)]
+        if records:
+            print_section(context, f"Flags of {name}", records)
+        else:
+            print(f"{name} has no flags of its own.")
+        raise typer.Exit
 
-def _metavar(kinds: tuple[Any, ...]) -> str:
-    if get_origin(kinds[0]) is Literal:
-        return "|".join(str(choice) for choice in get_args(kinds[0]))
-    if get_origin(kinds[0]) is dict:
-        return "JSON"
-    return {int: "N", float: "X"}.get(kinds[0], "TEXT")
-
-
-def _help(info: FieldInfo) -> str:
-    """The field's description, what it accepts and its default, on one line."""
-    kind, details = _kinds(info.annotation)[0], []
-    if get_origin(kind) in (tuple, list):
-        details.append("may be given several times")
-    elif kind in (int, float):
-        details.append(allowed(info))
-    default = info.get_default(call_default_factory=True)
-    if info.is_required():
-        details.append("required")
-    elif isinstance(default, bool):
-        details.append(f"default: {'yes' if default else 'no'}")
-    elif isinstance(default, float):
-        details.append(f"default: {default:g}")
-    elif isinstance(default, tuple | list):
-        details.extend([f"default: {', '.join(map(str, default))}"] if default else [])
-    elif default not in (None, "", {}):
-        details.append(f"default: {default}")
-    return " ".join([info.description or "", f"({'; '.join(details)})" if details else ""]).strip()
+    option = typer.Option(
+        "--help-method",
+        callback=show,
+        is_eager=True,
+        help=f"list the flags of a method and exit; {group.hint}",
+        metavar="NAME",
+        show_default=False,
+        rich_help_panel=group.panel,
+    )
+    return inspect.Parameter(
+        HELP_METHOD, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, option]
+    )

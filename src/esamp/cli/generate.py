@@ -21,6 +21,8 @@ from esamp.sampling import Sampling
         methods.option_classes(),
         choose=lambda parsed: str(dict(parsed["run"])["method"]),
         kind="method",
+        hint="esamp methods lists the names",
+        by_method=True,
         combined=lambda names: methods.get(names).options,
     ),
 )
@@ -49,9 +51,12 @@ def command(
 ) -> None:
     """Generate samples for prompts, with ESamp or with another method (esamp methods lists them).
 
+    Each method has flags of its own, such as --preset and --beta of esamp.
+
     Examples:
-    esamp generate "Numbers 3 5 8 9 target 24" -n 8
-    esamp generate "Once upon" --method esamp+fire --fire-temperature 10
+    esamp generate "Name a fruit." --model smollm2 --preset open --max-tokens 24
+    esamp generate "Numbers 3 5 8 9 target 24" -n 8 --beta 0.25
+    esamp generate "Numbers 3 5" --method esamp+fire --fire-temperature 10
     esamp generate --input prompts.jsonl --output samples.jsonl --preset paper
     """
     from esamp.cli import generate_run  # imports rich

@@ -6,13 +6,16 @@ from pathlib import Path
 
 import typer
 
-from esamp.cli import completions
+from esamp.cli import sample_text
 from esamp.cli.messages import counted, message, warn_torn
-from esamp.cli.progress import SampleBar
+from esamp.cli.progress import TITLE, SampleBar
 from esamp.cli.prompts import read_file, templated
+from esamp.cli.streaming import StreamedSample
 from esamp.cli.terminal import hush
-from esamp.engines.base import Engine, Failure
+from esamp.engines.base import Completion, Engine, Failure
+from esamp.engines.titles import last_text
 from esamp.errors import OptionError
+from esamp.quoting import first_words
 from esamp.runs import job as jobs
 from esamp.runs import prompts as sources
 from esamp.runs.failures import Failures
@@ -56,7 +59,8 @@ def _prompts(texts: list[str], input: Path | None) -> list[Prompt]:
 
 
 def _generate(job: Job, prompts: list[Prompt], file: OutputFile | None, failed: Failures, *, as_json: bool) -> None:
-    with SampleBar(len(prompts) * job.run.n) as bar:
+    unit = first_words(last_text(prompts[0].content), TITLE) if len(prompts) == 1 else f"{len(prompts)} prompts"
+    with SampleBar(len(prompts) * job.run.n, job.sampling.max_tokens, unit) as bar:
 
         def start() -> Engine:
             hush(job.run.engine)
@@ -64,12 +68,22 @@ def _generate(job: Job, prompts: list[Prompt], file: OutputFile | None, failed: 
             bar.generating()
             return engine
 
-        for outcome in jobs.run(job, prompts, start, output=file, failed=failed, progress=bar.advance):
-            if isinstance(outcome, Failure) and failed.total == 1 and file is None:
-                raise outcome.error  # the only prompt, and no file to continue
-            if as_json or file is None:
-                with bar.hidden():
-                    completions.print_json(job, outcome) if as_json else completions.print_text(outcome)
+        streams = len(prompts) == job.run.n == 1 and sys.stdout.isatty() and not as_json and file is None
+        streamed = StreamedSample(prompts[0].content, bar.stop) if streams else None
+        on_text = None if streamed is None else streamed.add
+        outcomes = jobs.run(job, prompts, start, output=file, failed=failed, progress=bar.advance, on_text=on_text)
+        try:
+            for outcome in outcomes:
+                if isinstance(outcome, Failure) and failed.total == 1 and file is None:
+                    raise outcome.error  # the only prompt, and no file to continue
+                if streamed is not None and streamed.open and isinstance(outcome, Completion):
+                    streamed.finish(outcome)
+                elif as_json or file is None:
+                    with bar.hidden():
+                        sample_text.print_json(job, outcome) if as_json else sample_text.print_text(outcome)
+        finally:
+            if streamed is not None and streamed.open:  # interrupted
+                streamed.end()
 
 
 def _interrupted(done: int, total: int, output: Path | None) -> str:

@@ -6,9 +6,21 @@ page.
 
 import inspect
 import textwrap
+from collections.abc import Sequence
 from typing import Any
 
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
+
+UNLISTED = "unlisted"
+"""Title of the section of flags that the help page leaves out."""
+
+
+def print_section(context: Any, title: str, rows: Sequence[tuple[str, str]]) -> None:
+    """Print a section of a help page: flags or names with their descriptions."""
+    formatter = context.make_formatter()
+    with formatter.section(title):
+        formatter.write_dl(rows)
+    print(formatter.getvalue().strip("\n"))
 
 
 class Command(TyperCommand):
@@ -49,7 +61,7 @@ class Command(TyperCommand):
             elif isinstance(parameter, TyperOption):
                 sections.setdefault(parameter.rich_help_panel or "Options", []).append(record)
         for title, rows in sections.items():
-            if rows:
+            if rows and title != UNLISTED:
                 with formatter.section(title):
                     formatter.write_dl(rows)
 

@@ -38,7 +38,8 @@ def command(
     The judge sees the problem and the groups under letters. The groups are shown in random orders, so that each group
     is shown equally often at each place. After an interruption, the same command continues.
 
-    Example:
+    Examples:
+    esamp judge esamp.jsonl vanilla.jsonl --judge MODEL --base-url http://127.0.0.1:8000/v1 --dry-run
     esamp judge study.toml --judge MODEL --base-url http://127.0.0.1:8000/v1
     """
     from esamp.cli import judge_run  # imports numpy

@@ -44,7 +44,7 @@ def judge(options: JudgeOptions, files: list[Path], out: Path, store: Path, *, d
             _print_plan(missing, done_before, options, json=json)
             return
         try:
-            with SampleBar(len(planned) - done_before, "verdicts") as bar:
+            with SampleBar(len(planned) - done_before, unit="verdicts") as bar:
 
                 def start() -> JudgeClient:
                     client = JudgeClient.find(options)

@@ -8,8 +8,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from esamp.cli import generate
 from esamp.cli.documents import print_document
-from esamp.cli.option_lists import option_records, option_table
+from esamp.cli.flags import flags_of
+from esamp.cli.option_lists import option_records
 from esamp.cli.terminal import LISTING_WIDTH, console, show_broken
 from esamp.engines import registry as engines
 from esamp.methods import registry
@@ -26,6 +28,10 @@ KINDS = {
     "selection": "draw samples with any method (--over), then choose one",
 }
 """Kinds of methods in the order of the list, from those that change least to those that change most."""
+WRITTEN = (
+    "These are flags of esamp generate. Elsewhere an option is written with its name: --source-layer 2 is "
+    "source_layer=2 in esamp compare --methods esamp:source_layer=2, in studies and in requests to a server."
+)
 
 
 def methods(names: Sequence[str], *, json: bool) -> None:
@@ -41,6 +47,8 @@ def methods(names: Sequence[str], *, json: bool) -> None:
     if names:
         for name, method in chosen.items():
             _print_method(out, _record(name, method))
+        if any(method.options.model_fields for method in chosen.values()):
+            out.print(WRITTEN)
         return
     order = [*KINDS, *sorted({method.kind for method in chosen.values()} - KINDS.keys())]
     for kind in order:
@@ -48,7 +56,7 @@ def methods(names: Sequence[str], *, json: bool) -> None:
         if own:
             _print_kind(out, kind, own)
     show_broken(out, broken)
-    out.print("\nesamp methods NAME tells the options, esamp generate --method NAME runs one.")
+    out.print("\nesamp methods NAME lists the flags of a method, esamp generate --method NAME runs it.")
 
 
 def _print_kind(out: Console, kind: str, methods: dict[str, type[Method]]) -> None:
@@ -64,18 +72,23 @@ def _print_method(out: Console, record: dict[str, Any]) -> None:
     out.print(Text.assemble((record["name"], "bold cyan"), f"  ({record['kind']}; {', '.join(record['engines'])})"))
     for text in (record["summary"], f"Source: {record['citation']}"):
         out.print(f"  {one_line(text)}")
-    out.print(option_table(record["options"]))
+    table = Table.grid(padding=(0, 2))
+    for spelling, text in (flag.record for flag in flags_of(generate.command, record["name"])):
+        table.add_row(Text(f"  {one_line(spelling)}", "cyan", no_wrap=True), Text(one_line(text)))
+    out.print(table)
     out.print()
 
 
 def _record(name: str, method: type[Method]) -> dict[str, Any]:
+    flags = {flag.name: flag.spelling for flag in flags_of(generate.command, name)}
+    options = option_records(method.options)
     return {
         "name": name,
         "kind": method.kind,
         "summary": method.summary,
         "citation": method.citation,
         "engines": _engines(method),
-        "options": option_records(method.options),
+        "options": {option: {"flag": flags[option], **record} for option, record in options.items()},
     }
 
 

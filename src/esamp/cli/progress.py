@@ -19,6 +19,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from esamp.cli.estimate import SampleProgress
 from esamp.cli.terminal import console
 from esamp.engines.base import Progress as OnProgress
 from esamp.quoting import printable
@@ -27,16 +28,20 @@ from esamp.study.run import CellState
 
 RATE_SECONDS = 600
 """Period over which the time left is estimated while a model generates."""
+TITLE = 24
+"""Most characters of a prompt beside a bar."""
 PATIENCE = 2.0
 """Seconds after which a `SimulationCounter` appears."""
 
 
 class SampleBar:
-    """Samples (or other units) done, tokens per second, time left."""
+    """Samples (or other units) done, tokens per second, time left. The bar also moves with each token."""
 
-    def __init__(self, total: int, unit: str = "samples") -> None:
-        self._progress = _bar(TokenRate(), estimate_period=RATE_SECONDS)
-        self._task = self._progress.add_task(unit, total=total, start=False, tokens=0)
+    def __init__(self, total: int, max_tokens: int | None = None, unit: str = "samples") -> None:
+        """Count to `total`; samples have at most `max_tokens` tokens (None: the default of requests)."""
+        self._progress = _bar(TokenRate(), estimate_period=RATE_SECONDS, counter=SampleCount())
+        samples = SampleProgress(total, max_tokens)
+        self._task = self._progress.add_task(printable(unit), total=total, start=False, samples=samples)
 
     def __enter__(self) -> Self:
         return self
@@ -53,6 +58,10 @@ class SampleBar:
         """Add finished samples and their tokens (`esamp.engines.base.Progress`)."""
         _advance(self._progress, samples, tokens)
 
+    def stop(self) -> None:
+        """Remove the bar."""
+        self._progress.stop()
+
     @contextmanager
     def hidden(self) -> Iterator[None]:
         """Hide the bar while something is printed."""
@@ -67,11 +76,12 @@ class StudyBars:
     """Two bars of samples: one for the whole study, one for the current cell."""
 
     def __init__(self, states: Sequence[CellState]) -> None:
-        self._progress = _bar(TokenRate(), estimate_period=RATE_SECONDS)
+        self._progress = _bar(TokenRate(), estimate_period=RATE_SECONDS, counter=SampleCount())
         total = sum(state.total * state.cell.n for state in states)
         done = sum(state.done * state.cell.n for state in states)
-        self._progress.add_task("study", total=total, completed=done, tokens=0)
-        self._cell = self._progress.add_task("", total=None, tokens=0)
+        self._samples = SampleProgress(total, None, done)
+        self._progress.add_task("study", total=total, completed=done, samples=self._samples)
+        self._cell = self._progress.add_task("", total=None, samples=SampleProgress(0, None))
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -82,12 +92,15 @@ class StudyBars:
 
     def model(self, name: str) -> None:
         """Show that a model is being loaded."""
-        self._progress.reset(self._cell, total=None, description=printable(f"loading {name}"), tokens=0)
+        self._progress.reset(self._cell, total=None, description=printable(f"loading {name}"))
 
     def cell(self, cell: Cell, groups: int) -> OnProgress:
         """Start the bar of a cell; call the result with finished samples and tokens."""
         title = f"{cell.task.name}, {cell.arm.label}, seed {cell.seed}"
-        self._progress.reset(self._cell, total=groups * cell.n, description=printable(title), tokens=0)
+        limit = cell.arm.sampling.max_tokens
+        samples = SampleProgress(groups * cell.n, limit)
+        self._samples.limit = samples.limit
+        self._progress.reset(self._cell, total=samples.total, description=printable(title), samples=samples)
         return lambda samples, tokens: _advance(self._progress, samples, tokens)
 
 
@@ -138,18 +151,26 @@ class SimulationCounter:
 
 
 class TokenRate(ProgressColumn):
-    """Tokens per second since the task began; the task has a field ``tokens``."""
+    """Tokens per second since the task began; the task has a field ``samples``."""
 
     def render(self, task: Task) -> Text:
         """The rate; empty until there is one."""
-        rate = task.fields["tokens"] / task.elapsed if task.elapsed else 0
+        rate = task.fields["samples"].tokens / task.elapsed if task.elapsed else 0
         return Text(f"{rate:,.0f} tok/s" if rate else "")
 
 
-def _bar(*columns: ProgressColumn, estimate_period: float = 30.0) -> Progress:
+class SampleCount(ProgressColumn):
+    """Finished samples and all samples; the task has a field ``samples``."""
+
+    def render(self, task: Task) -> Text:
+        """``3/16``; the number of all samples is ``?`` while it is unknown."""
+        return Text(f"{task.fields['samples'].done}/{'?' if task.total is None else int(task.total)}")
+
+
+def _bar(*columns: ProgressColumn, estimate_period: float = 30.0, counter: ProgressColumn | None = None) -> Progress:
     """Title, bar, number done, further columns, time left. Titles may contain brackets, so they are not markup."""
     title = TextColumn("{task.description}", markup=False)
-    done = (BarColumn(bar_width=None), MofNCompleteColumn())
+    done = (BarColumn(bar_width=None), counter or MofNCompleteColumn())
     left = (TextColumn("ETA"), TimeRemainingColumn())
     return _progress(title, *done, *columns, *left, estimate_period=estimate_period)
 
@@ -168,4 +189,4 @@ def _progress(*columns: ProgressColumn, estimate_period: float = 30.0) -> Progre
 def _advance(progress: Progress, samples: int, tokens: int) -> None:
     """Advance all bars."""
     for task in progress.tasks:
-        progress.update(task.id, advance=samples, tokens=task.fields["tokens"] + tokens)
+        progress.update(task.id, completed=task.fields["samples"].add(samples, tokens))

@@ -1,13 +1,13 @@
 """The work of `esamp study run` and `esamp study status`."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from esamp.cli.documents import print_document
 from esamp.cli.messages import message, warn_torn
 from esamp.cli.progress import StudyBars
 from esamp.cli.terminal import console, hush, plain_table
-from esamp.quoting import one_line, printable
+from esamp.quoting import first_words, one_line, printable
 from esamp.study import config
 from esamp.study.check import check
 from esamp.study.config import Study
@@ -38,7 +38,7 @@ def run_study(
     groups = Store(store)
     before = list(states(study, groups, problems))
     if dry_run:
-        _print_states(before, json=json)
+        _print_states(before, problems, json=json)
         return
     for model in study.models:
         hush(model.engine)
@@ -62,7 +62,7 @@ def run_study(
 def status(file: Path, store: Path, data: list[str] | None, *, json: bool) -> None:
     """Print the state of every cell of a study."""
     study, problems = load_study(file, data)
-    _print_states(list(states(study, Store(store), problems)), json=json)
+    _print_states(list(states(study, Store(store), problems)), problems, json=json)
 
 
 def load_study(file: Path, data: list[str] | None) -> tuple[Study, dict[str, TaskProblems]]:
@@ -72,11 +72,11 @@ def load_study(file: Path, data: list[str] | None) -> tuple[Study, dict[str, Tas
         return study, load_tasks(study)
 
 
-def _print_states(cells: list[CellState], *, json: bool) -> None:
+def _print_states(cells: list[CellState], problems: Mapping[str, TaskProblems], *, json: bool) -> None:
     if json:
         print_document(_record(cells))
         return
-    failed = [(state.cell.title, item, failure) for state in cells for item, failure in state.failed.items()]
+    failed = [(state.cell, item, failure) for state in cells for item, failure in state.failed.items()]
     heads = ("cell", "groups", *(["failed"] if failed else []), "tokens", "to come")
     table = plain_table(heads, gap=1, wrap_numbers=True)
     for state in cells:
@@ -92,10 +92,17 @@ def _print_states(cells: list[CellState], *, json: bool) -> None:
         out.print(
             f"{len(failed)} groups failed: esamp study run tries {retried} of them again, the others would fail again"
         )
-    for title, item, failure in failed[:SHOWN]:
-        out.print(one_line(f"  {title}, problem {item}: {failure.reason}"), soft_wrap=True)
+    for cell, item, failure in failed[:SHOWN]:
+        words = _words(problems[cell.task.name], item)
+        out.print(one_line(f"  {cell.title}, problem {item}{words}: {failure.reason}"), soft_wrap=True)
     if len(failed) > SHOWN:
         out.print(f"  and {len(failed) - SHOWN} more (--json lists all)")
+
+
+def _words(problems: TaskProblems, item: str) -> str:
+    """The first words of a problem in brackets; nothing for private problems, which may not be shown."""
+    prompt = next((each.prompt for each in problems.items if each.id == item), "")
+    return f" ({first_words(prompt)})" if prompt and not problems.task.private else ""
 
 
 def _record(cells: list[CellState]) -> dict[str, object]:

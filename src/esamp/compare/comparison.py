@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from esamp.analysis.measures import distinct_correct, share_correct
 from esamp.analysis.text_scores import TextScorer, TextScores
 from esamp.compare.arms import decode_prompts
-from esamp.engines.base import Completion, Content, Cost, Engine, Progress
+from esamp.engines.base import Completion, Cost, Engine, Progress
+from esamp.engines.titles import last_text
 from esamp.errors import EsampError, OptionError
 from esamp.explorer.config import ESampConfig
 from esamp.methods import registry
@@ -111,12 +112,7 @@ class ComparedPrompt:
     @property
     def text(self) -> str:
         """The prompt for readers: of a chat the last message."""
-        return text_of(self.prompt.content)
-
-
-def text_of(content: Content) -> str:
-    """A text prompt, or the last message of a chat."""
-    return content if isinstance(content, str) else content[-1]["content"]
+        return last_text(self.prompt.content)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,9 @@ from esamp.sampling import Sampling
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with the numbers of samples finished and tokens generated since the last call."""
 
+OnText: TypeAlias = Callable[[int, str], None]
+"""Called with the index of a sample and text that follows what it was called with for that sample before."""
+
 Content: TypeAlias = str | tuple[Mapping[str, str], ...]
 """A prompt's content: a text, or chat messages (mappings with ``role`` and ``content``)."""
 
@@ -177,6 +180,22 @@ class Engine(ABC):
         """
         return completions(self.outcomes(map(_checked, requests), progress=progress))
 
+    def stream(self, request: Request, on_text: OnText, *, progress: Progress | None = None) -> Outcome:
+        """The outcome of one request, whose samples' texts are passed on while they are decoded.
+
+        The texts for one sample together are the sample's text; no piece ends within a character. An engine that
+        cannot tell texts before the end passes each on as a whole at the end.
+
+        Args:
+            request: the request.
+            on_text: called with the index of a sample and the text that was added to it.
+            progress: as for `outcomes`.
+
+        Raises:
+            UnsupportedError: this engine cannot run the method or an option of the request.
+        """
+        return passed_on(next(iter(self.outcomes([request], progress=progress))), on_text)
+
     def sample(self, prompt: Content, n: int = 4, **settings: Any) -> list[str]:
         """The texts of `complete`, which has the arguments."""
         return [sample.text for sample in self.complete(prompt, n, **settings).samples]
@@ -257,6 +276,14 @@ def _checked(request: object) -> Request:
             "engine.sample(prompt, n=4) takes a text and returns texts"
         )
     return request
+
+
+def passed_on(outcome: Outcome, on_text: OnText) -> Outcome:
+    """The outcome, after its samples' texts were passed on as a whole."""
+    for sample in outcome.samples if isinstance(outcome, Completion) else ():
+        if sample.text:
+            on_text(sample.index, sample.text)
+    return outcome
 
 
 def completions(outcomes: Iterable[Outcome]) -> Iterator[Completion]:

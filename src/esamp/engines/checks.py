@@ -1,6 +1,7 @@
 """Checks of a request before it runs, and of its completion."""
 
 from esamp.engines.base import Completion, Request
+from esamp.engines.titles import title
 from esamp.errors import InactiveMethodError, UnsupportedError
 from esamp.methods import registry
 from esamp.methods.base import DecodeMethod
@@ -37,6 +38,6 @@ def check_active(completion: Completion) -> None:
     if (longest >= 3 or refused) and not completion.telemetry.get("rows_steered", 0):
         reported = ", ".join(f"{name} = {value:g}" for name, value in completion.telemetry.items()) or "nothing"
         raise InactiveMethodError(
-            f"method {request.method!r} should have acted on request {request.id!r} and never did, so its samples are "
+            f"method {request.method!r} should have acted on {title(request)} and never did, so its samples are "
             f"those of plain sampling. Is warm-up longer than the samples? Its telemetry says: {reported}"
         )

@@ -7,6 +7,7 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from esamp.engines.base import Request, Sample
+from esamp.engines.titles import title
 from esamp.errors import PromptError
 from esamp.sampling import DEFAULT_TOKENS
 
@@ -37,7 +38,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, request: Request) -> list[int]:
     """
     ids = _chat_ids(tokenizer, request) if not isinstance(request.prompt, str) else tokenizer(request.prompt).input_ids
     if not ids:
-        raise PromptError(f"request {request.id!r}: the prompt is empty")
+        raise PromptError(f"{title(request)}: the prompt is empty")
     return list(ids)
 
 
@@ -70,18 +71,18 @@ def room(ids: Sequence[int], request: Request, context: int | None) -> int:
     more = f" and max_tokens = {requested}" if requested else ""
     remedy = f"set max_tokens to at most {left}" if left > 0 else "shorten it"
     raise PromptError(
-        f"request {request.id!r}: {len(ids)} prompt tokens{more} exceed the model's context of {context}: {remedy}"
+        f"{title(request)}: {len(ids)} prompt tokens{more} exceed the model's context of {context}: {remedy}"
     )
 
 
 def _chat_ids(tokenizer: PreTrainedTokenizerBase, request: Request) -> list[int]:
     if tokenizer.chat_template is None:
-        raise PromptError(f"request {request.id!r} is a chat, but this model has no chat template: give a plain prompt")
+        raise PromptError(f"{title(request)} is a chat, but this model has no chat template: give a plain prompt")
     turns = [dict(turn) for turn in request.prompt if not isinstance(turn, str)]
     try:
         text = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
     except TemplateError as error:
-        raise PromptError(f"request {request.id!r}: the model's chat template refuses the messages: {error}") from None
+        raise PromptError(f"{title(request)}: the model's chat template refuses the messages: {error}") from None
     return list(tokenizer(str(text), add_special_tokens=False).input_ids)
 
 

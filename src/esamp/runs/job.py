@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, field_validator
 
 from esamp.engines import registry as engines
-from esamp.engines.base import Engine, Failure, Outcome, Progress, Request, Sample
+from esamp.engines.base import Engine, Failure, OnText, Outcome, Progress, Request, Sample
 from esamp.methods import registry
 from esamp.models import EMBEDDED
 from esamp.options import Options
@@ -202,10 +202,12 @@ def run(
     output: OutputFile | None = None,
     failed: Failures | None = None,
     progress: Progress | None = None,
+    on_text: OnText | None = None,
 ) -> Iterator[Outcome]:
     """Yield one outcome per prompt, in the engine's order, after writing it to disk.
 
     The engine is started only if there are prompts. `failed` counts the failures; by default it starts at zero.
+    `on_text` gets the samples' texts while they are decoded, one prompt after the other.
 
     Raises:
         InactiveMethodError: the method should have acted on a prompt and did not; that prompt is not written.
@@ -217,7 +219,8 @@ def run(
         return
     by_id = {prompt.id: prompt for prompt in prompts}
     with start() as engine:
-        for outcome in decode(engine, [job.request(prompt) for prompt in prompts], progress=progress):
+        requests = [job.request(prompt) for prompt in prompts]
+        for outcome in decode(engine, requests, progress=progress, on_text=on_text):
             if output is not None:
                 output.append(job.key(by_id[outcome.request.id]), job.record(outcome))
             yield outcome

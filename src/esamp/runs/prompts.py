@@ -115,11 +115,17 @@ def _line_content(where: str, values: dict[str, Any]) -> Content:
         keys = ", ".join(repr(key) for key in values) or "none"
         raise InputError(f'{where}: expected either "prompt" or "messages"; its keys: {keys}')
     if "prompt" in values:
-        return _content(where, values["prompt"])
+        text = _content(where, values["prompt"])
+        if not text.strip():
+            raise InputError(f"{where}: the prompt is empty: give the text to continue or the question to answer")
+        return text
     messages = values["messages"]
     if not isinstance(messages, list) or not messages:
         raise InputError(f'{where}: "messages" should be a list with at least one message, not {_shown(messages)}')
-    return tuple(_message(where, message) for message in messages)
+    chat = tuple(_message(where, message) for message in messages)
+    if not chat[-1]["content"].strip():
+        raise InputError(f"{where}: the last message is empty: give the question to answer as its content")
+    return chat
 
 
 def _message(where: str, message: Any) -> Mapping[str, str]:

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 
-from esamp.engines.base import Completion, Engine, Failure, Outcome, Progress, Request, completions
+from esamp.engines.base import Completion, Engine, Failure, OnText, Outcome, Progress, Request, completions, passed_on
 from esamp.errors import RequestError
 from esamp.methods import registry
 from esamp.methods.base import Method
@@ -48,6 +48,16 @@ def answer(engine: Engine, requests: Iterable[Request], *, progress: Progress | 
         RequestError: a request failed.
     """
     return completions(outcomes(engine, requests, progress=progress))
+
+
+def stream(engine: Engine, request: Request, on_text: OnText, *, progress: Progress | None = None) -> Outcome:
+    """Run one request of any method as `outcomes` does, passing its samples' texts on while they are decoded.
+
+    A search decides at its end which samples it returns, so it passes their texts on then (`Engine.stream`).
+    """
+    if _searches(request):
+        return passed_on(_search(engine, request, progress), on_text)
+    return engine.stream(request, on_text, progress=progress)
 
 
 def _search(engine: Engine, request: Request, progress: Progress | None) -> Outcome:

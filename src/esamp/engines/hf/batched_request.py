@@ -1,6 +1,6 @@
 """`BatchedRequest`: a request whose samples are rows of a batch, and `TokenCounter`, which counts the rows' tokens."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from esamp.engines.base import Completion, Cost, Progress, Request, Sample
 from esamp.engines.hf.beam_search import BeamResult
+from esamp.engines.streaming import StreamedTexts
 
 
 @dataclass
@@ -24,6 +25,8 @@ class BatchedRequest:
     samples: list[Sample] = field(default_factory=list)
     beam_result: BeamResult | None = None
     """the result of a beam search; None for methods that sample"""
+    texts: StreamedTexts | None = None
+    """takes the samples' tokens as they are drawn, if the caller wants the texts then"""
 
     @property
     def batch_key(self) -> Hashable:
@@ -45,12 +48,20 @@ class BatchedRequest:
 
 
 class TokenCounter:
-    """Counts each row's tokens as they are sampled, and reports progress."""
+    """Counts each row's tokens as they are sampled, reports progress, and passes the tokens on where they are wanted.
 
-    def __init__(self, progress: Progress | None) -> None:
-        """`progress` gets the number of tokens at each step, and the number of samples from `finish`."""
-        self._progress = progress
+    Rows are in the order of the requests of a batch, and for each request in the order of its samples.
+    """
+
+    def __init__(self, progress: Progress | None, batch: Sequence[BatchedRequest], first: int, size: int) -> None:
+        """Count for a wave: samples `first` to ``first + size - 1`` of each request of `batch`.
+
+        `progress` gets the number of tokens at each step, and the number of samples from `finish`.
+        """
+        self._progress, self._batch = progress, batch
+        self._first, self._size = first, size
         self._running = self._lengths = torch.empty(0)
+        self._streams = any(batched.texts is not None for batched in batch)
 
     def step(self, tokens: Tensor, finished: Tensor) -> None:
         """Count the tokens `[B]` of a step; `finished` `[B]` bool marks the rows that they end."""
@@ -59,13 +70,21 @@ class TokenCounter:
         self._lengths = self._lengths + self._running
         if self._progress is not None:
             self._progress(0, int(self._running.sum()))
+        if self._streams:
+            self._stream(tokens.tolist(), self._running.tolist())
         self._running = self._running & ~finished
 
     def lengths(self) -> list[int]:
         """Number of tokens of each row, the token that ended it included."""
         return [int(length) for length in self._lengths.tolist()]
 
-    def finish(self, samples: int) -> None:
-        """Report that this many samples are finished."""
+    def finish(self) -> None:
+        """Report that the wave's samples are finished."""
         if self._progress is not None:
-            self._progress(samples, 0)
+            self._progress(len(self._batch) * self._size, 0)
+
+    def _stream(self, tokens: list[int], running: list[bool]) -> None:
+        for row, (token, runs) in enumerate(zip(tokens, running, strict=True)):
+            batched = self._batch[row // self._size]
+            if runs and batched.texts is not None:
+                batched.texts.add(self._first + row % self._size, batched.prompt, [token])

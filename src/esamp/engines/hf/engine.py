@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from typing_extensions import override
 
 from esamp.engines import text
-from esamp.engines.base import Engine, Failure, Outcome, Progress, Request, Sample
+from esamp.engines.base import Completion, Engine, Failure, OnText, Outcome, Progress, Request, Sample
 from esamp.engines.checks import refuse_search
 from esamp.engines.hf.arguments import generate_arguments
 from esamp.engines.hf.batched_request import BatchedRequest, TokenCounter
@@ -21,11 +21,14 @@ from esamp.engines.hf.explore import explore
 from esamp.engines.hf.generate import generate
 from esamp.engines.hf.loading import load_model
 from esamp.engines.hf.processors import SeededSampler
-from esamp.engines.hf.prompt_batch import left_padded, token_list
+from esamp.engines.hf.prompt_batch import left_padded
 from esamp.engines.hf.run import Run
 from esamp.engines.hf.score import score
+from esamp.engines.hf.special_tokens import context_size, end_tokens, padding_token
 from esamp.engines.hf.traces import PlainRecorder, Trace
 from esamp.engines.likelihood import Likelihood
+from esamp.engines.streaming import StreamedTexts
+from esamp.engines.titles import title
 from esamp.engines.token_trace import TokenTrace
 from esamp.errors import OptionError, PromptError, UnsupportedError
 from esamp.methods import registry
@@ -96,11 +99,27 @@ class HFEngine(Engine):
         Raises:
             UnsupportedError: a batch does not fit into the device's memory, or the engine cannot run a request.
         """
+        return self._outcomes(requests, progress)
+
+    @override
+    def stream(self, request: Request, on_text: OnText, *, progress: Progress | None = None) -> Outcome:
+        texts = StreamedTexts(self.tokenizer, on_text, request.own_sampling.stop)
+        [outcome] = self._outcomes([request], progress, texts)
+        if isinstance(outcome, Completion):
+            texts.finish(outcome.samples)
+        return outcome
+
+    def _outcomes(
+        self, requests: Iterable[Request], progress: Progress | None, texts: StreamedTexts | None = None
+    ) -> Iterator[Outcome]:
+        """`outcomes`; `texts` takes the tokens of all requests as they are drawn."""
         for batch in self._batches(requests):
             if isinstance(batch, Failure):
                 yield batch
                 continue
             started = time.perf_counter()
+            for batched in batch:
+                batched.texts = texts
             try:
                 telemetry = self._decode_batch(batch, progress)
             except torch.OutOfMemoryError as error:
@@ -147,10 +166,10 @@ class HFEngine(Engine):
     def _prepare(self, request: Request) -> BatchedRequest:
         """Encode a request's prompt and draw its random numbers."""
         if request.n < 1:
-            raise OptionError(f"request {request.id!r}: n = {request.n} must be at least 1")
+            raise OptionError(f"{title(request)}: n = {request.n} must be at least 1")
         refuse_search(request)
         prompt = text.encode(self.tokenizer, request)
-        limit = text.room(prompt, request, self._context)
+        limit = text.room(prompt, request, context_size(self.model))
         generator = torch.Generator().manual_seed(request.own_seed)
         uniforms = torch.rand(request.n, limit, generator=generator, dtype=torch.float64)
         return BatchedRequest(request, prompt, limit, uniforms)
@@ -207,7 +226,7 @@ class HFEngine(Engine):
             arguments["past_key_values"] = cache
         uniforms = torch.cat([batched.uniforms[start : start + size] for batched in batch]).to(self.model.device)
         sampler = [SeededSampler(uniforms)] if batch[0].request.own_sampling.temperature > 0 else []
-        counter = TokenCounter(progress)
+        counter = TokenCounter(progress, batch, start, size)
         if run is not None:
             run.samples_per_prompt = size
             rows = run.generate(**arguments, last=sampler, on_sampled=counter.step)
@@ -218,7 +237,7 @@ class HFEngine(Engine):
         for row, (tokens, length) in enumerate(zip(generated, counter.lengths(), strict=True)):
             batched = batch[row // size]
             batched.samples.append(self._sample(batched, start + row % size, tokens[:length], trace, row))
-        counter.finish(len(batch) * size)
+        counter.finish()
 
     def _generate_plain(
         self, arguments: Mapping[str, Any], sampler: Sequence[SeededSampler], counter: TokenCounter
@@ -243,7 +262,7 @@ class HFEngine(Engine):
         request = batch[0].request
         results = beam_search(
             self.model,
-            method(request.own_options, pad=self._pad, stops=len(self._eos)),
+            method(request.own_options, pad=self._pad, stops=len(end_tokens(self.model))),
             [batched.prompt for batched in batch],
             [batched.request.own_seed for batched in batch],
             request.n,
@@ -261,15 +280,13 @@ class HFEngine(Engine):
     def _sample(self, batched: BatchedRequest, index: int, tokens: list[int], trace: Trace | None, row: int) -> Sample:
         """Sample `index` of a request from its generated tokens and its `row` of the trace."""
         request = batched.request
-        ended = len(tokens) < batched.limit or tokens[-1] in self._eos
+        ended = len(tokens) < batched.limit or tokens[-1] in end_tokens(self.model)
         ending = text.end(self.tokenizer, batched.prompt, tokens, request, ended=ended)
         token_trace = None
         if trace is not None:
             series = {name: values[row, : len(ending.tokens)].clone() for name, values in vars(trace).items()}
             token_trace = TokenTrace(**series, pieces=text.pieces(self.tokenizer, batched.prompt, ending.tokens))
         return Sample(index, ending.text, ending.tokens, "stop" if ending.stopped else "length", token_trace)
-
-    # ---- the model's properties
 
     def _arguments(self, batch: Sequence[BatchedRequest]) -> dict[str, Any]:
         """The arguments of ``generate`` for the sampler settings that the batch has in common."""
@@ -278,20 +295,5 @@ class HFEngine(Engine):
         return generate_arguments(sampling, limit, prompts=prompts, pad=self._pad, tokenizer=self.tokenizer)
 
     @property
-    def _eos(self) -> list[int]:
-        return token_list(self.model.generation_config.eos_token_id)
-
-    @property
-    def _context(self) -> int | None:
-        """Tokens that prompt and sample may have together; None for models without such a limit."""
-        try:
-            return int(self.model.config.get_text_config(decoder=True).max_position_embeddings)
-        except AttributeError:
-            return None
-
-    @property
     def _pad(self) -> int:
-        pad = self.tokenizer.pad_token_id
-        if pad is None:
-            pad = self.model.generation_config.pad_token_id
-        return pad if pad is not None else (self._eos or [0])[0]
+        return padding_token(self.model, self.tokenizer)

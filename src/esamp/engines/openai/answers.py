@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeAlias
 
 from esamp.engines.base import Completion, Cost, Sample
 from esamp.engines.openai.bodies import Call
+from esamp.engines.titles import title
 from esamp.errors import InactiveMethodError, PromptError, UnansweredError, UnsupportedError
 from esamp.quoting import shown
 
@@ -55,7 +56,7 @@ def answer(response: object, call: Call, first: int, quote: Quote) -> Answer:
         UnansweredError: it is not a completion, has impossible numbers, or a sample was aborted.
         UnsupportedError: it has another number of samples, or neither token ids nor a token count.
     """
-    what = f"request {call.request.id!r}"
+    what = f"{title(call.request)}"
     choices = response.get("choices") if isinstance(response, dict) else None
     if not isinstance(response, dict) or not isinstance(choices, list) or not choices:
         raise UnansweredError(f"{what}: the server's answer is not a completion: it has no choices")
@@ -90,7 +91,7 @@ def completion(call: Call, answers: Sequence[Answer], seconds: float, quote: Quo
     """
     samples = tuple(sample for answer in answers for sample in answer.samples)
     if all(map(_withheld, samples)):
-        raise PromptError(f"request {call.request.id!r}: the server's content filter withheld every sample")
+        raise PromptError(f"{title(call.request)}: the server's content filter withheld every sample")
     prompt_tokens = max(answer.prompt_tokens for answer in answers)
     spent = Cost(sum(answer.tokens for answer in answers), prompt_tokens, len(samples), seconds)
     telemetry = _telemetry(call, answers, quote) if call.explores else {}
@@ -124,7 +125,7 @@ def _telemetry(call: Call, answers: Sequence[Answer], quote: Quote) -> dict[str,
         if report.get("explored") is False:
             why = quote(report.get("message", "no reason given"))
             raise UnsupportedError(
-                f"request {request.id!r} was decoded without method {request.method!r}: {why}; ask for less at a time "
+                f"{title(request)} was decoded without method {request.method!r}: {why}; ask for less at a time "
                 "(--batch-rows, concurrency), or start the server with more --slots or --when-full wait"
             )
         prompts = report.get("prompts")
@@ -133,7 +134,7 @@ def _telemetry(call: Call, answers: Sequence[Answer], quote: Quote) -> dict[str,
                 groups.append({name: _number(name, value, request.id, quote) for name, value in prompt.items()})
     if not groups:
         raise InactiveMethodError(
-            f"request {request.id!r}: the server reports no telemetry of method {request.method!r}: does a proxy "
+            f"{title(request)}: the server reports no telemetry of method {request.method!r}: does a proxy "
             "between here and the server drop fields?"
         )
     return max(groups, key=lambda group: group.get("rows", 0.0))

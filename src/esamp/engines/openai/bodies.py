@@ -8,6 +8,7 @@ from typing import Any
 from esamp.engines.base import SEED_LIMIT, Request
 from esamp.engines.checks import refuse_search
 from esamp.engines.openai.server import ServerInfo
+from esamp.engines.titles import title
 from esamp.engines.vllm.params import check_supported, flatten
 from esamp.errors import OptionError, PromptError, UnsupportedError
 from esamp.methods import registry
@@ -56,9 +57,9 @@ def call(request: Request, info: ServerInfo) -> Call:
         UnsupportedError: the method cannot act at this server.
     """
     if request.n < 1:
-        raise OptionError(f"request {request.id!r}: n = {request.n} must be at least 1")
+        raise OptionError(f"{title(request)}: n = {request.n} must be at least 1")
     if not request.prompt:
-        raise PromptError(f"request {request.id!r}: the prompt is empty")
+        raise PromptError(f"{title(request)}: the prompt is empty")
     refuse_search(request)
     explores = issubclass(registry.get(request.method), DecodeMethod)
     _check_method(request, info, explores=explores)
@@ -105,17 +106,17 @@ def _check_method(request: Request, info: ServerInfo, *, explores: bool) -> None
     try:
         check_supported(method)
     except OptionError as error:
-        raise UnsupportedError(f"request {request.id!r}: {error}") from error
+        raise UnsupportedError(f"{title(request)}: {error}") from error
     if not explores:
         return
     if info.methods is None:
         raise UnsupportedError(
-            f"request {request.id!r}: method {request.method!r} acts inside the engine, and this server does not "
+            f"{title(request)}: method {request.method!r} acts inside the engine, and this server does not "
             "explore: start it with esamp serve, or use a method that only sets the sampler (vanilla, min_p, penalties)"
         )
     missing = sorted(set(request.method.split("+")) - info.methods)
     if missing:
-        raise UnsupportedError(f"request {request.id!r}: this server has no method {missing[0]!r}: install it there")
+        raise UnsupportedError(f"{title(request)}: this server has no method {missing[0]!r}: install it there")
 
 
 def _xargs(request: Request, info: ServerInfo, *, telemetry: bool, group: str | None) -> dict[str, Any]:

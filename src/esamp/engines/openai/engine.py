@@ -15,6 +15,7 @@ from esamp.engines.openai.background import Background
 from esamp.engines.openai.bodies import Call, call
 from esamp.engines.openai.endpoint import Endpoint, refuse
 from esamp.engines.openai.server import Server, ServerInfo
+from esamp.engines.titles import title
 from esamp.errors import EsampError, OptionError, RequestError
 
 
@@ -153,7 +154,7 @@ class OpenAIEngine(Engine):
         return completion(call, answers, time.perf_counter() - start, self._server.endpoint.quoted)
 
     async def _ask(self, call: Call, place: int) -> Answer:
-        what = f"request {call.request.id!r}"
+        what = f"{title(call.request)}"
         response = await self._server.post(call.path, call.bodies[place], what=what, extras=call.extras)
         return answer(response, call, place, self._server.endpoint.quoted)
 

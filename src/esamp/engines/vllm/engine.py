@@ -12,9 +12,11 @@ from transformers import PreTrainedTokenizerBase
 from typing_extensions import override
 
 from esamp.engines import text
-from esamp.engines.base import Completion, Engine, Failure, Outcome, Progress, Request, Sample
+from esamp.engines.base import Completion, Engine, Failure, OnText, Outcome, Progress, Request, Sample
 from esamp.engines.checks import refuse_search
 from esamp.engines.likelihood import Likelihood
+from esamp.engines.streaming import StreamedTexts
+from esamp.engines.titles import title
 from esamp.engines.vllm import llm_engine
 from esamp.engines.vllm.params import RequestOptions, check_supported
 from esamp.engines.vllm.pending_request import PendingRequest
@@ -141,9 +143,23 @@ class VLLMEngine(Engine):
         Raises:
             UnsupportedError: vLLM does not support something in a request, or refused its group.
         """
+        return self._outcomes(requests, progress)
+
+    @override
+    def stream(self, request: Request, on_text: OnText, *, progress: Progress | None = None) -> Outcome:
+        texts = StreamedTexts(self.tokenizer, on_text, request.own_sampling.stop)
+        [outcome] = self._outcomes([request], progress, texts)
+        if isinstance(outcome, Completion):
+            texts.finish(outcome.samples)
+        return outcome
+
+    def _outcomes(
+        self, requests: Iterable[Request], progress: Progress | None, texts: StreamedTexts | None = None
+    ) -> Iterator[Outcome]:
+        """`outcomes`; `texts` takes the tokens of all requests as they are drawn."""
         if not self._open:
             raise EsampError("this engine was closed: load another one")
-        source = map(self._prepare, requests, itertools.repeat(progress))
+        source = (self._prepare(request, progress, texts) for request in requests)
         upcoming = next(source, None)
         submitted: list[PendingRequest] = []
         try:
@@ -180,22 +196,24 @@ class VLLMEngine(Engine):
 
     # ---- one request
 
-    def _prepare(self, request: Request, progress: Progress | None) -> PendingRequest | Failure:
+    def _prepare(
+        self, request: Request, progress: Progress | None, texts: StreamedTexts | None
+    ) -> PendingRequest | Failure:
         """Check a request, and encode its prompt."""
         if request.n < 1:
-            raise OptionError(f"request {request.id!r}: n = {request.n} must be at least 1")
+            raise OptionError(f"{title(request)}: n = {request.n} must be at least 1")
         method, options = registry.get(request.method), request.own_options
         refuse_search(request)
         try:
             check_supported(method)
         except OptionError as error:
-            raise UnsupportedError(f"request {request.id!r}: {error}") from error
+            raise UnsupportedError(f"{title(request)}: {error}") from error
         if issubclass(method, DecodeMethod):
             depth = self.llm.model_config.hf_text_config.num_hidden_layers
             missing = set(method.layers(options, depth)) - set(self.settings.layers)
             if missing:
                 raise UnsupportedError(
-                    f"request {request.id!r} reads layer {min(missing)}, but vLLM was started to keep layers "
+                    f"{title(request)} reads layer {min(missing)}, but vLLM was started to keep layers "
                     f"{', '.join(map(str, self.settings.layers))}: load the engine with layers=({min(missing)},)"
                 )
         try:
@@ -203,7 +221,7 @@ class VLLMEngine(Engine):
             limit = text.room(prompt, request, self.llm.model_config.max_model_len)
         except PromptError as error:
             return Failure(request, error)
-        return PendingRequest(request, method, options, prompt, limit, progress, logprobs=self._logprobs)
+        return PendingRequest(request, method, options, prompt, limit, progress, texts, logprobs=self._logprobs)
 
     def _fits(self, pending: PendingRequest) -> bool:
         """Whether all rows of a new group fit into the batch beside the running ones; always if none is running."""
@@ -227,7 +245,7 @@ class VLLMEngine(Engine):
                 self.llm.add_request(name, {"prompt_token_ids": pending.prompt}, params)
             except (ValueError, VLLMValidationError) as error:  # since vLLM 0.27 the second is no subclass of the first
                 self._abort([pending])
-                raise UnsupportedError(f"request {pending.request.id!r}: {error}") from error
+                raise UnsupportedError(f"{title(pending.request)}: {error}") from error
             pending.ids.append(name)
             self._pending[name] = pending, first
 
@@ -247,7 +265,7 @@ class VLLMEngine(Engine):
         request = pending.request
         refusal = self.call_worker("esamp_refusal", pending.ids[0]) if pending.explores else None
         if refusal is not None:
-            raise UnsupportedError(f"request {request.id!r} was decoded without method {request.method!r}: {refusal}")
+            raise UnsupportedError(f"{title(request)} was decoded without method {request.method!r}: {refusal}")
         telemetry = (self.call_worker("esamp_telemetry", pending.ids[0]) or {}) if pending.explores else {}
         traces = self._traces(pending)
         samples = tuple(pending.sample(index, self.tokenizer, traces.get(index)) for index in range(request.n))

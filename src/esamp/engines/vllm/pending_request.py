@@ -11,6 +11,8 @@ from transformers import PreTrainedTokenizerBase
 
 from esamp.engines import text
 from esamp.engines.base import SEED_LIMIT, Progress, Request, Sample
+from esamp.engines.streaming import StreamedTexts
+from esamp.engines.titles import title
 from esamp.engines.token_trace import TokenTrace
 from esamp.engines.vllm.params import SAMPLER_SET, RequestOptions, flatten
 from esamp.errors import UnansweredError
@@ -35,6 +37,8 @@ class PendingRequest:
     limit: int
     """most tokens of a sample"""
     progress: Progress | None
+    texts: StreamedTexts | None = None
+    """takes the samples' tokens as they are drawn, if the caller wants the texts then"""
     ids: list[str] = field(default_factory=list)
     """ids of vLLM's requests: one, or one per sample"""
     started: float = field(default_factory=time.perf_counter)
@@ -107,8 +111,10 @@ class PendingRequest:
             self.scores[index] += [step[token].logprob for step, token in zip(new.logprobs, tokens, strict=True)]
         if finish_reason is not None:
             if finish_reason not in ENDINGS:
-                self.broken = UnansweredError(f"request {self.request.id!r}: vLLM ended a sample: {finish_reason!r}")
+                self.broken = UnansweredError(f"{title(self.request)}: vLLM ended a sample: {finish_reason!r}")
             self.ended[index] = ENDINGS.get(finish_reason, True)
+        if self.texts is not None:
+            self.texts.add(index, self.prompt, tokens)
         if self.progress is not None:
             self.progress(int(finish_reason is not None), len(tokens))
 

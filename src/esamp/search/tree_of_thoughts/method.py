@@ -7,6 +7,7 @@ from typing import Any
 from typing_extensions import override
 
 from esamp.engines.base import Completion, Engine, Progress, Request, Sample
+from esamp.engines.titles import title
 from esamp.errors import OptionError, RefusedError
 from esamp.options import Options
 from esamp.sampling import Sampling
@@ -63,7 +64,7 @@ class TreeOfThoughts(SearchMethod):
         options = request.own_options
         assert isinstance(options, TreeOfThoughtsOptions)
         if request.n < 1:
-            raise OptionError(f"request {request.id!r}: n = {request.n} must be at least 1")
+            raise OptionError(f"{title(request)}: n = {request.n} must be at least 1")
         prompts = prompts_for(request, options)
         calls = BudgetedCalls(engine, request, request.own_sampling, options, progress)
         levels = options.thought_steps or prompts.steps
@@ -110,7 +111,7 @@ def prompts_for(request: Request, options: TreeOfThoughtsOptions) -> Prompts:
         return GeneralPrompts(request.prompt)
     if game is None:
         raise RefusedError(
-            f"option 'thought_prompts' = {name!r} is for number games, and request {request.id!r} states none: write "
+            f"option 'thought_prompts' = {name!r} is for number games, and {title(request)} states none: write "
             "'Numbers 3 5 8 9 target 24', or use 'general'"
         )
     return TracePrompts(game) if name == "trace" else FewShotPrompts(game, request.prompt)

@@ -58,9 +58,10 @@ class BufferedResponse:
 class Exchange:
     """One request to the model and its response."""
 
-    def __init__(self, front_end: FrontEnd, path: str, receive: Receive, send: Send) -> None:
+    def __init__(self, front_end: FrontEnd, path: str, headers: Headers, receive: Receive, send: Send) -> None:
         """Take the server's `receive` and `send`; the application is given the methods of that name instead."""
-        self._front_end, self._path, self._receive, self._send = front_end, path, receive, send
+        self._front_end, self._path, self._headers = front_end, path, headers
+        self._receive, self._send = receive, send
         self._examined = self._consumed = self._answered = False
         self._pending: deque[Message] = deque()
         self._request: ExploringRequest | None = None
@@ -121,7 +122,11 @@ class Exchange:
             if not message.get("more_body", False):
                 break
         try:
-            self._request = self._front_end.examine(b"".join(part.get("body", b"") for part in self._pending))
+            body = b"".join(part.get("body", b"") for part in self._pending)
+            self._request = self._front_end.examine(body)
+            if self._request is not None and (named := self._request.named(self._headers)) is not None:
+                self._request = self._front_end.examine(named)
+                self._pending = deque([{"type": "http.request", "body": named, "more_body": False}])
         except OptionError as error:
             self._refusal = str(error)
             self._pending = deque([{"type": "http.request", "body": b"", "more_body": False}])

@@ -1,14 +1,18 @@
 """`FrontEnd`: the API server's access to its engine: our settings, the requests that they allow, calls of workers."""
 
 import asyncio
+import json
 import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from starlette.datastructures import Headers
+
 from esamp.engines.vllm.params import METHOD, ParsedRequest, parse
 from esamp.engines.vllm.server import body as json_body
+from esamp.engines.vllm.server import grouping
 from esamp.engines.vllm.settings import SCHEDULER_CLASS, WORKER_CLASS, VLLMSettings
 from esamp.errors import OptionError
 from esamp.quoting import shown
@@ -31,6 +35,17 @@ class ExploringRequest:
     parsed: ParsedRequest
     prompts: int
     """number of prompts; each has its own group, unless the request names one"""
+    body: Mapping[str, Any]
+    """the parsed body"""
+
+    def named(self, headers: Headers) -> bytes | None:
+        """The body with the group that the header ``X-ESamp-Group`` names; None without this header.
+
+        Raises:
+            OptionError: the header cannot be used with this request.
+        """
+        changed = grouping.grouped(self.body, XARGS, headers, self.prompts)
+        return None if changed is None else json.dumps(changed).encode()
 
 
 @dataclass(frozen=True)
@@ -88,7 +103,7 @@ class FrontEnd:
         if parsed is None:
             return None
         self._check(parsed, request)
-        return ExploringRequest(parsed, _count_prompts(request))
+        return ExploringRequest(parsed, _count_prompts(request), request)
 
     async def call_workers(self, method: str, *args: str) -> list[Any]:
         """Call a method of the workers. Returns the result of rank 0 of each engine; nothing if that fails.

@@ -1,6 +1,7 @@
 """``--middleware esamp.engines.vllm.server.middleware.Middleware``: exploring over HTTP.
 
-    POST a request      parameters that the operator does not allow are refused; telemetry is added to the response
+    POST a request      parameters that the operator does not allow are refused; telemetry is added to the response;
+                        the header X-ESamp-Group joins it with others (`esamp.engines.vllm.server.grouping`)
     GET /metrics        our metrics after vLLM's
     GET /esamp          versions, settings and methods as JSON
 
@@ -43,7 +44,7 @@ class Middleware:
         method = scope.get("method") if scope["type"] == "http" else None
         path = scope["path"].removeprefix(scope.get("root_path", "")) if method else ""
         if method == "POST" and path in EXAMINED:
-            exchange = Exchange(self._find_front_end(scope), path, receive, send)
+            exchange = Exchange(self._find_front_end(scope), path, Headers(scope=scope), receive, send)
             rank = await exchange.rank(next(self._numbers))
             if rank is not None:
                 scope = {**scope, "headers": [*scope["headers"], (RANK_HEADER, str(rank).encode())]}
