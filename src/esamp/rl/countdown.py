@@ -1,6 +1,6 @@
 """GRPO on Countdown with the embedded model: plain against exploring rollouts, at equal generated tokens.
 
-    python -m esamp.rl.countdown --out DIR [--seeds 3] [--tokens 240000] [--beta 0.5]
+    python -m esamp.rl.countdown --out DIR [--seeds 3] [--tokens 80000] [--beta 0.25]
 
 Every run starts from the embedded model and stops when its rollouts have generated the given number of tokens. Then
 the trained model is evaluated by plain sampling, so that both arms are measured alike. DIR/rows.jsonl gets a row for

@@ -65,10 +65,12 @@ class Rollouts:
 
         Raises:
             UnsupportedError: the model or the tokenizer is of a kind that cannot be used.
-            OptionError: the method's options do not fit the model.
+            OptionError: the method's options do not fit the model, or the engine keeps no log-probabilities.
         """
         if not isinstance(tokenizer, PreTrainedTokenizerBase):
             raise UnsupportedError(f"exploring rollouts are of texts alone, not of a {type(tokenizer).__name__}")
+        if self.engine is not None and not self.engine.keeps_token_logprobs:
+            raise OptionError("the engine keeps no log-probabilities: load it with token_logprobs=True")
         if self.engine is None and issubclass(registry.get(self.request.method), DecodeMethod):
             options = self.request.own_options
             with explore(model, options, method=self.request.method, tokenizer=tokenizer, token_logprobs=True):
@@ -136,11 +138,9 @@ class Rollouts:
         for completion in completions:
             prompt = text.encode(tokenizer, completion.request)
             for sample in completion.samples:
-                if sample.logprobs is None:
-                    raise OptionError("the engine keeps no log-probabilities: load it with token_logprobs=True")
                 prompts.append(list(prompt))
                 tokens.append(list(sample.token_ids))
-                logprobs.append(list(sample.logprobs))
+                logprobs.append(list(sample.logprobs or ()))
         self.tokens += sum(map(len, tokens))
         return {"prompt_ids": prompts, "completion_ids": tokens, "logprobs": logprobs}
 

@@ -21,5 +21,5 @@ def push_weights(model: PreTrainedModel, engine: "VLLMEngine") -> None:
             "the trained weights can be copied only into an engine of this process: VLLMEngine.load(in_process=True)"
         )
     named = [(name, parameter.detach()) for name, parameter in model.named_parameters()]
-    engine.call_worker("esamp_load_weights", named)
+    engine.llm.collective_rpc("reload_weights", args=(iter(named),))  # vLLM's own, which repacks them where it must
     engine.llm.reset_prefix_cache()

@@ -76,7 +76,7 @@ class VLLMEngine(Engine):
             raise OptionError("the setting 'defaults' is for servers: here every request names its own method")
         self._batch_rows: int = config.scheduler_config.max_num_seqs
         self._kept: dict[str, Any] = dict(logprobs=logprobs, token_logprobs=token_logprobs)
-        self._trace, self._token_logprobs = trace, token_logprobs
+        self._trace, self.keeps_token_logprobs = trace, token_logprobs
         self.in_process, self._open = in_process, True
         self._references = ReferencePasses(llm)
         self._pending: dict[str, tuple[PendingRequest, int]] = {}  # by vLLM's id, with the index of its first sample
@@ -207,7 +207,7 @@ class VLLMEngine(Engine):
             raise OptionError(f"request {request.id!r}: n = {request.n} must be at least 1")
         method, options = registry.get(request.method), request.own_options
         refuse_search(request)
-        if self._token_logprobs:
+        if self.keeps_token_logprobs:
             refuse_token_logprobs(request.method)
         try:
             check_supported(method)
@@ -223,7 +223,7 @@ class VLLMEngine(Engine):
                 )
         try:
             prompt = text.encode(self.tokenizer, request)
-            context = self.llm.model_config.max_model_len - self._token_logprobs  # a reference pass adds one token
+            context = self.llm.model_config.max_model_len - self.keeps_token_logprobs  # a reference pass adds one token
             limit = text.room(prompt, request, context)
         except PromptError as error:
             return Failure(request, error)
@@ -263,7 +263,7 @@ class VLLMEngine(Engine):
             pending, first = self._pending[output.request_id]
             for new in output.outputs:
                 pending.receive(first + new.index, new)
-                if self._token_logprobs and new.finish_reason is not None:
+                if self.keeps_token_logprobs and new.finish_reason is not None:
                     self._references.submit(pending, first + new.index)
 
     def _outcome(self, pending: PendingRequest) -> Outcome:

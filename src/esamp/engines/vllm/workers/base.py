@@ -1,6 +1,6 @@
 """`ExploringWorker`: the common base of the CPU and the GPU worker: set-up, and the methods that front ends call."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -45,10 +45,6 @@ class ExploringWorker(WorkerBase):
     def esamp_trace(self, request_id: str) -> dict[int, Tensor] | None:
         """See `Attachment.trace`."""
         return self._attachment.trace(request_id)
-
-    def esamp_load_weights(self, named: Sequence[tuple[str, Tensor]]) -> None:
-        """Copy weights, by their names in the transformers model, into vLLM's model."""
-        self.model_runner.get_model().load_weights(named)
 
     @property
     def _attachment(self) -> Attachment:
