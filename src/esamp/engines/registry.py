@@ -133,8 +133,15 @@ def load(
         MissingDependencyError: the engine's packages are not installed.
     """
     name = None if model is None else str(model)
-    placed = dict(device=device, dtype=dtype, base_url=base_url)
-    return start(engine, name, **placed, batch_rows=batch_rows, token_logprobs=token_logprobs)
+    return start(
+        engine,
+        name,
+        device=device,
+        dtype=dtype,
+        batch_rows=batch_rows,
+        base_url=base_url,
+        token_logprobs=token_logprobs,
+    )
 
 
 def start(

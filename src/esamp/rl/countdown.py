@@ -4,8 +4,7 @@
 
 Every run starts from the embedded model and stops when its rollouts have generated the given number of tokens. Then
 the trained model is evaluated by plain sampling, so that both arms are measured alike. DIR/rows.jsonl gets a row for
-each update and each evaluation; runs that are complete there are not repeated.
-DIR/curves.svg is drawn from the rows.
+each update and each evaluation; runs that are complete there are not repeated. DIR/curves.svg is drawn from the rows.
 """
 
 from __future__ import annotations
@@ -14,13 +13,14 @@ import argparse
 import json
 import sys
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from esamp.errors import EsampError
-from esamp.rl.experiment.figure import draw
+from esamp.rl.experiment.figure import check_matplotlib, draw
 from esamp.rl.experiment.rows import MEASURES, RowFile, read, summary
 from esamp.rl.experiment.settings import ARMS, Settings
 from esamp.rl.requirements import check_trl
@@ -54,11 +54,12 @@ def main(arguments: list[str] | None = None) -> None:
     options, as_json = parse(arguments)
     try:
         check_trl()
+        check_matplotlib()
         options.check()
         _run_missing(options)
         rows = read(options.out / "rows.jsonl")
         figure = draw(rows, options.out)
-    except EsampError as error:
+    except (EsampError, OSError) as error:
         sys.exit(f"error: {error}")
     table = summary(rows)
     if as_json:
@@ -94,7 +95,7 @@ def _run_missing(options: Options) -> None:
         for place, (arm, seed) in enumerate(missing, 1):
             name = f"{arm}, seed {seed} ({place} of {len(missing)})"
             task = bar.add_task(name, total=options.tokens)
-            file.append(train(options, arm, seed, lambda tokens, task=task: bar.advance(task, tokens)))  # type: ignore[misc]
+            file.append(train(options, arm, seed, partial(bar.advance, task)))
 
 
 if __name__ == "__main__":

@@ -26,6 +26,16 @@ DESCRIPTION = (
 )
 
 
+def check_matplotlib() -> None:
+    """Check that `draw` can draw.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+    """
+    if find_spec("matplotlib") is None:
+        raise MissingDependencyError(f"the figure needs matplotlib: {install_command('figures')}")
+
+
 def draw(rows: Sequence[Row], folder: Path) -> Path:
     """Write ``curves.svg`` and return its path.
 
@@ -33,8 +43,7 @@ def draw(rows: Sequence[Row], folder: Path) -> Path:
         MissingDependencyError: matplotlib is not installed.
         OSError: the file cannot be written.
     """
-    if find_spec("matplotlib") is None:
-        raise MissingDependencyError(f"figures need matplotlib: {install_command('figures')}")
+    check_matplotlib()
     from matplotlib.lines import Line2D
 
     from esamp.report.figures import canvas

@@ -97,7 +97,7 @@ def evaluations(rows: Sequence[Row], arm: str | None) -> list[Row]:
 
 
 def _is_after(row: Row, arm: str) -> bool:
-    return row["kind"] == "after" and row["arm"] == arm
+    return bool(row["kind"] == "after" and row["arm"] == arm)
 
 
 def summary(rows: Sequence[Row]) -> list[dict[str, Any]]:
