@@ -21,7 +21,7 @@ from support.grpo import ExploringGRPOTrainer
 from support.hf_models import count_hooks, small, small_tokenizer
 from support.steered_logprobs import Setting, in_float64, replay
 
-from esamp.rl import requirements  # isort: skip  # TRL must be imported first, without its warnings
+from esamp.rl import countdown, requirements  # isort: skip  # TRL must be imported first, without its warnings
 from esamp.rl.experiment import rows as experiment_rows  # isort: skip
 from esamp.rl.experiment.figure import draw, smoothed  # isort: skip
 from esamp.rl.experiment.settings import Settings  # isort: skip
@@ -291,6 +291,25 @@ def test_a_file_of_other_settings_is_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps([1]) + "\n")
     with pytest.raises(InputError, match="no file of rows"):
         experiment_rows.read(path)
+
+
+@pytest.mark.slow
+def test_the_command_trains_what_is_missing_and_prints_the_summary(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    flags = dict(seeds=1, tokens=60, prompts=2, samples=2, length=12, problems=2, draws=2)
+    line = ["--out", str(tmp_path), "--json", *(f"--{name}={value}" for name, value in flags.items())]
+    countdown.main(line)
+    first = json.loads(capsys.readouterr().out)
+    written = (tmp_path / "rows.jsonl").read_text()
+    assert [row["rollouts"] for row in first["summary"]] == ["none", "vanilla", "esamp"]
+    assert all(row["tokens"] >= 60 for row in first["summary"][1:])
+    countdown.main(line)
+    assert json.loads(capsys.readouterr().out) == first
+    assert (tmp_path / "rows.jsonl").read_text() == written
+    with pytest.raises(SystemExit, match="other settings"):
+        countdown.main([*line, "--beta=1"])
 
 
 def test_settings_that_cannot_run_are_refused() -> None:
