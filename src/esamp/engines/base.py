@@ -90,6 +90,12 @@ class Sample:
     the engine was started to keep it"""
     server_reason: str = ""
     """the server's own finish reason if it is neither "stop" nor "length", such as content_filter"""
+    logprobs: tuple[float, ...] | None = None
+    """log-probability of each token in nats under the distribution that it was drawn from: steered, after temperature,
+    filters and penalties; 0 with greedy decoding. None unless the engine was started with ``token_logprobs=True``"""
+    reference_logprobs: tuple[float, ...] | None = None
+    """log-probability of each token in nats under the model alone, its own logits at temperature 1 without any filter;
+    None like `logprobs`"""
 
 
 @dataclass(frozen=True)

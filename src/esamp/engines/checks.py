@@ -4,7 +4,7 @@ from esamp.engines.base import Completion, Request
 from esamp.engines.titles import title
 from esamp.errors import InactiveMethodError, UnsupportedError
 from esamp.methods import registry
-from esamp.methods.base import DecodeMethod
+from esamp.methods.base import DecodeMethod, Draw, Need
 
 
 def refuse_search(request: Request) -> None:
@@ -18,6 +18,20 @@ def refuse_search(request: Request) -> None:
             f"method {request.method!r} makes many requests of its own: call esamp.answer(engine, requests) "
             "instead of engine.generate(requests)"
         )
+
+
+def refuse_token_logprobs(name: str) -> None:
+    """Refuse log-probabilities of tokens for a method whose samples are not drawn token by token from a distribution.
+
+    Raises:
+        UnsupportedError: the method, or a part of it, chooses the tokens of a group together.
+    """
+    for part in map(registry.part, name.split("+")):
+        if issubclass(part, Draw) or Need.BEAMS in part.needs:
+            raise UnsupportedError(
+                f"method {part.name!r} chooses the tokens of a group together, so that a token has no probability of "
+                "its own: use another method, or leave token_logprobs out"
+            )
 
 
 def check_active(completion: Completion) -> None:

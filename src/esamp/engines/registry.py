@@ -40,6 +40,8 @@ class EngineEntry:
     """whether it measures all fields of `esamp.engines.token_trace.TokenTrace`"""
     logprobs: bool = False
     """whether it can keep `esamp.engines.base.Sample.logprob` while it samples"""
+    token_logprobs: bool = False
+    """whether it can keep `esamp.engines.base.Sample.logprobs` and ``reference_logprobs``"""
 
     @property
     def install_hint(self) -> str:
@@ -73,6 +75,7 @@ ENTRIES: Mapping[str, EngineEntry] = {
             refuse="esamp.engines.hf.loading:refuse",
             provides=frozenset(Need),
             traces=True,
+            token_logprobs=True,
         ),
         EngineEntry(
             "vllm",
@@ -84,6 +87,7 @@ ENTRIES: Mapping[str, EngineEntry] = {
             refuse="esamp.engines.vllm.llm_engine:refuse",
             keeps_layers=True,
             logprobs=True,
+            token_logprobs=True,
         ),
         EngineEntry(
             "openai",
@@ -108,6 +112,7 @@ def load(
     dtype: str = "auto",
     batch_rows: int = 64,
     base_url: str = "",
+    token_logprobs: bool = False,
 ) -> Engine:
     """Load a model into an engine: ``esamp.load("smollm2").sample("A title for a novel about a lighthouse", n=16)``.
 
@@ -119,14 +124,24 @@ def load(
         dtype: "auto", "float32", "bfloat16" or "float16".
         batch_rows: most samples decoded side by side.
         base_url: engine 'openai': the server's address.
+        token_logprobs: keep the log-probabilities of every token in `Sample.logprobs` and `Sample.reference_logprobs`.
 
     Raises:
         InputError: the model cannot be found or loaded.
         OptionError: no such engine, device or dtype.
+        UnsupportedError: `token_logprobs` with the engine 'openai'.
         MissingDependencyError: the engine's packages are not installed.
     """
     name = None if model is None else str(model)
-    return start(engine, name, device=device, dtype=dtype, batch_rows=batch_rows, base_url=base_url)
+    return start(
+        engine,
+        name,
+        device=device,
+        dtype=dtype,
+        batch_rows=batch_rows,
+        base_url=base_url,
+        token_logprobs=token_logprobs,
+    )
 
 
 def start(
@@ -140,6 +155,7 @@ def start(
     base_url: str = "",
     trace: bool = False,
     logprobs: bool = False,
+    token_logprobs: bool = False,
 ) -> Engine:
     """Start an engine.
 
@@ -153,10 +169,11 @@ def start(
         base_url: address of the server, for an engine that uses one.
         trace: give every sample its `TokenTrace`.
         logprobs: give every sample its log-probability, if the engine can.
+        token_logprobs: give every sample the log-probabilities of its tokens.
 
     Raises:
         OptionError: no such engine, device or dtype.
-        UnsupportedError: `trace` with an engine that keeps no traces.
+        UnsupportedError: `trace` or `token_logprobs` with an engine that does not keep them.
         MissingDependencyError: the engine's packages are not installed.
     """
     entry = check(name, device=device, dtype=dtype, base_url=base_url, trace=trace)
@@ -164,6 +181,12 @@ def start(
     arguments: dict[str, Any] = dict(layers=layers) if entry.keeps_layers else {}
     if trace:
         arguments["trace"] = True
+    if token_logprobs:
+        if not entry.token_logprobs:
+            raise UnsupportedError(
+                f"engine {name!r} keeps no log-probabilities of tokens: use the engine 'hf' or 'vllm'"
+            )
+        arguments["token_logprobs"] = True
     if logprobs and entry.logprobs:
         arguments["logprobs"] = True
     if entry.remote:

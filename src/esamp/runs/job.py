@@ -61,7 +61,7 @@ class ModelOptions(Options):
             trace: whether the engine measures every token.
             logprobs: whether the engine keeps the samples' log-probabilities, if it can.
         """
-        where = dict(device=self.device, dtype=self.dtype, base_url=self.base_url)
+        where: dict[str, Any] = dict(device=self.device, dtype=self.dtype, base_url=self.base_url)
         return engines.start(
             self.engine,
             self.model,

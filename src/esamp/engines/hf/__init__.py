@@ -11,7 +11,7 @@ Requests
 Exploring
     explore          the context manager `explore`
     run              `Run`: the user's side of a block, and the listener of the model's hooks
-    exploration      `Exploration`: prefill, decode step, sample, finish
+    exploration      `HFExploration`: prefill, decode step, sample, finish
     generate_call    the driver of ``run.generate(...)``
     observed/        the driver of plain ``model.generate(...)`` calls
     groups           `PromptGroups`: groups by prompt, and their slots

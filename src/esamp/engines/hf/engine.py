@@ -7,29 +7,27 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from typing_extensions import override
 
 from esamp.engines import text
 from esamp.engines.base import Completion, Engine, Failure, OnText, Outcome, Progress, Request, Sample
-from esamp.engines.checks import refuse_search
+from esamp.engines.checks import refuse_search, refuse_token_logprobs
 from esamp.engines.hf.arguments import generate_arguments
 from esamp.engines.hf.batched_request import BatchedRequest, TokenCounter
 from esamp.engines.hf.beam_search import BeamResult, beam_search
 from esamp.engines.hf.explore import explore
-from esamp.engines.hf.generate import generate
 from esamp.engines.hf.loading import load_model
+from esamp.engines.hf.plain_call import generate_plain
 from esamp.engines.hf.processors import SeededSampler
 from esamp.engines.hf.prompt_batch import left_padded
 from esamp.engines.hf.run import Run
+from esamp.engines.hf.samples import Measured, finished_sample
 from esamp.engines.hf.score import score
 from esamp.engines.hf.special_tokens import context_size, end_tokens, padding_token
-from esamp.engines.hf.traces import PlainRecorder, Trace
 from esamp.engines.likelihood import Likelihood
 from esamp.engines.streaming import StreamedTexts
 from esamp.engines.titles import title
-from esamp.engines.token_trace import TokenTrace
 from esamp.errors import OptionError, PromptError, UnsupportedError
 from esamp.methods import registry
 from esamp.methods.base import DecodeMethod
@@ -52,6 +50,7 @@ class HFEngine(Engine):
         *,
         batch_rows: int = 64,
         trace: bool = False,
+        token_logprobs: bool = False,
     ) -> None:
         """Use a loaded model; `load` loads one.
 
@@ -60,11 +59,12 @@ class HFEngine(Engine):
             tokenizer: its tokenizer.
             batch_rows: most samples in a batch.
             trace: keep per-token measurements in `Sample.trace`.
+            token_logprobs: keep `Sample.logprobs` and `Sample.reference_logprobs`.
         """
         if batch_rows < 1:
             raise OptionError(f"batch_rows = {batch_rows} must be at least 1")
         self.model, self.tokenizer = model, tokenizer
-        self._batch_rows, self._trace = batch_rows, trace
+        self._batch_rows, self._trace, self._logprobs = batch_rows, trace, token_logprobs
 
     @classmethod
     def load(
@@ -75,6 +75,7 @@ class HFEngine(Engine):
         dtype: str = "auto",
         batch_rows: int = 64,
         trace: bool = False,
+        token_logprobs: bool = False,
     ) -> Self:
         """Load a model and its tokenizer.
 
@@ -84,13 +85,14 @@ class HFEngine(Engine):
             dtype: "auto" (float32 on a CPU, else the model's own), "float32", "bfloat16" or "float16".
             batch_rows: most samples in a batch.
             trace: keep per-token measurements in `Sample.trace`.
+            token_logprobs: keep `Sample.logprobs` and `Sample.reference_logprobs`.
 
         Raises:
             InputError: the model cannot be found or loaded.
             OptionError: an unknown dtype, or a device that cannot be used.
         """
         loaded, tokenizer = load_model(resolve(EMBEDDED if model is None else model), device=device, dtype=dtype)
-        return cls(loaded, tokenizer, batch_rows=batch_rows, trace=trace)
+        return cls(loaded, tokenizer, batch_rows=batch_rows, trace=trace, token_logprobs=token_logprobs)
 
     @override
     def outcomes(self, requests: Iterable[Request], *, progress: Progress | None = None) -> Iterator[Outcome]:
@@ -168,6 +170,8 @@ class HFEngine(Engine):
         if request.n < 1:
             raise OptionError(f"{title(request)}: n = {request.n} must be at least 1")
         refuse_search(request)
+        if self._logprobs:
+            refuse_token_logprobs(request.method)
         prompt = text.encode(self.tokenizer, request)
         limit = text.room(prompt, request, context_size(self.model))
         generator = torch.Generator().manual_seed(request.own_seed)
@@ -207,6 +211,7 @@ class HFEngine(Engine):
             method=request.method,
             slots=len(batch),
             trace=self._trace,
+            token_logprobs=self._logprobs,
             tokenizer=self.tokenizer,
             pad_token_id=self._pad,
         ) as run:
@@ -230,31 +235,22 @@ class HFEngine(Engine):
         if run is not None:
             run.samples_per_prompt = size
             rows = run.generate(**arguments, last=sampler, on_sampled=counter.step)
-            trace = run.trace if self._trace else None
+            trace, logprobs = run.trace if self._trace else None, run.token_logprobs if self._logprobs else None
+            measured = Measured(trace, logprobs)
         else:
-            rows, trace = self._generate_plain(arguments, sampler, counter)
+            rows, measured = generate_plain(
+                self.model,
+                arguments,
+                sampler=sampler,
+                on_sampled=counter.step,
+                trace=self._trace,
+                token_logprobs=self._logprobs,
+            )
         generated = rows[:, prompts.shape[1] :].tolist()
         for row, (tokens, length) in enumerate(zip(generated, counter.lengths(), strict=True)):
             batched = batch[row // size]
-            batched.samples.append(self._sample(batched, start + row % size, tokens[:length], trace, row))
+            batched.samples.append(self._sample(batched, start + row % size, tokens[:length], measured, row))
         counter.finish()
-
-    def _generate_plain(
-        self, arguments: Mapping[str, Any], sampler: Sequence[SeededSampler], counter: TokenCounter
-    ) -> tuple[Tensor, Trace | None]:
-        """A generate call in which no method acts on decode steps."""
-        recorder = PlainRecorder() if self._trace else None
-
-        def on_sampled(tokens: Tensor, finished: Tensor) -> None:
-            counter.step(tokens, finished)
-            if recorder is not None:
-                recorder.record(tokens)
-
-        callbacks: dict[str, Any] = dict(
-            on_prompt=lambda *_: None, on_sampled=on_sampled, last=lambda config: list(sampler)
-        )
-        rows = generate(self.model, **arguments, **callbacks, first=[] if recorder is None else [recorder])
-        return rows, None if recorder is None else recorder.trace
 
     def _search_beams(
         self, method: type[BeamMethod], batch: Sequence[BatchedRequest], progress: Progress | None
@@ -273,20 +269,13 @@ class HFEngine(Engine):
         for batched, result in zip(batch, results, strict=True):
             batched.beam_result = result
             batched.samples = [
-                self._sample(batched, index, tokens, None, index) for index, tokens in enumerate(result.tokens)
+                self._sample(batched, index, tokens, Measured(), index) for index, tokens in enumerate(result.tokens)
             ]
         return results
 
-    def _sample(self, batched: BatchedRequest, index: int, tokens: list[int], trace: Trace | None, row: int) -> Sample:
-        """Sample `index` of a request from its generated tokens and its `row` of the trace."""
-        request = batched.request
-        ended = len(tokens) < batched.limit or tokens[-1] in end_tokens(self.model)
-        ending = text.end(self.tokenizer, batched.prompt, tokens, request, ended=ended)
-        token_trace = None
-        if trace is not None:
-            series = {name: values[row, : len(ending.tokens)].clone() for name, values in vars(trace).items()}
-            token_trace = TokenTrace(**series, pieces=text.pieces(self.tokenizer, batched.prompt, ending.tokens))
-        return Sample(index, ending.text, ending.tokens, "stop" if ending.stopped else "length", token_trace)
+    def _sample(self, batched: BatchedRequest, index: int, tokens: list[int], measured: Measured, row: int) -> Sample:
+        stops = end_tokens(self.model)
+        return finished_sample(self.tokenizer, batched, index, tokens, stops=stops, measured=measured, row=row)
 
     def _arguments(self, batch: Sequence[BatchedRequest]) -> dict[str, Any]:
         """The arguments of ``generate`` for the sampler settings that the batch has in common."""

@@ -122,7 +122,14 @@ class HFExploration:
     """A method, its groups, and the batch of the present generate call."""
 
     def __init__(
-        self, method: DecodeMethod, groups: PromptGroups, head: HFHead, device: torch.device, *, trace: bool
+        self,
+        method: DecodeMethod,
+        groups: PromptGroups,
+        head: HFHead,
+        device: torch.device,
+        *,
+        trace: bool,
+        keep_reference: bool = False,
     ) -> None:
         """Explore with one method.
 
@@ -132,6 +139,7 @@ class HFExploration:
             head: the model's LM head.
             device: of the LM head's input.
             trace: keep the measurements of every step.
+            keep_reference: project the model's own state at every step as well, for `take_reference`.
         """
         self.method, self.groups, self.device, self._head, self._trace = method, groups, device, head, trace
         self.batch: Batch | None = None
@@ -142,6 +150,10 @@ class HFExploration:
         self._residuals: dict[int, Tensor] = {}
         self._combine: Callable[..., Combined] | None = None
         self._states = 1  # number of states per row that the head projects in this step
+        self._keep_reference = keep_reference
+        self._extra = False  # whether the last of them is the model's own state, which the method did not ask for
+        self._own = 0  # which of them is the model's own state
+        self._reference: Tensor | None = None
 
     def start(
         self,
@@ -198,8 +210,9 @@ class HFExploration:
         residuals = {layer: state.to(final.device) for layer, state in self._residuals.items()}
         batch.step = DecodeStep(final, residuals, batch.layout, batch.live, self._head, batch.rows, batch.input_tokens)
         steering = self.method.steer(batch.step)
-        self._combine, self._states = steering.combine, len(steering.states)
-        states = steering.states[0] if self._states == 1 else torch.cat(steering.states)
+        projected = self._with_own(steering.states, final)
+        self._combine, self._states = steering.combine, len(projected)
+        states = projected[0] if self._states == 1 else torch.cat(projected)
         return states.unsqueeze(1)
 
     def combine(self, logits: Tensor) -> Combined:
@@ -210,9 +223,17 @@ class HFExploration:
         """
         if self._combine is None:
             raise UnsupportedError("the model produced logits without passing its LM head")
-        combined = self._combine(*logits[:, -1].chunk(self._states))
+        parts = logits[:, -1].chunk(self._states)
+        if self._keep_reference:
+            self._reference = parts[self._own]
+        combined = self._combine(*(parts[:-1] if self._extra else parts))
         self._combine = None
         return combined
+
+    def take_reference(self) -> Tensor | None:
+        """The model's own logits `[B, V]` of the latest steered pass, once; None if it was not steered."""
+        reference, self._reference = self._reference, None
+        return reference
 
     def learn(self, tokens: Tensor, rows: Tensor) -> None:
         """Let the method observe the tokens `[B]` that the latest step sampled, on `rows` `[B]` bool."""
@@ -227,6 +248,14 @@ class HFExploration:
     def stop(self) -> None:
         """End the generate call."""
         self.batch = None
+
+    def _with_own(self, states: Sequence[Tensor], final: Tensor) -> tuple[Tensor, ...]:
+        """The states to project: the method's, and the model's own `final` where it is wanted and not among them."""
+        if not self._keep_reference:
+            return tuple(states)
+        own = [place for place, state in enumerate(states) if state is final]
+        self._extra, self._own = not own, own[0] if own else len(states)
+        return (*states, final) if self._extra else tuple(states)
 
     def require_batch(self, rows: int) -> Batch:
         """The present batch, which must have this many rows.

@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from esamp.engines.checks import refuse_token_logprobs
 from esamp.engines.hf.exploration import HFExploration
 from esamp.engines.hf.groups import PromptGroups
 from esamp.engines.hf.head import probe
@@ -40,6 +41,7 @@ def explore(
     slots: int = 64,
     telemetry: Literal["full", "basic"] | None = None,
     trace: bool = False,
+    token_logprobs: bool = False,
     tokenizer: PreTrainedTokenizerBase | None = None,
     seed: int = 0,
     eos_token_id: int | list[int] | None = None,
@@ -59,6 +61,8 @@ def explore(
         telemetry: "full" adds KL, the length of the error and its cosine with the sampled token, for which the
             reference states are projected beside the steered ones; by default "basic", or "full" with a trace.
         trace: keep the measurements of every token (`Run.trace`).
+        token_logprobs: keep the log-probabilities of every token (`Run.token_logprobs`). The model's own state is then
+            projected beside the steered one.
         tokenizer: the model's, for methods that need the tokens that contain line breaks.
         seed: for methods that draw random numbers of their own.
         eos_token_id: end of sequence, by default the model's. Only plain ``model.generate`` calls use it, to find the
@@ -80,6 +84,8 @@ def explore(
         raise OptionError(f"method {method!r} ({chosen.kind}) does not act on hidden states or logits: {remedy}")
     if slots < 1 or (samples_per_prompt is not None and samples_per_prompt < 1):
         raise OptionError(f"samples_per_prompt = {samples_per_prompt} and slots = {slots} must both be at least 1")
+    if token_logprobs:
+        refuse_token_logprobs(method)
     options = chosen.options() if options is None else options
     config = _checked(model)
     layers = chosen.layers(options, len(layer_stack(model)))
@@ -93,11 +99,12 @@ def explore(
     groups = PromptGroups(built, samples_per_prompt, slots)
     run = Run(
         model,
-        HFExploration(built, groups, head, shape.device, trace=trace),
+        HFExploration(built, groups, head, shape.device, trace=trace, keep_reference=token_logprobs),
         stops=token_list(eos),
         pad=pad,
         seed=seed,
         trace=trace,
+        token_logprobs=token_logprobs,
     )
     if _has_compiled_code(model):
         torch.compiler.reset()  # code compiled without the hooks would not call them

@@ -14,6 +14,7 @@ from esamp.engines.hf.generate import generate
 from esamp.engines.hf.generate_call import GenerateCall
 from esamp.engines.hf.hooks import Listener
 from esamp.engines.hf.observed.calls import ObservedCalls
+from esamp.engines.hf.token_logprobs import TokenLogprobs
 from esamp.engines.hf.traces import Trace
 from esamp.errors import EsampError, OptionError, UnsupportedError
 from esamp.methods.base import DecodeMethod
@@ -43,9 +44,12 @@ class Run(Listener):
         pad: int | None,
         seed: int,
         trace: bool,
+        token_logprobs: bool = False,
     ) -> None:
         """Called by `explore`, whose arguments these are."""
         self.model, self._exploration, self._trace = model, exploration, trace
+        self._keeps_logprobs = token_logprobs
+        self._logprobs: TokenLogprobs | None = None  # of the latest call of `generate`
         self.seeds: int | Sequence[int] = seed
         """seed of each group of the next call in batch order, or a number from which each group's seed is derived"""
         self.samples = 0
@@ -85,6 +89,8 @@ class Run(Listener):
             raise UnsupportedError("run.generate is running already, in another thread or around this call")
         self._observed.close()  # the calls before this one
         call = GenerateCall(self._exploration, seeds=self.seeds, samples=self.samples)
+        logprobs = TokenLogprobs(self._exploration.take_reference) if self._keeps_logprobs else None
+        self._logprobs = logprobs
 
         def prompted(ids: Tensor, inputs: Mapping[str, Any], config: GenerationConfig) -> None:
             call.on_prompt(ids, inputs, config)
@@ -92,11 +98,16 @@ class Run(Listener):
 
         def sampled(tokens: Tensor, finished: Tensor) -> None:
             call.on_sampled(tokens, finished)
+            if logprobs is not None:
+                logprobs.record(tokens)
             if on_sampled is not None:
                 on_sampled(tokens, finished)
 
         def processors(config: GenerationConfig) -> list[LogitsProcessor]:
-            return [*call.last_processors(config), *last]
+            if logprobs is None:
+                return [*call.last_processors(config), *last]
+            logprobs.greedy = not config.do_sample
+            return [*call.last_processors(config), logprobs.drawn, *last]
 
         self._call, self._call_thread = call, threading.get_ident()
         try:
@@ -105,6 +116,7 @@ class Run(Listener):
                 *args,
                 on_prompt=prompted,
                 on_sampled=sampled,
+                first=[] if logprobs is None else [logprobs.own],
                 last=processors,
                 **kwargs,
             )
@@ -151,6 +163,20 @@ class Run(Listener):
         if not self._trace:
             raise OptionError("no trace was kept: call explore(..., trace=True)")
         return traces.stacked(self._exploration.measured, unmeasured=0 if self.method.first_token else 1)
+
+    @property
+    def token_logprobs(self) -> Tensor:
+        """Log-probabilities of every token of the latest ``run.generate`` call, `[2, B, T]` float32, in nats.
+
+        First under the distribution that the token was drawn from (steered, after temperature, filters and every other
+        logits processor, renormalised over the tokens that were left), then under the model's own logits at
+        temperature 1. Values after a row's end have no meaning. Needs ``token_logprobs=True``.
+        """
+        if self._logprobs is None:
+            raise OptionError(
+                "no log-probabilities were kept: call explore(..., token_logprobs=True) and run.generate(...)"
+            )
+        return self._logprobs.table()
 
     def new_groups(self) -> None:
         """Forget all groups: prompts that were seen before start new groups."""

@@ -13,13 +13,14 @@ from typing_extensions import override
 
 from esamp.engines import text
 from esamp.engines.base import Completion, Engine, Failure, OnText, Outcome, Progress, Request, Sample
-from esamp.engines.checks import refuse_search
+from esamp.engines.checks import refuse_search, refuse_token_logprobs
 from esamp.engines.likelihood import Likelihood
 from esamp.engines.streaming import StreamedTexts
 from esamp.engines.titles import title
 from esamp.engines.vllm import llm_engine
 from esamp.engines.vllm.params import RequestOptions, check_supported
 from esamp.engines.vllm.pending_request import PendingRequest
+from esamp.engines.vllm.reference_passes import ReferencePasses
 from esamp.engines.vllm.score import score
 from esamp.engines.vllm.settings import WORKER_CLASS, VLLMSettings
 from esamp.errors import EsampError, OptionError, PromptError, UnsupportedError
@@ -30,6 +31,9 @@ from esamp.models.templates import applies_template
 
 if TYPE_CHECKING:
     from vllm import LLMEngine
+
+PROCESSED = "processed_logprobs"
+"""The ``logprobs_mode`` of vLLM that reports the distribution that tokens are drawn from."""
 
 
 class VLLMEngine(Engine):
@@ -46,6 +50,7 @@ class VLLMEngine(Engine):
         *,
         trace: bool = False,
         logprobs: bool = False,
+        token_logprobs: bool = False,
         in_process: bool = False,
     ) -> None:
         """Use a running engine that was started with our worker.
@@ -55,9 +60,16 @@ class VLLMEngine(Engine):
             tokenizer: the tokenizer of its model.
             trace: measure every token, for `Sample.trace`.
             logprobs: compute log-probabilities under the model's own distribution, for `Sample.logprob`.
+            token_logprobs: compute `Sample.logprobs` and `Sample.reference_logprobs`; needs an engine that was started
+                with ``logprobs_mode="processed_logprobs"``. Each sample passes the model once more for the second.
             in_process: whether the engine runs in this process.
+
+        Raises:
+            OptionError: the engine was started without our worker, or with another ``logprobs_mode``.
         """
         config = llm.vllm_config
+        if token_logprobs and config.model_config.logprobs_mode != PROCESSED:
+            raise OptionError(f"token_logprobs = True: start this vLLM engine with logprobs_mode={PROCESSED!r}")
         if "esamp" not in str(config.parallel_config.worker_cls):
             raise OptionError(f"this vLLM engine does not explore: start it with worker_cls={WORKER_CLASS!r}")
         self.llm, self.tokenizer = llm, tokenizer
@@ -65,7 +77,10 @@ class VLLMEngine(Engine):
         if self.settings.defaults:
             raise OptionError("the setting 'defaults' is for servers: here every request names its own method")
         self._batch_rows: int = config.scheduler_config.max_num_seqs
-        self._trace, self._logprobs, self._in_process, self._open = trace, logprobs, in_process, True
+        self._kept: dict[str, Any] = dict(logprobs=logprobs, token_logprobs=token_logprobs)
+        self._trace, self.keeps_token_logprobs = trace, token_logprobs
+        self.in_process, self._open = in_process, True
+        self._references = ReferencePasses(llm)
         self._pending: dict[str, tuple[PendingRequest, int]] = {}  # by vLLM's id, with the index of its first sample
         self._numbers = itertools.count()
 
@@ -79,6 +94,7 @@ class VLLMEngine(Engine):
         batch_rows: int = 64,
         trace: bool = False,
         logprobs: bool = False,
+        token_logprobs: bool = False,
         layers: Iterable[int] = (1,),
         in_process: bool = True,
         **arguments: Any,
@@ -97,6 +113,8 @@ class VLLMEngine(Engine):
             batch_rows: most samples in a batch.
             trace: measure every token, for `Sample.trace`.
             logprobs: compute log-probabilities under the model's own distribution, for `Sample.logprob`.
+            token_logprobs: compute `Sample.logprobs` and `Sample.reference_logprobs`. Each sample passes the model once
+                more for the second.
             layers: depths of the residual stream that requests can read.
             in_process: run the engine in this process.
             **arguments: further arguments of ``vllm.EngineArgs``, such as ``tensor_parallel_size``.
@@ -111,6 +129,8 @@ class VLLMEngine(Engine):
         settings = VLLMSettings(
             slots=slots, when_full="wait", layers=tuple(sorted({1, *layers})), shared=True, memory=1 << 20
         )
+        if token_logprobs:
+            arguments.setdefault("logprobs_mode", PROCESSED)
         llm = llm_engine.start(
             source,
             settings,
@@ -122,7 +142,8 @@ class VLLMEngine(Engine):
         )
         try:
             tokenizer = llm_engine.load_tokenizer(source)
-            return cls(llm, tokenizer, trace=trace, logprobs=logprobs, in_process=in_process)
+            kept = dict(trace=trace, logprobs=logprobs, token_logprobs=token_logprobs)
+            return cls(llm, tokenizer, in_process=in_process, **kept)
         except EsampError:
             llm_engine.stop(llm, in_process=in_process)
             raise
@@ -133,8 +154,8 @@ class VLLMEngine(Engine):
         if self._open:
             self._open = False
             llm = self.llm
-            del self.llm
-            llm_engine.stop(llm, in_process=self._in_process)
+            del self.llm, self._references
+            llm_engine.stop(llm, in_process=self.in_process)
 
     @override
     def outcomes(self, requests: Iterable[Request], *, progress: Progress | None = None) -> Iterator[Outcome]:
@@ -171,9 +192,9 @@ class VLLMEngine(Engine):
                         self._submit(upcoming)
                         submitted.append(upcoming)
                     upcoming = next(source, None)
-                if submitted and all(pending.left for pending in submitted):
+                if submitted and all(pending.running for pending in submitted):
                     self._step()
-                for pending in [pending for pending in submitted if not pending.left or pending.broken]:
+                for pending in [pending for pending in submitted if not pending.running or pending.broken]:
                     submitted.remove(pending)
                     yield self._outcome(pending)
         finally:
@@ -204,6 +225,8 @@ class VLLMEngine(Engine):
             raise OptionError(f"{title(request)}: n = {request.n} must be at least 1")
         method, options = registry.get(request.method), request.own_options
         refuse_search(request)
+        if self.keeps_token_logprobs:
+            refuse_token_logprobs(request.method)
         try:
             check_supported(method)
         except OptionError as error:
@@ -218,10 +241,11 @@ class VLLMEngine(Engine):
                 )
         try:
             prompt = text.encode(self.tokenizer, request)
-            limit = text.room(prompt, request, self.llm.model_config.max_model_len)
+            context = self.llm.model_config.max_model_len - self.keeps_token_logprobs  # a reference pass adds one token
+            limit = text.room(prompt, request, context)
         except PromptError as error:
             return Failure(request, error)
-        return PendingRequest(request, method, options, prompt, limit, progress, texts, logprobs=self._logprobs)
+        return PendingRequest(request, method, options, prompt, limit, progress, texts, **self._kept)
 
     def _fits(self, pending: PendingRequest) -> bool:
         """Whether all rows of a new group fit into the batch beside the running ones; always if none is running."""
@@ -252,9 +276,13 @@ class VLLMEngine(Engine):
     def _step(self) -> None:
         """Run one step of the engine, and give its tokens to their requests."""
         for output in self.llm.step():
+            if self._references.receive(output):
+                continue
             pending, first = self._pending[output.request_id]
             for new in output.outputs:
                 pending.receive(first + new.index, new)
+                if self.keeps_token_logprobs and new.finish_reason is not None:
+                    self._references.submit(pending, first + new.index)
 
     def _outcome(self, pending: PendingRequest) -> Outcome:
         if pending.broken is not None:
@@ -281,5 +309,7 @@ class VLLMEngine(Engine):
     def _abort(self, requests: Sequence[PendingRequest]) -> None:
         """Abort those of the requests that are still in the engine."""
         names = [name for pending in requests for name in pending.ids if self._pending.pop(name, None) is not None]
+        if self._open:
+            names += [name for pending in requests for name in self._references.drop(pending)]
         if names and self._open:
             self.llm.abort_request(names)

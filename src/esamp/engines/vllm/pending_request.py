@@ -44,10 +44,14 @@ class PendingRequest:
     started: float = field(default_factory=time.perf_counter)
     logprobs: bool = False
     """whether vLLM reports log-probabilities of the tokens under the model's own distribution"""
+    token_logprobs: bool = False
+    """whether it reports them under the sampling distribution, and `reference` gets those under the model's own"""
     tokens: list[list[int]] = field(init=False)
     """token ids of each sample"""
     scores: list[list[float]] = field(init=False)
     """log-probabilities of each sample's tokens, in nats, if they are reported"""
+    reference: list[list[float] | None] = field(init=False)
+    """with `token_logprobs`: of each sample's tokens under the model alone; None until its pass has ended"""
     ended: list[bool | None] = field(init=False)
     """for each sample, whether it ended by itself; None while it runs"""
     broken: UnansweredError | None = field(default=None, init=False)
@@ -56,6 +60,12 @@ class PendingRequest:
     def __post_init__(self) -> None:
         self.tokens, self.ended = [[] for _ in range(self.request.n)], [None] * self.request.n
         self.scores = [[] for _ in range(self.request.n)]
+        self.reference = [None] * self.request.n
+
+    @property
+    def running(self) -> bool:
+        """Whether a sample, or the pass that gives its `reference`, has not ended."""
+        return bool(self.left) or (self.token_logprobs and None in self.reference)
 
     @property
     def left(self) -> int:
@@ -96,7 +106,7 @@ class PendingRequest:
             stop=list(sampling.stop),
             detokenize=bool(sampling.stop),
             output_kind=RequestOutputKind.DELTA,
-            logprobs=0 if self.logprobs else None,
+            logprobs=0 if self.logprobs or self.token_logprobs else None,
             extra_args=flatten(self.request.method, self.options, common) | {SAMPLER_SET: True}
             if self.explores
             else None,
@@ -106,7 +116,7 @@ class PendingRequest:
         """Add the output of a step for one sample."""
         tokens, finish_reason = new.token_ids, new.finish_reason
         self.tokens[index] += tokens
-        if self.logprobs:
+        if self.logprobs or self.token_logprobs:
             assert new.logprobs is not None
             self.scores[index] += [step[token].logprob for step, token in zip(new.logprobs, tokens, strict=True)]
         if finish_reason is not None:
@@ -125,5 +135,19 @@ class PendingRequest:
         if measured is not None:
             novelty, kl, surprisal = (series[: len(ending.tokens)].clone() for series in measured)
             trace = TokenTrace(novelty, kl, surprisal, text.pieces(tokenizer, self.prompt, ending.tokens))
-        logprob = math.fsum(self.scores[index][: len(ending.tokens)]) if self.logprobs else None
-        return Sample(index, ending.text, ending.tokens, "stop" if ending.stopped else "length", trace, logprob)
+        scores, own = (each[: len(ending.tokens)] for each in (self.scores[index], self.reference[index] or []))
+        logprob = None
+        if self.logprobs or self.token_logprobs:
+            logprob = math.fsum(own if self.token_logprobs else scores)
+        if self.request.own_sampling.temperature == 0:
+            scores = [0.0] * len(scores)  # the token is certain; vLLM reports its log-probability at temperature 1
+        return Sample(
+            index,
+            ending.text,
+            ending.tokens,
+            "stop" if ending.stopped else "length",
+            trace,
+            logprob,
+            logprobs=tuple(scores) if self.token_logprobs else None,
+            reference_logprobs=tuple(own) if self.token_logprobs else None,
+        )

@@ -12,7 +12,7 @@ from esamp.engines.likelihood import Likelihood
 from esamp.errors import EsampError, UnsupportedError
 
 if TYPE_CHECKING:
-    from vllm import LLMEngine
+    from vllm import LLMEngine, RequestOutput
 
 
 def score(
@@ -56,13 +56,21 @@ def token_logprobs(llm: "LLMEngine", prompt: Sequence[int], rows: Sequence[tuple
             llm.add_request(name, {"prompt_token_ids": [*prompt, *row]}, params)
         while llm.has_unfinished_requests():
             for output in llm.step():
-                row, table = row_of[output.request_id], output.prompt_logprobs
-                if table is None or len(table) != len(prompt) + len(row):
-                    raise EsampError("vLLM returned no log-probabilities for the tokens of a prompt")
-                steps = zip(table[len(prompt) :], row, strict=True)
-                logprobs[output.request_id] = [step[token].logprob for step, token in steps]
+                logprobs[output.request_id] = token_table(output, prompt, row_of[output.request_id])
     except (ValueError, VLLMValidationError) as error:
         raise UnsupportedError(f"vLLM cannot score a sample: {error}") from error
     finally:
         llm.abort_request([name for name in row_of if name not in logprobs])
     return [logprobs[name] for name in row_of]
+
+
+def token_table(output: "RequestOutput", prompt: Sequence[int], row: Sequence[int]) -> list[float]:
+    """log p of each token of `row` from the output of a request whose prompt was `prompt` and `row`.
+
+    Raises:
+        EsampError: the output has no log-probabilities of the prompt's tokens.
+    """
+    table = output.prompt_logprobs
+    if table is None or len(table) != len(prompt) + len(row):
+        raise EsampError("vLLM returned no log-probabilities for the tokens of a prompt")
+    return [step[token].logprob for step, token in zip(table[len(prompt) :], row, strict=True)]
