@@ -27,7 +27,7 @@ FLOORS = (
     {"analysis"},
     {"report"},
     {"compare"},
-    {"judge", "bench"},
+    {"judge", "bench", "play"},
     {"cli"},
 )
 """The rooms of the package from the ground up: none imports one of a higher floor or another one of its own."""

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from typing_extensions import override
 
@@ -18,13 +17,14 @@ from esamp.engines.hf.arguments import generate_arguments
 from esamp.engines.hf.batched_request import BatchedRequest, TokenCounter
 from esamp.engines.hf.beam_search import BeamResult, beam_search
 from esamp.engines.hf.explore import explore
-from esamp.engines.hf.generate import generate
+from esamp.engines.hf.following import Listeners, OnStep
 from esamp.engines.hf.loading import load_model
+from esamp.engines.hf.plain import generate_plain
 from esamp.engines.hf.processors import SeededSampler
 from esamp.engines.hf.prompt_batch import left_padded, token_list
 from esamp.engines.hf.run import Run
 from esamp.engines.hf.score import score
-from esamp.engines.hf.traces import PlainRecorder, Trace
+from esamp.engines.hf.traces import Trace
 from esamp.engines.likelihood import Likelihood
 from esamp.engines.token_trace import TokenTrace
 from esamp.errors import OptionError, PromptError, UnsupportedError
@@ -90,8 +90,15 @@ class HFEngine(Engine):
         return cls(loaded, tokenizer, batch_rows=batch_rows, trace=trace)
 
     @override
-    def outcomes(self, requests: Iterable[Request], *, progress: Progress | None = None) -> Iterator[Outcome]:
+    def outcomes(
+        self, requests: Iterable[Request], *, progress: Progress | None = None, on_step: OnStep | None = None
+    ) -> Iterator[Outcome]:
         """Yield completions batch by batch, in the order of the requests; a failure precedes the batch around it.
+
+        Args:
+            requests: see `Engine.outcomes`.
+            progress: see `Engine.outcomes`.
+            on_step: called with the new tokens of each decode step (not of beam searches).
 
         Raises:
             UnsupportedError: a batch does not fit into the device's memory, or the engine cannot run a request.
@@ -102,7 +109,7 @@ class HFEngine(Engine):
                 continue
             started = time.perf_counter()
             try:
-                telemetry = self._decode_batch(batch, progress)
+                telemetry = self._decode_batch(batch, Listeners(progress, on_step))
             except torch.OutOfMemoryError as error:
                 raise UnsupportedError(
                     f"out of memory with {self._batch_rows} samples side by side: lower batch_rows (--batch-rows) or "
@@ -164,17 +171,17 @@ class HFEngine(Engine):
 
     # ---- batches to samples
 
-    def _decode_batch(self, batch: Sequence[BatchedRequest], progress: Progress | None) -> list[Mapping[str, float]]:
+    def _decode_batch(self, batch: Sequence[BatchedRequest], listeners: Listeners) -> list[Mapping[str, float]]:
         """Decode all samples of a batch. Returns the telemetry of each request."""
         request = batch[0].request
         method = registry.get(request.method)
         if issubclass(method, BeamMethod):
-            return [result.telemetry for result in self._search_beams(method, batch, progress)]
+            return [result.telemetry for result in self._search_beams(method, batch, listeners.progress)]
         with ExitStack() as stack:
             run = stack.enter_context(self._explored(batch)) if issubclass(method, DecodeMethod) else None
             start = 0
             for size in self._waves(request):
-                self._decode_wave(batch, run, start, size, progress)
+                self._decode_wave(batch, run, start, size, listeners)
                 start += size
             return [run.telemetry(group) if run is not None else {} for group in range(len(batch))]
 
@@ -195,7 +202,7 @@ class HFEngine(Engine):
             yield run
 
     def _decode_wave(
-        self, batch: Sequence[BatchedRequest], run: Run | None, start: int, size: int, progress: Progress | None
+        self, batch: Sequence[BatchedRequest], run: Run | None, start: int, size: int, listeners: Listeners
     ) -> None:
         """Decode samples `start` to ``start + size - 1`` of each request in one generate call."""
         prompts, mask = left_padded([batched.prompt for batched in batch], self._pad)
@@ -207,35 +214,19 @@ class HFEngine(Engine):
             arguments["past_key_values"] = cache
         uniforms = torch.cat([batched.uniforms[start : start + size] for batched in batch]).to(self.model.device)
         sampler = [SeededSampler(uniforms)] if batch[0].request.own_sampling.temperature > 0 else []
-        counter = TokenCounter(progress)
+        measured = (lambda: run.trace) if run is not None and self._trace else None
+        counter = TokenCounter(listeners, batch, first=start, size=size, trace=measured)
         if run is not None:
             run.samples_per_prompt = size
             rows = run.generate(**arguments, last=sampler, on_sampled=counter.step)
             trace = run.trace if self._trace else None
         else:
-            rows, trace = self._generate_plain(arguments, sampler, counter)
+            rows, trace = generate_plain(self.model, arguments, sampler, counter.step, trace=self._trace)
         generated = rows[:, prompts.shape[1] :].tolist()
         for row, (tokens, length) in enumerate(zip(generated, counter.lengths(), strict=True)):
             batched = batch[row // size]
             batched.samples.append(self._sample(batched, start + row % size, tokens[:length], trace, row))
-        counter.finish(len(batch) * size)
-
-    def _generate_plain(
-        self, arguments: Mapping[str, Any], sampler: Sequence[SeededSampler], counter: TokenCounter
-    ) -> tuple[Tensor, Trace | None]:
-        """A generate call in which no method acts on decode steps."""
-        recorder = PlainRecorder() if self._trace else None
-
-        def on_sampled(tokens: Tensor, finished: Tensor) -> None:
-            counter.step(tokens, finished)
-            if recorder is not None:
-                recorder.record(tokens)
-
-        callbacks: dict[str, Any] = dict(
-            on_prompt=lambda *_: None, on_sampled=on_sampled, last=lambda config: list(sampler)
-        )
-        rows = generate(self.model, **arguments, **callbacks, first=[] if recorder is None else [recorder])
-        return rows, None if recorder is None else recorder.trace
+        counter.finish()
 
     def _search_beams(
         self, method: type[BeamMethod], batch: Sequence[BatchedRequest], progress: Progress | None
