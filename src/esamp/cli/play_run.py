@@ -6,6 +6,7 @@ from importlib.util import find_spec
 
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from esamp.cli.demo_run import demo_dtype
 from esamp.cli.messages import message
 from esamp.cli.play import PlayOptions
 from esamp.cli.terminal import console, hush
@@ -49,7 +50,8 @@ def _origin(options: PlayOptions) -> Origin:
     """
     given = options.model_fields_set
     if not options.endpoint:
-        return Origin(options.model, options.device, options.dtype, chat=options.chat)
+        dtype = options.dtype if "dtype" in given else demo_dtype(options.model)
+        return Origin(options.model, options.device, dtype, chat=options.chat)
     for name in ("device", "dtype"):
         if name in given:
             raise OptionError(f"--{name} belongs to a model in this process: leave it out with --endpoint")

@@ -69,7 +69,7 @@ SETTINGS = (
     Setting("preset", "Preset of ESamp", ESampConfig, "preset", "open"),
     Setting("beta", "Beta", ESampConfig, "beta", None),
     Setting("esamp_temperature", "ESamp temperature", Sampling, "temperature", None),
-    Setting("temperature", "Plain temperature", Sampling, "temperature", 1.0),
+    Setting("temperature", "Plain temperature", Sampling, "temperature", 0.8),
     Setting("n", "Samples", PlaceOptions, "n", 8, most=MOST_SAMPLES),
     Setting("max_tokens", "Most tokens", Sampling, "max_tokens", 48, most=DEFAULT_TOKENS),
     Setting("seed", "Seed", PlaceOptions, "seed", 0),
