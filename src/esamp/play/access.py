@@ -1,7 +1,7 @@
 """`Gate`: decides which requests reach the page."""
 
 import hmac
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from http.cookies import CookieError, SimpleCookie
 from typing import Any, TypeAlias
 from urllib.parse import parse_qsl, urlencode
@@ -25,9 +25,9 @@ class Gate:
     """An ASGI application in front of another one.
 
     With a token, it admits browsers that have the token in a cookie. The address with ``?token=...`` sets the cookie
-    and leads to the address without it, so that the token does not stay in the address bar. Without a token it admits
-    requests that name this machine as their host, if `hosts` says so: another web site that a browser shows cannot
-    reach the page under a name of its own.
+    and leads to the address without it, so that the token does not stay in the address bar. With `hosts` it admits only
+    requests to these hosts that no page of another host makes: a web site that the browser shows beside this page
+    cannot use it.
     """
 
     def __init__(self, app: App, *, token: str | None = None, hosts: frozenset[str] | None = None) -> None:
@@ -46,7 +46,7 @@ class Gate:
             await self._app(scope, receive, send)
             return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        if self._hosts is not None and _host(headers.get("host", "")) not in self._hosts:
+        if self._hosts is not None and self._is_foreign(headers):
             await _answer(scope, send, 421, "This server answers to the address that it printed at its start only.")
         elif self._token is None or self._same(_cookie(headers.get("cookie", ""), _cookie_name(scope))):
             await self._app(scope, receive, _with_policy(send))
@@ -54,6 +54,12 @@ class Gate:
             await _redirect(scope, send, self._token)
         else:
             await _answer(scope, send, 401, "Open the address with the token that esamp play printed at its start.")
+
+    def _is_foreign(self, headers: Mapping[str, str]) -> bool:
+        hosts = [headers.get("host", "")]
+        if "origin" in headers:
+            hosts.append(headers["origin"].partition("://")[2])
+        return not all(_host(host) in (self._hosts or ()) for host in hosts)
 
     def _same(self, given: str) -> bool:
         """Whether a text is the token, in a time that does not depend on how much of it agrees."""

@@ -49,8 +49,9 @@ def is_local(host: str) -> bool:
 
 
 def address(listening: socket.socket, host: str, token: str | None) -> str:
-    """The page's URL, with the token if there is one."""
+    """The page's URL, with the token if there is one. An address that stands for all is replaced by the host's name."""
     port = listening.getsockname()[1]
+    host = socket.gethostname() if host in ("0.0.0.0", "::") else host
     name = f"[{host}]" if ":" in host else host
     return f"http://{name}:{port}/" + ("" if token is None else f"?{PARAMETER}={token}")
 
