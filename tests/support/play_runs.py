@@ -1,21 +1,20 @@
 """A playground on the embedded model, and what is needed to run its page."""
 
 import contextlib
-import threading
+import os
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-
-import uvicorn
+from pathlib import Path
 
 from esamp.analysis.text_scores import TextScorer
 from esamp.models import EMBEDDED
 from esamp.play.drawing import Drawing, View
-from esamp.play.playground import Playground
 from esamp.play.program import Origin
-from esamp.play.server import address, application, listen
 from esamp.play.settings import SETTINGS, of_preset
-from esamp.play.sources import LocalModel, Source
+from esamp.play.sources import LocalModel
 
 PROMPT = "Numbers 3 5 8 9 target 24"
 
@@ -53,30 +52,32 @@ def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
 
 @dataclass(frozen=True)
 class Served:
-    """A page that is being served."""
+    """A page that another process serves, see `support.run_play`."""
 
     url: str
-    playground: Playground
+    process: "subprocess.Popen[str]"
+
+    @property
+    def running(self) -> int:
+        """Number of runs that have not ended."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        return int(self.process.stdout.readline())
 
 
 @contextlib.contextmanager
-def served(source: Source, scorer: TextScorer, *, token: str | None = None) -> Iterator[Served]:
-    """Serve the page in a thread, on a free port of 127.0.0.1."""
-    playground = Playground(source, scorer)
-    with listen("127.0.0.1", 0) as listening:
-        app = application(playground, token=token, local=True)
-        config = uvicorn.Config(app, log_level="critical", lifespan="on", timeout_graceful_shutdown=1)
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
+def served(model: str, scorer: str = "plain") -> Iterator[Served]:
+    """Serve the page of a model. With the scorer "measured" it has all measures that are installed."""
+    line = [sys.executable, str(Path(__file__).with_name("run_play.py")), model, scorer]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    with subprocess.Popen(line, text=True, env=environment, **pipes) as process:
         try:
-            wait_until(lambda: server.started)
-            yield Served(address(listening, "127.0.0.1", token), playground)
+            assert process.stdout is not None
+            yield Served(process.stdout.readline().strip(), process)
+            process.communicate(timeout=30)
+            assert process.returncode == 0
         finally:
-            server.should_exit = True
-            thread.join()
-            playground.close()
-
-
-def header(headers: Mapping[bytes, bytes], name: str) -> str:
-    return headers.get(name.encode(), b"").decode()
+            process.kill()
