@@ -27,7 +27,7 @@ FLOORS = (
     {"analysis"},
     {"report"},
     {"compare"},
-    {"judge", "bench", "rl"},
+    {"judge", "bench", "rl", "play"},
     {"cli"},
 )
 """The rooms of the package from the ground up: none imports one of a higher floor or another one of its own."""

@@ -76,6 +76,10 @@ class TextScorer:
         """Whether diversity is measured by sentence embeddings."""
         return self._embed is not None
 
+    def vectors(self, texts: Sequence[str]) -> NDArray[np.float32] | None:
+        """Unit vectors `[texts, d]` of at least one text; None without sentence embeddings."""
+        return None if self._embed is None else self._embed(texts)
+
     def set_prompts(self, prompts: Sequence[str]) -> None:
         """Set the prompts that are answered. Those of `esamp.analysis.open_prompts` are added as other topics."""
         own = dict.fromkeys(prompts)

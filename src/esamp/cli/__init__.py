@@ -27,6 +27,7 @@ COMMANDS: Mapping[str, str] = {
     "judge": "Let chat models compare groups of samples without naming the methods.",
     "serve": "Serve a model with vLLM; each request can choose to explore.",
     "demo": "Show the effect of exploring on a small chat model.",
+    "play": "Serve a web page with plain sampling and ESamp side by side.",
     "bench": "Measure the cost of methods and the diversity of their samples.",
     "doctor": "Show what is installed and what works on this machine.",
     "completions": "Print the tab completion of a shell.",

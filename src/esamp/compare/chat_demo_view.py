@@ -13,8 +13,14 @@ from esamp.report.pages import ComparisonTable, ProblemView, SamplesPage, Sample
 NAME, UNIT, SHARES = "Vendi", "perplexity", (("nonwords", "non-words"), ("loops", "loops"), ("on_topic", "on topic"))
 
 
-def table(results: Sequence[ChatResult], scorer: TextScorer) -> ComparisonTable:
-    """Means over the prompts as formatted cells, without the columns that cannot be measured here."""
+def table(results: Sequence[ChatResult], scorer: TextScorer, *, marked: str | None = None) -> ComparisonTable:
+    """Means over the prompts as formatted cells, without the columns that cannot be measured here.
+
+    Args:
+        results: of each arm.
+        scorer: measured them.
+        marked: label of the arm to emphasise; by default ESamp with its default options, which must be there then.
+    """
     shares = [(name, head) for name, head in SHARES if any(math.isfinite(result.mean(name)) for result in results)]
     rows = [
         (
@@ -27,7 +33,7 @@ def table(results: Sequence[ChatResult], scorer: TextScorer) -> ComparisonTable:
         for result in results
     ]
     columns = ("decoding", NAME, UNIT, *(head for _, head in shares), "tokens")
-    return ComparisonTable(columns, rows, _note(results, scorer), marked=default_of(results).arm.label)
+    return ComparisonTable(columns, rows, _note(results, scorer), marked=marked or default_of(results).arm.label)
 
 
 def _note(results: Sequence[ChatResult], scorer: TextScorer) -> str:
@@ -67,7 +73,7 @@ def page(results: Sequence[ChatResult], scorer: TextScorer, prompts: Sequence[st
     problems = []
     for index, prompt in enumerate(prompts):
         arms = {result.arm.label: _views(result, index) for result in ordered}
-        remarks = {result.arm.label: _remark(result, index) for result in ordered}
+        remarks = {result.arm.label: remark(result, index) for result in ordered}
         problems.append(ProblemView(str(index + 1), prompt, "", arms, remarks))
     return SamplesPage(
         "Exploratory Sampling on a chat model",
@@ -85,10 +91,11 @@ def _views(result: ChatResult, index: int) -> list[SampleView]:
     return [sample_view(sample, plain=plain) for sample in result.completions[index].samples]
 
 
-def _remark(result: ChatResult, index: int) -> str:
+def remark(result: ChatResult, index: int) -> str:
+    """What the samples of one prompt amount to, in words."""
     score, count = result.scores[index], len(result.completions[index].samples)
-    perplexity = number_text(math.exp(result.nll[index]), 1)
-    return f"{count} samples, worth {score.vendi:.1f} different ones at perplexity {perplexity}"
+    perplexity = f" at perplexity {math.exp(nll):.1f}" if math.isfinite(nll := result.nll[index]) else ""
+    return f"{count} samples, worth {score.vendi:.1f} different ones{perplexity}"
 
 
 def beside(results: Sequence[ChatResult], prompt: int, count: int = 4) -> tuple[list[str], list[str]]:

@@ -3,6 +3,7 @@
 Requests
     engine           `HFEngine`: batches of requests, waves of samples
     batched_request  `BatchedRequest`: a request whose samples are rows of a batch
+    following        `Step`: the tokens of each decode step, for callers who follow samples while they are drawn
     arguments        a request's sampler settings as arguments of ``model.generate``
     beam_search      the decoding loop of methods that keep hypotheses
     score            likelihoods of given samples
@@ -21,6 +22,7 @@ Exploring
 
 Both
     generate         one ``model.generate`` call with callbacks
+    plain_call       the same where no method acts on decode steps
     processors       logits processors
     stopping         stopping criteria
     traces           `Trace`: measurements of every token

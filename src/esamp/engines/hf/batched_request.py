@@ -1,14 +1,15 @@
 """`BatchedRequest`: a request whose samples are rows of a batch, and `TokenCounter`, which counts the rows' tokens."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from esamp.engines.base import Completion, Cost, Progress, Request, Sample
+from esamp.engines.base import Completion, Cost, Request, Sample
 from esamp.engines.hf.beam_search import BeamResult
-from esamp.engines.streaming import StreamedTexts
+from esamp.engines.hf.following import Listeners, Step
+from esamp.engines.hf.traces import Trace
 
 
 @dataclass
@@ -25,8 +26,6 @@ class BatchedRequest:
     samples: list[Sample] = field(default_factory=list)
     beam_result: BeamResult | None = None
     """the result of a beam search; None for methods that sample"""
-    texts: StreamedTexts | None = None
-    """takes the samples' tokens as they are drawn, if the caller wants the texts then"""
 
     @property
     def batch_key(self) -> Hashable:
@@ -48,43 +47,46 @@ class BatchedRequest:
 
 
 class TokenCounter:
-    """Counts each row's tokens as they are sampled, reports progress, and passes the tokens on where they are wanted.
+    """Counts the tokens of each row of a wave as they are sampled, and reports them."""
 
-    Rows are in the order of the requests of a batch, and for each request in the order of its samples.
-    """
+    def __init__(
+        self,
+        listeners: Listeners,
+        batch: Sequence[BatchedRequest],
+        *,
+        first: int,
+        size: int,
+        trace: Callable[[], Trace] | None = None,
+    ) -> None:
+        """Count for one generate call.
 
-    def __init__(self, progress: Progress | None, batch: Sequence[BatchedRequest], first: int, size: int) -> None:
-        """Count for a wave: samples `first` to ``first + size - 1`` of each request of `batch`.
-
-        `progress` gets the number of tokens at each step, and the number of samples from `finish`.
+        Args:
+            listeners: told the number of tokens at each step, and the number of samples by `finish`.
+            batch: the requests.
+            first: index of each request's first sample in this call.
+            size: samples of each request in this call.
+            trace: returns the measurements so far.
         """
-        self._progress, self._batch = progress, batch
-        self._first, self._size = first, size
+        self._listeners, self._batch, self._first, self._size, self._trace = listeners, batch, first, size, trace
         self._running = self._lengths = torch.empty(0)
-        self._streams = any(batched.texts is not None for batched in batch)
 
     def step(self, tokens: Tensor, finished: Tensor) -> None:
         """Count the tokens `[B]` of a step; `finished` `[B]` bool marks the rows that they end."""
         if not self._lengths.numel():
             self._running, self._lengths = torch.ones_like(finished), torch.zeros_like(tokens)
-        self._lengths = self._lengths + self._running
-        if self._progress is not None:
-            self._progress(0, int(self._running.sum()))
-        if self._streams:
-            self._stream(tokens.tolist(), self._running.tolist())
-        self._running = self._running & ~finished
+        live = self._running
+        self._lengths, self._running = self._lengths + live, live & ~finished
+        if self._listeners.progress is not None:
+            self._listeners.progress(0, int(live.sum()))
+        if self._listeners.on_step is not None:
+            prompts = [batched.prompt for batched in self._batch]
+            self._listeners.on_step(Step(prompts, self._first, self._size, tokens, live, self._trace))
 
     def lengths(self) -> list[int]:
         """Number of tokens of each row, the token that ended it included."""
         return [int(length) for length in self._lengths.tolist()]
 
     def finish(self) -> None:
-        """Report that the wave's samples are finished."""
-        if self._progress is not None:
-            self._progress(len(self._batch) * self._size, 0)
-
-    def _stream(self, tokens: list[int], running: list[bool]) -> None:
-        for row, (token, runs) in enumerate(zip(tokens, running, strict=True)):
-            batched = self._batch[row // self._size]
-            if runs and batched.texts is not None:
-                batched.texts.add(self._first + row % self._size, batched.prompt, [token])
+        """Report that the samples of this call are finished."""
+        if self._listeners.progress is not None:
+            self._listeners.progress(len(self._batch) * self._size, 0)

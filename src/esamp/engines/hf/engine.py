@@ -17,6 +17,7 @@ from esamp.engines.hf.arguments import generate_arguments
 from esamp.engines.hf.batched_request import BatchedRequest, TokenCounter
 from esamp.engines.hf.beam_search import BeamResult, beam_search
 from esamp.engines.hf.explore import explore
+from esamp.engines.hf.following import Listeners, OnStep, passed_to
 from esamp.engines.hf.loading import load_model
 from esamp.engines.hf.plain_call import generate_plain
 from esamp.engines.hf.processors import SeededSampler
@@ -95,35 +96,26 @@ class HFEngine(Engine):
         return cls(loaded, tokenizer, batch_rows=batch_rows, trace=trace, token_logprobs=token_logprobs)
 
     @override
-    def outcomes(self, requests: Iterable[Request], *, progress: Progress | None = None) -> Iterator[Outcome]:
+    def outcomes(
+        self, requests: Iterable[Request], *, progress: Progress | None = None, on_step: OnStep | None = None
+    ) -> Iterator[Outcome]:
         """Yield completions batch by batch, in the order of the requests; a failure precedes the batch around it.
+
+        Args:
+            requests: see `Engine.outcomes`.
+            progress: see `Engine.outcomes`.
+            on_step: called with the new tokens of each decode step (not of beam searches).
 
         Raises:
             UnsupportedError: a batch does not fit into the device's memory, or the engine cannot run a request.
         """
-        return self._outcomes(requests, progress)
-
-    @override
-    def stream(self, request: Request, on_text: OnText, *, progress: Progress | None = None) -> Outcome:
-        texts = StreamedTexts(self.tokenizer, on_text, request.own_sampling.stop)
-        [outcome] = self._outcomes([request], progress, texts)
-        if isinstance(outcome, Completion):
-            texts.finish(outcome.samples)
-        return outcome
-
-    def _outcomes(
-        self, requests: Iterable[Request], progress: Progress | None, texts: StreamedTexts | None = None
-    ) -> Iterator[Outcome]:
-        """`outcomes`; `texts` takes the tokens of all requests as they are drawn."""
         for batch in self._batches(requests):
             if isinstance(batch, Failure):
                 yield batch
                 continue
             started = time.perf_counter()
-            for batched in batch:
-                batched.texts = texts
             try:
-                telemetry = self._decode_batch(batch, progress)
+                telemetry = self._decode_batch(batch, Listeners(progress, on_step))
             except torch.OutOfMemoryError as error:
                 raise UnsupportedError(
                     f"out of memory with {self._batch_rows} samples side by side: lower batch_rows (--batch-rows) or "
@@ -132,6 +124,14 @@ class HFEngine(Engine):
             seconds = time.perf_counter() - started
             for batched, numbers in zip(batch, telemetry, strict=True):
                 yield batched.completion(seconds, numbers)
+
+    @override
+    def stream(self, request: Request, on_text: OnText, *, progress: Progress | None = None) -> Outcome:
+        texts = StreamedTexts(self.tokenizer, on_text, request.own_sampling.stop)
+        [outcome] = self.outcomes([request], progress=progress, on_step=passed_to(texts))
+        if isinstance(outcome, Completion):
+            texts.finish(outcome.samples)
+        return outcome
 
     @property
     @override
@@ -187,17 +187,17 @@ class HFEngine(Engine):
 
     # ---- batches to samples
 
-    def _decode_batch(self, batch: Sequence[BatchedRequest], progress: Progress | None) -> list[Mapping[str, float]]:
+    def _decode_batch(self, batch: Sequence[BatchedRequest], listeners: Listeners) -> list[Mapping[str, float]]:
         """Decode all samples of a batch. Returns the telemetry of each request."""
         request = batch[0].request
         method = registry.get(request.method)
         if issubclass(method, BeamMethod):
-            return [result.telemetry for result in self._search_beams(method, batch, progress)]
+            return [result.telemetry for result in self._search_beams(method, batch, listeners.progress)]
         with ExitStack() as stack:
             run = stack.enter_context(self._explored(batch)) if issubclass(method, DecodeMethod) else None
             start = 0
             for size in self._waves(request):
-                self._decode_wave(batch, run, start, size, progress)
+                self._decode_wave(batch, run, start, size, listeners)
                 start += size
             return [run.telemetry(group) if run is not None else {} for group in range(len(batch))]
 
@@ -219,7 +219,7 @@ class HFEngine(Engine):
             yield run
 
     def _decode_wave(
-        self, batch: Sequence[BatchedRequest], run: Run | None, start: int, size: int, progress: Progress | None
+        self, batch: Sequence[BatchedRequest], run: Run | None, start: int, size: int, listeners: Listeners
     ) -> None:
         """Decode samples `start` to ``start + size - 1`` of each request in one generate call."""
         prompts, mask = left_padded([batched.prompt for batched in batch], self._pad)
@@ -231,7 +231,8 @@ class HFEngine(Engine):
             arguments["past_key_values"] = cache
         uniforms = torch.cat([batched.uniforms[start : start + size] for batched in batch]).to(self.model.device)
         sampler = [SeededSampler(uniforms)] if batch[0].request.own_sampling.temperature > 0 else []
-        counter = TokenCounter(progress, batch, start, size)
+        trace_so_far = (lambda: run.trace) if run is not None and self._trace else None
+        counter = TokenCounter(listeners, batch, first=start, size=size, trace=trace_so_far)
         if run is not None:
             run.samples_per_prompt = size
             rows = run.generate(**arguments, last=sampler, on_sampled=counter.step)

@@ -1,0 +1,60 @@
+"""`Playground`: the source, the scorer, and the runs of all visitors."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from esamp.analysis.text_scores import TextScorer
+from esamp.play.drawing import Drawing
+from esamp.play.settings import Choice
+from esamp.play.sources import Source
+
+
+class Playground:
+    """Lets visitors draw in turn. A visitor has at most one run, and nobody else can see or end it."""
+
+    def __init__(self, source: Source, scorer: TextScorer) -> None:
+        """Use a loaded source and a scorer."""
+        self.source, self._scorer = source, scorer
+        self._turn = threading.Lock()  # held by the run that uses the source
+        self._lock = threading.Lock()  # guards `_runs`
+        self._runs: dict[str, Drawing] = {}
+
+    @contextmanager
+    def drawing(self, visitor: str, choice: Choice) -> Iterator[Drawing]:
+        """A run of a visitor, who is named by the session; it ends at the end of the block at the latest."""
+        drawing = Drawing(self.source, self._scorer, choice, self._turn)
+        with self._lock:
+            earlier, self._runs[visitor] = self._runs.get(visitor), drawing
+        if earlier is not None:
+            earlier.stop()
+        drawing.start()
+        try:
+            yield drawing
+        finally:
+            drawing.stop()
+            with self._lock:
+                if self._runs.get(visitor) is drawing:
+                    del self._runs[visitor]
+
+    def stop(self, visitor: str) -> None:
+        """Stop the run of a visitor, if there is one."""
+        with self._lock:
+            drawing = self._runs.get(visitor)
+        if drawing is not None:
+            drawing.stop()
+
+    def close(self) -> None:
+        """Stop all runs and wait for their end."""
+        with self._lock:
+            runs = list(self._runs.values())
+        for drawing in runs:
+            drawing.stop()
+        for drawing in runs:
+            drawing.join()
+
+    @property
+    def running(self) -> int:
+        """Number of runs that have not ended."""
+        with self._lock:
+            return len(self._runs)
