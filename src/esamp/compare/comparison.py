@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from esamp.analysis.measures import distinct_correct, share_correct
 from esamp.analysis.text_scores import TextScorer, TextScores
 from esamp.compare.arms import decode_prompts
-from esamp.engines.base import Completion, Cost, Engine, Progress
+from esamp.engines.base import Completion, Engine, Progress
+from esamp.engines.cost import Cost
 from esamp.engines.titles import last_text
 from esamp.errors import EsampError, OptionError
 from esamp.explorer.config import ESampConfig

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self, TypeAlias
 
+from esamp.engines.cost import Cost
 from esamp.engines.likelihood import Likelihood
 from esamp.engines.token_trace import TokenTrace
 from esamp.errors import OptionError, PromptError, RequestError, UnsupportedError
@@ -96,29 +97,6 @@ class Sample:
     reference_logprobs: tuple[float, ...] | None = None
     """log-probability of each token in nats under the model alone, its own logits at temperature 1 without any filter;
     None like `logprobs`"""
-
-
-@dataclass(frozen=True)
-class Cost:
-    """The cost of a completion, so that methods can be compared at equal cost."""
-
-    tokens: int
-    """generated tokens, including those of discarded samples"""
-    prompt_tokens: int
-    """tokens of prompts; each prompt counts once, whatever its number of samples"""
-    calls: int
-    """samples drawn from the model"""
-    seconds: float
-    """wall time; that of the batch for requests that shared one"""
-
-    def __add__(self, other: Cost) -> Cost:
-        """The cost of both, one after the other."""
-        return Cost(
-            self.tokens + other.tokens,
-            self.prompt_tokens + other.prompt_tokens,
-            self.calls + other.calls,
-            self.seconds + other.seconds,
-        )
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 import hashlib
 import time
 
-from esamp.engines.base import Completion, Content, Cost, Progress
+from esamp.engines.base import Completion, Content, Progress
+from esamp.engines.cost import Cost
 from esamp.errors import PromptError
 
 

@@ -54,7 +54,7 @@ TELEMETRY = TypeAdapter(dict[str, StoredNumber | None])
 ITEM = TypeAdapter(StoredText)
 DETAILS = TypeAdapter(Mapping[str, Any])
 REPORTED_COSTS = ("tokens", "seconds")
-"""Fields of `esamp.engines.base.Cost` that reports read."""
+"""Fields of `esamp.engines.cost.Cost` that reports read."""
 
 
 @dataclass(frozen=True)

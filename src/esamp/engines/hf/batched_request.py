@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from esamp.engines.base import Completion, Cost, Request, Sample
+from esamp.engines.base import Completion, Request, Sample
+from esamp.engines.cost import Cost
 from esamp.engines.hf.beam_search import BeamResult
 from esamp.engines.hf.following import Listeners, Step
 from esamp.engines.hf.traces import Trace

@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from esamp.engines.base import Completion, Cost, Sample
+from esamp.engines.base import Completion, Sample
+from esamp.engines.cost import Cost
 from esamp.engines.openai.bodies import Call
 from esamp.engines.titles import title
 from esamp.errors import InactiveMethodError, PromptError, UnansweredError, UnsupportedError

@@ -13,19 +13,18 @@ from typing_extensions import override
 
 from esamp.engines import text
 from esamp.engines.base import Completion, Engine, Failure, OnText, Outcome, Progress, Request, Sample
-from esamp.engines.checks import refuse_search, refuse_token_logprobs
 from esamp.engines.likelihood import Likelihood
 from esamp.engines.streaming import StreamedTexts
 from esamp.engines.titles import title
 from esamp.engines.vllm import llm_engine
-from esamp.engines.vllm.params import RequestOptions, check_supported
+from esamp.engines.vllm.params import RequestOptions
 from esamp.engines.vllm.pending_request import PendingRequest
 from esamp.engines.vllm.reference_passes import ReferencePasses
+from esamp.engines.vllm.request_checks import check
 from esamp.engines.vllm.score import score
 from esamp.engines.vllm.settings import WORKER_CLASS, VLLMSettings
 from esamp.errors import EsampError, OptionError, PromptError, UnsupportedError
 from esamp.methods import registry
-from esamp.methods.base import DecodeMethod
 from esamp.models import EMBEDDED, resolve
 from esamp.models.templates import applies_template
 
@@ -221,27 +220,12 @@ class VLLMEngine(Engine):
         self, request: Request, progress: Progress | None, texts: StreamedTexts | None
     ) -> PendingRequest | Failure:
         """Check a request, and encode its prompt."""
-        if request.n < 1:
-            raise OptionError(f"{title(request)}: n = {request.n} must be at least 1")
+        depth, logprobs = self.llm.model_config.hf_text_config.num_hidden_layers, self.keeps_token_logprobs
+        check(request, depth=depth, layers=self.settings.layers, token_logprobs=logprobs)
         method, options = registry.get(request.method), request.own_options
-        refuse_search(request)
-        if self.keeps_token_logprobs:
-            refuse_token_logprobs(request.method)
-        try:
-            check_supported(method)
-        except OptionError as error:
-            raise UnsupportedError(f"{title(request)}: {error}") from error
-        if issubclass(method, DecodeMethod):
-            depth = self.llm.model_config.hf_text_config.num_hidden_layers
-            missing = set(method.layers(options, depth)) - set(self.settings.layers)
-            if missing:
-                raise UnsupportedError(
-                    f"{title(request)} reads layer {min(missing)}, but vLLM was started to keep layers "
-                    f"{', '.join(map(str, self.settings.layers))}: load the engine with layers=({min(missing)},)"
-                )
         try:
             prompt = text.encode(self.tokenizer, request)
-            context = self.llm.model_config.max_model_len - self.keeps_token_logprobs  # a reference pass adds one token
+            context = self.llm.model_config.max_model_len - logprobs  # a reference pass adds one token
             limit = text.room(prompt, request, context)
         except PromptError as error:
             return Failure(request, error)
