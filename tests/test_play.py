@@ -35,7 +35,7 @@ from esamp.sampling import Sampling
 from support.hf_models import count_hooks
 from support.page_checks import HOSTILE
 from support.play_runs import PROMPT, embedded, finished, plain_scorer, values, wait_until
-from support.scripted_server import Scripted, completion
+from support.scripted_server import ScriptedServer, completion
 
 
 @pytest.fixture(scope="module")
@@ -253,7 +253,7 @@ def test_a_prompt_that_is_too_long_is_an_error_of_the_run(playground: Playground
 # ---- a server
 
 
-def test_a_server_answers_in_one_piece(script: Scripted) -> None:
+def test_a_server_answers_in_one_piece(script: ScriptedServer) -> None:
     script.replies[:] = [(200, completion(3, text="an answer"))]
     server = Endpoint(Origin(None, endpoint=script.url))
     drawn = server.draw(
@@ -264,7 +264,7 @@ def test_a_server_answers_in_one_piece(script: Scripted) -> None:
     assert "without the colours of novelty" in markup.legend(ArmView(read("Hi", values()).arms[1]), measures=False)
 
 
-def test_a_stop_ends_a_request_at_a_server_at_once(script: Scripted) -> None:
+def test_a_stop_ends_a_request_at_a_server_at_once(script: ScriptedServer) -> None:
     script.replies[:] = [(200, completion(3))]
     script.pause = 5.0
     server = Endpoint(Origin(None, endpoint=script.url))
