@@ -69,6 +69,7 @@ def write_prompts(path: Path, count: int) -> Path:
 # ---- what is printed
 
 
+@pytest.mark.slow
 def test_prompts_can_be_arguments(model: str) -> None:
     result = esamp(PROMPT, "Numbers 1 2 target 3", "--model", model, "-n", "3", "--max-tokens", "12")
     assert result.returncode == 0, result.stderr
@@ -89,6 +90,7 @@ def test_standard_input_is_a_prompt(model: str) -> None:
     assert [sample["tokens"] for sample in line["samples"]] == [5]
 
 
+@pytest.mark.slow
 def test_jsonl_on_standard_input(model: str) -> None:
     prompts = '{"prompt": "Numbers 1 2 target 3"}\n{"id": 2, "messages": [{"role": "user", "content": "target 4"}]}\n'
     result = esamp("--model", model, "--input", "-", "-n", "2", "--max-tokens", "5", "--json", stdin=prompts)
@@ -109,6 +111,7 @@ def test_a_bad_line_is_named_before_the_model_is_loaded(capsys: Output, tmp_path
     assert err == f'esamp: error: {path}:2: "prompt" should be a text, not 3\n'
 
 
+@pytest.mark.slow
 def test_an_empty_standard_input_is_an_error() -> None:
     result = esamp()
     assert result.returncode == 2
@@ -221,6 +224,7 @@ def test_the_embedded_model_is_the_default(capsys: Output) -> None:
     assert line["telemetry"]["explained_variance"] > 0
 
 
+@pytest.mark.slow
 def test_the_progress_bar_needs_a_terminal(model: str) -> None:
     leader, follower = pty.openpty()
     command = [*COMMAND, PROMPT, "--model", model, "-n", "2", "--max-tokens", "200", "--json"]
@@ -276,6 +280,7 @@ def without_times(path: Path) -> list[dict[str, Any]]:
     return found
 
 
+@pytest.mark.slow
 def test_a_killed_run_can_be_continued(capsys: Output, model: str, tmp_path: Path) -> None:
     source, output, whole = write_prompts(tmp_path / "in.jsonl", 10), tmp_path / "out.jsonl", tmp_path / "whole.jsonl"
     process = started(model, source, output)
@@ -293,6 +298,7 @@ def test_a_killed_run_can_be_continued(capsys: Output, model: str, tmp_path: Pat
     assert without_times(output) == without_times(whole)
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_can_be_continued(capsys: Output, model: str, tmp_path: Path) -> None:
     source, output = write_prompts(tmp_path / "in.jsonl", 10), tmp_path / "out.jsonl"
     process = started(model, source, output)
@@ -308,6 +314,7 @@ def test_an_interrupted_run_can_be_continued(capsys: Output, model: str, tmp_pat
     assert f"10 prompts done in {output}, {done} of them before this run\n" in err
 
 
+@pytest.mark.slow
 def test_a_second_process_on_the_file_is_refused(capsys: Output, model: str, tmp_path: Path) -> None:
     source, output = write_prompts(tmp_path / "in.jsonl", 100), tmp_path / "out.jsonl"
     process = started(model, source, output)
