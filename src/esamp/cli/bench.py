@@ -42,9 +42,9 @@ def command(
     scaling: time one decode step of the method alone, over groups and samples, sizes of the states, and slots.
 
     Examples:
-    esamp bench
+    esamp bench --tokens 16 --pairs 2
     esamp bench --count --distiller mean
-    esamp bench --against override:heads=published
+    esamp bench --tokens 16 --pairs 2 --against override:heads=published
     esamp bench scaling --preset paper --out figures
     """
     run.check(what)

@@ -50,9 +50,9 @@ def command(
     prompts on, means have 95 % intervals.
 
     Examples:
-    esamp compare "Numbers 1 5 6 10 target 21" --methods "vanilla esamp xtc"
+    esamp compare "Numbers 1 5 6 10 target 21" --methods "vanilla esamp xtc" -n 4
     esamp compare "Name a café." --model smollm2 --methods "vanilla esamp" --max-tokens 16
-    esamp compare --input prompts.jsonl --methods "esamp esamp:preset=paper"
+    esamp compare --input prompts.jsonl --methods "esamp esamp:preset=paper" --max-tokens 64
     """
     from esamp.cli import compare_run  # imports torch
 

@@ -16,8 +16,8 @@ def command(
     """Print the tab completion of a shell: commands, flags, and the names of methods.
 
     Examples:
-    esamp completions bash > ~/.local/share/bash-completion/completions/esamp
-    esamp completions fish > ~/.config/fish/completions/esamp.fish
+    esamp completions bash > esamp.bash
+    esamp completions fish > esamp.fish
     """
     from esamp.cli import completions_run
 

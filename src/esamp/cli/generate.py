@@ -55,8 +55,8 @@ def command(
 
     Examples:
     esamp generate "Name a fruit." --model smollm2 --preset open --max-tokens 24
-    esamp generate "Numbers 3 5 8 9 target 24" -n 8 --beta 0.25
-    esamp generate "Numbers 3 5" --method esamp+fire --fire-temperature 10
+    esamp generate "Numbers 3 5 8 9 target 24" -n 2 --beta 0.25
+    esamp generate "Numbers 3 5" --method esamp+fire --fire-temperature 10 -n 2
     esamp generate --input prompts.jsonl --output samples.jsonl --preset paper
     """
     from esamp.cli import generate_run  # imports rich

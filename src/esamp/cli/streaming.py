@@ -78,7 +78,7 @@ class StreamedSample:
             if number:
                 sys.stdout.write(f"\n{MARGIN}")
                 self._column = len(MARGIN)
-            if number in (0, len(lines) - 1):
+            if number == len(lines) - 1:
                 sys.stdout.write(spaces)
                 self._column += cell_len(spaces)
         sys.stdout.write(part)

@@ -123,10 +123,9 @@ class Exchange:
                 break
         try:
             body = b"".join(part.get("body", b"") for part in self._pending)
-            self._request = self._front_end.examine(body)
-            if self._request is not None and (named := self._request.named(self._headers)) is not None:
-                self._request = self._front_end.examine(named)
-                self._pending = deque([{"type": "http.request", "body": named, "more_body": False}])
+            self._request = self._front_end.examine(body, self._headers)
+            if self._request is not None and self._request.changed is not None:
+                self._pending = deque([{"type": "http.request", "body": self._request.changed, "more_body": False}])
         except OptionError as error:
             self._refusal = str(error)
             self._pending = deque([{"type": "http.request", "body": b"", "more_body": False}])

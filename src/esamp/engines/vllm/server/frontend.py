@@ -5,7 +5,7 @@ import json
 import logging
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.datastructures import Headers
@@ -35,17 +35,8 @@ class ExploringRequest:
     parsed: ParsedRequest
     prompts: int
     """number of prompts; each has its own group, unless the request names one"""
-    body: Mapping[str, Any]
-    """the parsed body"""
-
-    def named(self, headers: Headers) -> bytes | None:
-        """The body with the group that the header ``X-ESamp-Group`` names; None without this header.
-
-        Raises:
-            OptionError: the header cannot be used with this request.
-        """
-        changed = grouping.grouped(self.body, XARGS, headers, self.prompts)
-        return None if changed is None else json.dumps(changed).encode()
+    changed: bytes | None = field(default=None, repr=False)
+    """the body that vLLM reads in place of the client's, with the group that a header names; None without the header"""
 
 
 @dataclass(frozen=True)
@@ -85,10 +76,10 @@ class FrontEnd:
         """Number of data-parallel engines that the API server distributes requests over."""
         return len(self.client.engine_core.core_engines)
 
-    def examine(self, body: bytes) -> ExploringRequest | None:
+    def examine(self, body: bytes, headers: Headers | None = None) -> ExploringRequest | None:
         """Parse and check a request's body; None if it does not explore, or if vLLM will refuse it.
 
-        Any body takes a few milliseconds per MB.
+        Any body takes a few milliseconds per MB. The request's `headers` may name its group.
 
         Raises:
             OptionError: a wrong option, one that the operator does not allow, or a body of too many parts.
@@ -103,7 +94,15 @@ class FrontEnd:
         if parsed is None:
             return None
         self._check(parsed, request)
-        return ExploringRequest(parsed, _count_prompts(request), request)
+        prompts = _count_prompts(request)
+        try:
+            changed = None if headers is None else grouping.grouped(request, XARGS, headers, prompts)
+            encoded = None if changed is None else json.dumps(changed).encode()
+        except RecursionError:  # nested almost as deeply as can be parsed
+            raise OptionError("the body is nested too deeply for the header X-ESamp-Group") from None
+        if changed is not None:
+            parsed = parse(changed[XARGS], self.settings.defaults) or parsed
+        return ExploringRequest(parsed, prompts, encoded)
 
     async def call_workers(self, method: str, *args: str) -> list[Any]:
         """Call a method of the workers. Returns the result of rank 0 of each engine; nothing if that fails.
