@@ -247,6 +247,10 @@ def test_public_names_are_those_of_the_package() -> None:
 # ---- the experiment
 
 
+def measured(reward: float) -> dict[str, float]:
+    return dict(reward=reward, entropy=0.1, groups_alike=0.25, divergence=0.01, length=100.0)
+
+
 def some_rows() -> list[dict[str, Any]]:
     curve = {"1": 0.25, "2": 0.5}
     measures = dict(pass_1=0.25, pass_k=0.5, distinct=0.5, entropy=0.2, pass_at=curve)
@@ -255,7 +259,7 @@ def some_rows() -> list[dict[str, Any]]:
         for seed in range(2):
             run = {"arm": arm, "seed": seed}
             updates = range(6 + seed)
-            rows += [{"kind": "update", **run, "tokens": 100 * n, "reward": n + seed, "entropy": 0.1} for n in updates]
+            rows += [{"kind": "update", **run, "tokens": 100 * n, **measured(n + seed)} for n in updates]
             rows.append({"kind": "after", **run, "tokens": 600 + seed, **measures, "pass_1": 0.3 + 0.1 * seed})
     return rows
 
@@ -265,6 +269,9 @@ def test_summary_has_the_spread_over_seeds() -> None:
     assert (first["rollouts"], first["tokens"], first["pass_1"]["mean"]) == ("none", 0, 0.25)
     assert (vanilla["rollouts"], vanilla["seeds"], vanilla["tokens"]) == ("vanilla", 2, 600)
     assert vanilla["pass_1"] == pytest.approx({"mean": 0.35, "low": 0.3, "high": 0.4})
+    assert vanilla["alike"] == pytest.approx({"mean": 0.25, "low": 0.25, "high": 0.25})
+    assert vanilla["nats"]["mean"] == pytest.approx(1.0)
+    assert "nats" not in first
 
 
 def test_curves_end_where_the_shortest_run_does_and_are_means_of_neighbouring_updates() -> None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 import esamp
 from esamp import ESampConfig, HFEngine, Request, Sample, Sampling
+from esamp.engines.hf.token_logprobs import TokenLogprobs
 from esamp.errors import OptionError, UnsupportedError
 from support.hf_models import EOS, count_hooks, small, small_tokenizer
 from support.steered_logprobs import Setting, in_float64, replay
@@ -104,6 +105,19 @@ def test_the_second_projection_is_made_only_if_log_probabilities_are_kept(kept: 
     finally:
         handle.remove()
     assert max(rows[2:]) == states * 5  # after the probe and prefill
+
+
+@pytest.mark.parametrize("greedy", [False, True])
+def test_a_step_reads_no_value_from_the_device(greedy: bool) -> None:
+    """Tensors of the device `meta` have no values, so that any attempt to read one is an error."""
+    recorder, tokens = TokenLogprobs(lambda: torch.empty(3, 7, device="meta")), torch.empty(3, device="meta")
+    recorder.greedy = greedy
+    scores = torch.empty(3, 7, device="meta")
+    for reader in (recorder.own, recorder.drawn):
+        assert reader(tokens, scores) is scores
+    recorder.record(tokens.long())
+    with pytest.raises(NotImplementedError):
+        recorder.table()
 
 
 @pytest.mark.parametrize("method", ["arithmetic", "esamp+without_replacement", "diverse_beam"])

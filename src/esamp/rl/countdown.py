@@ -21,7 +21,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from esamp.errors import EsampError
 from esamp.rl.experiment.figure import check_matplotlib, draw
-from esamp.rl.experiment.rows import MEASURES, RowFile, read, summary
+from esamp.rl.experiment.rows import RowFile, read, summary
 from esamp.rl.experiment.settings import ARMS, Settings
 from esamp.rl.requirements import check_trl
 
@@ -66,10 +66,12 @@ def main(arguments: list[str] | None = None) -> None:
         print(json.dumps({"rows": str(options.out / "rows.jsonl"), "figure": str(figure), "summary": table}))
         return
     heads = {"pass_1": "pass@1", "pass_k": f"pass@{options.draws}", "distinct": "distinct", "entropy": "entropy"}
-    print(f"{'rollouts':10}{'seeds':>6}{'tokens':>9}" + "".join(f"{heads[name]:>24}" for name in MEASURES))
+    heads |= {"alike": "groups alike", "nats": "nats off-policy"}
+    print(f"{'rollouts':9}{'seeds':>6}{'tokens':>8}" + "".join(f"{head:>22}" for head in heads.values()))
     for line in table:
-        cells = "".join("{mean:>8.3f} [{low:.3f}, {high:.3f}]".format(**line[name]) for name in MEASURES)
-        print(f"{line['rollouts']:10}{line['seeds']:>6}{line['tokens']:>9,}{cells}")
+        shown = [line[name] for name in heads if name in line]
+        cells = "".join("{mean:>7.3f} [{low:.3f}, {high:.3f}]".format(**cell) for cell in shown)
+        print(f"{line['rollouts']:9}{line['seeds']:>6}{line['tokens']:>8,}{cells}")
     print(f"mean over seeds [smallest, largest]; rows: {options.out / 'rows.jsonl'}, figure: {figure}")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -17,6 +17,12 @@ Row: TypeAlias = Mapping[str, Any]
 (of a run's weights) or "after" (the evaluation at a run's end). The last two name their ``arm`` and ``seed``."""
 MEASURES = ("pass_1", "pass_k", "distinct", "entropy")
 """Measures of an evaluation that the table shows."""
+OF_RUNS: Mapping[str, Callable[[Row], float]] = {
+    "alike": lambda row: float(row["groups_alike"]),
+    "nats": lambda row: float(row["divergence"]) * float(row["length"]),
+}
+"""Measures of a run, means over its updates: the share of groups whose samples all have the same reward, and how far
+off-policy a sample is, in nats."""
 
 
 @dataclass(frozen=True)
@@ -100,13 +106,28 @@ def _is_after(row: Row, arm: str) -> bool:
     return bool(row["kind"] == "after" and row["arm"] == arm)
 
 
+def _of_runs(rows: Sequence[Row], arm: str, measure: Callable[[Row], float]) -> list[float]:
+    """The mean of a measure over the updates of each run of an arm."""
+    runs: defaultdict[int, list[float]] = defaultdict(list)
+    for row in rows:
+        if row["kind"] == "update" and row["arm"] == arm:
+            runs[row["seed"]].append(measure(row))
+    return [sum(values) / len(values) for values in runs.values()]
+
+
+def _dicts(cells: Mapping[str, Spread]) -> dict[str, dict[str, float]]:
+    return {name: asdict(spread) for name, spread in cells.items()}
+
+
 def summary(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """The evaluation before training and those after it, by arm, with the spread over seeds."""
     table = []
     for arm in (None, *ARMS):
         found = evaluations(rows, arm)
         if found:
-            cells = {name: asdict(Spread.of([row[name] for row in found])) for name in MEASURES}
+            cells = {name: Spread.of([row[name] for row in found]) for name in MEASURES}
+            if arm is not None:
+                cells |= {name: Spread.of(_of_runs(rows, arm, measure)) for name, measure in OF_RUNS.items()}
             tokens = sum(row["tokens"] for row in found) // len(found)
-            table.append({"rollouts": arm or "none", "seeds": len(found), "tokens": tokens, **cells})
+            table.append({"rollouts": arm or "none", "seeds": len(found), "tokens": tokens, **_dicts(cells)})
     return table
