@@ -256,7 +256,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer.decoder = decoders.Fuse()
     special = dict(bos_token="<s>", eos_token="</s>", pad_token="<pad>")
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<s>", **special).save_pretrained(folder)
-    small("llama").save_pretrained(folder)
+    small("llama", max_position_embeddings=2048).save_pretrained(folder)
     return folder
 
 
@@ -265,13 +265,15 @@ def test_texts_of_a_model_never_become_elements(hostile: Path, visit: Visit) -> 
     with served(str(hostile)) as site:
         page = visit(site.url)
         page.fill("#prompt textarea", prompt)
+        page.fill("#n input", "3")
         page.click("#run")
         status(page, "Done.")
         for arm in ("#plain", "#esamp"):
             shown = page.inner_text(arm)
             assert all(attack in shown for attack in ATTACKS[:3]), shown[:500]
             names = page.evaluate("arm => [...document.querySelectorAll(arm + ' .drawn *')].map(e => e.tagName)", arm)
-            assert set(names) <= {"LI", "SPAN", "P"}
+            assert set(names) <= {"LI", "SPAN", "P", "I"}
+            assert set(page.locator(f"{arm} .drawn i").all_inner_texts()) <= {"(no text)"}
         results = "#figures *, #map *, #status *, #code .cm-content *"
         tags = set(page.evaluate("all => [...document.querySelectorAll(all)].map(e => e.tagName)", results))
         assert not tags & {"SCRIPT", "IMG", "A", "IFRAME", "MATH", "IMAGE", "OBJECT", "STYLE"}
