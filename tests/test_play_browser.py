@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerFast
 
 pytest.importorskip("gradio", reason="Gradio is not installed: pip install 'esamp[play]'")
 
+from esamp.play.server import listen
 from support.hf_models import EOS, PAD, VOCAB, small
 from support.page_checks import HOSTILE, contrast
 from support.play_runs import PROMPT, Served, served, wait_until
@@ -286,11 +287,12 @@ def test_texts_of_a_model_never_become_elements(hostile: Path, visit: Visit) -> 
 
 
 @contextmanager
-def command(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def command(*arguments: str, **environment: str) -> Iterator[tuple["subprocess.Popen[str]", str]]:
     """`esamp play` on the embedded model, and the address that it prints."""
     line = [sys.executable, "-m", "esamp.cli", "play", "--model", "countdown", "--port", "0", *arguments]
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    with subprocess.Popen(line, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, **pipes) as process:
+    own = os.environ | {"OMP_NUM_THREADS": "1"} | environment
+    with subprocess.Popen(line, text=True, env=own, **pipes) as process:
         try:
             assert process.stdout is not None
             yield process, process.stdout.readline().strip()
@@ -298,12 +300,17 @@ def command(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
             process.kill()
 
 
-def test_the_command_serves_until_it_is_interrupted_in_mid_run(visit: Visit) -> None:
-    with command() as (process, url):
-        page = visit(url)
-        long_run(page)
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+def test_the_command_contacts_nobody_and_ends_when_it_is_interrupted_in_mid_run(visit: Visit) -> None:
+    with listen("127.0.0.1", 0) as proxy:
+        through = f"http://127.0.0.1:{proxy.getsockname()[1]}"
+        with command(http_proxy=through, https_proxy=through, no_proxy="127.0.0.1") as (process, url):
+            page = visit(url)
+            long_run(page)
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=30)
+        proxy.setblocking(False)
+        with pytest.raises(BlockingIOError):  # nobody has connected
+            proxy.accept()
     assert process.returncode == 0, err
     assert out == ""
     assert err == "esamp: serving; Ctrl-C ends it\n"
