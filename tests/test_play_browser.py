@@ -202,8 +202,10 @@ def test_samples_appear_while_they_are_drawn(site: Served, visit: Visit) -> None
     before = len(page.inner_text("#plain"))
     page.wait_for_function("before => document.querySelector('#plain').innerText.length > before", arg=before)
     assert "Plain sampling is drawing" in page.inner_text("#status")
+    assert page.locator("#plain .cursor").first.is_visible()
     page.click("#stop")
     status(page, "Stopped.")
+    assert not page.locator("#plain .cursor").first.is_visible()
     assert len(page.inner_text("#plain")) > before
     assert site.running == 0
 
@@ -222,7 +224,11 @@ def test_visitors_take_turns_and_see_their_own_runs_alone(site: Served, visit: V
     second.fill("#prompt textarea", PROMPT)
     second.fill("#n input", "3")
     second.click("#run")
-    second.click("#stop")  # ends no run of another visitor
+    status(second, "Waits for its turn.")
+    second.click("#stop")  # ends no run of another visitor, and the own one before its turn
+    status(second, "Stopped.")
+    second.click("#run")
+    status(second, "Waits for its turn.")
     before = len(first.inner_text("#plain"))
     first.wait_for_function("before => document.querySelector('#plain').innerText.length > before", arg=before)
     assert second.locator(".drawn li").count() == 0
