@@ -78,6 +78,11 @@ def test_a_browser_may_ask_no_other_server() -> None:
     assert "http" not in policy
 
 
+def test_only_a_public_page_may_be_shown_in_a_frame() -> None:
+    policies = [get(gate)[1]["content-security-policy"] for gate in (Gate(page), Gate(page, hosts=LOCAL))]
+    assert ["frame-ancestors 'self'" in policy for policy in policies] == [False, True]
+
+
 @pytest.mark.parametrize(
     ("headers", "status"),
     [

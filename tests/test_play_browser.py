@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerFast
 
 pytest.importorskip("gradio", reason="Gradio is not installed: pip install 'esamp[play]'")
 
+from esamp.play.server import listen
 from support.hf_models import EOS, PAD, VOCAB, small
 from support.page_checks import HOSTILE, contrast
 from support.play_runs import PROMPT, Served, served, wait_until
@@ -201,8 +202,10 @@ def test_samples_appear_while_they_are_drawn(site: Served, visit: Visit) -> None
     before = len(page.inner_text("#plain"))
     page.wait_for_function("before => document.querySelector('#plain').innerText.length > before", arg=before)
     assert "Plain sampling is drawing" in page.inner_text("#status")
+    assert page.locator("#plain .cursor").first.is_visible()
     page.click("#stop")
     status(page, "Stopped.")
+    assert not page.locator("#plain .cursor").first.is_visible()
     assert len(page.inner_text("#plain")) > before
     assert site.running == 0
 
@@ -221,7 +224,11 @@ def test_visitors_take_turns_and_see_their_own_runs_alone(site: Served, visit: V
     second.fill("#prompt textarea", PROMPT)
     second.fill("#n input", "3")
     second.click("#run")
-    second.click("#stop")  # ends no run of another visitor
+    status(second, "Waits for its turn.")
+    second.click("#stop")  # ends no run of another visitor, and the own one before its turn
+    status(second, "Stopped.")
+    second.click("#run")
+    status(second, "Waits for its turn.")
     before = len(first.inner_text("#plain"))
     first.wait_for_function("before => document.querySelector('#plain').innerText.length > before", arg=before)
     assert second.locator(".drawn li").count() == 0
@@ -256,7 +263,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer.decoder = decoders.Fuse()
     special = dict(bos_token="<s>", eos_token="</s>", pad_token="<pad>")
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<s>", **special).save_pretrained(folder)
-    small("llama").save_pretrained(folder)
+    small("llama", max_position_embeddings=2048).save_pretrained(folder)
     return folder
 
 
@@ -265,13 +272,15 @@ def test_texts_of_a_model_never_become_elements(hostile: Path, visit: Visit) -> 
     with served(str(hostile)) as site:
         page = visit(site.url)
         page.fill("#prompt textarea", prompt)
+        page.fill("#n input", "3")
         page.click("#run")
         status(page, "Done.")
         for arm in ("#plain", "#esamp"):
             shown = page.inner_text(arm)
             assert all(attack in shown for attack in ATTACKS[:3]), shown[:500]
             names = page.evaluate("arm => [...document.querySelectorAll(arm + ' .drawn *')].map(e => e.tagName)", arm)
-            assert set(names) <= {"LI", "SPAN", "P"}
+            assert set(names) <= {"LI", "SPAN", "P", "I"}
+            assert set(page.locator(f"{arm} .drawn i").all_inner_texts()) <= {"(no text)"}
         results = "#figures *, #map *, #status *, #code .cm-content *"
         tags = set(page.evaluate("all => [...document.querySelectorAll(all)].map(e => e.tagName)", results))
         assert not tags & {"SCRIPT", "IMG", "A", "IFRAME", "MATH", "IMAGE", "OBJECT", "STYLE"}
@@ -284,11 +293,12 @@ def test_texts_of_a_model_never_become_elements(hostile: Path, visit: Visit) -> 
 
 
 @contextmanager
-def command(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def command(*arguments: str, **environment: str) -> Iterator[tuple["subprocess.Popen[str]", str]]:
     """`esamp play` on the embedded model, and the address that it prints."""
     line = [sys.executable, "-m", "esamp.cli", "play", "--model", "countdown", "--port", "0", *arguments]
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    with subprocess.Popen(line, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, **pipes) as process:
+    own = os.environ | {"OMP_NUM_THREADS": "1"} | environment
+    with subprocess.Popen(line, text=True, env=own, **pipes) as process:
         try:
             assert process.stdout is not None
             yield process, process.stdout.readline().strip()
@@ -296,12 +306,17 @@ def command(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
             process.kill()
 
 
-def test_the_command_serves_until_it_is_interrupted_in_mid_run(visit: Visit) -> None:
-    with command() as (process, url):
-        page = visit(url)
-        long_run(page)
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+def test_the_command_contacts_nobody_and_ends_when_it_is_interrupted_in_mid_run(visit: Visit) -> None:
+    with listen("127.0.0.1", 0) as proxy:
+        through = f"http://127.0.0.1:{proxy.getsockname()[1]}"
+        with command(http_proxy=through, https_proxy=through, no_proxy="127.0.0.1") as (process, url):
+            page = visit(url)
+            long_run(page)
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=30)
+        proxy.setblocking(False)
+        with pytest.raises(BlockingIOError):  # nobody has connected
+            proxy.accept()
     assert process.returncode == 0, err
     assert out == ""
     assert err == "esamp: serving; Ctrl-C ends it\n"

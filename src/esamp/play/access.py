@@ -15,10 +15,12 @@ COOKIE, PARAMETER = "esamp_play", "token"
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; "
-    "object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'self'"
+    "object-src 'none'; base-uri 'self'; form-action 'self'"
 )
 """Content-Security-Policy: the browser asks no other server for anything. Gradio itself needs inline scripts and
 ``Function``; model output never becomes markup in the first place (see `esamp.play.markup`)."""
+UNFRAMED = "; frame-ancestors 'self'"
+"""Added unless the page is public: no other site may show it in a frame."""
 
 
 class Gate:
@@ -39,6 +41,7 @@ class Gate:
             hosts: names in the ``Host`` header that are admitted; None for all.
         """
         self._app, self._token, self._hosts = app, token, hosts
+        self._policy = POLICY if token is None and hosts is None else POLICY + UNFRAMED
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Pass a request on, redirect or refuse it."""
@@ -49,7 +52,7 @@ class Gate:
         if self._hosts is not None and self._is_foreign(headers):
             await _answer(scope, send, 421, "This server answers to the address that it printed at its start only.")
         elif self._token is None or self._same(_cookie(headers.get("cookie", ""), _cookie_name(scope))):
-            await self._app(scope, receive, _with_policy(send))
+            await self._app(scope, receive, _with_policy(send, self._policy))
         elif scope["type"] == "http" and self._same(_parameter(scope)):
             await _redirect(scope, send, self._token)
         else:
@@ -91,10 +94,10 @@ def _parameter(scope: Message) -> str:
     return dict(parse_qsl(query.decode("latin-1"))).get(PARAMETER, "")
 
 
-def _with_policy(send: Send) -> Send:
+def _with_policy(send: Send, policy: str) -> Send:
     async def sent(message: Message) -> None:
         if message["type"] == "http.response.start":
-            own = [(b"content-security-policy", POLICY.encode()), (b"referrer-policy", b"no-referrer")]
+            own = [(b"content-security-policy", policy.encode()), (b"referrer-policy", b"no-referrer")]
             message = {**message, "headers": [*message.get("headers", []), *own]}
         await send(message)
 

@@ -29,7 +29,7 @@ class ArmView:
     """The samples of one arm at one time."""
 
     arm: Arm
-    state: Literal["waiting", "drawing", "finished"] = "waiting"
+    state: Literal["waiting", "drawing", "finished", "stopped"] = "waiting"
     samples: tuple[SampleView, ...] = ()
     seconds: float = 0.0
     """time that drawing took, once it has finished"""
@@ -147,6 +147,11 @@ class Drawing:
         """End the run if it was stopped, or if nobody looks at it any more."""
         if self._stop.is_set() or time.monotonic() - self._looked > PATIENCE:
             raise StoppedError("the run was stopped")
+
+    def _end(self, state: Literal["stopped", "failed"], error: str = "") -> None:
+        """End the run before its time."""
+        arms = tuple(arm if arm.state == "finished" else replace(arm, state="stopped") for arm in self._view.arms)
+        self._set(arms=arms, state=state, error=error)
 
     def _set_arm(self, index: int, **changes: object) -> None:
         arms: Sequence[ArmView] = self._view.arms

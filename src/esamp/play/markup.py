@@ -14,7 +14,9 @@ STEPS = 7
 """Colours of the scale."""
 FULL = 0.98
 """Quantile of the measured values at which the scale ends, so that one outlier does not make all others pale."""
-WORDS = {"waiting": "waits", "drawing": "is drawing", "finished": "has finished"}
+WORDS = {"waiting": "waits", "drawing": "is drawing", "finished": "has finished", "stopped": "has stopped"}
+
+WAITING, STOPPED = "Waits for its turn.", "Stopped. Nothing is running."
 
 
 def top(samples: Sequence[SampleView]) -> float:
@@ -33,11 +35,11 @@ def column(view: ArmView, n: int, remark: str = "") -> str:
         for index, sample in enumerate(view.samples)
     ]
     if not items:
-        word = "Waits for its turn." if view.state == "waiting" else f"Draws {n} samples."
-        items = [f'<li class="empty"><p>{word}</p></li>']
-    words = f"<b>{escape(remark)}</b>" if remark else "\u00a0"
+        words = {"waiting": WAITING, "drawing": f"Draws {n} samples."}
+        items = [f'<li class="empty"><p>{words.get(view.state, "No samples were drawn.")}</p></li>']
+    amount = f"<b>{escape(remark)}</b>" if remark else "\u00a0"
     return (
-        f'<h2>{_name(view)}</h2><p class="about">{escape(about(view))}<br>{words}</p>'
+        f'<h2>{_name(view)}</h2><p class="about">{escape(about(view))}<br>{amount}</p>'
         f'<ol class="drawn">{"".join(items)}</ol>'
     )
 
@@ -95,13 +97,24 @@ def status(view: View) -> str:
     if view.state == "failed":
         return f'<p class="error" role="alert">{escape(view.error)}</p>'
     words = {
-        "waiting": "Waits for its turn.",
+        "waiting": WAITING,
         "running": " ".join(f"{_name(arm)} {WORDS[arm.state]}." for arm in view.arms),
         "measuring": "Measures the texts.",
         "finished": "Done.",
-        "stopped": "Stopped. The samples are as far as they came.",
+        "stopped": STOPPED,
     }
-    return f'<p role="status">{words[view.state]}</p>'
+    running = " data-running" if view.state == "running" else ""  # the style shows cursors only then
+    return f'<p role="status"{running}>{words[view.state]}</p>'
+
+
+def waiting() -> str:
+    """The same before a run's turn."""
+    return f'<p role="status">{WAITING}</p>'
+
+
+def stopped() -> str:
+    """The same after a run was stopped."""
+    return f'<p role="status">{STOPPED}</p>'
 
 
 def _name(arm: ArmView) -> str:

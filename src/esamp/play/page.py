@@ -62,19 +62,25 @@ def build(playground: Playground) -> Any:
         def start(request: gr.Request, text: str, *values: Any) -> Iterator[Update]:
             yield from _run(playground, str(request.session_hash), text, values, outputs)
 
-        def halt(request: gr.Request) -> None:
+        def wait(request: gr.Request) -> str:
+            playground.stop(str(request.session_hash))  # a visitor has one run
+            return markup.waiting()
+
+        def halt(request: gr.Request) -> str:
+            playground.stop(str(request.session_hash))
+            return markup.stopped()
+
+        def leave(request: gr.Request) -> None:
             playground.stop(str(request.session_hash))
 
         inputs = [prompt, *fields]
         _follow_preset(fields[0], fields)
-        events = [
-            run.click,
-            prompt.submit,
-            *(field.submit for field, s in zip(fields, SETTINGS, strict=True) if s.name != PRESET),
-        ]
-        gr.on(events, start, inputs, outputs.all(), concurrency_limit=1, concurrency_id="source", **PRIVATE)
-        stop.click(halt, queue=False, **PRIVATE)
-        blocks.unload(halt)
+        others = [field for field, setting in zip(fields, SETTINGS, strict=True) if setting.name != PRESET]
+        events = [run.click, prompt.submit, *(field.submit for field in others)]
+        begun = gr.on(events, wait, None, status, queue=False, **PRIVATE)
+        running = begun.then(start, inputs, outputs.all(), concurrency_limit=1, concurrency_id="source", **PRIVATE)
+        stop.click(halt, None, status, queue=False, cancels=[running], **PRIVATE)
+        blocks.unload(leave)
     blocks.queue(max_size=QUEUE, default_concurrency_limit=1)
     return blocks
 
