@@ -139,6 +139,16 @@ def test_rls_without_a_gate_predicts_the_same_and_trusts_itself() -> None:
     assert "seen" not in states[1]
 
 
+def test_a_ridge_that_rounding_removes_ends_in_numbers_and_not_in_an_error() -> None:
+    """A group that repeats one state leaves A singular in float64: the explorer resets what is not finite."""
+    distiller = RecursiveLeastSquares(6, 3, ridge=1e-30)
+    state = fresh(distiller, 1)
+    source = torch.linspace(-1, 1, 6).expand(1, 4, 6)
+    for _ in range(3):
+        learn(distiller, state, source, torch.ones(1, 4, 3), torch.ones(1, 4, dtype=torch.bool))
+    assert state["weights"].shape == (1, 7, 3)
+
+
 def test_rls_features_ignore_the_length_of_the_state() -> None:
     for distiller in (rls(), rls(features=5), rls(torch.float32), rls(torch.float32, features=5)):
         h = torch.randn(2, 3, SOURCE)

@@ -16,7 +16,7 @@ from esamp.models import EMBEDDED, embedded_path, resolve
 
 CEILINGS: Mapping[str, tuple[int, dict[str, Any]]] = {
     "mean": (20, dict(distiller="mean")),
-    "rls": (45, dict(distiller="rls")),
+    "rls": (44, dict(distiller="rls")),
     "published": (66, dict(preset="paper")),
     "action": (60, dict(signal="action", waves=1)),
 }

@@ -131,7 +131,7 @@ class RecursiveLeastSquares(Distiller):
         before = self._total(gram) if self.centre else None
         lost = self._forget(gram, batch.present)
         gram.baddbmm_(wide_phi.mT, wide_phi)
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky_ex(gram)[0])
+        inverse = torch.linalg.inv_ex(gram)[0]  # `cholesky_inverse` raises an error where a tiny lambda rounds away
         if self.gate:
             torch.sub(self._eye, inverse, alpha=self.ridge, out=state["seen"])
         weights = state["weights"].to(self.exact)  # the state's own tensor, unless it is stored in another type
