@@ -144,7 +144,7 @@ def test_the_program_for_a_server_names_its_address() -> None:
 
 @pytest.mark.parametrize("method", ["vanilla", "esamp"])
 def test_followed_samples_are_those_of_the_completion(source: LocalModel, method: str) -> None:
-    request = Request("r", PROMPT, 4, Sampling(max_tokens=60, stop=("not",)), method)
+    request = Request("r", PROMPT, 4, Sampling(max_tokens=60, stop=("13", "20")), method)
     follower = Follower(source.tokenizer, 4)
     drawn = source.draw(request, follower.add, lambda: None)
     assert len({len(sample.token_ids) for sample in drawn.samples}) > 1  # some end before others
