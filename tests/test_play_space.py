@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+pytest.importorskip("gradio", reason="Gradio is not installed: pip install 'esamp[play]'")
+
 from esamp.play.server import listen
 from support.play_runs import wait_until
 

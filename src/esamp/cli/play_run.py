@@ -27,7 +27,7 @@ def play(options: PlayOptions) -> None:
     from esamp.play.playground import Playground
 
     with server.listen(options.host, options.port) as listening:
-        hush("hf")
+        hush("openai" if options.endpoint else "hf")
         with _spinner() as progress:
             task = progress.add_task(f"loading {options.endpoint or options.model}")
             source = sources.Endpoint(origin) if options.endpoint else sources.LocalModel(origin)

@@ -104,14 +104,12 @@ class Drawing:
             finally:
                 self._turn.release()
         except StoppedError:
-            self._set(state="stopped")
+            self._end("stopped")
         except EsampError as error:
-            self._set(state="failed", error=str(error))
+            self._end("failed", str(error))
         finally:
             if not self._view.over:  # an error of ours, which the thread reports on standard error
-                self._set(
-                    state="failed", error="The run broke off with an error of the program; its terminal shows it."
-                )
+                self._end("failed", "The run broke off with an error of the program; its terminal shows it.")
 
     def _draw(self) -> None:
         self._set(state="running")
