@@ -96,7 +96,6 @@ def expected_loss(batch: dict[str, Tensor], old: Any, new: Any, *, temperature: 
     return float(torch.stack(losses).mean())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("temperature", [1.0, 0.8])
 def test_ratio_in_the_loss_is_policy_over_sampling_distribution(tmp_path: Path, temperature: float) -> None:
     trainer = grpo.trainer(
