@@ -73,8 +73,8 @@ def main(arguments: list[str] | None = None) -> None:
         cells = "".join("{mean:>7.3f} [{low:.3f}, {high:.3f}]".format(**cell) for cell in shown)
         print(f"{line['rollouts']:9}{line['seeds']:>6}{line['tokens']:>8,}{cells}")
     for name in ("pass_1", "pass_k"):
-        mean, error = difference(rows, name)
-        print(f"{heads[name]}, exploring minus plain, by seed: {mean:+.3f}, standard error {error:.3f}")
+        mean, deviation = difference(rows, name)
+        print(f"{heads[name]}, exploring minus plain, by seed: {mean:+.3f}, standard error {deviation:.3f}")
     print(f"mean over seeds [smallest, largest]; rows: {options.out / 'rows.jsonl'}, figure: {figure}")
 
 
