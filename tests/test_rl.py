@@ -96,7 +96,6 @@ def expected_loss(batch: dict[str, Tensor], old: Any, new: Any, *, temperature: 
     return float(torch.stack(losses).mean())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("temperature", [1.0, 0.8])
 def test_ratio_in_the_loss_is_policy_over_sampling_distribution(tmp_path: Path, temperature: float) -> None:
     trainer = grpo.trainer(
@@ -161,6 +160,16 @@ def test_two_updates_train_the_model_and_leave_no_hook(tmp_path: Path, method: s
         assert largest > 1.05
         assert trainer.rollouts.telemetry["rows_steered"] > 0
     assert trainer.rollouts.tokens == sum(round(8 * row["completions/mean_length"]) for row in logs)
+
+
+@pytest.mark.slow
+def test_without_strength_exploring_rollouts_train_exactly_as_plain_ones(tmp_path: Path) -> None:
+    losses = []
+    for method, options in (("vanilla", None), ("esamp", ESampConfig(beta=0.0))):
+        trainer = grpo.trainer(grpo.arguments(tmp_path), method=method, options=options)
+        trainer.train()
+        losses.append([row["loss"] for row in trainer.state.log_history if "reward" in row])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
 # ---- refusals
@@ -272,6 +281,18 @@ def test_summary_has_the_spread_over_seeds() -> None:
     assert vanilla["alike"] == pytest.approx({"mean": 0.25, "low": 0.25, "high": 0.25})
     assert vanilla["nats"]["mean"] == pytest.approx(1.0)
     assert "nats" not in first
+
+
+def test_difference_is_paired_by_seed() -> None:
+    rows = some_rows()
+    for row in rows:
+        if row["kind"] == "after" and row["arm"] == "esamp":
+            row["pass_1"] = 0.4 + 0.3 * row["seed"]
+    mean, error = experiment_rows.difference(rows, "pass_1")
+    assert (mean, error) == pytest.approx((0.2, 0.1))  # of 0.1 and 0.3
+    mean, error = experiment_rows.difference(rows[:2], "pass_1")
+    assert math.isnan(mean)
+    assert math.isnan(error)
 
 
 def test_curves_end_where_the_shortest_run_does_and_are_means_of_neighbouring_updates() -> None:

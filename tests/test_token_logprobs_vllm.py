@@ -1,7 +1,6 @@
 """`Sample.logprobs` and `Sample.reference_logprobs` on vLLM, against a replay in float64."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
@@ -28,14 +27,15 @@ CASES = {
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save(build("llama"), tmp_path_factory.mktemp("model"))
+def llm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[vllm_engine.LLM]:
+    folder = save(build("llama"), tmp_path_factory.mktemp("model"))
+    with vllm_engine.running(folder, logprobs_mode="processed_logprobs", max_model_len=64) as llm:
+        yield llm
 
 
 @pytest.fixture(scope="module")
-def engine(folder: Path) -> Iterator[VLLMEngine]:
-    with VLLMEngine.load(folder, batch_rows=8, token_logprobs=True, max_model_len=64) as engine:
-        yield engine
+def engine(llm: vllm_engine.LLM) -> VLLMEngine:
+    return VLLMEngine(llm.llm_engine, small_tokenizer(), token_logprobs=True, in_process=True)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -86,14 +86,12 @@ def test_an_engine_in_another_mode_is_refused_with_the_mode_to_use(engine: VLLME
         engine.llm.model_config.logprobs_mode = "processed_logprobs"
 
 
-def test_tokens_drawn_while_the_end_is_banned_are_renormalised_without_it(engine: VLLMEngine, folder: Path) -> None:
-    engine.close()  # one engine at a time
+def test_tokens_drawn_while_the_end_is_banned_are_renormalised_without_it(llm: vllm_engine.LLM) -> None:
     setting = Setting(beta=1.0, temperature=0.9, banned=(EOS,), least=9)
     prompt = small_tokenizer()(PROMPT)["input_ids"]
     params = dict(min_tokens=setting.least, max_tokens=10, temperature=setting.temperature)
     request = vllm_engine.Request(prompt, 4, dict(beta=1.0, distiller="mean"), params)
-    with vllm_engine.running(folder, logprobs_mode="processed_logprobs") as llm:
-        [samples] = vllm_engine.generate(llm, [request])
+    [samples] = vllm_engine.generate(llm, [request])
     wanted = replay(in_float64(build("llama")), prompt, [sample.tokens for sample in samples], setting)
     for sample, (drawn, _) in zip(samples, wanted, strict=True):
         got = sample.scores.gather(1, torch.tensor([sample.tokens]).T)[:, 0]

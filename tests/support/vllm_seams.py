@@ -29,6 +29,7 @@ SEAMS: Mapping[str, Mapping[str, str | None]] = {
         _model_forward="input_ids",
         sample_tokens="grammar_output",
         _sample="logits spec_decode_metadata",
+        reload_weights="weights_iterator",
         model=None,
         sampler=None,
         input_batch=None,

@@ -21,7 +21,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from esamp.errors import EsampError
 from esamp.rl.experiment.figure import check_matplotlib, draw
-from esamp.rl.experiment.rows import RowFile, read, summary
+from esamp.rl.experiment.rows import RowFile, difference, read, summary
 from esamp.rl.experiment.settings import ARMS, Settings
 from esamp.rl.requirements import check_trl
 
@@ -72,6 +72,9 @@ def main(arguments: list[str] | None = None) -> None:
         shown = [line[name] for name in heads if name in line]
         cells = "".join("{mean:>7.3f} [{low:.3f}, {high:.3f}]".format(**cell) for cell in shown)
         print(f"{line['rollouts']:9}{line['seeds']:>6}{line['tokens']:>8,}{cells}")
+    for name in ("pass_1", "pass_k"):
+        mean, deviation = difference(rows, name)
+        print(f"{heads[name]}, exploring minus plain, by seed: {mean:+.3f}, standard error {deviation:.3f}")
     print(f"mean over seeds [smallest, largest]; rows: {options.out / 'rows.jsonl'}, figure: {figure}")
 
 

@@ -12,7 +12,7 @@ from trl.models.utils import unwrap_model_for_generation
 
 from esamp.engines import text
 from esamp.engines.base import Completion, Content, Engine, Request
-from esamp.engines.checks import refuse_token_logprobs
+from esamp.engines.checks import check_active, refuse_token_logprobs
 from esamp.engines.hf import HFEngine
 from esamp.engines.hf.explore import explore
 from esamp.errors import InputError, OptionError, UnsupportedError
@@ -90,6 +90,7 @@ class Rollouts:
         Raises:
             PromptError: a prompt is too long for the model.
             UnsupportedError: the engine cannot run the method.
+            InactiveMethodError: the method should have steered a group and steered none of its tokens.
         """
         train = trainer.model.training
         size = trainer.num_generations if train else trainer.num_generations_eval
@@ -98,6 +99,8 @@ class Rollouts:
             completions = {id(done.request): done for done in engine.generate(requests)}
         self._calls += 1
         ordered = [completions[id(request)] for request in requests]
+        for completion in ordered:
+            check_active(completion)
         self.telemetry = ordered[0].telemetry
         return self._result(ordered, trainer.processing_class)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -131,3 +133,14 @@ def summary(rows: Sequence[Row]) -> list[dict[str, Any]]:
             tokens = sum(row["tokens"] for row in found) // len(found)
             table.append({"rollouts": arm or "none", "seeds": len(found), "tokens": tokens, **_dicts(cells)})
     return table
+
+
+def difference(rows: Sequence[Row], name: str) -> tuple[float, float]:
+    """A measure after training, exploring minus plain rollouts: the mean over seeds that have both, and its error.
+
+    The standard error is NaN with fewer than two such seeds, and the mean with none.
+    """
+    plain, exploring = ({row["seed"]: float(row[name]) for row in evaluations(rows, arm)} for arm in ARMS)
+    pairs = [exploring[seed] - plain[seed] for seed in plain if seed in exploring]
+    mean = statistics.fmean(pairs) if pairs else math.nan
+    return mean, statistics.stdev(pairs) / math.sqrt(len(pairs)) if len(pairs) > 1 else math.nan
