@@ -17,12 +17,12 @@ LIMITS = Limits(wall_seconds=20, cpu_seconds=5, memory_mib=512)
 
 CLAIMS_NAMES = """
 import __main__
-original = __main__.Candidate.perform
+original = __main__.CandidateProgram.perform
 def perform(self, operation, first, *rest):
     if operation == "defines":
         return True
     return original(self, operation, first, *rest)
-__main__.Candidate.perform = perform
+__main__.CandidateProgram.perform = perform
 """
 """Makes the candidate's process claim to define every name that the judge requests."""
 
