@@ -207,7 +207,7 @@ def test_samples_appear_while_they_are_drawn(site: Served, visit: Visit) -> None
     status(page, "Stopped.")
     assert not page.locator("#plain .cursor").first.is_visible()
     assert len(page.inner_text("#plain")) > before
-    assert site.running == 0
+    wait_until(lambda: site.running == 0, seconds=10)
 
 
 def test_a_page_that_is_closed_leaves_nothing_running(site: Served, visit: Visit) -> None:

@@ -67,7 +67,7 @@ def build(playground: Playground) -> Any:
             return markup.waiting()
 
         def halt(request: gr.Request) -> str:
-            playground.stop(str(request.session_hash))
+            playground.stop(str(request.session_hash), wait=True)
             return markup.stopped()
 
         def leave(request: gr.Request) -> None:

@@ -37,12 +37,14 @@ class Playground:
                 if self._runs.get(visitor) is drawing:
                     del self._runs[visitor]
 
-    def stop(self, visitor: str) -> None:
-        """Stop the run of a visitor, if there is one."""
+    def stop(self, visitor: str, *, wait: bool = False) -> None:
+        """Stop the run of a visitor, if there is one; with `wait`, return when it has ended."""
         with self._lock:
             drawing = self._runs.get(visitor)
         if drawing is not None:
             drawing.stop()
+            if wait:
+                drawing.join()
 
     def close(self) -> None:
         """Stop all runs and wait for their end."""
