@@ -27,20 +27,17 @@ method = "esamp"
 QUICK = ("--version", "generate --help", "generate --help-method esamp", "methods", "doctor --json")
 SLOW = (
     "study tasks",
-    "doctor",
     f'generate "{PROMPT}" -n 1 --max-tokens 4',
     f'generate "{PROMPT}" -n 2 --max-tokens 4 --json',
     f'compare "{PROMPT}" --methods vanilla -n 2 --max-tokens 4',
     "study status study.toml",
-    "study run study.toml --dry-run",
     "study report study.toml --no-figures",
     "judge vanilla.jsonl esamp.jsonl --judge MODEL --base-url http://127.0.0.1:9/v1 --dry-run",
     "demo --task countdown --problems 2 -n 2 --max-tokens 16 --shown 1",
     "bench --tokens 8 --pairs 1 -n 2",
-    "bench --count --tokens 4 -n 2",
     "serve --print-command",
 )
-"""Commands that import torch, run a model or read a study."""
+"""Commands that import torch, run a model or read a study: one for each way in which they print."""
 COMMANDS = (*QUICK, *(pytest.param(line, marks=pytest.mark.slow) for line in SLOW))
 
 

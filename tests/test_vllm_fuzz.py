@@ -170,10 +170,10 @@ def test_chunked_prefill_does_not_change_seeded_samples() -> None:
 
 
 @pytest.mark.slow
-def test_memory_does_not_grow_with_ten_thousand_requests() -> None:
+def test_memory_does_not_grow_with_five_thousand_requests() -> None:
     logs, held = [], []
     with engine(OURS, ROOMY, slots=8, memory=1, kept=200) as llm:
-        for seed in seeds(*range(100, 110)):
+        for seed in seeds(*range(100, 105)):
             log = run_checked(llm, draw_schedule(seed, CHURN), suffix=f" {seed}")
             # Drop the log's own data, which grows with the requests.
             logs.append(replace(log, received={}, batches=[], traces={}))
