@@ -12,16 +12,10 @@ from esamp import ESampConfig, HFEngine, Request, Sample, Sampling
 from esamp.engines.hf.token_logprobs import TokenLogprobs
 from esamp.errors import OptionError, UnsupportedError
 from support.hf_models import EOS, count_hooks, small, small_tokenizer
-from support.steered_logprobs import Setting, in_float64, replay
+from support.steered_logprobs import CASES, Setting, in_float64, replay
 
 PROMPT = "Hello there"
 STEERED = ESampConfig(beta=1.0, distiller="mean")
-CASES = {
-    "plain": ("vanilla", Setting()),
-    "plain, filtered": ("vanilla", Setting(temperature=0.7, top_k=9)),
-    "steered": ("esamp", Setting(beta=1.0)),
-    "steered, filtered": ("esamp", Setting(beta=1.0, temperature=0.7, top_k=9)),
-}
 
 
 def draw(method: str, setting: Setting, *, token_logprobs: bool = True, **options: Any) -> Sequence[Sample]:

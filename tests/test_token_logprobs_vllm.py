@@ -11,19 +11,13 @@ from esamp import ESampConfig, Request, Sampling, VLLMEngine
 from esamp.errors import OptionError, UnsupportedError
 from support import vllm_engine
 from support.hf_models import EOS, small_tokenizer
-from support.steered_logprobs import Setting, in_float64, replay
+from support.steered_logprobs import CASES, Setting, in_float64, replay
 from support.vllm_models import build, save
 
 pytestmark = pytest.mark.slow
 
 PROMPT = "Hello there"
 STEERED = ESampConfig(beta=1.0, distiller="mean")
-CASES = {
-    "plain": ("vanilla", Setting()),
-    "plain, filtered": ("vanilla", Setting(temperature=0.7, top_k=9)),
-    "steered": ("esamp", Setting(beta=1.0)),
-    "steered, filtered": ("esamp", Setting(beta=1.0, temperature=0.7, top_k=9)),
-}
 
 
 @pytest.fixture(scope="module")

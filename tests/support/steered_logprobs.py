@@ -22,6 +22,15 @@ class Setting:
     least: int = 0
 
 
+CASES = {
+    "plain": ("vanilla", Setting()),
+    "plain, filtered": ("vanilla", Setting(temperature=0.7, top_k=9)),
+    "steered": ("esamp", Setting(beta=1.0)),
+    "steered, filtered": ("esamp", Setting(beta=1.0, temperature=0.7, top_k=9)),
+}
+"""Method and setting, by name."""
+
+
 def in_float64(model: PreTrainedModel) -> PreTrainedModel:
     """A copy of a model in float64."""
     return copy.deepcopy(model).double().eval()

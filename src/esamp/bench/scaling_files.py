@@ -2,29 +2,16 @@
 
 import csv
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from esamp.bench.scaling import ROWS, SAMPLES, SIZE, ScalingPoint, Series
-from esamp.errors import MissingDependencyError
-from esamp.extras import install_command
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 NAME = "scaling"
 CAPTION = "Milliseconds of one decode step of the method alone, on random states; bars between the quartiles"
-
-
-def check_matplotlib() -> None:
-    """Check before a measurement that its figure can be drawn.
-
-    Raises:
-        MissingDependencyError: matplotlib is not installed.
-    """
-    if find_spec("matplotlib") is None:
-        raise MissingDependencyError(f"the figure needs matplotlib: {install_command('figures')}")
 
 
 def write_csv(points: Sequence[ScalingPoint], folder: Path) -> Path:

@@ -13,6 +13,7 @@ from esamp.cli.progress import SampleBar
 from esamp.cli.terminal import console, plain_table
 from esamp.engines.hf import loading
 from esamp.errors import InputError
+from esamp.report.figures.requirement import check_matplotlib
 
 
 def scaling(run: BenchOptions, arm: BenchArm, *, as_json: bool) -> None:
@@ -47,7 +48,7 @@ def _folder(out: str | None) -> Path | None:
     """The folder for the files, created before anything is measured."""
     if out is None:
         return None
-    scaling_files.check_matplotlib()
+    check_matplotlib()
     folder = Path(out)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from esamp.errors import EsampError
-from esamp.rl.experiment.figure import check_matplotlib, draw
+from esamp.report.figures.requirement import check_matplotlib
+from esamp.rl.experiment.figure import draw
 from esamp.rl.experiment.rows import RowFile, difference, read, summary
 from esamp.rl.experiment.settings import ARMS, Settings
 from esamp.rl.requirements import check_trl

@@ -3,12 +3,10 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 from esamp.analysis.load import Block
-from esamp.errors import MissingDependencyError
-from esamp.extras import install_command
+from esamp.report.figures.requirement import check_matplotlib
 from esamp.study.config import Study
 
 FORMATS = ("svg", "png")
@@ -44,8 +42,7 @@ def figures(study: Study, blocks: Sequence[Block], folder: Path, formats: Sequen
         MissingDependencyError: matplotlib is not installed.
         OSError: a file cannot be written.
     """
-    if find_spec("matplotlib") is None:
-        raise MissingDependencyError(f"figures need matplotlib: {install_command('figures')}")
+    check_matplotlib()
     from esamp.report.figures import canvas
     from esamp.report.figures.contents import block_figures
 

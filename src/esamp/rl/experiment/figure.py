@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from esamp.errors import MissingDependencyError
-from esamp.extras import install_command
+from esamp.report.figures.requirement import check_matplotlib
 from esamp.rl.experiment.rows import Row, Spread, evaluations, updates
 from esamp.rl.experiment.settings import ARMS
 
@@ -24,16 +22,6 @@ DESCRIPTION = (
     f"mean of {WINDOW} updates. Reward and entropy are those of the rollouts. Pass@k is measured on held-out problems "
     "by plain sampling of the trained model."
 )
-
-
-def check_matplotlib() -> None:
-    """Check that `draw` can draw.
-
-    Raises:
-        MissingDependencyError: matplotlib is not installed.
-    """
-    if find_spec("matplotlib") is None:
-        raise MissingDependencyError(f"the figure needs matplotlib: {install_command('figures')}")
 
 
 def draw(rows: Sequence[Row], folder: Path) -> Path:
