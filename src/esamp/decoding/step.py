@@ -13,7 +13,7 @@ which states to project, projects them all with one call of its own LM head, and
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
@@ -38,7 +38,7 @@ class Head(Protocol):
         """Expected LM-head rows sum_v p_v w_v of `probabilities` `[R, V]`, as `[R, d]` float32."""
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Rows:
     """Properties of R rows besides their states; int64 `[R]` unless another type is given."""
 
@@ -57,13 +57,16 @@ class Rows:
     temperature: Tensor
     """`[R]` float32: by what the engine divides the row's logits; 0 where it takes the best token"""
 
+    def at(self, position: Tensor) -> "Rows":
+        """The same rows when their samples have `position` `[R]` tokens."""
+        return Rows(self.index, self.count, position, self.limit, self.seed, self.stops, self.temperature)
+
     def ends(self, tokens: Tensor) -> Tensor:
         """`[R]` bool: whether these `tokens` `[R]` are the last ones of their rows. Stop texts are not seen."""
         return (tokens.unsqueeze(1) == self.stops).any(1) | (self.position + 1 >= self.limit)
 
 
-@dataclass(frozen=True)
-class InputTokens:
+class InputTokens(NamedTuple):
     """The input of the model in this forward pass: whole prompts at prefill, then one token of each row a step."""
 
     ids: Tensor
@@ -72,7 +75,7 @@ class InputTokens:
     """`[R, L]`: 0 where there is padding"""
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class DecodeStep:
     """R rows, one per sample that decodes a token now, in the engine's order."""
 
@@ -95,8 +98,7 @@ class DecodeStep:
         return self.live & self.layout.placed
 
 
-@dataclass(frozen=True)
-class Combined:
+class Combined(NamedTuple):
     """What the sampler gets: `logits` `[R, V]`, to which the engine applies the request's own processors and filters.
 
     With `rescore` `[R, V]` those logits only decide which tokens survive; survivors then get ``rescore / T`` added.
@@ -108,8 +110,7 @@ class Combined:
     late: Callable[[Tensor], Tensor] | None = None
 
 
-@dataclass(frozen=True)
-class Steering:
+class Steering(NamedTuple):
     """A method's answer to a step: the states to project, `[R, d]` each, and how to combine their logits."""
 
     states: tuple[Tensor, ...]

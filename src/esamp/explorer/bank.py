@@ -1,7 +1,6 @@
 """`PackedBank`: the state of every group in flight, packed so that a decode step needs few operations."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from math import prod
 from typing import NamedTuple
 
@@ -28,8 +27,7 @@ class Field(NamedTuple):
         return self.start + prod(self.shape)
 
 
-@dataclass(frozen=True)
-class Piece:
+class Piece(NamedTuple):
     """The state of some neighbouring groups of a layout, to be read and changed in place."""
 
     first: int
@@ -53,8 +51,9 @@ class PackedBank:
     One operation therefore reads, writes or resets all numbers of a type. If the groups of a step have neighbouring
     slots, as is usual, a step works on views of the bank and copies nothing.
 
-    Tensors of `state` start again from the template when a slot is reset, those of `kept` only when it is claimed. A
-    reset writes to the slots concerned and, for all others, to a spare row, so that the host need not know which.
+    Tensors of `state` start again from the template when a slot is reset, those of `kept` only when it is claimed. The
+    host need not know which slots are reset: neighbouring slots are written in any case, with what they hold or with
+    the template; otherwise the template is written to the slots concerned and, for all others, to a spare row.
     """
 
     def __init__(
@@ -98,8 +97,10 @@ class PackedBank:
             self._spare = new.new_full((), slots, dtype=torch.int64)
         self.tensors: GroupState = {name: self._view(name, slots) for name in self._fields}
         """by name: views `[S, ...]`"""
-        self._views: dict[tuple[str, ...], tuple[int, Piece]] = {}
-        """by names: the latest slot and views of `_neighbours`"""
+        self._latest: dict[tuple[int, tuple[str, ...]], tuple[RowLayout, tuple[Piece]]] = {}
+        """by scratch and names: the latest layout whose groups were one piece, and that piece"""
+        self._reset_rows: tuple[RowLayout, list[tuple[Tensor, Tensor]]] | None = None
+        """the latest such layout, and the template and the rows of each storage"""
 
     @property
     def nbytes(self) -> int:
@@ -120,7 +121,7 @@ class PackedBank:
     def read(self, layout: RowLayout, *names: str) -> GroupState:
         """The tensors `names` `[G, ...]` of the layout's groups: views if their slots are neighbours, else copies."""
         if len(layout.runs) == 1:
-            return self._neighbours(0, layout.runs[0].slot, layout.groups, names).state
+            return next(iter(self.pieces(layout, *names))).state
         by_storage: dict[str, list[Field]] = {}
         for name in names:
             by_storage.setdefault(self._fields[name].storage, []).append(self._fields[name])
@@ -144,8 +145,13 @@ class PackedBank:
             scratch: bytes that the caller will need for each group beside them.
             write: whether what the caller changes in place is to be kept.
         """
+        known = self._latest.get((scratch, names))
+        if known is not None and known[0] is layout:  # as in every step until the batch changes
+            return known[1]
         if len(layout.runs) == 1 and (layout.groups == 1 or layout.groups * scratch <= self._workspace):
-            return (self._neighbours(0, layout.runs[0].slot, layout.groups, names),)
+            piece = self._neighbours(0, layout.runs[0].slot, layout.groups, names)
+            self._latest[scratch, names] = layout, (piece,)
+            return (piece,)
         return self._several(layout, names, scratch, write=write)
 
     def _several(self, layout: RowLayout, names: tuple[str, ...], scratch: int, *, write: bool) -> Iterator[Piece]:
@@ -164,20 +170,24 @@ class PackedBank:
                 yield self._neighbours(run.group + offset, run.slot + offset, groups, names)
 
     def _neighbours(self, first: int, slot: int, groups: int, names: tuple[str, ...]) -> Piece:
-        """Views of the tensors `names` of so many `groups` from a `slot` on; the latest are kept for the next step."""
-        known = self._views.get(names)
-        if known is not None and (known[0], known[1].first, known[1].groups) == (slot, first, groups):
-            return known[1]
-        piece = Piece(first, groups, {name: self.tensors[name].narrow(0, slot, groups) for name in names})
-        self._views[names] = slot, piece
-        return piece
+        """Views of the tensors `names` of so many `groups` from a `slot` on."""
+        return Piece(first, groups, {name: self.tensors[name].narrow(0, slot, groups) for name in names})
 
     def reset(self, layout: RowLayout, groups: Tensor) -> None:
         """Start the state of the `groups` `[G]` bool again from the template."""
-        if self._resettable:
-            rows = torch.where(groups, layout.slots, self._spare)
-        for storage in self._resettable:
-            self._storage[storage].index_copy_(0, rows, self._rows[storage].expand(layout.groups, -1))
+        if not self._resettable:
+            return
+        if len(layout.runs) != 1:
+            slots = torch.where(groups, layout.slots, self._spare)
+            for storage in self._resettable:
+                self._storage[storage].index_copy_(0, slots, self._rows[storage].expand(layout.groups, -1))
+            return
+        if self._reset_rows is None or self._reset_rows[0] is not layout:
+            rows = [(self._rows[each], layout.of_slots(self._storage[each])) for each in self._resettable]
+            self._reset_rows = layout, rows
+        reset = groups.unsqueeze(1)
+        for template, own in self._reset_rows[1]:
+            torch.where(reset, template, own, out=own)
 
     def _view(self, name: str, slots: int) -> Tensor:
         field = self._fields[name]

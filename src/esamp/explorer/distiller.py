@@ -2,8 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,22 +14,20 @@ NOTHING = 1e-30
 """The number of rows of a group that has seen none: it can be divided by, and is lost in the first sum."""
 
 
-@dataclass(frozen=True)
-class Past:
+class Past(NamedTuple):
     """Mean and number of a group's past targets, from its first token on."""
 
     mean: Tensor
     """`[G, 1, d]`: zeros before the first"""
-    count: Tensor
+    number: Tensor
     """`[G, 1]`: how many; `NOTHING` before the first"""
 
     def of(self, piece: Piece) -> "Past":
         """Of some groups."""
-        return self if piece.covers(self.count) else Past(piece.of(self.mean), piece.of(self.count))
+        return self if piece.covers(self.number) else Past(piece.of(self.mean), piece.of(self.number))
 
 
-@dataclass(frozen=True)
-class Prediction:
+class Prediction(NamedTuple):
     """Predicted target and confidence of each row."""
 
     value: Tensor
@@ -41,7 +38,7 @@ class Prediction:
     """`[G, ...]` each: what `Distiller.learn` would otherwise compute a second time"""
 
     @classmethod
-    def joined(cls, parts: list[Self]) -> Self:
+    def joined(cls, parts: list["Prediction"]) -> "Prediction":
         """The predictions of neighbouring pieces as one."""
         if len(parts) == 1:
             return parts[0]
@@ -58,8 +55,7 @@ class Prediction:
         return Prediction(piece.of(self.value), confidence, tuple(piece.of(each) for each in self.kept))
 
 
-@dataclass(frozen=True)
-class TrainingBatch:
+class TrainingBatch(NamedTuple):
     """Training data of one step."""
 
     prediction: Prediction

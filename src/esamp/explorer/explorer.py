@@ -1,11 +1,11 @@
 """`Explorer`: one step of Exploratory Sampling on tensors, for any mix of groups."""
 
-from dataclasses import replace
 from functools import partial
 
 import torch
 from torch import Tensor
 
+from esamp.decoding.gradients import without_gradients
 from esamp.decoding.layout import RowLayout
 from esamp.decoding.precision import exact_type
 from esamp.decoding.slots import FreeSlots, GroupState
@@ -126,7 +126,7 @@ class Explorer:
     def _banks(self) -> tuple[PackedBank, ...]:
         return (self.bank,) if self.memory is None else (self.bank, self.memory.bank)
 
-    @torch.no_grad()
+    @without_gradients
     def propose(
         self,
         source: Tensor,
@@ -150,29 +150,22 @@ class Explorer:
             sample: `[R]` int64, the index of each row's sample in its group, which the contrast signal needs;
                 rows of one sample without it.
         """
-        find = partial(self._find, source, target, final, layout, live, sample)
+        arguments = source, target, final, layout, live, sample
         if self.fused is not None and direction is None and target is final and self.fused.takes(source, final, layout):
-            return self.fused.propose(source, final, layout, live, find)
-        found = find()
+            return self.fused.propose(source, final, layout, live, partial(self._find, *arguments))
+        found = self._find(*arguments)
         missed = squares(found.residual)
         if self._trusts_mean:
             missed = missed * found.seen
-        record = StepRecord(
-            layout,
-            final=final,
-            find=lambda: found,
-            missed=missed,
-            varied=missed if self._predicts_mean else squares(found.target - found.past.mean),
-            proposed=live,
-            active=layout.mask(live),
-        )
+        varied = missed if self._predicts_mean else squares(found.target - found.past.mean)
+        record = StepRecord(layout, final, found, missed, varied, layout.mask(live), live)
         decide(record, self.config, direction, gain=0.0 if self.memory is None else self.memory.gain)
         if self.config.warmup:
             made = self.bank.read(layout, "clock")["clock"][:, 1:]
             record.leave_alone(made < self.config.warmup)
         return record
 
-    @torch.no_grad()
+    @without_gradients
     def learn(self, record: StepRecord, action: Tensor | None, live: Tensor) -> None:
         """Learn from the rows that were live and still count, and reset the slots whose numbers are not finite.
 
@@ -192,16 +185,18 @@ class Explorer:
             rows = rows & (squares(action) < torch.inf)
         if record.slope is not None:
             rows = rows & layout.mask(record.slope.isfinite().all(-1))
-        size, errors = found.residual.shape[-1], [found.residual] if self._follows_errors else []
-        columns = [self.tally.ones(layout).mT, *(column.unsqueeze(-1) for column in record.fields(full=self.full))]
-        table = torch.cat([*errors, found.target, *columns], dim=-1)
-        sums = table[..., size * len(errors) :]
+        size, columns = found.residual.shape[-1], [found.target, self.tally.ones(layout)]
+        columns += [column.unsqueeze(-1) for column in record.fields(full=self.full)]
+        if self._follows_errors:
+            columns.append(found.residual)
+        table = torch.cat(columns, dim=-1)
         if not self._trusts_mean:  # in a group's first step there is no mean to compare with
-            sums[..., size + 2 : size + 4].mul_(found.seen.unsqueeze(-1))
+            table.narrow(-1, size + 2, 2).mul_(found.seen.unsqueeze(-1))
         table = torch.where(rows.unsqueeze(-1), table, self._zero)
-        sums = table[..., size * len(errors) :]
-        residual, target = table[..., :size], sums[..., :size]
-        present = record.groups_live if rows is record.live else rows.any(1)
+        sums = table.narrow(-1, 0, size + len(self.tally.fields))
+        target, residual = table.narrow(-1, 0, size), table.narrow(-1, table.shape[-1] - size, size)
+        groups_live = record.live.any(1)
+        present = groups_live if rows is record.live else rows.any(1)
         due = self._due(layout, present)
         if due is not present:
             rows = rows & due.unsqueeze(1)
@@ -209,9 +204,9 @@ class Explorer:
         self._train(record, TrainingBatch(found.prediction, target, residual, rows, due))
         if self.memory is not None and action is not None:
             self.memory.learn(record, action, rows, due)
-        self._finish(record, sums, present, due)
+        self._finish(record, groups_live, sums, present, due)
 
-    @torch.no_grad()
+    @without_gradients
     def _find(
         self, source: Tensor, target: Tensor, final: Tensor, layout: RowLayout, live: Tensor, sample: Tensor | None
     ) -> Findings:
@@ -228,7 +223,7 @@ class Explorer:
             target=wanted,
             sample=lanes,
             past=past,
-            seen=past.count > 0.5,
+            seen=past.number > 0.5,
             prediction=prediction,
             memory=None if self.memory is None else self.memory.predict(layout, final, past),
             residual=residual,
@@ -252,7 +247,7 @@ class Explorer:
             source = torch.where(active.unsqueeze(-1), source.to(self.exact), self._zero)
         pieces = self.bank.pieces(layout, *self._read)
         prediction = Prediction.joined([distiller.predict(p.state, p.of(source), past.of(p)) for p in pieces])
-        return (prediction if self.config.gate else replace(prediction, confidence=None)), None
+        return (prediction if self.config.gate else prediction._replace(confidence=None)), None
 
     def _due(self, layout: RowLayout, present: Tensor) -> Tensor:
         """`[G]` bool: groups that learn at this step."""
@@ -270,14 +265,14 @@ class Explorer:
                 sample, target, live = (piece.of(each) for each in (record.found.sample, batch.target, batch.live))
                 self.means.learn(piece.state, sample, target, live)
         distiller = self.distiller
-        if distiller is None or not distiller.learns:
+        if distiller is None or not distiller.learns or not self._learned:
             return
         if record.slope is not None:
-            batch = replace(batch, slope=record.layout.to_grid(record.slope, record.rows(batch.live)))
+            batch = batch._replace(slope=record.layout.to_grid(record.slope, record.rows(batch.live)))
         for piece in self.bank.pieces(record.layout, *self._learned, scratch=distiller.scratch, write=True):
             distiller.learn(piece.state, batch.of(piece))
 
-    def _finish(self, record: StepRecord, rows: Tensor, present: Tensor, due: Tensor) -> None:
+    def _finish(self, record: StepRecord, groups_live: Tensor, rows: Tensor, present: Tensor, due: Tensor) -> None:
         """Count, and reset the slots of groups that took part and of which no row was finite.
 
         A network may leave the range of numbers in some rows first, so one row is enough to reset it.
@@ -288,13 +283,12 @@ class Explorer:
             for piece in self.bank.pieces(layout, "clock", write=True):
                 piece.state["clock"].add_(piece.of(ticks))
         if not self._can_break:
-            counts = present.unsqueeze(1).expand(-1, 2) if due is present else torch.stack([present, due], dim=-1)
-            self.tally.add(layout, rows, counts)
+            self.tally.add(layout, rows, present, due, None)
             return
         if self.distiller is not None and self.distiller.mixes_rows:
             broken = (record.active > record.live).any(1)
         else:
-            broken = record.active.any(1) > record.groups_live
+            broken = record.active.any(1) > groups_live
         for bank in self._banks:
             bank.reset(layout, broken)
-        self.tally.add(layout, rows, torch.stack([present, due, broken], dim=-1))
+        self.tally.add(layout, rows, present, due, broken)

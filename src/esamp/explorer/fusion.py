@@ -32,8 +32,10 @@ def mixed_states(final: Tensor, delta: Tensor, steered: Tensor) -> Tensor:
 def tilted_states(final: Tensor, signal: Tensor, strength: Tensor | None, beta: float) -> Tensor:
     """``hL + beta c s`` `[..., d]` in the dtype of `final`, for the signal s `[..., d]` and c `[..., 1]` (None: 1)."""
     if strength is None:
-        return torch.add(final, signal, alpha=beta).to(final.dtype)
-    return torch.addcmul(final, signal, strength, value=beta).to(final.dtype)
+        tilted = torch.add(final, signal, alpha=beta)
+    else:
+        tilted = torch.addcmul(final, signal, strength, value=beta)
+    return tilted if tilted.dtype == final.dtype else tilted.to(final.dtype)
 
 
 def counter_states(final: Tensor, delta: Tensor, steered: Tensor, strength: float) -> Tensor:

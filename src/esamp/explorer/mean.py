@@ -52,7 +52,7 @@ class RunningMean(Distiller):
     def predict(self, state: GroupState, source: Tensor, past: Past) -> Prediction:
         """The mean `[G, 1, d]` and one confidence `[G, 1]` for all rows of a group."""
         if self.predicts_mean:
-            return Prediction(past.mean, past.count / (past.count + self.half))
+            return Prediction(past.mean, past.number / (past.number + self.half))
         count = state["seen"]
         return Prediction((state["sum"] / count).unsqueeze(1), count / (count + self.half))
 

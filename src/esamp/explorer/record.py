@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,8 +15,7 @@ MEASURED = ("kl", "kl_rows", "cos_token", "cos_rows")
 """Telemetry that is measured on logits and tokens, as far as it is measured at all."""
 
 
-@dataclass(frozen=True)
-class Findings:
+class Findings(NamedTuple):
     """All predictions of one step. Shapes as in `StepRecord`."""
 
     target: Tensor
@@ -51,8 +50,8 @@ class StepRecord:
     layout: RowLayout
     final: Tensor
     """`[R, d]` hL, as the engine gave it"""
-    find: Callable[[], Findings]
-    """computes `found`; called at most once, and before `Explorer.learn`"""
+    find: Callable[[], Findings] | Findings
+    """`found`, or what computes it; called at most once, and before `Explorer.learn`"""
     missed: Tensor
     """`[G, C]` ||target - y||^2; zero in a group's first step where y is the running mean and trusted"""
     varied: Tensor
@@ -82,15 +81,12 @@ class StepRecord:
     kept: tuple[Tensor, ...] | None = None
     """what the fused kernels need to learn from this step; None where they did not propose it"""
 
-    @cached_property
+    @property
     def found(self) -> Findings:
         """The predictions. The fused kernels keep none of them: there they are computed when they are asked for."""
-        return self.find()
-
-    @cached_property
-    def groups_live(self) -> Tensor:
-        """`[G]` bool: groups with a live row. To be read once `live` no longer changes, in `Explorer.learn`."""
-        return self.live.any(1)
+        if not isinstance(self.find, Findings):
+            self.find = self.find()
+        return self.find
 
     @property
     def residual(self) -> Tensor:

@@ -65,7 +65,7 @@ class RecursiveLeastSquares(Distiller):
         self._eye = torch.eye(self.size, dtype=self.sums, device=device)
         self._constant = torch.zeros(self.size, dtype=self.exact, device=device)
         self._constant[-1] = CONSTANT
-        self._zero = torch.zeros((), dtype=self.exact, device=device)
+        self._zero = torch.zeros(1, dtype=self.sums, device=device)
 
     def _drawn(self, features: int, seed: int) -> Tensor | None:
         """The projection `[s, m + 1]` with a column of zeros for the constant."""
@@ -109,7 +109,7 @@ class RecursiveLeastSquares(Distiller):
     def phi(self, source: Tensor) -> Tensor:
         """Features `[..., m+1]` of source states `[..., s]`."""
         x = source.to(self.exact)
-        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True).add_(torch.finfo(x.dtype).tiny)
         if self._features is None:
             return torch.cat([x / length, torch.full_like(length, CONSTANT)], dim=-1)
         return torch.addcdiv(self._constant, x @ self._features, length)
@@ -124,25 +124,29 @@ class RecursiveLeastSquares(Distiller):
         return Prediction(value, inner(torch.bmm(phi, state["seen"]), phi) / inner(phi, phi), (phi,))
 
     def learn(self, state: GroupState, batch: TrainingBatch) -> None:
-        """One step of the recursion on the live rows. A matrix without an inverse gives numbers that are not finite."""
+        """One step of the recursion on the live rows, by ``A^-1 = R'R`` with R the inverse of A's Cholesky factor.
+
+        A matrix that has none, because lambda rounds away beside the rows, gives huge numbers or none at all.
+        """
         (phi,) = batch.prediction.kept
-        phi = torch.where(batch.live.unsqueeze(-1), phi, self._zero)
-        wide_phi, gram, residual = phi.to(self.sums), state["gram"], batch.residual
+        wide_phi = torch.where(batch.live.unsqueeze(-1), phi, self._zero).mT
+        gram, residual = state["gram"], batch.residual
         before = self._total(gram) if self.centre else None
         lost = self._forget(gram, batch.present)
-        gram.baddbmm_(wide_phi.mT, wide_phi)
-        inverse = torch.linalg.inv_ex(gram)[0]  # `cholesky_inverse` raises an error where a tiny lambda rounds away
+        gram.baddbmm_(wide_phi, wide_phi.mT)
+        root = torch.linalg.solve_triangular(torch.linalg.cholesky_ex(gram)[0], self._eye, upper=False)
         if self.gate:
-            torch.sub(self._eye, inverse, alpha=self.ridge, out=state["seen"])
+            state["seen"].copy_(torch.baddbmm(self._eye, root.mT, root, alpha=-self.ridge))
         weights = state["weights"].to(self.exact)  # the state's own tensor, unless it is stored in another type
         if lost is not None:
+            inverse = torch.bmm(root.mT, root)
             weights.baddbmm_((lost * inverse).to(self.exact), weights.clone(), alpha=-self.ridge)
         if before is not None:
             moved = self._move_mean(state, batch).unsqueeze(1)
             residual = residual - moved
-            drift = inverse @ (self.forgetting * before).unsqueeze(2)
+            drift = root.mT @ (root @ (self.forgetting * before).unsqueeze(2))
             weights.sub_(drift.to(self.exact) * moved)
-        weights.baddbmm_(torch.bmm(inverse, wide_phi.mT).to(self.exact), residual)
+        weights.baddbmm_(torch.bmm(root.mT, torch.bmm(root, wide_phi)).to(self.exact), residual)
         if weights.dtype != self.wide:
             state["weights"].copy_(weights)
 

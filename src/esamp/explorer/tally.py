@@ -1,6 +1,7 @@
 """`Tally`: sums over the rows of each group, for the mean of its targets and for its telemetry."""
 
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +17,24 @@ FULL = (*BASIC, "error_norm", "kl", "kl_rows", "cos_token", "cos_rows")
 """With full telemetry."""
 COUNTS = ("steps", "updates", "resets")
 """Fields that are counted by group and step."""
+
+
+class _Views(NamedTuple):
+    """The sums of the groups of a layout, whose slots are neighbours."""
+
+    layout: RowLayout
+    targets: Tensor
+    """`[G, 1, d]`: the sum of the targets"""
+    number: Tensor
+    """`[G, 1, 1]`: how many there are"""
+    flat_number: Tensor
+    """`[G, 1]`: the same"""
+    sums: Tensor
+    """`[G, 1, d + fields]`: both, and the other fields"""
+    steps_and_updates: Tensor
+    """`[G, 2]`"""
+    resets: Tensor
+    """`[G]`"""
 
 
 class Tally:
@@ -36,7 +55,8 @@ class Tally:
             self._sums = self._fresh.repeat(slots, 1)
             self._counts = torch.zeros(slots, len(COUNTS), dtype=wide, device=device)
             self._retired = torch.zeros(len(self.fields) + len(COUNTS), dtype=wide, device=device)
-        self._ones: Tensor | None = None
+        self._views: _Views | None = None
+        self._ones: tuple[RowLayout, Tensor] | None = None
 
     @property
     def nbytes(self) -> int:
@@ -57,6 +77,7 @@ class Tally:
         """Make room for `slots` slots."""
         extra = slots - self._sums.shape[0]
         if extra > 0:
+            self._views = None
             with torch.inference_mode(False):
                 self._sums = torch.cat([self._sums, self._fresh.repeat(extra, 1)])
                 self._counts = torch.cat([self._counts, self._counts.new_zeros(extra, len(COUNTS))])
@@ -69,36 +90,58 @@ class Tally:
 
     def past(self, layout: RowLayout) -> Past:
         """The targets that the layout's groups have seen."""
-        sums = layout.of_slots(self._sums)
-        count = sums[:, self._size : self._size + 1]
-        return Past((sums[:, : self._size] / count).unsqueeze(1), count)
+        if len(layout.runs) == 1:
+            views = self._of_neighbours(layout)
+            return Past(views.targets / views.number, views.flat_number)
+        sums = layout.of_slots(self._sums).unsqueeze(1)
+        number = sums.narrow(-1, self._size, 1)
+        return Past(sums.narrow(-1, 0, self._size) / number, number.squeeze(-1))
 
     def totals(self) -> tuple[Tensor, Tensor]:
         """The sum of the targets `[S, d]` and their number `[S, 1]`, of every slot."""
         return self._sums[:, : self._size], self._sums[:, self._size : self._size + 1]
 
     def ones(self, layout: RowLayout) -> Tensor:
-        """Ones `[G, 1, C]`, made anew only when the batch changes its shape."""
-        if self._ones is None or self._ones.shape != (layout.groups, 1, layout.lanes):
-            self._ones = self._sums.new_ones(layout.groups, 1, layout.lanes)
-        return self._ones
+        """Ones `[G, C, 1]`, made anew only when the batch changes."""
+        if self._ones is None or self._ones[0] is not layout:
+            self._ones = layout, self._sums.new_ones(layout.groups, layout.lanes, 1)
+        return self._ones[1]
 
-    def add(self, layout: RowLayout, rows: Tensor, counts: Tensor) -> None:
+    def add(self, layout: RowLayout, rows: Tensor, steps: Tensor, updates: Tensor, resets: Tensor | None) -> None:
         """Add the rows of a step.
 
         Args:
             layout: of the step.
             rows: `[G, C, d + fields]`: targets and fields; zeros in rows that do not count.
-            counts: `[G, k]`: the first k of `COUNTS`.
+            steps: `[G]` bool: groups that took part.
+            updates: `[G]` bool: groups whose distiller learned.
+            resets: `[G]` bool: groups whose slot was reset; None if none can be.
         """
-        ones = self.ones(layout)
+        ones = self.ones(layout).mT
         if len(layout.runs) == 1:
-            layout.of_slots(self._sums).unsqueeze(1).baddbmm_(ones, rows)
-            layout.of_slots(self._counts)[:, : counts.shape[1]].add_(counts)
-        else:
-            self._sums.index_add_(0, layout.slots, torch.bmm(ones, rows).squeeze(1))
-            columns = self._counts[:, : counts.shape[1]]
-            columns.index_add_(0, layout.slots, counts.to(self._counts.dtype))
+            views = self._of_neighbours(layout)
+            views.sums.baddbmm_(ones, rows)
+            if updates is steps:
+                views.steps_and_updates.add_(steps.unsqueeze(1))
+            else:
+                views.steps_and_updates.add_(torch.stack([steps, updates], dim=-1))
+            if resets is not None:
+                views.resets.add_(resets)
+            return
+        self._sums.index_add_(0, layout.slots, torch.bmm(ones, rows).squeeze(1))
+        counts = torch.stack([steps, updates, *([] if resets is None else [resets])], dim=-1)
+        columns = self._counts[:, : counts.shape[1]]
+        columns.index_add_(0, layout.slots, counts.to(self._counts.dtype))
+
+    def _of_neighbours(self, layout: RowLayout) -> _Views:
+        """The views for a layout of one run, kept until the batch changes."""
+        views = self._views
+        if views is None or views.layout is not layout:
+            sums, counts = layout.of_slots(self._sums).unsqueeze(1), layout.of_slots(self._counts)
+            targets, number = sums.narrow(-1, 0, self._size), sums.narrow(-1, self._size, 1)
+            flat_number = number.squeeze(-1)
+            views = self._views = _Views(layout, targets, number, flat_number, sums, counts[:, :2], counts[:, 2])
+        return views
 
     def report(self, slot: int | None) -> Callable[[], Mapping[str, float]]:
         """`Summary` of one slot, or of all groups there ever were: taken now, read from the device when called."""

@@ -36,8 +36,8 @@ class ESampStatic(ESamp):
         def away(record: StepRecord) -> Tensor:
             sums, counts = self.explorer.tally.totals()
             own, layout = record.found.past, step.layout
-            others = counts.sum() - own.count
-            mean = (sums.sum(0) - (own.mean * own.count.unsqueeze(1)).squeeze(1)) / others.clamp_min(1)
+            others = counts.sum() - own.number
+            mean = (sums.sum(0) - (own.mean * own.number.unsqueeze(1)).squeeze(1)) / others.clamp_min(1)
             away = step.final.to(mean.dtype) - layout.spread(mean)
             return torch.where(layout.spread(others) > 0.5, away, 0.0)
 

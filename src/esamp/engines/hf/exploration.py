@@ -14,7 +14,7 @@ One generate call runs through these methods, in this order. The model's hooks (
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
 import torch
@@ -113,9 +113,9 @@ class Batch:
     def advance(self) -> None:
         """Add one to every row's number of tokens."""
         self._steps += 1
-        if self._steps >= len(self._numbers):
+        if self._steps >= self._numbers.shape[0]:
             self._numbers = torch.arange(max(1024, 2 * self._steps), device=self.live.device)
-        self.rows = replace(self.rows, position=self._numbers[self._steps].expand(len(self.slots)))
+        self.rows = self.rows.at(self._numbers[self._steps].expand(len(self.slots)))
 
 
 class HFExploration:
@@ -223,7 +223,8 @@ class HFExploration:
         """
         if self._combine is None:
             raise UnsupportedError("the model produced logits without passing its LM head")
-        parts = logits[:, -1].chunk(self._states)
+        newest = logits[:, -1]
+        parts = (newest,) if self._states == 1 else newest.chunk(self._states)
         if self._keep_reference:
             self._reference = parts[self._own]
         combined = self._combine(*(parts[:-1] if self._extra else parts))

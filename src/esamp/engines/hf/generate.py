@@ -13,6 +13,7 @@ from transformers import (
 )
 from transformers.generation.configuration_utils import GenerationMode
 
+from esamp.engines.hf.processors import SurroundedProcessors
 from esamp.engines.hf.stopping import ReportingCriteria, with_stop_strings
 from esamp.errors import UnsupportedError
 
@@ -66,7 +67,7 @@ def generate(
         sample: Any = model._sample
         return sample(
             input_ids,
-            logits_processor=LogitsProcessorList([*first, *logits_processor, *last(generation_config)]),
+            logits_processor=SurroundedProcessors(first, logits_processor, last(generation_config)),
             stopping_criteria=ReportingCriteria(stopping_criteria, on_sampled),
             generation_config=generation_config,
             streamer=streamer,

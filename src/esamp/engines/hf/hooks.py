@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from functools import wraps
 from types import MethodType
 from typing import Any, Protocol
 
@@ -62,7 +63,6 @@ class ModelHooks:
             raise UnsupportedError(
                 f"layer {max(layers)} does not exist: {type(model).__name__} has {len(stack)} layers"
             )
-        # torch.compile must not trace the hooks: a compiled forward pass has a graph break at each of them
         outside = _outside_graphs
         self._handles: list[RemovableHandle] = [
             model.register_forward_pre_hook(outside(self._before_model), with_kwargs=True),
@@ -113,15 +113,24 @@ class ModelHooks:
             if listening and output is not None:
                 if isinstance(output, tuple):
                     raise UnsupportedError("the model returned a tuple: call it with return_dict=True")
-                output.logits = self._listener.on_logits(output.logits)
+                output["logits"] = self._listener.on_logits(output.logits)
         finally:
             self._listener.on_end()
         return output
 
 
 def _outside_graphs(hook: Callable[..., Any]) -> Callable[..., Any]:
+    """`hook`, which torch.compile does not trace: a compiled forward pass has a graph break at each hook.
+
+    ``torch.compiler.disable`` alone would do, but takes longer at every call than most hooks do.
+    """
     untraced: Callable[..., Any] = torch.compiler.disable(hook)
-    return untraced
+
+    @wraps(hook)
+    def call(*args: Any) -> Any:
+        return untraced(*args) if torch.compiler.is_compiling() else hook(*args)
+
+    return call
 
 
 def _is_ours(hook: Callable[..., Any]) -> bool:

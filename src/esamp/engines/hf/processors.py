@@ -2,13 +2,40 @@
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import LogitsProcessor
+from transformers import LogitsProcessor, LogitsProcessorList
 
 from esamp.decoding.logits import rescore_survivors
 from esamp.decoding.step import Combined
+
+
+class SurroundedProcessors(LogitsProcessorList):
+    """The processors of a generate call, with others before and after them.
+
+    transformers inspects the signature of each processor in its list at every step, which takes longer than ours do:
+    those before and after are called directly and must take two arguments.
+    """
+
+    def __init__(
+        self,
+        before: Sequence[LogitsProcessor],
+        processors: Sequence[LogitsProcessor],
+        after: Sequence[LogitsProcessor],
+    ) -> None:
+        super().__init__(processors)
+        self._before, self._after = tuple(before), tuple(after)
+
+    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
+        """Scores `[B, V]` in, processed scores out; `kwargs` are for the processors of the call."""
+        for processor in self._before:
+            scores = processor(input_ids, scores)
+        scores = super().__call__(input_ids, scores, **kwargs)
+        for processor in self._after:
+            scores = processor(input_ids, scores)
+        return scores
 
 
 class AfterFilters(LogitsProcessor):

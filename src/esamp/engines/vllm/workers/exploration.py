@@ -7,7 +7,7 @@ learn     after sampling: the methods observe the tokens
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -137,7 +137,7 @@ class VLLMExploration:
                 rows_of = partial(_rows, tokens=tokens, leading=leading)
                 final = rows_of(hidden_states)
                 at_rows = {layer: rows_of(state) for layer, state in residuals.items()}
-                rows = replace(method.fixed, position=method.of(self._position))
+                rows = method.fixed.at(method.of(self._position))
                 live = method.layout.placed
                 if input_ids is not None:
                     live = live & self._unfinished(input_ids.index_select(0, tokens), rows)
