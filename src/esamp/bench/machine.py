@@ -1,25 +1,53 @@
 """The cost of one launch and one byte on a device."""
 
+import statistics
 import time
 from collections.abc import Callable
 
 import torch
 
-LAUNCHES, PASSES = 2000, 5
-"""Launches that are timed together, and repetitions, of which the fastest counts."""
+OPERATIONS = 12
+"""Small operations of different kinds that are timed together."""
+PASSES = 40
+"""Times that the small operations are timed; the median counts."""
+COPIES = 5
+"""Copies that are timed; the fastest counts."""
+SWEPT = 32 << 20
+"""Bytes that are overwritten before each pass: more than a core's own cache holds, code included."""
 COPIED = 64 << 20
 """Bytes copied: more than fit into a CPU's cache."""
 
 
 def launch_seconds(device: str) -> float:
-    """Seconds from the start of one small operation to the start of the next, called from Python."""
-    number = torch.zeros(16, device=device)
+    """Seconds that a launch takes, called from Python as in a decode step.
 
-    def add() -> None:
-        for _ in range(LAUNCHES):
-            number.add_(1)
-
-    return _fastest(add, device) / LAUNCHES
+    That is the mean over a dozen small operations of different kinds. The forward pass of a model leaves neither their
+    code nor their data in a core's own cache, so the cache is emptied before each pass. On a CPU a launch then takes
+    several times as long as in a loop of its own.
+    """
+    swept = torch.zeros(SWEPT // 4)
+    rows, flags = torch.ones(1, 16, 64, device=device), torch.ones(1, 16, dtype=torch.bool, device=device)
+    wide, total = rows.double(), torch.zeros(1, 64, 64, device=device)
+    seconds = []
+    for _ in range(PASSES):
+        swept.add_(1)
+        wait(device)
+        started = time.perf_counter()
+        torch.sub(rows, rows[:, :1])
+        torch.mul(rows, 2.0)
+        torch.bmm(rows, rows.mT)
+        torch.cat([rows, rows], dim=-1)
+        torch.where(flags.unsqueeze(-1), rows, total[:, :16])
+        torch.linalg.vector_norm(rows, dim=-1)
+        flags.any(1)
+        torch.gt(rows, 0.5)
+        total.baddbmm_(rows.mT, rows)
+        torch.addcmul(rows, rows, rows)
+        wide.to(torch.float32)
+        torch.bmm(wide, wide.mT)
+        wait(device)
+        seconds.append((time.perf_counter() - started) / OPERATIONS)
+    return statistics.median(seconds)
 
 
 def bytes_per_second(device: str) -> float:
@@ -31,7 +59,7 @@ def bytes_per_second(device: str) -> float:
 
 def _fastest(work: Callable[[], object], device: str) -> float:
     seconds = []
-    for _ in range(PASSES):
+    for _ in range(COPIES):
         wait(device)
         started = time.perf_counter()
         work()

@@ -13,6 +13,9 @@ from esamp.decoding.slots import GroupState, repeated
 WORKSPACE = 64 << 20
 """Bytes that one step may take beside the bank; larger states are worked on by a few groups at a time."""
 
+RESET_IN_PLACE = 128 << 10
+"""Bytes of state up to which slots are reset in place: fewer launches than through the spare row, but more bytes."""
+
 
 class Field(NamedTuple):
     """Where a named tensor lies within a slot's row of its storage."""
@@ -52,8 +55,8 @@ class PackedBank:
     slots, as is usual, a step works on views of the bank and copies nothing.
 
     Tensors of `state` start again from the template when a slot is reset, those of `kept` only when it is claimed. The
-    host need not know which slots are reset: neighbouring slots are written in any case, with what they hold or with
-    the template; otherwise the template is written to the slots concerned and, for all others, to a spare row.
+    host need not know which slots are reset: the template is written to the slots concerned and, for all others, to a
+    spare row. Small states of neighbouring slots are written in place instead, with the template or what they hold.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class PackedBank:
             for storage, names in by_type.items():
                 self._pack(storage, names)
         self._resettable = [storage for storage in self._rows if storage.startswith("state")]
+        self._reset_bytes = sum(self._rows[storage].nbytes for storage in self._resettable)
         self._storage: GroupState = {}
         self._allocate(slots)
 
@@ -99,8 +103,8 @@ class PackedBank:
         """by name: views `[S, ...]`"""
         self._latest: dict[tuple[int, tuple[str, ...]], tuple[RowLayout, tuple[Piece]]] = {}
         """by scratch and names: the latest layout whose groups were one piece, and that piece"""
-        self._reset_rows: tuple[RowLayout, list[tuple[Tensor, Tensor]]] | None = None
-        """the latest such layout, and the template and the rows of each storage"""
+        self._in_place: tuple[RowLayout, list[tuple[Tensor, Tensor]]] | None = None
+        """the latest layout whose slots were reset in place, and the result of `_rows_in_place` for it"""
 
     @property
     def nbytes(self) -> int:
@@ -177,17 +181,21 @@ class PackedBank:
         """Start the state of the `groups` `[G]` bool again from the template."""
         if not self._resettable:
             return
-        if len(layout.runs) != 1:
-            slots = torch.where(groups, layout.slots, self._spare)
-            for storage in self._resettable:
-                self._storage[storage].index_copy_(0, slots, self._rows[storage].expand(layout.groups, -1))
+        if len(layout.runs) == 1 and layout.groups * self._reset_bytes <= RESET_IN_PLACE:
+            reset = groups.unsqueeze(1)
+            for template, own in self._rows_in_place(layout):
+                torch.where(reset, template, own, out=own)
             return
-        if self._reset_rows is None or self._reset_rows[0] is not layout:
+        slots = torch.where(groups, layout.slots, self._spare)
+        for storage in self._resettable:
+            self._storage[storage].index_copy_(0, slots, self._rows[storage].expand(layout.groups, -1))
+
+    def _rows_in_place(self, layout: RowLayout) -> list[tuple[Tensor, Tensor]]:
+        """The template and the groups' rows of each storage that is reset, kept until the batch changes."""
+        if self._in_place is None or self._in_place[0] is not layout:
             rows = [(self._rows[each], layout.of_slots(self._storage[each])) for each in self._resettable]
-            self._reset_rows = layout, rows
-        reset = groups.unsqueeze(1)
-        for template, own in self._reset_rows[1]:
-            torch.where(reset, template, own, out=own)
+            self._in_place = layout, rows
+        return self._in_place[1]
 
     def _view(self, name: str, slots: int) -> Tensor:
         field = self._fields[name]

@@ -135,18 +135,18 @@ class RecursiveLeastSquares(Distiller):
         lost = self._forget(gram, batch.present)
         gram.baddbmm_(wide_phi, wide_phi.mT)
         root = torch.linalg.solve_triangular(torch.linalg.cholesky_ex(gram)[0], self._eye, upper=False)
+        inverse = torch.bmm(root.mT, root)
         if self.gate:
-            state["seen"].copy_(torch.baddbmm(self._eye, root.mT, root, alpha=-self.ridge))
+            torch.sub(self._eye, inverse, alpha=self.ridge, out=state["seen"])
         weights = state["weights"].to(self.exact)  # the state's own tensor, unless it is stored in another type
         if lost is not None:
-            inverse = torch.bmm(root.mT, root)
             weights.baddbmm_((lost * inverse).to(self.exact), weights.clone(), alpha=-self.ridge)
         if before is not None:
             moved = self._move_mean(state, batch).unsqueeze(1)
             residual = residual - moved
-            drift = root.mT @ (root @ (self.forgetting * before).unsqueeze(2))
+            drift = inverse @ (self.forgetting * before).unsqueeze(2)
             weights.sub_(drift.to(self.exact) * moved)
-        weights.baddbmm_(torch.bmm(root.mT, torch.bmm(root, wide_phi)).to(self.exact), residual)
+        weights.baddbmm_(torch.bmm(inverse, wide_phi).to(self.exact), residual)
         if weights.dtype != self.wide:
             state["weights"].copy_(weights)
 
