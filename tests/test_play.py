@@ -20,14 +20,14 @@ from esamp.explorer.config import ESampConfig
 from esamp.play import drawing as drawings
 from esamp.play import markup
 from esamp.play.drawing import ArmView, Drawing, View
-from esamp.play.findings import Findings, find
+from esamp.play.findings import RunFindings, find
 from esamp.play.following import Follower
 from esamp.play.map import sample_map
 from esamp.play.palette import colours, style
 from esamp.play.playground import Playground
 from esamp.play.program import Origin, program
 from esamp.play.settings import MOST_SAMPLES, SETTINGS, Choice, of_preset, read
-from esamp.play.sources import Endpoint, LocalModel
+from esamp.play.sources import LocalModel, ServerSource
 from esamp.report.pages import ComparisonTable, SampleView
 from esamp.report.pages.html import clean
 from esamp.report.pages.projection import plane
@@ -256,7 +256,7 @@ def test_a_prompt_that_is_too_long_is_an_error_of_the_run(playground: Playground
 
 def test_a_server_answers_in_one_piece(script: ScriptedServer) -> None:
     script.replies[:] = [(200, completion(3, text="an answer"))]
-    server = Endpoint(Origin(None, endpoint=script.url))
+    server = ServerSource(Origin(None, endpoint=script.url))
     drawn = server.draw(
         Request("r", "Hi", 3, Sampling(max_tokens=4), "vanilla"), lambda step: pytest.fail("no steps"), lambda: None
     )
@@ -268,7 +268,7 @@ def test_a_server_answers_in_one_piece(script: ScriptedServer) -> None:
 def test_a_stop_ends_a_request_at_a_server_at_once(script: ScriptedServer) -> None:
     script.replies[:] = [(200, completion(3))]
     script.pause = 5.0
-    server = Endpoint(Origin(None, endpoint=script.url))
+    server = ServerSource(Origin(None, endpoint=script.url))
     run = Drawing(server, plain_scorer(), read("Hi", values()), threading.Lock())
     run.start()
     wait_until(lambda: bool(script.bodies))
@@ -310,7 +310,7 @@ def test_texts_of_models_and_visitors_stay_texts(text: str) -> None:
     view = ArmView(arm, "finished", (SampleView([text], [2.0]), SampleView([text])))
     points = plane(torch.eye(4).numpy())
     summary = some_table()
-    found = Findings(summary, (text, text), ((text, "b"), ("c", text)), points, (text,))
+    found = RunFindings(summary, (text, text), ((text, "b"), ("c", text)), points, (text,))
     whole = [markup.column(view, 2, text), markup.figures(found), sample_map(found, [text, "ESamp"])]
     whole += [markup.status(View((view,), "failed", error=text)), markup.problem(text)]
     for piece in whole:

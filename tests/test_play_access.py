@@ -11,7 +11,7 @@ pytest.importorskip("gradio", reason="Gradio is not installed: pip install 'esam
 
 from esamp.cli import main
 from esamp.errors import InputError, OptionError
-from esamp.play.access import Gate, Message, Receive, Send
+from esamp.play.access import AccessGate, Message, Receive, Send
 from esamp.play.server import LOCAL, address, is_local, listen
 
 TOKEN = "a-token-of-ours"
@@ -23,7 +23,7 @@ async def page(scope: Message, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": b"the page"})
 
 
-def get(gate: Gate, path: str = "/", *, kind: str = "http", **headers: str) -> tuple[Any, dict[str, str], str]:
+def get(gate: AccessGate, path: str = "/", *, kind: str = "http", **headers: str) -> tuple[Any, dict[str, str], str]:
     """Status, headers and body of the answer to a request; of a refused WebSocket its code."""
     where, _, query = path.partition("?")
     sent = {"host": "127.0.0.1:7860", **headers}
@@ -47,7 +47,7 @@ def get(gate: Gate, path: str = "/", *, kind: str = "http", **headers: str) -> t
 
 
 def test_without_the_token_nothing_is_served() -> None:
-    gate = Gate(page, token=TOKEN)
+    gate = AccessGate(page, token=TOKEN)
     for path in ("/", "/gradio_api/info", "/?token=", "/?token=a-token", f"/?other={TOKEN}", "/?token=%C3%A9"):
         status, headers, body = get(gate, path)
         assert status == 401
@@ -59,7 +59,7 @@ def test_without_the_token_nothing_is_served() -> None:
 
 
 def test_the_address_with_the_token_sets_a_cookie_and_leads_to_the_address_without_it() -> None:
-    gate = Gate(page, token=TOKEN)
+    gate = AccessGate(page, token=TOKEN)
     status, headers, body = get(gate, f"/?a=1&token={TOKEN}")
     assert (status, headers["location"], body) == (303, "/?a=1", "")
     assert "HttpOnly" in headers["set-cookie"]
@@ -70,18 +70,18 @@ def test_the_address_with_the_token_sets_a_cookie_and_leads_to_the_address_witho
 
 @pytest.mark.parametrize("path", ["//elsewhere.example", "/\\elsewhere.example", "///elsewhere.example/x"])
 def test_no_address_leads_to_another_server(path: str) -> None:
-    _, headers, _ = get(Gate(page, token=TOKEN), f"{path}?token={TOKEN}")
+    _, headers, _ = get(AccessGate(page, token=TOKEN), f"{path}?token={TOKEN}")
     assert re.match(r"/[^/\\]", headers["location"])
 
 
 def test_a_browser_may_ask_no_other_server() -> None:
-    policy = get(Gate(page))[1]["content-security-policy"]
+    policy = get(AccessGate(page))[1]["content-security-policy"]
     assert "default-src 'self'" in policy
     assert "http" not in policy
 
 
 def test_only_a_public_page_may_be_shown_in_a_frame() -> None:
-    policies = [get(gate)[1]["content-security-policy"] for gate in (Gate(page), Gate(page, hosts=LOCAL))]
+    policies = [get(gate)[1]["content-security-policy"] for gate in (AccessGate(page), AccessGate(page, hosts=LOCAL))]
     assert ["frame-ancestors 'self'" in policy for policy in policies] == [False, True]
 
 
@@ -100,7 +100,7 @@ def test_only_a_public_page_may_be_shown_in_a_frame() -> None:
     ids=str,
 )
 def test_other_sites_cannot_use_a_page_on_this_machine(headers: dict[str, str], status: int) -> None:
-    assert get(Gate(page, hosts=LOCAL), **headers)[0] == status
+    assert get(AccessGate(page, hosts=LOCAL), **headers)[0] == status
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.3.2.1", "::1", "localhost"])

@@ -21,7 +21,7 @@ from esamp.play.drawing import Drawing
 from esamp.play.program import Origin
 from esamp.play.server import listen
 from esamp.play.settings import read
-from esamp.play.sources import Endpoint
+from esamp.play.sources import ServerSource
 from support.play_runs import PROMPT, finished, plain_scorer, values, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
@@ -68,7 +68,7 @@ def decoding(root_url: str) -> int:
 
 
 def run(root_url: str, **changes: object) -> Drawing:
-    source = Endpoint(Origin(None, endpoint=f"{root_url}/v1"))
+    source = ServerSource(Origin(None, endpoint=f"{root_url}/v1"))
     started = Drawing(source, plain_scorer(), read(PROMPT, values(**changes)), threading.Lock())
     started.start()
     return started

@@ -2,6 +2,7 @@
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -81,6 +82,17 @@ def test_a_file_is_small_and_imports_downwards(file: Path) -> None:
     if room not in ("__init__", "__main__"):
         for imported in set(imported_rooms(file, tree)) - {room}:
             assert floor(imported) < floor(room), f"{room} imports {imported}"
+
+
+def test_a_class_name_stands_for_one_thing() -> None:
+    """But for `Worker`: vLLM's are so called for every device, and ours extend them."""
+    names = [
+        node.name
+        for file in FILES
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.ClassDef) and node.name != "Worker"
+    ]
+    assert [name for name, times in Counter(names).items() if times > 1] == []
 
 
 @pytest.mark.parametrize("file", sorted(Path(__file__).parent.rglob("*.py")), ids=lambda file: file.stem)

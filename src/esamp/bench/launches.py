@@ -134,7 +134,7 @@ class _Operators(TorchDispatchMode):
         name = func._schema.name.split("::")[-1]
         if func.is_view or name == "_unsafe_view":
             return
-        call = _Call.read(func, args, kwargs, result)
+        call = _Dispatch.read(func, args, kwargs, result)
         self.allocations += len(call.results)
         if name in ALLOCATIONS:
             return
@@ -157,7 +157,7 @@ class _HostReads(TorchFunctionMode):
 
 
 @dataclass(frozen=True)
-class _Call:
+class _Dispatch:
     """The tensors of one call of an operator."""
 
     inputs: list[Tensor]
@@ -170,7 +170,7 @@ class _Call:
     """results with memory of their own"""
 
     @classmethod
-    def read(cls, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> "_Call":
+    def read(cls, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> "_Dispatch":
         """Sort the tensors of a call."""
         call = cls([], [], [], [])
         for index, argument in enumerate(func._schema.arguments):

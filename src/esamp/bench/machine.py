@@ -8,24 +8,24 @@ import torch
 
 OPERATIONS = 12
 """Small operations of different kinds that are timed together."""
-PASSES = 40
+PASSES = 20
 """Times that the small operations are timed; the median counts."""
 COPIES = 5
 """Copies that are timed; the fastest counts."""
-SWEPT = 32 << 20
-"""Bytes that are overwritten before each pass: more than a core's own cache holds, code included."""
+LEAST_SWEPT, MOST_SWEPT = 8 << 20, 512 << 20
+"""Bounds of the bytes that are overwritten before each pass."""
 COPIED = 64 << 20
 """Bytes copied: more than fit into a CPU's cache."""
 
 
-def launch_seconds(device: str) -> float:
-    """Seconds that a launch takes, called from Python as in a decode step.
+def launch_seconds(device: str, step_bytes: float) -> float:
+    """Seconds that a launch takes, called from Python as in a decode step of a model which moves `step_bytes`.
 
-    That is the mean over a dozen small operations of different kinds. The forward pass of a model leaves neither their
-    code nor their data in a core's own cache, so the cache is emptied before each pass. On a CPU a launch then takes
-    several times as long as in a loop of its own.
+    That is the mean over a dozen small operations of different kinds. The forward pass of a model replaces their code
+    and their data in the CPU's caches by its own, so as many bytes as the model moves are overwritten before each pass.
+    A launch then takes several times as long as in a loop of its own.
     """
-    swept = torch.zeros(SWEPT // 4)
+    swept = torch.zeros(int(min(max(step_bytes, LEAST_SWEPT), MOST_SWEPT)) // 8)  # each number is read and written
     rows, flags = torch.ones(1, 16, 64, device=device), torch.ones(1, 16, dtype=torch.bool, device=device)
     wide, total = rows.double(), torch.zeros(1, 64, 64, device=device)
     seconds = []

@@ -15,7 +15,7 @@ import typer
 
 import esamp
 from esamp.cli import output
-from esamp.cli.help import Command, Group
+from esamp.cli.help import Command, CommandGroup
 from esamp.cli.messages import message
 from esamp.errors import EsampError, InputError, OptionError
 
@@ -113,7 +113,7 @@ def application(called: str | None) -> typer.Typer:
         add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
-        cls=Group,
+        cls=CommandGroup,
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
     )
     app.callback()(_options)

@@ -135,7 +135,7 @@ def _costs(run: BenchOptions, subject: Subject, arms: Sequence[BenchArm], result
     if result.step() > LONGEST_STEP or (run.engine == "vllm" and device != "cpu"):
         return [cost_breakdown(result, arm.label) for arm in comparable]
     plain, found = _counted(subject, comparable)
-    launch, rate = launch_seconds(device), bytes_per_second(device)
+    launch, rate = launch_seconds(device, plain.bytes), bytes_per_second(device)
     return [
         cost_breakdown(result, label, count.minus(plain), launch=launch, rate=rate) for label, count in found.items()
     ]

@@ -66,7 +66,7 @@ class Command(TyperCommand):
                     formatter.write_dl(rows)
 
 
-class Group(TyperGroup):
+class CommandGroup(TyperGroup):
     """A command with subcommands."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:

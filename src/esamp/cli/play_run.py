@@ -30,7 +30,7 @@ def play(options: PlayOptions) -> None:
         hush("openai" if options.endpoint else "hf")
         with _spinner() as progress:
             task = progress.add_task(f"loading {options.endpoint or options.model}")
-            source = sources.Endpoint(origin) if options.endpoint else sources.LocalModel(origin)
+            source = sources.ServerSource(origin) if options.endpoint else sources.LocalModel(origin)
             progress.update(task, description="loading the measures of texts")
             scorer = TextScorer.start()
         for sentence in scorer.missing:

@@ -8,13 +8,13 @@ import typer
 from esamp.analysis.plan_options import PlanOptions
 from esamp.cli.common_flags import AsJson
 from esamp.cli.flags import FlagGroup, with_flags
-from esamp.cli.help import Command, Group
+from esamp.cli.help import Command, CommandGroup
 from esamp.cli.study_flags import Data, File, Folder, KeyTo
 
 command = typer.Typer(
     help="Run studies: a TOML file names models, tasks, methods, group sizes and seeds.",
     rich_markup_mode=None,
-    cls=Group,
+    cls=CommandGroup,
 )
 
 

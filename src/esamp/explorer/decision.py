@@ -23,17 +23,17 @@ def decide(record: StepRecord, config: ESampConfig, direction: Direction | None,
     A row is steered if its change is a finite vector that is not zero. One length tells both, and so does the squared
     error of the prediction where the change is a multiple of it: numbers that are not finite show in either factor.
     """
-    layout, final, found = record.layout, record.final, record.found
+    layout, final, predictions = record.layout, record.final, record.predictions
     reach = record.missed
-    if direction is not None or found.memory is not None:
+    if direction is not None or predictions.memory is not None:
         record.delta = _delta(record, config, direction, gain)
         reach = squares(layout.arrange(record.delta))
-    elif found.signal is not found.residual:
-        reach = squares(found.signal)
+    elif predictions.signal is not predictions.residual:
+        reach = squares(predictions.signal)
     if reach is not record.missed and config.signal != "action":
         reach = torch.add(reach, record.missed, alpha=0)  # changes only values that are not finite
-    if found.strength is not None and record.varied is not record.missed:
-        reach = reach * found.strength.squeeze(-1)
+    if predictions.strength is not None and record.varied is not record.missed:
+        reach = reach * predictions.strength.squeeze(-1)
     record.live = record.active & (reach < torch.inf)
     record.steered = record.live & (reach > TINY)
     if not config.steers:
@@ -41,7 +41,7 @@ def decide(record: StepRecord, config: ESampConfig, direction: Direction | None,
         record.tilted = final
         return
     if record.delta is None:
-        on_grid = fusion.tilted_states(layout.arrange(final), found.signal, found.strength, config.beta)
+        on_grid = fusion.tilted_states(layout.arrange(final), predictions.signal, predictions.strength, config.beta)
         tilted = layout.to_rows(on_grid)
     else:
         tilted = (final + record.delta).to(final.dtype)
@@ -57,7 +57,7 @@ def _delta(record: StepRecord, config: ESampConfig, direction: Direction | None,
     pushed = None
     if config.steers_state:
         pushed = config.beta * (record.error if direction is None else direction(record))
-    if record.found.memory is None:
+    if record.predictions.memory is None:
         return torch.zeros_like(record.error) if pushed is None else pushed
-    action = record.rows(record.found.memory.value)
+    action = record.rows(record.predictions.memory.value)
     return action * -gain if pushed is None else torch.sub(pushed, action, alpha=gain)

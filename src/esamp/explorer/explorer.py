@@ -17,7 +17,7 @@ from esamp.explorer.contrast import SampleMeans
 from esamp.explorer.decision import Direction, decide
 from esamp.explorer.distiller import Distiller, Past, Prediction, TrainingBatch
 from esamp.explorer.fused import FusedStep, wanted
-from esamp.explorer.record import Findings, StepRecord, strength
+from esamp.explorer.record import StepPredictions, StepRecord, strength
 from esamp.explorer.rls import squares
 from esamp.explorer.tally import Tally
 
@@ -153,12 +153,12 @@ class Explorer:
         arguments = source, target, final, layout, live, sample
         if self.fused is not None and direction is None and target is final and self.fused.takes(source, final, layout):
             return self.fused.propose(source, final, layout, live, partial(self._find, *arguments))
-        found = self._find(*arguments)
-        missed = squares(found.residual)
+        predictions = self._find(*arguments)
+        missed = squares(predictions.residual)
         if self._trusts_mean:
-            missed = missed * found.seen
-        varied = missed if self._predicts_mean else squares(found.target - found.past.mean)
-        record = StepRecord(layout, final, found, missed, varied, layout.mask(live), live)
+            missed = missed * predictions.seen
+        varied = missed if self._predicts_mean else squares(predictions.target - predictions.past.mean)
+        record = StepRecord(layout, final, predictions, missed, varied, layout.mask(live), live)
         decide(record, self.config, direction, gain=0.0 if self.memory is None else self.memory.gain)
         if self.config.warmup:
             made = self.bank.read(layout, "clock")["clock"][:, 1:]
@@ -178,20 +178,20 @@ class Explorer:
         if self.fused is not None and record.kept is not None and action is None and record.slope is None:
             self.fused.learn(record, live)
             return
-        found = record.found
+        predictions = record.predictions
         rows = record.live if live is record.proposed else record.live & layout.mask(live)
         if action is not None:
             action = layout.arrange(action).to(self.exact)
             rows = rows & (squares(action) < torch.inf)
         if record.slope is not None:
             rows = rows & layout.mask(record.slope.isfinite().all(-1))
-        size, columns = found.residual.shape[-1], [found.target, self.tally.ones(layout)]
+        size, columns = predictions.residual.shape[-1], [predictions.target, self.tally.ones(layout)]
         columns += [column.unsqueeze(-1) for column in record.fields(full=self.full)]
         if self._follows_errors:
-            columns.append(found.residual)
+            columns.append(predictions.residual)
         table = torch.cat(columns, dim=-1)
         if not self._trusts_mean:  # in a group's first step there is no mean to compare with
-            table.narrow(-1, size + 2, 2).mul_(found.seen.unsqueeze(-1))
+            table.narrow(-1, size + 2, 2).mul_(predictions.seen.unsqueeze(-1))
         table = torch.where(rows.unsqueeze(-1), table, self._zero)
         sums = table.narrow(-1, 0, size + len(self.tally.fields))
         target, residual = table.narrow(-1, 0, size), table.narrow(-1, table.shape[-1] - size, size)
@@ -201,7 +201,7 @@ class Explorer:
         if due is not present:
             rows = rows & due.unsqueeze(1)
             residual, target = (torch.where(rows.unsqueeze(-1), each, self._zero) for each in (residual, target))
-        self._train(record, TrainingBatch(found.prediction, target, residual, rows, due))
+        self._train(record, TrainingBatch(predictions.prediction, target, residual, rows, due))
         if self.memory is not None and action is not None:
             self.memory.learn(record, action, rows, due)
         self._finish(record, groups_live, sums, present, due)
@@ -209,7 +209,7 @@ class Explorer:
     @without_gradients
     def _find(
         self, source: Tensor, target: Tensor, final: Tensor, layout: RowLayout, live: Tensor, sample: Tensor | None
-    ) -> Findings:
+    ) -> StepPredictions:
         """Predict each row. Arguments as in `propose`."""
         if target.dtype.itemsize > self.exact.itemsize:
             target = target.to(self.exact)
@@ -219,7 +219,7 @@ class Explorer:
             lanes = layout.arrange(torch.zeros_like(layout.place) if sample is None else sample)
         prediction, signal = self._predict(layout, layout.arrange(source), past, layout.mask(live), lanes)
         residual = wanted - prediction.value
-        return Findings(
+        return StepPredictions(
             target=wanted,
             sample=lanes,
             past=past,
@@ -260,9 +260,11 @@ class Explorer:
 
     def _train(self, record: StepRecord, batch: TrainingBatch) -> None:
         """One step of the distiller, or of the samples' means."""
-        if self.means is not None and record.found.sample is not None:
+        if self.means is not None and record.predictions.sample is not None:
             for piece in self.bank.pieces(record.layout, *self._learned, write=True):
-                sample, target, live = (piece.of(each) for each in (record.found.sample, batch.target, batch.live))
+                sample, target, live = (
+                    piece.of(each) for each in (record.predictions.sample, batch.target, batch.live)
+                )
                 self.means.learn(piece.state, sample, target, live)
         distiller = self.distiller
         if distiller is None or not distiller.learns or not self._learned:

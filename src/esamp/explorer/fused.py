@@ -16,7 +16,7 @@ from esamp.explorer.distiller import Distiller
 from esamp.explorer.fused_network import FusedNetwork, launch
 from esamp.explorer.mean import RunningMean
 from esamp.explorer.mlp import ResidualNetwork
-from esamp.explorer.record import Findings, StepRecord
+from esamp.explorer.record import StepPredictions, StepRecord
 from esamp.explorer.rls import CONSTANT, RecursiveLeastSquares
 from esamp.explorer.tally import Tally
 
@@ -136,7 +136,7 @@ class FusedStep:
         return known and source.stride(-1) == 1 and final.stride(-1) == 1
 
     def propose(
-        self, source: Tensor, final: Tensor, layout: RowLayout, live: Tensor, find: Callable[[], Findings]
+        self, source: Tensor, final: Tensor, layout: RowLayout, live: Tensor, find: Callable[[], StepPredictions]
     ) -> StepRecord:
         """As `Explorer.propose`; `find` is what computes the predictions in full, if they are asked for."""
         groups, lanes, (rows, size) = layout.groups, layout.lanes, final.shape

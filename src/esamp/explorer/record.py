@@ -15,7 +15,7 @@ MEASURED = ("kl", "kl_rows", "cos_token", "cos_rows")
 """Telemetry that is measured on logits and tokens, as far as it is measured at all."""
 
 
-class Findings(NamedTuple):
+class StepPredictions(NamedTuple):
     """All predictions of one step. Shapes as in `StepRecord`."""
 
     target: Tensor
@@ -50,8 +50,8 @@ class StepRecord:
     layout: RowLayout
     final: Tensor
     """`[R, d]` hL, as the engine gave it"""
-    find: Callable[[], Findings] | Findings
-    """`found`, or what computes it; called at most once, and before `Explorer.learn`"""
+    find: Callable[[], StepPredictions] | StepPredictions
+    """`predictions`, or what computes it; called at most once, and before `Explorer.learn`"""
     missed: Tensor
     """`[G, C]` ||target - y||^2; zero in a group's first step where y is the running mean and trusted"""
     varied: Tensor
@@ -82,30 +82,30 @@ class StepRecord:
     """what the fused kernels need to learn from this step; None where they did not propose it"""
 
     @property
-    def found(self) -> Findings:
+    def predictions(self) -> StepPredictions:
         """The predictions. The fused kernels keep none of them: there they are computed when they are asked for."""
-        if not isinstance(self.find, Findings):
+        if not isinstance(self.find, StepPredictions):
             self.find = self.find()
         return self.find
 
     @property
     def residual(self) -> Tensor:
         """`[G, C, d]` target - y."""
-        return self.found.residual
+        return self.predictions.residual
 
     @property
     def error(self) -> Tensor:
         """`[R, d]` e, the gated error (or contrast) in the space of the final hidden state."""
-        signal, strength = self.found.signal, self.found.strength
+        signal, strength = self.predictions.signal, self.predictions.strength
         scaled = signal if strength is None else strength * signal
-        if self.found.prediction.confidence is not None:  # before the first row it is zero but for rounding
-            scaled = scaled.masked_fill(~self.found.seen.unsqueeze(-1), 0.0)
+        if self.predictions.prediction.confidence is not None:  # before the first row it is zero but for rounding
+            scaled = scaled.masked_fill(~self.predictions.seen.unsqueeze(-1), 0.0)
         return self.layout.to_rows(scaled)
 
     @property
     def expectation(self) -> Tensor:
         """`[R, d]` c y."""
-        value, confidence = self.found.prediction.value, self.found.prediction.confidence
+        value, confidence = self.predictions.prediction.value, self.predictions.prediction.confidence
         scaled = value if confidence is None else confidence.unsqueeze(-1) * value
         return self.layout.to_rows(scaled.expand_as(self.residual))
 
@@ -117,7 +117,7 @@ class StepRecord:
     def explained(self) -> Tensor:
         """`[R]` 1 - ||target - y||^2 / ||target - running mean||^2; NaN in a group's first step."""
         share = 1 - self.missed / self.varied
-        return self.rows(share.masked_fill(~self.found.seen | (self.varied <= 0), torch.nan))
+        return self.rows(share.masked_fill(~self.predictions.seen | (self.varied <= 0), torch.nan))
 
     def fields(self, *, full: bool) -> list[Tensor]:
         """What is added up by field of the tally `[G, C]`, but for the rows themselves, in its order.

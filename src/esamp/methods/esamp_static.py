@@ -35,7 +35,7 @@ class ESampStatic(ESamp):
 
         def away(record: StepRecord) -> Tensor:
             sums, counts = self.explorer.tally.totals()
-            own, layout = record.found.past, step.layout
+            own, layout = record.predictions.past, step.layout
             others = counts.sum() - own.number
             mean = (sums.sum(0) - (own.mean * own.number.unsqueeze(1)).squeeze(1)) / others.clamp_min(1)
             away = step.final.to(mean.dtype) - layout.spread(mean)

@@ -1,4 +1,4 @@
-"""`Gate`: decides which requests reach the page."""
+"""`AccessGate`: decides which requests reach the page."""
 
 import hmac
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
@@ -23,7 +23,7 @@ UNFRAMED = "; frame-ancestors 'self'"
 """Added unless the page is public: no other site may show it in a frame."""
 
 
-class Gate:
+class AccessGate:
     """An ASGI application in front of another one.
 
     With a token, it admits browsers that have the token in a cookie. The address with ``?token=...`` sets the cookie

@@ -11,7 +11,7 @@ from esamp.compare.formatting import sample_view
 from esamp.engines.base import Completion
 from esamp.engines.hf.following import Step
 from esamp.errors import EsampError
-from esamp.play.findings import Findings, find
+from esamp.play.findings import RunFindings, find
 from esamp.play.following import Follower
 from esamp.play.settings import Choice
 from esamp.play.sources import Source
@@ -41,7 +41,7 @@ class View:
 
     arms: tuple[ArmView, ...]
     state: Literal["waiting", "running", "measuring", "finished", "stopped", "failed"] = "waiting"
-    findings: Findings | None = None
+    findings: RunFindings | None = None
     error: str = ""
 
     @property

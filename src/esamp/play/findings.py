@@ -1,4 +1,4 @@
-"""`Findings`: the figures of a finished run and the map of its samples."""
+"""`RunFindings`: the figures of a finished run and the map of its samples."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from esamp.study.arm import Arm
 
 
 @dataclass(frozen=True)
-class Findings:
+class RunFindings:
     """What was measured of all samples of a run."""
 
     table: ComparisonTable
@@ -27,7 +27,7 @@ class Findings:
     """a sentence for each measure that is not available, with the package to install"""
 
 
-def find(prompt: str, arms: Sequence[Arm], drawn: Sequence[Completion], scorer: TextScorer) -> Findings:
+def find(prompt: str, arms: Sequence[Arm], drawn: Sequence[Completion], scorer: TextScorer) -> RunFindings:
     """Measure a run.
 
     Args:
@@ -45,4 +45,4 @@ def find(prompt: str, arms: Sequence[Arm], drawn: Sequence[Completion], scorer: 
     vectors = scorer.vectors([text for own in texts for text in own])
     summary = table(results, scorer, marked=arms[-1].label)
     remarks = tuple(remark(result, 0) for result in results)
-    return Findings(summary, remarks, texts, None if vectors is None else plane(vectors), scorer.missing)
+    return RunFindings(summary, remarks, texts, None if vectors is None else plane(vectors), scorer.missing)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from esamp.play.findings import Findings
+from esamp.play.findings import RunFindings
 from esamp.play.markup import percent
 from esamp.quoting import shortened
 from esamp.report.pages.html import escape
@@ -17,7 +17,7 @@ MARKS = ("plain", "explored")
 """Class of an arm's marks: circles for plain sampling, squares for ESamp."""
 
 
-def sample_map(findings: Findings, labels: Sequence[str]) -> str:
+def sample_map(findings: RunFindings, labels: Sequence[str]) -> str:
     """The map with its legend and its table.
 
     Args:
@@ -70,7 +70,7 @@ def _mark(arm: int, number: int, x: float, y: float, name: str) -> str:
     return f'<g class="{kind}">{title}{shape}<text x="{x:.1f}" y="{y + 4.5:.1f}">{number}</text></g>'
 
 
-def _as_table(findings: Findings, names: Sequence[str]) -> str:
+def _as_table(findings: RunFindings, names: Sequence[str]) -> str:
     texts = [text for own in findings.texts for text in own]
     places = [] if findings.map is None else findings.map.points.tolist()
     rows = "".join(

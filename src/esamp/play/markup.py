@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from esamp.compare.formatting import number_text
 from esamp.explorer.config import ESampConfig
 from esamp.play.drawing import ArmView, View
-from esamp.play.findings import Findings
+from esamp.play.findings import RunFindings
 from esamp.report.pages import ComparisonTable, SampleView
 from esamp.report.pages.html import escape
 
@@ -126,7 +126,7 @@ def problem(message: str) -> str:
     return f'<p class="error" role="alert">{escape(message)}</p>'
 
 
-def figures(findings: Findings) -> str:
+def figures(findings: RunFindings) -> str:
     """The table of figures with its explanation."""
     note = "".join(f"<p>{escape(sentence)}</p>" for sentence in (findings.table.note, *findings.missing))
     return (

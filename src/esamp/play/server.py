@@ -10,7 +10,7 @@ import gradio as gr
 import uvicorn
 
 from esamp.errors import InputError, OptionError
-from esamp.play.access import PARAMETER, App, Gate
+from esamp.play.access import PARAMETER, AccessGate, App
 from esamp.play.page import appearance, build
 from esamp.play.playground import Playground
 
@@ -78,7 +78,7 @@ def application(playground: Playground, *, token: str | None, local: bool) -> Ap
         mcp_server=False,
         **appearance(),
     )
-    return Gate(app, token=token, hosts=LOCAL if local else None)
+    return AccessGate(app, token=token, hosts=LOCAL if local else None)
 
 
 def serve(playground: Playground, listening: socket.socket, *, token: str | None, local: bool) -> None:

@@ -96,7 +96,7 @@ class LocalModel(Source):
         return completion
 
 
-class Endpoint(Source):
+class ServerSource(Source):
     """An OpenAI-compatible server, such as one of `esamp serve`. Its answers come whole."""
 
     measures = False

@@ -28,26 +28,26 @@ from esamp.rl.requirements import check_trl
 
 
 @dataclass(frozen=True)
-class Options(Settings):
+class CountdownSettings(Settings):
     """The settings and the folder; the command line is derived from these fields."""
 
     out: Path = field(default=Path("rl-countdown"), metadata={"help": "folder for the rows and the figure"})
 
 
-def parse(arguments: list[str] | None = None) -> tuple[Options, bool]:
+def parse(arguments: list[str] | None = None) -> tuple[CountdownSettings, bool]:
     """Read the command line. Returns the options, and whether to print JSON."""
     parser = argparse.ArgumentParser(
         prog="python -m esamp.rl.countdown",
         description="GRPO on Countdown with the embedded model: plain against exploring rollouts.",
     )
     types: dict[object, type] = {"Path": Path, "float": float, "int": int, "str": str}
-    for option in fields(Options):
+    for option in fields(CountdownSettings):
         name, text = f"--{option.name.replace('_', '-')}", option.metadata["help"]
         parser.add_argument(name, type=types[option.type], default=option.default, help=text + " (%(default)s)")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     given = vars(parser.parse_args(arguments))
     as_json = bool(given.pop("json"))
-    return Options(**given), as_json
+    return CountdownSettings(**given), as_json
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -79,7 +79,7 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"mean over seeds [smallest, largest]; rows: {options.out / 'rows.jsonl'}, figure: {figure}")
 
 
-def _run_missing(options: Options) -> None:
+def _run_missing(options: CountdownSettings) -> None:
     """Train every run that the file of rows does not have."""
     file = RowFile(options.out / "rows.jsonl", options)
     runs = [(arm, seed) for seed in range(options.seeds) for arm in ARMS]

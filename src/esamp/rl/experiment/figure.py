@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from esamp.report.figures.requirement import check_matplotlib
-from esamp.rl.experiment.rows import Row, Spread, evaluations, updates
+from esamp.rl.experiment.rows import Row, SeedSpread, evaluations, updates
 from esamp.rl.experiment.settings import ARMS
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def _plot_pass_at_k(axes: Axes, rows: Sequence[Row], arm: str) -> None:
 
 
 def _band(axes: Axes, x: Sequence[float], values: Sequence[Sequence[float]], arm: str) -> None:
-    spreads = [Spread.of(each) for each in values]
+    spreads = [SeedSpread.of(each) for each in values]
     axes.plot(x, [each.mean for each in spreads], color=_colour(arm))
     low, high = [each.low for each in spreads], [each.high for each in spreads]
     axes.fill_between(x, low, high, color=_colour(arm), alpha=0.15, linewidth=0)

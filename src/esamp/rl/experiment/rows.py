@@ -28,7 +28,7 @@ off-policy a sample is, in nats."""
 
 
 @dataclass(frozen=True)
-class Spread:
+class SeedSpread:
     """A value over the seeds: its mean, its smallest and its largest."""
 
     mean: float
@@ -36,7 +36,7 @@ class Spread:
     high: float
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> Spread:
+    def of(cls, values: Sequence[float]) -> SeedSpread:
         """The spread of at least one value."""
         return cls(sum(values) / len(values), min(values), max(values))
 
@@ -117,7 +117,7 @@ def _of_runs(rows: Sequence[Row], arm: str, measure: Callable[[Row], float]) -> 
     return [sum(values) / len(values) for values in runs.values()]
 
 
-def _dicts(cells: Mapping[str, Spread]) -> dict[str, dict[str, float]]:
+def _dicts(cells: Mapping[str, SeedSpread]) -> dict[str, dict[str, float]]:
     return {name: asdict(spread) for name, spread in cells.items()}
 
 
@@ -127,9 +127,9 @@ def summary(rows: Sequence[Row]) -> list[dict[str, Any]]:
     for arm in (None, *ARMS):
         found = evaluations(rows, arm)
         if found:
-            cells = {name: Spread.of([row[name] for row in found]) for name in MEASURES}
+            cells = {name: SeedSpread.of([row[name] for row in found]) for name in MEASURES}
             if arm is not None:
-                cells |= {name: Spread.of(_of_runs(rows, arm, measure)) for name, measure in OF_RUNS.items()}
+                cells |= {name: SeedSpread.of(_of_runs(rows, arm, measure)) for name, measure in OF_RUNS.items()}
             tokens = sum(row["tokens"] for row in found) // len(found)
             table.append({"rollouts": arm or "none", "seeds": len(found), "tokens": tokens, **_dicts(cells)})
     return table

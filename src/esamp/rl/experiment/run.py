@@ -48,7 +48,7 @@ SIZES = (4,)
 """Counts of numbers of the problems."""
 
 
-class Recorder(TrainerCallback):
+class TrainingRecorder(TrainerCallback):
     """Makes a row of each update, and ends the run when its tokens are generated."""
 
     def __init__(self, settings: Settings, arm: str, seed: int, progress: Callable[[int], None]) -> None:
@@ -133,7 +133,7 @@ def train(settings: Settings, arm: str, seed: int, progress: Callable[[int], Non
         return [float(task.grade(items[prompt], text).correct) for prompt, text in pairs]
 
     model, tokenizer = _embedded()
-    recorder = Recorder(settings, arm, seed, progress)
+    recorder = TrainingRecorder(settings, arm, seed, progress)
     with tempfile.TemporaryDirectory() as folder:
         trainer = ExploringGRPOTrainer(
             model,
