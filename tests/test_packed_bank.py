@@ -32,14 +32,19 @@ FRESH = {name: tensor.flatten().tolist() for name, tensor in (STATE | KEPT).item
     resets=st.lists(st.integers(0, 31), min_size=6, max_size=6),
     workspace=st.sampled_from([1, 60, 1 << 20]),
     scratch=st.sampled_from([0, 20]),
+    reset_in_place=st.sampled_from([0, 1 << 20]),
 )
 def test_what_pieces_change_is_what_is_read(
-    groups: list[list[int]], resets: list[int], workspace: int, scratch: int
+    groups: list[list[int]], resets: list[int], workspace: int, scratch: int, reset_in_place: int
 ) -> None:
-    bank, held = PackedBank(STATE, KEPT, 4, workspace=workspace), [dict(FRESH) for _ in range(6)]
+    bank = PackedBank(STATE, KEPT, 4, workspace=workspace, reset_in_place=reset_in_place)
+    held = [dict(FRESH) for _ in range(6)]
     bank.grow(6)
-    for step, (slots, reset) in enumerate(zip(groups, resets, strict=False)):
-        layout, number = RowLayout.build(slots), float(step + 1)
+    layouts = [
+        layout for slots in groups for layout in [RowLayout.build(slots)] * 2
+    ]  # a batch that stays for two steps
+    for step, (layout, reset) in enumerate(zip(layouts, resets * 2, strict=False)):
+        slots, number = layout.slots.tolist(), float(step + 1)
         seen: list[int] = []
         for piece in bank.pieces(layout, *NAMES, scratch=scratch, write=True):
             for tensor in piece.state.values():

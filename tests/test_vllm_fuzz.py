@@ -105,14 +105,20 @@ def test_random_schedules_keep_all_invariants(scheduler: str | None) -> None:
     assert bool(refused) == (scheduler is DEFAULT)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("scheduler", [DEFAULT, OURS])
-def test_ordinary_requests_get_the_same_bits_as_without_our_worker(scheduler: str | None) -> None:
+@pytest.fixture(scope="module")
+def without() -> list[Log]:
+    """Schedules on an engine without any of our classes."""
     profiles = Profile(**vars(ALIGNED) | {"seeded": 0.0}), Profile(**vars(ALIGNED) | {"budget": None})
     schedules = [draw_schedule(seed, profile) for seed in seeds(11, 12, 13) for profile in profiles]
     with plain_engine() as llm:
-        without = [run_checked(llm, schedule, plain=True) for schedule in schedules]
-    check_contention(*without)
+        logs = [run_checked(llm, schedule, plain=True) for schedule in schedules]
+    check_contention(*logs)
+    return logs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheduler", [DEFAULT, OURS])
+def test_ordinary_requests_get_the_same_bits_as_without_our_worker(scheduler: str | None, without: list[Log]) -> None:
     with engine(scheduler) as llm:
         for number, log in enumerate(without):
             ours = run_checked(llm, log.schedule, suffix=f" {number}")

@@ -60,13 +60,20 @@ class PackedBank:
     """
 
     def __init__(
-        self, state: Mapping[str, Tensor], kept: Mapping[str, Tensor], slots: int, *, workspace: int = WORKSPACE
+        self,
+        state: Mapping[str, Tensor],
+        kept: Mapping[str, Tensor],
+        slots: int,
+        *,
+        workspace: int = WORKSPACE,
+        reset_in_place: int = RESET_IN_PLACE,
     ) -> None:
         """Allocate `slots` copies of both templates, whose tensors have no slot dimension.
 
-        `workspace` is how many bytes a step may take beside the bank, as far as one group at a time allows it.
+        `workspace` is how many bytes a step may take beside the bank, as far as one group at a time allows it, and
+        `reset_in_place` up to how many bytes of `state` slots are reset in place.
         """
-        self.size, self._workspace = slots, workspace
+        self.size, self._workspace, self._most_in_place = slots, workspace, reset_in_place
         self.template: GroupState = {**state, **kept}
         self._fields: dict[str, Field] = {}
         self._rows: GroupState = {}
@@ -181,7 +188,7 @@ class PackedBank:
         """Start the state of the `groups` `[G]` bool again from the template."""
         if not self._resettable:
             return
-        if len(layout.runs) == 1 and layout.groups * self._reset_bytes <= RESET_IN_PLACE:
+        if len(layout.runs) == 1 and layout.groups * self._reset_bytes <= self._most_in_place:
             reset = groups.unsqueeze(1)
             for template, own in self._rows_in_place(layout):
                 torch.where(reset, template, own, out=own)
