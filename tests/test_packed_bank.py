@@ -40,9 +40,8 @@ def test_what_pieces_change_is_what_is_read(
     bank = PackedBank(STATE, KEPT, 4, workspace=workspace, reset_in_place=reset_in_place)
     held = [dict(FRESH) for _ in range(6)]
     bank.grow(6)
-    layouts = [
-        layout for slots in groups for layout in [RowLayout.build(slots)] * 2
-    ]  # a batch that stays for two steps
+    # Each batch stays for two steps.
+    layouts = [layout for slots in groups for layout in [RowLayout.build(slots)] * 2]
     for step, (layout, reset) in enumerate(zip(layouts, resets * 2, strict=False)):
         slots, number = layout.slots.tolist(), float(step + 1)
         seen: list[int] = []
