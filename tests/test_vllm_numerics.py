@@ -376,7 +376,7 @@ def test_compiled_models_are_cached_apart_from_those_without_our_worker(
     compiled = LOGITS | dict(enforce_eager=False, max_num_seqs=8, max_num_batched_tokens=64)
     some, plain = MIXED[:2], [replace(request, esamp=None) for request in MIXED[:2]]
     results = []
-    for worker in ("auto", WORKER, "auto"):
+    for worker in ("auto", WORKER, "auto") if architecture == "llama" else ("auto", WORKER):
         with running(folder, **compiled, worker_cls=worker) as llm:
             assert llm.llm_engine.vllm_config.compilation_config.mode == CompilationMode.DYNAMO_TRACE_ONCE
             results.append(generate(llm, plain))

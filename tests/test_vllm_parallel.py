@@ -21,6 +21,8 @@ def run(script: str, folder: Path, ranks: int, *arguments: str) -> Any:
         "VLLM_CPU_OMP_THREADS_BIND": "|".join(map(str, cores)),
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_LOGGING_LEVEL": "ERROR",
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # one process less to import vLLM; the ranks have theirs in any case
+        "VLLM_WORKER_MULTIPROC_METHOD": "fork",
     }
     command = [sys.executable, str(Path(__file__).parent / "support" / script), *arguments]
     done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=500)

@@ -9,6 +9,8 @@ from typing import Any
 FACTOR = 4
 BOUND = 9.0
 """The largest accepted ratio of run times: 4 times the input takes linear work 4 times as long, quadratic work 16."""
+REPETITIONS = 10
+"""How often both texts are measured at most; on a busy machine a memory-bound measurement may take twice as long."""
 SMALL = 0.02
 """Shorter measurements, in seconds, count as this long, because they are mostly noise."""
 
@@ -23,11 +25,11 @@ def _processor_time(work: Callable[[str], Any], text: str) -> float:
 def assert_linear(work: Callable[[str], Any], make: Callable[[int], str], size: int) -> None:
     """Check that `work` on `make(4 * size)` takes about four times as long as on `make(size)`, not sixteen times.
 
-    Both are measured up to four times, and the minima are compared, because interruptions only add time.
+    Both are measured up to `REPETITIONS` times, and the minima are compared, because interruptions only add time.
     """
     small, large = make(size), make(FACTOR * size)
     least = {small: float("inf"), large: float("inf")}
-    for _ in range(4):
+    for _ in range(REPETITIONS):
         for text in (small, large):
             least[text] = min(least[text], _processor_time(work, text))
         if least[large] <= BOUND * max(least[small], SMALL):

@@ -129,7 +129,10 @@ class Tally:
                 views.resets.add_(resets)
             return
         self._sums.index_add_(0, layout.slots, torch.bmm(ones, rows).squeeze(1))
-        counts = torch.stack([steps, updates, *([] if resets is None else [resets])], dim=-1)
+        if resets is None and updates is steps:
+            counts = steps.unsqueeze(1).expand(-1, 2)
+        else:
+            counts = torch.stack([steps, updates, *([] if resets is None else [resets])], dim=-1)
         columns = self._counts[:, : counts.shape[1]]
         columns.index_add_(0, layout.slots, counts.to(self._counts.dtype))
 
