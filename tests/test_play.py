@@ -223,6 +223,15 @@ def test_a_run_that_no_page_looks_at_ends(playground: Playground, monkeypatch: p
         assert time.monotonic() - begun < 10
 
 
+def test_closing_waits_for_runs_whose_visitors_have_left(source: LocalModel) -> None:
+    """Their threads may still draw a token; the process would abort if they were within PyTorch at its exit."""
+    started = Playground(source, plain_scorer())
+    with started.drawing("a", long_choice()) as run:
+        wait_until(lambda: bool(run.look().arms[0].samples))
+    started.close()
+    assert not [thread for thread in threading.enumerate() if thread.name == "esamp-play"]
+
+
 def test_a_visitor_cannot_stop_the_run_of_another_one(playground: Playground) -> None:
     with playground.drawing("a", long_choice()) as first, playground.drawing("b", read("Numbers", values())) as second:
         wait_until(lambda: first.look().state == "running")

@@ -1,5 +1,6 @@
 """Searches on vLLM make the same calls and get the same scores as on the transformers engine."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -18,8 +19,9 @@ PROMPT = "Numbers 3 5 8 9 target 24"
 
 
 @pytest.fixture(scope="module")
-def engine(vllm_engine: VLLMEngine) -> VLLMEngine:
-    return vllm_engine
+def engine() -> Iterator[VLLMEngine]:
+    with VLLMEngine.load(batch_rows=16) as engine:
+        yield engine
 
 
 def only(engine: Engine, method: str, n: int = 4, **options: Any) -> Completion:

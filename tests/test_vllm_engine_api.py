@@ -1,9 +1,9 @@
-"""`VLLMEngine` on the embedded model, and `esamp generate` in a process of its own."""
+"""`VLLMEngine` on the embedded model: one engine for all of its tests, and `esamp generate` in a process of its own."""
 
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -39,8 +39,9 @@ SHORT = Sampling(max_tokens=24)
 
 
 @pytest.fixture(scope="module")
-def engine(vllm_engine: VLLMEngine) -> VLLMEngine:
-    return vllm_engine
+def engine() -> Iterator[VLLMEngine]:
+    with VLLMEngine.load(batch_rows=16, trace=True, logprobs=True, layers=(2,)) as engine:
+        yield engine
 
 
 @pytest.fixture(scope="module")
@@ -235,7 +236,7 @@ def test_chats_use_the_models_template(engine: VLLMEngine, hf: HFEngine, monkeyp
         (dict(n=100_000), UnsupportedError, "request 'r': .*at most"),
         (dict(method="none"), OptionError, "unknown method"),
         (dict(options=Sampling()), OptionError, "takes ESampConfig, not Sampling"),
-        (dict(options=ESampConfig(source_layer=4)), UnsupportedError, "layer 4, .* keep layers 1, 2, 3"),
+        (dict(options=ESampConfig(source_layer=3)), UnsupportedError, "layer 3, .* keep layers 1, 2"),
     ],
 )
 def test_an_error_names_the_wrong_request(
@@ -247,9 +248,9 @@ def test_an_error_names_the_wrong_request(
 
 
 def test_a_refused_group_raises(engine: VLLMEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "settings", engine.settings.replace(layers=(1, 2, 3, 4)))  # more than the worker keeps
-    with pytest.raises(UnsupportedError, match=r"request 'r' was decoded without method 'esamp': layer 4 is not kept"):
-        only(engine, request(options=ESampConfig(source_layer=4)))
+    monkeypatch.setattr(engine, "settings", engine.settings.replace(layers=(1, 2, 3)))  # more than the worker keeps
+    with pytest.raises(UnsupportedError, match=r"request 'r' was decoded without method 'esamp': layer 3 is not kept"):
+        only(engine, request(options=ESampConfig(source_layer=3)))
 
 
 def test_check_active_raises_for_a_refused_group() -> None:
@@ -337,13 +338,14 @@ def test_an_engine_without_our_worker_is_refused() -> None:
 
 
 @pytest.mark.slow
-def test_a_closed_engine_raises_and_others_go_on(engine: VLLMEngine) -> None:
+def test_a_closed_engine_raises_and_another_can_be_loaded(engine: VLLMEngine) -> None:
+    wanted = tokens(only(engine, request()))
+    engine.close()
+    engine.close()
+    with pytest.raises(EsampError, match="was closed"):
+        only(engine, request())
     with VLLMEngine.load(batch_rows=16) as another:
-        assert tokens(only(another, request())) == tokens(only(engine, request()))
-        another.close()
-        with pytest.raises(EsampError, match="was closed"):
-            only(another, request())
-    assert tokens(only(engine, request()))
+        assert tokens(only(another, request())) == wanted
 
 
 def esamp(*arguments: str) -> "subprocess.CompletedProcess[str]":

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from weakref import WeakSet
 
 from esamp.analysis.text_scores import TextScorer
 from esamp.play.drawing import Drawing
@@ -19,6 +20,7 @@ class Playground:
         self._turn = threading.Lock()  # held by the run that uses the source
         self._lock = threading.Lock()  # guards `_runs`
         self._runs: dict[str, Drawing] = {}
+        self._started: WeakSet[Drawing] = WeakSet()  # guarded by it too; those that were stopped may still draw a token
 
     @contextmanager
     def drawing(self, visitor: str, choice: Choice) -> Iterator[Drawing]:
@@ -29,6 +31,8 @@ class Playground:
         if earlier is not None:
             earlier.stop()
         drawing.start()
+        with self._lock:
+            self._started.add(drawing)
         try:
             yield drawing
         finally:
@@ -47,12 +51,12 @@ class Playground:
                 drawing.join()
 
     def close(self) -> None:
-        """Stop all runs and wait for their end."""
+        """Stop all runs and wait for their end: a thread within PyTorch would abort the process at its exit."""
         with self._lock:
-            runs = list(self._runs.values())
-        for drawing in runs:
+            started = list(self._started)
+        for drawing in started:
             drawing.stop()
-        for drawing in runs:
+        for drawing in started:
             drawing.join()
 
     @property
