@@ -8,8 +8,12 @@ from collections.abc import Callable
 from typing import Any
 
 FACTOR = 4
-BOUND = 9.0
-"""The largest accepted ratio of run times: 4 times the input takes linear work 4 times as long, quadratic work 16."""
+BOUND = 11.0
+"""The largest accepted ratio of run times: 4 times the input takes linear work 4 times as long, quadratic work 16.
+
+On a busy machine the larger input may take twice that, because it no longer fits into the share of the cache that is
+left for it.
+"""
 REPETITIONS = 4
 """How often both texts are measured at most."""
 SMALL = 0.02
