@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from esamp.decoding.slots import GroupState
-from esamp.explorer.config import ESampConfig
+from esamp.errors import OptionError
+from esamp.explorer.config import LEAST_RIDGE, ESampConfig
 from esamp.explorer.mean import RunningMean
 from esamp.explorer.mlp import ResidualNetwork
 from esamp.explorer.rls import RecursiveLeastSquares
@@ -147,6 +148,16 @@ def test_a_ridge_that_rounding_removes_ends_in_numbers_and_not_in_an_error() -> 
     for _ in range(3):
         learn(distiller, state, source, torch.ones(1, 4, 3), torch.ones(1, 4, dtype=torch.bool))
     assert state["weights"].shape == (1, 7, 3)
+
+
+def test_the_least_ridge_does_not_round_away_beside_a_million_rows() -> None:
+    distiller = RecursiveLeastSquares(64, 3, features=32)
+    for _ in range(20):
+        phi = distiller.phi(torch.randn(2, 64)).double()  # a group that repeats two states
+        gram = LEAST_RIDGE * torch.eye(33, dtype=torch.float64) + 500_000 * phi.T @ phi
+        assert torch.linalg.cholesky_ex(gram)[1] == 0
+    with pytest.raises(OptionError, match=r"'ridge' = 1e-10: expected a number from 1e-09"):
+        ESampConfig.parse({"ridge": 1e-10})
 
 
 def test_rls_features_ignore_the_length_of_the_state() -> None:

@@ -53,11 +53,10 @@ class ActionMemory:
 
     def learn(self, record: StepRecord, action: Tensor, rows: Tensor, due: Tensor) -> None:
         """Learn the directions `action` `[G, C, d]` taken in `rows` `[G, C]`, in the groups `due` `[G]` bool."""
-        if record.predictions.memory is None:
+        prediction = record.predictions.memory
+        if prediction is None:
             return
-        missed = torch.where(rows.unsqueeze(-1), action - record.predictions.memory.value, self._zero)
-        batch = TrainingBatch(
-            record.predictions.memory, action, missed, rows, due
-        )  # without a centre, it reads no target
+        missed = torch.where(rows.unsqueeze(-1), action - prediction.value, self._zero)
+        batch = TrainingBatch(prediction, action, missed, rows, due)  # without a centre, it reads no target
         for piece in self.bank.pieces(record.layout, *self._learned, write=True):
             self.regression.learn(piece.state, batch.of(piece))

@@ -28,6 +28,8 @@ DECIDING = ("preset", "signal", "distiller")
 """Options that decide which others have an effect."""
 NETWORK = ("width", "depth", "block", "lr", "eps", "clip", "loss")
 """Options of the published network."""
+LEAST_RIDGE = 1e-9
+"""Smaller penalties round away in float64 beside the sums of a million rows, so that their matrix has no inverse."""
 
 
 class ESampConfig(Options):
@@ -72,9 +74,9 @@ class ESampConfig(Options):
     """act on a sample's first token as well, which the published method leaves alone"""
     features: int = Field(default=32, ge=0, le=8192)
     """rls: size m of the fixed random projection of the source state; 0 uses the state itself"""
-    ridge: float = Field(default=1.0, gt=0, le=1e6)
+    ridge: float = Field(default=1.0, ge=LEAST_RIDGE, le=1e6)
     """rls: ridge penalty lambda of the state signal"""
-    action_ridge: float = Field(default=0.01, gt=0, le=1e6)
+    action_ridge: float = Field(default=0.01, ge=LEAST_RIDGE, le=1e6)
     """ridge penalty lambda of the action memory"""
     forgetting: float | None = Field(default=None, gt=0, le=1)
     """rls, mean and contrast: weight that the past keeps at each step; 1 forgets nothing; by default 1, and 0.99 with
