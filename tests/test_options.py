@@ -90,7 +90,8 @@ def test_the_message_names_option_value_and_range() -> None:
 def test_a_range_says_which_ends_belong_to_it() -> None:
     assert allowed(Sampling.model_fields["top_p"]) == "a number, above 0, at most 1"
     assert allowed(Sampling.model_fields["max_tokens"]) == "a whole number, at least 1, below 2**31"
-    assert allowed(ESampConfig.model_fields["ridge"]) == "a number, above 0, at most 1000000"
+    assert allowed(ESampConfig.model_fields["lr"]) == "a number, above 0, at most 10"
+    assert allowed(ESampConfig.model_fields["ridge"]) == "a number from 1e-09 to 1000000"
 
 
 def test_none_goes_without_saying() -> None:
