@@ -45,16 +45,24 @@ Visit = Callable[..., "Page"]
 
 @pytest.fixture
 def visit(browser: "Browser") -> Iterator[Visit]:
-    """Opens an address in a browser profile of its own; fails if the page asked another server or reported errors."""
+    """Opens an address in a browser profile of its own; fails if the page asked another server or reported errors.
+
+    With `server_ends` the test stops the server while the page is open: that it cannot be reached then is no error.
+    """
     problems: list[str] = []
     contexts = []
 
-    def opened(url: str, *, width: int = 1280, scheme: Any = "light") -> "Page":
+    def opened(url: str, *, width: int = 1280, scheme: Any = "light", server_ends: bool = False) -> "Page":
         context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
         contexts.append(context)
         host = url.split("/")[2]
+
+        def report(error: str) -> None:
+            if not (server_ends and error.startswith("Failed to fetch")):
+                problems.append(error)
+
         context.on("request", lambda request: problems.append(request.url) if _foreign(request.url, host) else None)
-        context.on("weberror", lambda error: problems.append(str(error.error)))
+        context.on("weberror", lambda error: report(str(error.error)))
         context.on("dialog", lambda dialog: problems.append(f"dialog: {dialog.message}"))
         page = context.new_page()
         page.set_default_timeout(SECONDS)
@@ -310,7 +318,7 @@ def test_the_command_contacts_nobody_and_ends_when_it_is_interrupted_in_mid_run(
     with listen("127.0.0.1", 0) as proxy:
         through = f"http://127.0.0.1:{proxy.getsockname()[1]}"
         with command(http_proxy=through, https_proxy=through, no_proxy="127.0.0.1") as (process, url):
-            page = visit(url)
+            page = visit(url, server_ends=True)
             long_run(page)
             process.send_signal(signal.SIGINT)
             out, err = process.communicate(timeout=30)
