@@ -45,6 +45,7 @@ mkdir -p "$out"
 
 step seams tests seams tests/test_vllm_seams.py
 step kernels env -u TRITON_INTERPRET "$python" -m pytest -p no:cacheprovider "--junitxml=$out/kernels.xml" tests/kernels
+step concurrent tests concurrent tests/test_explorer_concurrent.py
 for runner in 1 0; do
     export VLLM_USE_V2_MODEL_RUNNER=$runner
     version=v$((runner + 1))
@@ -53,15 +54,18 @@ for runner in 1 0; do
     for shape in $shapes; do
         step "bench-$version-$shape-1x16" bench --shape "$shape" --json
         step "bench-$version-$shape-8x16" bench --shape "$shape" --prompts 8 --json
+        step "bench-$version-$shape-paper" bench --shape "$shape" --prompts 8 --preset paper --json
+        step "bench-$version-$shape-paper-capture" bench --shape "$shape" --prompts 8 --preset paper --capture --json
     done
 done
 unset VLLM_USE_V2_MODEL_RUNNER
 step counts counts --method esamp:distiller=mean --against esamp:distiller=rls --against esamp:preset=paper
 step scaling scaling
 step scaling-paper scaling --preset paper
+step scaling-paper-capture scaling --preset paper --capture
 
 echo
-for log in "$out"/kernels.log "$out"/tests-*.log; do printf '%s: %s\n' "$(basename "$log" .log)" "$(tail -n 1 "$log")"; done
+for log in "$out"/kernels.log "$out"/concurrent.log "$out"/tests-*.log; do printf '%s: %s\n' "$(basename "$log" .log)" "$(tail -n 1 "$log")"; done
 for log in "$out"/bench-*.log; do printf '%s: %s\n' "$(basename "$log" .log)" "$(tail -n 1 "$log")"; done
 for log in "$out"/counts.log "$out"/scaling*.log; do printf '%s:\n' "$(basename "$log" .log)" && cat "$log"; done
 [ -z "$failed" ] || die "failed:$failed"

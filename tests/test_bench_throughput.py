@@ -242,6 +242,8 @@ def test_an_unknown_shape_is_named(tmp_path: Path, capsys: Output) -> None:
         (["--shape", "llama-125m", "--model", "x"], "give --model or --shape, not both"),
         (["diversity", "--engine", "vllm"], "option 'engine' has no effect on diversity"),
         (["diversity", "--shape", "llama-125m"], "option 'shape' has no effect on diversity"),
+        (["--capture"], "option 'capture' has no effect on engine 'hf'"),
+        (["scaling", "--capture", "--device", "cpu"], "capture = True needs a CUDA GPU, and this model is on cpu"),
         (["--engine", "tpu"], "expected one of 'hf', 'vllm'"),
         (["--tokens", "1"], "option 'tokens' = 1"),
     ],

@@ -17,9 +17,9 @@ diversity is measured."""
 
 _MODEL = frozenset({"model", "n", "tokens", "device", "dtype"})
 USED: Mapping[Benchmark, frozenset[str]] = {
-    "throughput": _MODEL | {"engine", "shape", "prompts", "pairs", "method", "against", "count", "full"},
+    "throughput": _MODEL | {"engine", "shape", "prompts", "pairs", "method", "against", "count", "full", "capture"},
     "diversity": _MODEL | {"seeds", "embedder", "prompt"},
-    "scaling": frozenset({"device", "dtype", "method", "out"}),
+    "scaling": frozenset({"device", "dtype", "method", "out", "capture"}),
 }
 """The options that each measurement reads."""
 
@@ -60,6 +60,8 @@ class BenchOptions(Options):
     """throughput: count the launches and bytes of a decode step instead of timing it"""
     full: bool = False
     """throughput: with full telemetry, which needs a second projection by the LM head"""
+    capture: bool = False
+    """throughput with --engine vllm, scaling: replay the kernels of esamp's steps as CUDA graphs"""
     seeds: int = Field(default=2, ge=1, le=1000)
     """diversity: number of seeds"""
     embedder: Literal["auto", "ngram", "minilm"] = "auto"
@@ -80,6 +82,8 @@ class BenchOptions(Options):
             raise OptionError(f"option {name!r} has no effect on {what}: it belongs to {users}, so leave it out")
         if self.shape is not None and "model" in self.model_fields_set:
             raise OptionError("give --model or --shape, not both")
+        if self.capture and what == "throughput" and self.engine != "vllm":
+            raise OptionError("option 'capture' has no effect on engine 'hf': leave it out, or set engine = 'vllm'")
         if self.count and "pairs" in self.model_fields_set:
             raise OptionError("option 'pairs' has no effect with --count, which times nothing: leave it out")
 

@@ -20,6 +20,7 @@ from esamp.bench.throughput import BenchArm
 from esamp.decoding.layout import RowLayout
 from esamp.decoding.step import DecodeStep, Rows
 from esamp.errors import OptionError
+from esamp.explorer.captured import STEADY_STEPS
 from esamp.explorer.config import ESampConfig
 from esamp.methods.base import DecodeMethod, ModelShape
 
@@ -113,7 +114,12 @@ def cases() -> list[ScalingCase]:
 
 
 def measure(
-    arm: BenchArm, cases: Sequence[ScalingCase], *, device: str = "cpu", dtype: torch.dtype = torch.float32
+    arm: BenchArm,
+    cases: Sequence[ScalingCase],
+    *,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    capture: bool = False,
 ) -> Iterator[ScalingPoint | SkippedCase]:
     """Measure the method in each case.
 
@@ -122,9 +128,10 @@ def measure(
         cases: the cases.
         device: device of the states and of the bank.
         dtype: number format of the states.
+        capture: replay the method's kernels as CUDA graphs, in which launches are not counted.
 
     Raises:
-        OptionError: the method needs something else.
+        OptionError: the method needs something else, or `device` has no CUDA graphs.
     """
     method = arm.decoding
     if method.needs:
@@ -138,6 +145,7 @@ def measure(
             torch.device(device),
             vocabulary=VOCABULARY,
             line_breaks=tuple,
+            captures=capture,
         )
         size = method.size(arm.options, shape, slots=case.slots)
         if size > LARGEST:
@@ -145,7 +153,7 @@ def measure(
             continue
         built = method.build(arm.options, shape, slots=case.slots, full=False)
         steps = _Steps(built, case, layers, device, dtype)
-        timed = steps.timed()
+        timed = steps.timed(WARM + (STEADY_STEPS if capture else 0))
         with Recorder(host_reads=device == "cpu") as recorder:
             steps.take(lambda: None)
         least = None
@@ -218,8 +226,8 @@ class _Steps:
         self._method.observe(step, self._tokens, self._live)
         mark()
 
-    def timed(self) -> "np.ndarray[tuple[int, int], np.dtype[np.float64]]":
-        """Milliseconds `[steps, 2]` of prediction and of learning."""
+    def timed(self, warm: int) -> "np.ndarray[tuple[int, int], np.dtype[np.float64]]":
+        """Milliseconds `[steps, 2]` of prediction and of learning, after `warm` steps that are not counted."""
         rows: list[tuple[float, float]] = []
         marks: list[float] = []
 
@@ -228,9 +236,9 @@ class _Steps:
             marks.append(time.perf_counter())
 
         ends = time.perf_counter() + SECONDS
-        while len(rows) < WARM + LEAST or (time.perf_counter() < ends and len(rows) < MOST):
+        while len(rows) < warm + LEAST or (time.perf_counter() < ends and len(rows) < MOST):
             marks.clear()
             self.take(mark)
             steer, _, combine, learn = np.diff(marks).tolist()
             rows.append((steer + combine, learn))
-        return 1000 * np.array(rows[WARM:])
+        return 1000 * np.array(rows[warm:])

@@ -31,6 +31,7 @@ class VLLMSubject(Subject):
         dtype: str = "auto",
         dummy: bool = False,
         full: bool = False,
+        capture: bool = False,
     ) -> None:
         """Start vLLM.
 
@@ -43,6 +44,7 @@ class VLLMSubject(Subject):
             dtype: likewise.
             dummy: use random weights; `source` is then a folder that contains only ``config.json``.
             full: run with full telemetry, which needs a second projection by the LM head.
+            capture: as in `VLLMSettings`.
 
         Raises:
             EsampError: vLLM cannot start, or a method cannot run on vLLM.
@@ -60,6 +62,7 @@ class VLLMSubject(Subject):
             layers=tuple(sorted(layers)),
             shared=True,
             memory=1 << 20,
+            capture=capture,
             defaults={name: value for name, value in defaults.items() if name != "method"},
         )
         arguments: dict[str, Any] = dict(

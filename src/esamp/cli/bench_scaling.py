@@ -24,7 +24,7 @@ def scaling(run: BenchOptions, arm: BenchArm, *, as_json: bool) -> None:
     points: list[ScalingPoint | SkippedCase] = []
     with SampleBar(len(cases), unit="points") as bar:
         bar.generating()
-        for point in measurement.measure(arm, cases, device=str(device), dtype=dtype):
+        for point in measurement.measure(arm, cases, device=str(device), dtype=dtype, capture=run.capture):
             points.append(point)
             bar.advance(1, 0)
     measured = [point for point in points if isinstance(point, ScalingPoint)]

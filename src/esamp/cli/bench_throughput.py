@@ -42,7 +42,9 @@ def _subject(run: BenchOptions, arms: Sequence[BenchArm]) -> Iterator[Subject]:
             hush("vllm")
             from esamp.bench.throughput_vllm import VLLMSubject
 
-            subject = VLLMSubject(source, load, arms, **where, dummy=run.shape is not None, full=run.full)
+            subject = VLLMSubject(
+                source, load, arms, **where, dummy=run.shape is not None, full=run.full, capture=run.capture
+            )
         else:
             from esamp.bench.throughput_hf import HFSubject
             from esamp.engines.hf.loading import load_model, random_model

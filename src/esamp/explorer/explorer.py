@@ -1,5 +1,6 @@
 """`Explorer`: one step of Exploratory Sampling on tensors, for any mix of groups."""
 
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import torch
@@ -94,7 +95,7 @@ class Explorer:
     @property
     def nbytes(self) -> int:
         """Bytes of all slots, of what they start from and of what they share."""
-        shared = self.distiller.shared_bytes if self.distiller is not None else 0
+        shared = 0 if self.distiller is None else self.distiller.shared_bytes
         remembered = 0 if self.memory is None else self.memory.bank.nbytes + self.memory.regression.shared_bytes
         return self.bank.nbytes + self.tally.nbytes + shared + remembered
 
@@ -121,6 +122,10 @@ class Explorer:
         self.tally.grow(slots)
         for bank in self._banks:
             bank.grow(slots)
+
+    def report(self, slot: int | None = None) -> Callable[[], Mapping[str, float]]:
+        """`esamp.decoding.telemetry.Summary` of one slot or of all groups, as `Tally.report`."""
+        return self.tally.report(slot)
 
     @property
     def _banks(self) -> tuple[PackedBank, ...]:
@@ -237,9 +242,8 @@ class Explorer:
         """The prediction and what beta scales before the gate `[G, C, d]`; None where that is target - prediction."""
         if self.means is not None and sample is not None:
             comparison = self.means.compare(self.bank.read(layout, *self._learned), sample)
-            return Prediction(
-                comparison.own, comparison.confidence if self.config.gate else None
-            ), comparison.difference
+            confidence = comparison.confidence if self.config.gate else None
+            return Prediction(comparison.own, confidence), comparison.difference
         distiller = self.distiller
         if distiller is None:  # the action signal alone: the group's mean stands in for a prediction
             return Prediction(past.mean, None), self._zero.expand(*source.shape[:2], past.mean.shape[-1])

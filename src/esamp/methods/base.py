@@ -59,6 +59,12 @@ class ModelShape:
     """whether the LM head is the matrix of the token embedding"""
     head_scale: float = 1.0
     """mean of ||w_v - mean w||^2 over the rows w_v of the LM head; 1 if they cannot be read"""
+    captures: bool = False
+    """whether methods may capture their steps in CUDA graphs"""
+
+    def __post_init__(self) -> None:
+        if self.captures and self.device.type != "cuda":
+            raise OptionError(f"capture = True needs a CUDA GPU, and this model is on {self.device}: leave it out")
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from esamp.decoding.logits import keeps_tokens, sound_rows
 from esamp.decoding.step import Combined, DecodeStep, Rows, Steering
 from esamp.errors import OptionError
 from esamp.explorer import fusion
+from esamp.explorer.captured import CUDAGraphs
+from esamp.explorer.concurrent import ConcurrentExplorer
 from esamp.explorer.config import PRESET_SAMPLING, ESampConfig
 from esamp.explorer.decision import Direction
 from esamp.explorer.explorer import Explorer
@@ -96,7 +98,10 @@ class ESamp(SlottedMethod):
     def _explorer(
         cls, config: ESampConfig, shape: ModelShape, slots: int, device: torch.device, *, full: bool
     ) -> Explorer:
-        return Explorer(
+        kind: Callable[..., Explorer] = Explorer
+        if device.type == "cuda":
+            kind = partial(ConcurrentExplorer, capture=CUDAGraphs() if shape.captures else None)
+        return kind(
             config,
             shape.layer_sizes[config.source_layer],
             shape.hidden_size,
@@ -199,7 +204,7 @@ class ESamp(SlottedMethod):
 
     def report(self, slot: int | None = None) -> Callable[[], Mapping[str, float]]:
         """`esamp.decoding.telemetry.Summary` as a mapping."""
-        return self.explorer.tally.report(slot)
+        return self.explorer.report(slot)
 
     def _propose(self, step: DecodeStep) -> StepRecord:
         config = self.config

@@ -31,6 +31,8 @@ class VLLMSettings(Options):
     """MiB for the state of groups whose options differ from the defaults"""
     kept: int = Field(default=4096, ge=0, le=1_000_000)
     """number of finished requests whose telemetry stays available"""
+    capture: bool = False
+    """on a CUDA GPU, replay the kernels of esamp's steps as CUDA graphs, where there are more than two a step"""
     defaults: dict[str, str | int | float | bool] = Field(default={}, strict=False)
     """parameters that apply where a request leaves them out; with a method, every request explores"""
 

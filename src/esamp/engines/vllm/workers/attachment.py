@@ -77,6 +77,7 @@ class Attachment:
             line_breaks=partial(_line_breaks, config),
             tied=bool(config.hf_text_config.to_dict().get("tie_word_embeddings")),
             head_scale=head.scale,
+            captures=self.settings.capture,
         )
         self.groups = RequestGroups(self.settings, shape)
         self.exploration = VLLMExploration(self.groups, head, self._device, self._clock)
