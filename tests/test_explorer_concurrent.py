@@ -37,7 +37,7 @@ SETTINGS: list[dict[str, Any]] = [
 
 
 class AtTheLastMoment:
-    """A `Background` that runs the work in `wait`, where anything that should have waited for it has gone wrong."""
+    """`LaterWork` that runs the work in `wait`, where anything that should have waited for it has gone wrong."""
 
     def __init__(self) -> None:
         self.work: Callable[[], None] | None = None
@@ -55,7 +55,7 @@ class AtTheLastMoment:
 
 
 class AtOnce:
-    """A `Background` that runs the work in `submit`, the earliest moment."""
+    """`LaterWork` that runs the work in `submit`, the earliest moment."""
 
     def submit(self, work: Callable[[], None], *used: object) -> None:
         work()
@@ -113,11 +113,11 @@ def history(explored: Explorer, device: str = "cpu") -> Iterator[Tensor]:
 
 
 @pytest.mark.parametrize("options", SETTINGS, ids=str)
-@pytest.mark.parametrize("background", [AtTheLastMoment, AtOnce])
-def test_the_moment_of_learning_changes_no_bit(options: dict[str, Any], background: type[Any]) -> None:
+@pytest.mark.parametrize("later", [AtTheLastMoment, AtOnce])
+def test_the_moment_of_learning_changes_no_bit(options: dict[str, Any], later: type[Any]) -> None:
     config = settings(options)
     plain = Explorer(config, *sizes(config), slots=3, device="cpu", full=True)
-    concurrent = ConcurrentExplorer(config, *sizes(config), slots=3, device="cpu", full=True, background=background())
+    concurrent = ConcurrentExplorer(config, *sizes(config), slots=3, device="cpu", full=True, later=later())
     for one, other in zip(history(plain), history(concurrent), strict=True):
         assert torch.equal(one.nan_to_num(7), other.nan_to_num(7))
 
@@ -165,18 +165,16 @@ def test_replayed_steps_have_the_same_bits(options: dict[str, Any], monkeypatch:
     config, made = settings(options), list[Recorded]()
     common: dict[str, Any] = dict(slots=3, device="cpu")
     plain = Explorer(config, *sizes(config), **common)
-    concurrent = ConcurrentExplorer(
-        config, *sizes(config), capture=recording(made), background=AtTheLastMoment(), **common
-    )
+    concurrent = ConcurrentExplorer(config, *sizes(config), capture=recording(made), later=AtTheLastMoment(), **common)
     for one, other in zip(history(plain), history(concurrent), strict=True):
         assert torch.equal(one.nan_to_num(7), other.nan_to_num(7))
     assert sum(each.replays for each in made) > 2 * len(MIXES)
 
 
 def test_every_access_waits_for_the_work_before_it() -> None:
-    background = AtTheLastMoment()
+    later = AtTheLastMoment()
     config = settings({})
-    explored = ConcurrentExplorer(config, S, D, slots=4, device="cpu", background=background)
+    explored = ConcurrentExplorer(config, S, D, slots=4, device="cpu", later=later)
     layout, live = RowLayout.together(2), torch.ones(2, dtype=torch.bool)
     slot = explored.claim() or 0
 
@@ -186,20 +184,20 @@ def test_every_access_waits_for_the_work_before_it() -> None:
 
     for access in (step, explored.claim, partial(explored.grow, 9), explored.report, partial(explored.release, slot)):
         step()
-        assert background.work is not None
+        assert later.work is not None
         access()
-        assert (background.work is None) == (access is not step)
+        assert (later.work is None) == (access is not step)
 
 
 @pytest.mark.parametrize("options", [ESampConfig(beta=1), ESampConfig(preset="paper"), ESampConfig(signal="action")])
 def test_samples_of_a_model_are_the_same_when_learning_is_late(
     options: ESampConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    backgrounds: list[AtTheLastMoment] = []
+    made: list[AtTheLastMoment] = []
 
     def late(*arguments: Any, **rest: Any) -> ConcurrentExplorer:
-        backgrounds.append(AtTheLastMoment())
-        return ConcurrentExplorer(*arguments, background=backgrounds[-1], **rest)
+        made.append(AtTheLastMoment())
+        return ConcurrentExplorer(*arguments, later=made[-1], **rest)
 
     def drawn() -> list[tuple[tuple[int, ...], ...]]:
         requests = [
@@ -212,7 +210,7 @@ def test_samples_of_a_model_are_the_same_when_learning_is_late(
     plain = drawn()
     monkeypatch.setattr(esamp.methods.esamp, "Explorer", late)
     assert drawn() == plain
-    assert sum(each.runs for each in backgrounds) >= 23
+    assert sum(each.runs for each in made) >= 23
 
 
 @pytest.mark.gpu
@@ -228,7 +226,7 @@ def test_side_streams_and_cuda_graphs_change_no_bit(
     common: dict[str, Any] = dict(slots=3, device="cuda")
     plain = Explorer(config, *sizes(config), **common)
     concurrent = ConcurrentExplorer(
-        config, *sizes(config), background=SideStream("cuda"), capture=CUDAGraphs() if captures else None, **common
+        config, *sizes(config), later=SideStream("cuda"), capture=CUDAGraphs() if captures else None, **common
     )
     for one, other in zip(history(plain, "cuda"), history(concurrent, "cuda"), strict=True):
         model = torch.ones(2048, 2048, device="cuda")

@@ -13,7 +13,7 @@ from esamp.explorer.decision import Direction
 from esamp.explorer.record import StepRecord
 
 
-class Background(Protocol):
+class LaterWork(Protocol):
     """Runs one piece of work at a time, at any moment between `submit` and the end of the next `wait`."""
 
     def submit(self, work: Callable[[], None], *used: object) -> None:
@@ -24,7 +24,7 @@ class Background(Protocol):
 
 
 class SideStream:
-    """A `Background` on a CUDA stream.
+    """`LaterWork` on a CUDA stream.
 
     Events order it against the stream that is current in `submit` and in `wait`. The allocator may give memory that was
     freed on one stream to later kernels of the same stream at once, so what the work reads is kept until `wait` has put
@@ -56,16 +56,16 @@ class ConcurrentExplorer(CapturedExplorer):
     is copied, because engines with CUDA graphs overwrite their final hidden states in the next forward pass.
     """
 
-    def __init__(self, *arguments: Any, background: Background | None = None, **settings: Any) -> None:
+    def __init__(self, *arguments: Any, later: LaterWork | None = None, **settings: Any) -> None:
         """As `CapturedExplorer`. By default learning runs on a `SideStream`, unless it is one fused launch.
 
         Switching streams costs the host about as much as one launch.
         """
         super().__init__(*arguments, **settings)
         device = self.tally.sums.device
-        if background is None and device.type == "cuda" and (self.fused is None or self.fused.network is not None):
-            background = SideStream(device)
-        self._background = background
+        if later is None and device.type == "cuda" and (self.fused is None or self.fused.network is not None):
+            later = SideStream(device)
+        self._later = later
 
     def propose(
         self,
@@ -79,16 +79,16 @@ class ConcurrentExplorer(CapturedExplorer):
         sample: Tensor | None = None,
     ) -> StepRecord:
         self._wait()
-        if self._background is not None:
+        if self._later is not None:
             own = final.clone()
             target, final = own if target is final else target.clone(), own
         return super().propose(source, target, final, layout, live, direction, sample=sample)
 
     def learn(self, record: StepRecord, action: Tensor | None, live: Tensor) -> None:
-        if self._background is None:
+        if self._later is None:
             super().learn(record, action, live)
         else:
-            self._background.submit(partial(super().learn, record, action, live), record, action, live)
+            self._later.submit(partial(super().learn, record, action, live), record, action, live)
 
     def claim(self) -> int | None:
         self._wait()
@@ -107,5 +107,5 @@ class ConcurrentExplorer(CapturedExplorer):
         return super().report(slot)
 
     def _wait(self) -> None:
-        if self._background is not None:
-            self._background.wait()
+        if self._later is not None:
+            self._later.wait()
