@@ -29,7 +29,7 @@ ELSEWHERE = {
     "esamp bench scaling --preset paper --out figures": "test_bench_scaling.py",
     "esamp play": "test_play_browser.py",
     "esamp play --model Qwen/Qwen2.5-0.5B-Instruct --port 8001": "test_play_browser.py",
-    "esamp play --endpoint http://127.0.0.1:8000/v1 --chat": "test_play_endpoint.py",
+    "esamp play --endpoint http://127.0.0.1:8000/v1 --chat": "test_served_clients.py",
 }
 """Examples that need a server or take minutes, and the file that tests the command on something smaller."""
 PRELUDE = """

