@@ -127,7 +127,7 @@ class TestOpenAIEngine:
             (asked("esamp", options={"source_layer": 3}), OptionError, "layer 3 is not kept by this server"),
             (asked("contrastive"), UnsupportedError, "use the transformers engine"),
             (asked(sampling=Sampling(max_tokens=4096)), OptionError, "max_tokens=4096 cannot be greater"),
-            (asked(prompt=NUMBERS * 60), InputError, "context length"),
+            (asked(prompt=NUMBERS * 99), InputError, "context length"),
             (asked(prompt=""), InputError, "the prompt is empty"),
             (asked(n=0), OptionError, "n = 0 must be at least 1"),
         ],

