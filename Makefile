@@ -20,6 +20,8 @@ SOURCES := $(wildcard src tests scripts hub)
 
 export TORCH_SPEC PYTHON
 export TORCHINDUCTOR_CACHE_DIR := $(CURDIR)/.cache/inductor
+# Tests start hundreds of processes, each of which would compile our modules again without their cached bytecode.
+unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help demo docs test test-all model format format-check lint types tests tests-slow setup setup-demo setup-test browser clean

@@ -1,11 +1,12 @@
-"""Compiles the fused kernels for a GPU architecture, on a machine that need not have such a GPU.
+"""Compiles the fused kernels for GPU architectures, on a machine that need not have such GPUs.
 
-    python compile_kernels.py ARCHITECTURE M[,M...]
+    python compile_kernels.py ARCHITECTURE[,ARCHITECTURE...] M[,M...]
 
-ARCHITECTURE is 80, 90, ...; each M is a padded number of features, or 0 for the running mean.
+Each ARCHITECTURE is 80, 90, ...; each M is a padded number of features, or 0 for the running mean.
 """
 
 import sys
+from collections.abc import Iterable
 
 import triton
 from triton.backends.compiler import GPUTarget
@@ -58,9 +59,9 @@ def compile_one(kernel, states: str, constants: dict[str, object], warps: int, a
     )
 
 
-if __name__ == "__main__":
-    target = int(sys.argv[1])
-    for padded in map(int, sys.argv[2].split(",")):
+def compile_all(target: int, features: Iterable[int]) -> None:
+    """Compile every kernel for one architecture and all numbers of `features`."""
+    for padded in features:
         warps = 4 if not padded else 16 if padded > 64 else 8
         common = {"M": padded, "HOLES": True, "ROWS": 16, "WIDTH": 32 if padded > 64 else 64, "CONSTANT": 0.5}
         depth = {"STEERS": True, "DEPTH": 4096 // max(32, padded), "TINY": 1e-20}
@@ -71,3 +72,9 @@ if __name__ == "__main__":
             compile_one(learn, "*bf16", more | {"RIDGE": 0.01}, warps, target)
     compile_one(measure, "*fp32", {"WIDTH": 1024, "KEEP1": 0.9, "KEEP2": 0.999}, 4, target)
     compile_one(adam, "*fp32", {"WIDTH": 1024, "SHARE1": 0.1, "SHARE2": 0.001}, 4, target)
+
+
+if __name__ == "__main__":
+    architectures, numbers = ([int(each) for each in argument.split(",")] for argument in sys.argv[1:])
+    for architecture in architectures:
+        compile_all(architecture, numbers)
