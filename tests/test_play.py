@@ -220,7 +220,7 @@ def test_a_run_that_no_page_looks_at_ends(playground: Playground, monkeypatch: p
         begun = time.monotonic()
         run.join()
         assert run.look().state == "stopped"
-        assert time.monotonic() - begun < 10
+        assert time.monotonic() - begun < 30
 
 
 def test_closing_waits_for_runs_whose_visitors_have_left(source: LocalModel) -> None:
@@ -276,7 +276,7 @@ def test_a_server_answers_in_one_piece(script: ScriptedServer) -> None:
 
 def test_a_stop_ends_a_request_at_a_server_at_once(script: ScriptedServer) -> None:
     script.replies[:] = [(200, completion(3))]
-    script.pause = 5.0
+    script.pause = 15.0
     server = ServerSource(Origin(None, endpoint=script.url))
     run = Drawing(server, plain_scorer(), read("Hi", values()), threading.Lock())
     run.start()
@@ -284,7 +284,7 @@ def test_a_stop_ends_a_request_at_a_server_at_once(script: ScriptedServer) -> No
     begun = time.monotonic()
     run.stop()
     run.join()
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < 10
     assert run.look().state == "stopped"
 
 

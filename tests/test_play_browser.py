@@ -215,7 +215,7 @@ def test_samples_appear_while_they_are_drawn(site: Served, visit: Visit) -> None
     status(page, "Stopped.")
     assert not page.locator("#plain .cursor").first.is_visible()
     assert len(page.inner_text("#plain")) > before
-    wait_until(lambda: site.running == 0, seconds=10)
+    wait_until(lambda: site.running == 0, seconds=30)
 
 
 def test_a_page_that_is_closed_leaves_nothing_running(site: Served, visit: Visit) -> None:
@@ -223,7 +223,7 @@ def test_a_page_that_is_closed_leaves_nothing_running(site: Served, visit: Visit
     long_run(page)
     assert site.running == 1
     page.close()
-    wait_until(lambda: site.running == 0, seconds=10)
+    wait_until(lambda: site.running == 0, seconds=30)
 
 
 def test_visitors_take_turns_and_see_their_own_runs_alone(site: Served, visit: Visit) -> None:

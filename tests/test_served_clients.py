@@ -208,4 +208,4 @@ def test_a_stopped_run_ends_at_the_server_too(root: str, monkeypatch: pytest.Mon
     drawing.stop()
     drawing.join()
     assert drawing.look().state == "stopped"
-    wait_until(lambda: decoding(root) == 0, seconds=10)
+    wait_until(lambda: decoding(root) == 0, seconds=30)
