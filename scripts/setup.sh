@@ -43,9 +43,10 @@ make_venv() {
     "$python" -m venv --clear "$venv"
 }
 
-# On a terminal pip shows what it downloads; in a log only what goes wrong.
+# On a terminal pip shows what it downloads; in a log only what goes wrong. It compiles nothing: most of what it installs
+# is never imported, and Python compiles and keeps the rest when it is.
 [ -t 2 ] && quiet= || quiet=--quiet
-pip_install() { "$venv/bin/python" -m pip install $quiet --disable-pip-version-check --no-input "$@"; }
+pip_install() { "$venv/bin/python" -m pip install --no-compile $quiet --disable-pip-version-check --no-input "$@"; }
 
 # A virtual environment holds absolute paths, so the clone's own path is part of what must not have changed.
 wanted=$({ echo "$here $torch_spec"; cat pyproject.toml constraints.txt scripts/setup.sh; } | cksum)
