@@ -28,6 +28,7 @@ os.environ |= {
     "HF_HOME": str(ROOT / ".cache" / "huggingface"),
     "ESAMP_CACHE": str(ROOT / ".cache" / "esamp"),
     "VLLM_CACHE_ROOT": str(ROOT / ".cache" / "vllm"),
+    "MPLCONFIGDIR": str(ROOT / ".cache" / "matplotlib"),
     "TORCHINDUCTOR_CACHE_DIR": str(ROOT / ".cache" / "inductor" / WORKER),
     "TOKENIZERS_PARALLELISM": "false",
     "OMP_NUM_THREADS": str(THREADS),
