@@ -11,9 +11,8 @@ from torch import Tensor
 
 from esamp.decoding.gradients import without_gradients
 from esamp.decoding.layout import RowLayout
-from esamp.explorer.decision import Direction
 from esamp.explorer.explorer import Explorer
-from esamp.explorer.record import StepRecord
+from esamp.explorer.record import StepInputs, StepRecord
 
 STEADY_STEPS = 32
 """Steps of the same batch before it is captured. Capturing costs about as much as it saves in a hundred steps."""
@@ -47,18 +46,25 @@ class CUDAGraphs:
 
 
 class CapturedStep:
-    """`Explorer.propose` and `Explorer.learn` for one layout, captured when each is first called."""
+    """An explorer's proposal and its learning for one layout, captured when each is first called."""
 
-    def __init__(self, explorer: Explorer, capture: Capture, layout: RowLayout) -> None:
+    def __init__(
+        self,
+        propose: Callable[[StepInputs], StepRecord],
+        learn: Callable[[StepRecord, Tensor | None, Tensor], None],
+        capture: Capture,
+        layout: RowLayout,
+    ) -> None:
         """For an explorer that has run steps with this layout, so that whatever it keeps for a layout is there."""
-        self.layout = layout
-        self._explorer, self._capture = explorer, capture
+        self._base_propose, self._base_learn = propose, learn
+        self._capture, self._layout = capture, layout
         self._proposal: _Captured | None = None
         self._learning: dict[tuple[bool, bool], _Captured] = {}
         self._live: Tensor | None = None  # of the present step, as the engine gave it
 
-    def propose(self, source: Tensor, target: Tensor, final: Tensor, live: Tensor, sample: Tensor | None) -> StepRecord:
+    def propose(self, inputs: StepInputs) -> StepRecord:
         """As `Explorer.propose`; the record is overwritten by the next step."""
+        source, target, final, _, live, _, sample = inputs
         self._live = live
         given = source, final, live, None if target is final else target, sample
         if self._proposal is None:
@@ -97,12 +103,12 @@ class CapturedStep:
         self, source: Tensor, final: Tensor, live: Tensor, target: Tensor | None, sample: Tensor | None
     ) -> StepRecord:
         wanted = final if target is None else target
-        return Explorer.propose(self._explorer, source, wanted, final, self.layout, live, sample=sample)
+        return self._base_propose(StepInputs(source, wanted, final, self._layout, live, None, sample))
 
     def _learn(self, record: StepRecord, live: Tensor | None, action: Tensor | None) -> None:
         proposed = record.proposed if live is None else live
         assert proposed is not None
-        Explorer.learn(self._explorer, record, action, proposed)
+        self._base_learn(record, action, proposed)
 
 
 @dataclass(frozen=True)
@@ -138,23 +144,12 @@ class CapturedExplorer(Explorer):
         """the layout of the latest step, and how many steps have had it"""
         self._captured: CapturedStep | None = None
 
-    @without_gradients
-    def propose(
-        self,
-        source: Tensor,
-        target: Tensor,
-        final: Tensor,
-        layout: RowLayout,
-        live: Tensor,
-        direction: Direction | None = None,
-        *,
-        sample: Tensor | None = None,
-    ) -> StepRecord:
-        if self._capture is not None and direction is None:
-            step = self._step_of(self._capture, layout)
+    def _propose(self, inputs: StepInputs) -> StepRecord:
+        if self._capture is not None and inputs.direction is None:
+            step = self._step_of(self._capture, inputs.layout)
             if step is not None:
-                return step.propose(source, target, final, live, sample)
-        return super().propose(source, target, final, layout, live, direction, sample=sample)
+                return step.propose(inputs)
+        return super()._propose(inputs)
 
     @without_gradients
     def learn(self, record: StepRecord, action: Tensor | None, live: Tensor) -> None:
@@ -174,6 +169,6 @@ class CapturedExplorer(Explorer):
             self._steady, self._captured = (layout, 0), None
         steps = self._steady[1]
         if steps >= STEADY_STEPS and self._captured is None:
-            self._captured = CapturedStep(self, capture, layout)
+            self._captured = CapturedStep(super()._propose, super().learn, capture, layout)
         self._steady = layout, steps + 1
         return self._captured

@@ -7,10 +7,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from esamp.decoding.layout import RowLayout
 from esamp.explorer.captured import CapturedExplorer
-from esamp.explorer.decision import Direction
-from esamp.explorer.record import StepRecord
+from esamp.explorer.record import StepInputs, StepRecord
 
 
 class LaterWork(Protocol):
@@ -67,22 +65,13 @@ class ConcurrentExplorer(CapturedExplorer):
             later = SideStream(device)
         self._later = later
 
-    def propose(
-        self,
-        source: Tensor,
-        target: Tensor,
-        final: Tensor,
-        layout: RowLayout,
-        live: Tensor,
-        direction: Direction | None = None,
-        *,
-        sample: Tensor | None = None,
-    ) -> StepRecord:
+    def _propose(self, inputs: StepInputs) -> StepRecord:
         self._wait()
         if self._later is not None:
-            own = final.clone()
-            target, final = own if target is final else target.clone(), own
-        return super().propose(source, target, final, layout, live, direction, sample=sample)
+            final = inputs.final.clone()
+            target = final if inputs.target is inputs.final else inputs.target.clone()
+            inputs = inputs._replace(target=target, final=final)
+        return super()._propose(inputs)
 
     def learn(self, record: StepRecord, action: Tensor | None, live: Tensor) -> None:
         if self._later is None:

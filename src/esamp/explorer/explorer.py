@@ -18,7 +18,7 @@ from esamp.explorer.contrast import SampleMeans
 from esamp.explorer.decision import Direction, decide
 from esamp.explorer.distiller import Distiller, Past, Prediction, TrainingBatch
 from esamp.explorer.fused import FusedStep, wanted
-from esamp.explorer.record import StepPredictions, StepRecord, strength
+from esamp.explorer.record import StepInputs, StepPredictions, StepRecord, strength
 from esamp.explorer.rls import squares
 from esamp.explorer.tally import Tally
 
@@ -152,13 +152,15 @@ class Explorer:
             layout: the slot of each row.
             live: `[R]` bool; other rows are neither steered nor learned from.
             direction: what beta scales in place of the error.
-            sample: `[R]` int64, the index of each row's sample in its group, which the contrast signal needs;
-                rows of one sample without it.
+            sample: `[R]` int64, each row's sample in its group, for the contrast signal; without it, all are one.
         """
-        arguments = source, target, final, layout, live, sample
+        return self._propose(StepInputs(source, target, final, layout, live, direction, sample))
+
+    def _propose(self, inputs: StepInputs) -> StepRecord:
+        source, target, final, layout, live, direction, _ = inputs
         if self.fused is not None and direction is None and target is final and self.fused.takes(source, final, layout):
-            return self.fused.propose(source, final, layout, live, partial(self._find, *arguments))
-        predictions = self._find(*arguments)
+            return self.fused.propose(source, final, layout, live, partial(self._find, inputs))
+        predictions = self._find(inputs)
         missed = squares(predictions.residual)
         if self._trusts_mean:
             missed = missed * predictions.seen
@@ -212,10 +214,8 @@ class Explorer:
         self._finish(record, groups_live, sums, present, due)
 
     @without_gradients
-    def _find(
-        self, source: Tensor, target: Tensor, final: Tensor, layout: RowLayout, live: Tensor, sample: Tensor | None
-    ) -> StepPredictions:
-        """Predict each row. Arguments as in `propose`."""
+    def _find(self, inputs: StepInputs) -> StepPredictions:
+        source, target, final, layout, live, _, sample = inputs
         if target.dtype.itemsize > self.exact.itemsize:
             target = target.to(self.exact)
         past, wanted = self.tally.past(layout), layout.arrange(target)

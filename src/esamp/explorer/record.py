@@ -15,6 +15,18 @@ MEASURED = ("kl", "kl_rows", "cos_token", "cos_rows")
 """Telemetry that is measured on logits and tokens, as far as it is measured at all."""
 
 
+class StepInputs(NamedTuple):
+    """The arguments of `Explorer.propose`, which says what they are."""
+
+    source: Tensor
+    target: Tensor
+    final: Tensor
+    layout: RowLayout
+    live: Tensor
+    direction: "Callable[[StepRecord], Tensor] | None"
+    sample: Tensor | None
+
+
 class StepPredictions(NamedTuple):
     """All predictions of one step. Shapes as in `StepRecord`."""
 
