@@ -15,7 +15,7 @@ from esamp.explorer.explorer import Explorer
 from esamp.explorer.record import StepInputs, StepRecord
 
 STEADY_STEPS = 32
-"""Steps of the same batch before it is captured. Capturing costs about as much as it saves in a hundred steps."""
+"""Steps of the same batch before it is captured, so that batches that change often are not."""
 
 
 class Capture(Protocol):
@@ -132,7 +132,7 @@ class CapturedExplorer(Explorer):
     """An `Explorer` that replays its kernels once `STEADY_STEPS` steps had the same layout.
 
     Steps with full telemetry, or with a direction of their own, are never captured, because the caller takes part in
-    them; nor are steps of two fused launches, from which nothing can be saved.
+    them; nor are steps of two fused launches, because copying their inputs takes more.
     """
 
     def __init__(self, *arguments: Any, capture: Capture | None = None, **settings: Any) -> None:

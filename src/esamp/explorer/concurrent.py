@@ -57,7 +57,7 @@ class ConcurrentExplorer(CapturedExplorer):
     def __init__(self, *arguments: Any, later: LaterWork | None = None, **settings: Any) -> None:
         """As `CapturedExplorer`. By default learning runs on a `SideStream`, unless it is one fused launch.
 
-        Switching streams costs the host about as much as one launch.
+        Switching streams takes calls of its own, and with one launch there is little to overlap.
         """
         super().__init__(*arguments, **settings)
         device = self.tally.sums.device
